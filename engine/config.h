@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * config.h: the json files of a model directory, as plain structs.
+ *
+ * Every size the engine uses comes from here. Each value is range-checked on reading, so that whoever uses it may trust it
+ * (products of sizes do not overflow, nothing is zero or negative). What the files ask for and the engine does not do is
+ * refused by name, never ignored.
+ */
+#pragma once
+
+#include <glib.h>
+
+/** text_encoder/config.json (UMT5EncoderModel) */
+typedef struct
+{
+  int layers, d_model, d_ff, d_kv, heads, vocab;
+  int buckets, max_distance;    /* relative attention bias */
+  float eps;
+} DpTextConfig;
+
+/** transformer/config.json (WanTransformer3DModel) */
+typedef struct
+{
+  int layers, heads, head_dim, ffn;
+  int in_channels, out_channels;
+  int text_dim, freq_dim;
+  int rope_max;                 /* positions per axis */
+  gboolean cross_attn_norm;
+  float eps;
+} DpDitConfig;
+
+#define DP_VAE_MAX_LEVELS 8
+#define DP_VAE_MAX_CHANNELS 128
+
+/** vae/config.json (AutoencoderKLWan), decoder side */
+typedef struct
+{
+  int z_dim, base_dim;          /* base_dim: the decoder's (decoder_base_dim where given) */
+  int levels;                   /* entries of dim_mult */
+  int dim_mult[DP_VAE_MAX_LEVELS];
+  int res_blocks;
+  gboolean temporal_upsample[DP_VAE_MAX_LEVELS];        /* temperal_downsample reversed: of the decoder's up blocks */
+  int out_channels;             /* 3 */
+  float mean[DP_VAE_MAX_CHANNELS], std[DP_VAE_MAX_CHANNELS];
+  int spatial_scale, temporal_scale;    /* 8, 4: from levels and temporal_upsample */
+} DpVaeConfig;
+
+/** scheduler/scheduler_config.json */
+typedef struct
+{
+  char sampler[16];             /* "unipc" or "euler", from _class_name */
+  double flow_shift;
+  int train_timesteps;          /* 1000 */
+  int solver_order;             /* 1 or 2 */
+  gboolean bh2;                 /* solver_type bh2, else bh1 */
+  gboolean lower_order_final;
+} DpSchedulerConfig;
+
+/** dualparal.json: what the model looks best with. Optional file; each key optional. Keys are the names of the settings. */
+typedef struct
+{
+  char name[64];
+  char prompt[512], negative_prompt[2048];
+  int width, height, fps_n, fps_d;
+  int steps, block_latents, context_latents, queue_blocks;
+  double guidance_scale, flow_shift;    /* flow_shift 0: the scheduler's */
+  char sampler[16];             /* "": the scheduler's */
+  int skip_frames;              /* first frames of a stream that are not shown */
+} DpDefaults;
+
+typedef struct
+{
+  DpTextConfig text;
+  DpDitConfig dit;
+  DpVaeConfig vae;
+  DpSchedulerConfig scheduler;
+  DpDefaults defaults;
+} DpModelConfig;
+
+/** Reads them all. Errors: DP_ERROR_NOT_FOUND (no directory, no model in it), DP_ERROR_BAD_MODEL (file, key, expected, found). */
+gboolean dp_model_config_read (DpModelConfig *config, const char *dir, GError **error);

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * dualparal.h: the engine's only public header. Prompt in, frames out.
+ *
+ * Open an engine with settings, pull frames from it. Behind it a loader thread reads the model, one thread per stage
+ * runs its range of layers on its device, and one thread decodes finished blocks into a bounded queue of frames. That queue is the
+ * only rate limiter: a consumer that stops pulling stops the generation.
+ *
+ * Words: a *block* is a run of latent frames that is denoised together; a *latent frame* is 4 video frames (the first: 1);
+ * a *pass* is one block going once through all layers (one sampling step); *Q* is how many blocks are in flight.
+ */
+#pragma once
+
+#include <glib.h>
+
+G_BEGIN_DECLS
+
+typedef struct _DpEngine DpEngine;
+
+/** Error domain of every GError the engine makes; the message is one sentence that names what was wrong and what would help. */
+#define DP_ERROR (dp_error_quark ())
+GQuark dp_error_quark (void);
+
+typedef enum
+{
+  DP_ERROR_NOT_FOUND,           /* a path, file or tensor that is not there */
+  DP_ERROR_BAD_MODEL,           /* a file is there but is damaged, hostile or not what it should be */
+  DP_ERROR_SETTINGS,            /* a setting, or a combination of settings, that cannot work */
+  DP_ERROR_DEVICE,              /* a device or library that is missing, or failed */
+  DP_ERROR_NO_MEMORY,           /* it does not fit; the message has the bytes needed */
+  DP_ERROR_FLUSHING,            /* the call was interrupted by dp_engine_set_flushing() */
+  DP_ERROR_FAILED,              /* anything else */
+} DpError;
+
+/** How frames are delivered. YUV is BT.709 limited range; the fourth byte of 4-byte RGB formats is 255. */
+typedef enum
+{
+  DP_FORMAT_RGB_F32,            /* [H, W, 3] float32 in 0..1 */
+  DP_FORMAT_I420,
+  DP_FORMAT_NV12,
+  DP_FORMAT_RGB,
+  DP_FORMAT_BGR,
+  DP_FORMAT_RGBX,
+  DP_FORMAT_BGRX,
+  DP_FORMAT_XRGB,
+  DP_FORMAT_XBGR,
+} DpFormat;
+
+/** Everything that can be set. Zero (0, NULL) always means the model's own default, from its config files (and its
+ *  dualparal.json where it has one); use dp_settings_defaults() to see what that is. Strings are borrowed during the call. */
+typedef struct
+{
+  const char *model;            /* directory in diffusers layout; NULL: the embedded model */
+  const char *prompt;           /* UTF-8, at most 16 KiB; NULL: the model's sample prompt; "" is allowed */
+  const char *negative_prompt;  /* NULL: the model's default, normally "" */
+  const char *devices;          /* comma-separated, one stage each: "cpu", "cpu,cpu", "cuda:0"; NULL: "auto" */
+  const char *sampler;          /* "unipc" or "euler"; NULL: what the scheduler config says */
+  int width, height;            /* pixels, multiples of 16 */
+  int steps;                    /* T, sampling steps, 1..1000 */
+  double guidance_scale;        /* 1: no classifier-free guidance (half the work); < 0 is invalid */
+  double flow_shift;            /* shift of the noise schedule towards high noise */
+  int block_latents;            /* B, latent frames a block owns */
+  int context_latents;          /* C, latent frames taken from each neighbour, 1..B; -1: none */
+  int queue_blocks;             /* Q, most blocks in flight, 1..T; neighbours then stand ceil (T / Q) steps apart */
+  guint64 seed;                 /* as it is: 0 is a seed like any other */
+  gint64 num_frames;            /* > 0, or -1: endless; 0 is invalid */
+  int max_queue_frames;         /* frames decoded ahead of the consumer, >= 1 */
+  DpFormat format;
+  int threads;                  /* host threads in all, shared by the CPU stages; 0: one per processor */
+  const char *precision;        /* "float32", "bfloat16" (activations and weights); NULL: "auto", the faster one on these devices */
+  int text_length;              /* tokens the text is padded to, 0: 512 */
+  const float *noise;           /* [noise_latents, h, w, C_latent] float32: latent frame l of the stream starts from that slice */
+  gint64 noise_latents;         /*   instead of the pool; NULL: the pool. Kept until the engine is freed. */
+} DpSettings;
+
+/** What the model is, and what its defaults are, after the config files were read. */
+typedef struct
+{
+  char name[64];
+  int width, height;
+  int fps_n, fps_d;
+  int layers, latent_channels;
+  int spatial_scale, temporal_scale;    /* pixels per latent, frames per latent */
+} DpModelInfo;
+
+/** A frame, lent to the caller until dp_engine_release_frame(). */
+typedef struct
+{
+  gint64 index;                 /* 0, 1, 2, ... without gaps */
+  gint64 block;                 /* the block it was made in */
+  guint prompt_id;              /* 0 for the first prompt, then one more per prompt that took effect */
+  gboolean prompt_changed;      /* the first frame of a new prompt (not set on frame 0) */
+  int width, height;
+  DpFormat format;
+  int n_planes;
+  guint8 *planes[3];
+  int strides[3];               /* bytes */
+  gpointer slot;                /* the engine's */
+} DpFrame;
+
+/** Running totals since the engine was opened. */
+typedef struct
+{
+  guint64 blocks, passes, frames;       /* finished blocks, passes through all layers, frames decoded */
+  guint queue_frames;                   /* decoded and waiting */
+  double first_frame_seconds;           /* from open to the first frame in the queue; 0 until then */
+  double realtime_factor;               /* seconds of video made per second of wall-clock time, waiting for the consumer excluded */
+  double decode_busy;                   /* share of that time the decoder worked */
+  int stages;
+  double stage_busy[64];                /* share of that time each stage computed */
+  gsize device_bytes;                   /* memory held on the devices */
+  guint64 allocations;                  /* device allocations so far: stands still after the first block */
+} DpStats;
+
+/** Called from the loader thread: code "load-model", text for people, percent 0..100; -1 when it was cancelled or failed. */
+typedef void (*DpProgress) (const char *code, const char *text, int percent, gpointer user_data);
+
+/** Called from the decoder thread for each finished block, before its frames are decoded, with the latents as they left the
+ *  sampler: [n_latents, h, w, C] float32, normalised. */
+typedef void (*DpLatentsCallback) (const float *latents, int n_latents, int h, int w, int channels, gpointer user_data);
+
+/** Resolves every default in `settings` for its model: reads the config files, checks each value and their combination.
+ *  On success all fields but noise are set; the strings in it and info are valid until `storage` (a GStringChunk of the caller) is freed.
+ *  Quick: no weights are read. */
+gboolean dp_settings_resolve (DpSettings *settings, DpModelInfo *info, GStringChunk *storage, GError **error);
+
+/** Directory of the embedded model: the build tree's while built there, else the installed one. NULL when neither is there. */
+const char *dp_embedded_model (void);
+
+/** Checks the settings and the model's config files and starts to load the weights in the background.
+ *  Returns at once; what fails later is returned by dp_engine_pull(). Returns FALSE and sets `error` for bad settings.
+ *  `progress` may be NULL. */
+gboolean dp_engine_open (DpEngine **engine, const DpSettings *settings, DpProgress progress, gpointer user_data, GError **error);
+
+/** Set before the first pull. */
+void dp_engine_set_latents_callback (DpEngine *engine, DpLatentsCallback callback, gpointer user_data);
+
+/** Queues a prompt. It takes effect with block `at_block`, or with the next block admitted once it is encoded when `at_block` is
+ *  -1. With a block number, that block waits for the encoding, so that the result does not depend on timing.
+ *  NULL negative_prompt keeps the current one. Never blocks. Thread-safe.
+ *  Errors: not UTF-8, longer than 16 KiB, a block that was already admitted. */
+gboolean dp_engine_queue_prompt (DpEngine *engine, const char *prompt, const char *negative_prompt, gint64 at_block, GError **error);
+
+/** Waits for the next frame. Returns 1 with a frame, 0 at the end of the video, -1 with `error` set. Thread-safe against the setters.
+ *  `timeout_us` < 0 waits as long as it takes; when it runs out the answer is -1 with DP_ERROR_FLUSHING unset and error NULL. */
+int dp_engine_pull (DpEngine *engine, DpFrame *frame, gint64 timeout_us, GError **error);
+
+/** Gives the frame's memory back to the queue. */
+void dp_engine_release_frame (DpEngine *engine, DpFrame *frame);
+
+/** TRUE makes a waiting dp_engine_pull() return DP_ERROR_FLUSHING at once, and every later one; generation is not cancelled. */
+void dp_engine_set_flushing (DpEngine *engine, gboolean flushing);
+
+/** The embeddings of the first prompt and its negative, [text_length, text_dim] each, zero past the real length; for --dump.
+ *  Blocks until they are there. Returns new float arrays. */
+gboolean dp_engine_prompt_embeds (DpEngine *engine, float **prompt, float **negative, int *length, int *dim, GError **error);
+
+void dp_engine_get_stats (DpEngine *engine, DpStats *stats);
+
+/** Cancels everything within the current layer, joins the threads, frees all. NULL is fine. */
+void dp_engine_free (DpEngine *engine);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (DpEngine, dp_engine_free)
+
+G_END_DECLS

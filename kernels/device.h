@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * device.h: where ops run.
+ *
+ * A DpDevice is one execution context: a queue of work with its own threads (CPU) or stream (GPU), scratch memory and error
+ * latch. Two stages on the same hardware open it twice. Names: "cpu" (fast, oneDNN and vector code picked at run time),
+ * "ref" (plain C, the yardstick of the tests), "cuda:N" (a module opened at run time).
+ *
+ * Thread-safety: open and close from anywhere; an open device is used by one thread at a time.
+ */
+#pragma once
+
+#include "ops.h"
+
+/* Every backend's device begins with this. */
+struct DpDevice
+{
+  const DpOps *ops;
+  char name[32];                /* as it was asked for: "cpu", "cuda:1" */
+  int threads;                  /* host threads it computes with, >= 1 */
+  size_t allocations;           /* calls of alloc, linear_new and conv_new so far, and primitives built on first use:
+                                 * a test asserts that it stands still after the first block */
+  size_t bytes;                 /* device memory held now */
+  char error[256];              /* first failure since the last take, or "" */
+};
+
+/** What a device is, for people. */
+typedef struct
+{
+  char name[32];                /* "cpu", "cuda:0" */
+  char description[128];        /* "AMD EPYC 9355, 2 threads, AVX-512 BF16" */
+  char libraries[128];          /* "oneDNN 2.6.3" */
+  size_t memory_total, memory_free;     /* bytes */
+  bool fast_bf16;               /* bfloat16 is worth using here */
+} DpDeviceInfo;
+
+/** Opens `name` with `threads` host threads (0: one per processor this process may use).
+ *  Returns NULL and a sentence in `error` (what was wrong, what would help): unknown name, no such hardware, missing module. */
+DpDevice *dp_device_open (const char *name, int threads, char *error, size_t error_size);
+
+/** Frees the device; everything made on it must be freed before. NULL is fine. Waits for queued work. */
+void dp_device_close (DpDevice *dev);
+
+/** Describes `name` without keeping it open. False and a sentence in `error` when it cannot be opened. */
+bool dp_device_info (const char *name, DpDeviceInfo *info, char *error, size_t error_size);
+
+/** Latches the first error; printf style. For backends. */
+void dp_device_fail (DpDevice *dev, const char *format, ...) __attribute__ ((format (printf, 2, 3)));
+
+/** Waits for queued work; returns false and moves the latched message to `error` if anything failed since the last call. */
+bool dp_device_check (DpDevice *dev, char *error, size_t error_size);
+
+/** Processors this process may run on, >= 1. */
+int dp_device_processors (void);

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * ops.h: everything a device can compute, as one table of functions.
+ *
+ * A backend (ref, cpu, cuda) is one complete `static const DpOps`; callers reach it through DpDevice (device.h) and never
+ * know which one they have. An op sees pointers, sizes and its device; it knows no model, no tensor object and no block.
+ *
+ * Shapes: L rows (tokens or pixels), D width, H heads, d head dimension (D = H * d), C channels, T frames.
+ * Matrices are row-major; *_stride is the distance between rows in elements (0 means densely packed).
+ * Activations marked "type" are float32 or bfloat16 as the argument struct says; everything else is float32.
+ * Arithmetic inside an op (statistics, softmax, accumulation, epilogues) is float32 whatever the storage type.
+ *
+ * Blocking: an op may return before it is complete (a queue on the device) or run to its end on the caller's thread;
+ * ops on one device complete in the order of their calls. Failures latch on the device (dp_device_error).
+ * Determinism: the bits of a result depend on the arguments and the kind of device only, never on the number of threads,
+ * and a row of a result never depends on how many other rows were computed in the same call.
+ * Thread-safety: a DpDevice and all that was made on it belong to one thread at a time.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct DpDevice DpDevice;
+typedef struct DpLinear DpLinear;       /* a packed weight of the backend's own layout */
+typedef struct DpConv DpConv;           /* likewise, for a convolution */
+
+typedef enum
+{
+  DP_TYPE_F32,
+  DP_TYPE_BF16,
+  DP_TYPE_F16,                  /* weights in files only, never activations */
+} DpType;
+
+/** Bytes of one element of `type`. */
+static inline size_t
+dp_type_size (DpType type)
+{
+  return type == DP_TYPE_F32 ? 4 : 2;
+}
+
+/** A weight as it lies in host memory (usually inside a mapped file); read once, while packing. */
+typedef struct
+{
+  const void *data;
+  DpType type;
+  int rows;                     /* output features this piece contributes */
+} DpHostWeight;
+
+/* ---- linear: y[L, N] = act (x[L, K] . W[N, K]^T + bias[N]) ---- */
+
+typedef enum
+{
+  DP_ACT_NONE,
+  DP_ACT_GELU_TANH,
+  DP_ACT_SILU,
+} DpActivation;
+
+/** How to pack a linear layer. Several pieces are stacked by rows (q, k and v as one product). */
+typedef struct
+{
+  int k;                        /* input features */
+  DpType type;                  /* of x, and of the packed weight */
+  int n_weights;
+  const DpHostWeight *weights;  /* each [rows, k] */
+  const DpHostWeight *biases;   /* each [rows], or NULL for no bias at all */
+} DpLinearSpec;
+
+typedef struct
+{
+  int rows;                     /* L */
+  const void *x;                /* [L, K], the type the layer was packed with */
+  int x_stride;
+  void *y;                      /* [L, N]; may not alias x */
+  int y_stride;
+  DpType y_type;
+  DpActivation act;
+  bool accumulate;              /* y += gate * (...) instead of y = ...; y_type is float32 then, and act none */
+  const float *gate;            /* [N] or NULL for 1; only with accumulate */
+} DpLinearArgs;
+
+/* ---- conv: causal convolution in time, same-padded in space, channels last ---- */
+
+/** y[t, h, w, Co] = bias + sum over x[t .. t+kt), the kh x kw neighbourhood (zeros outside the picture) and Ci. */
+typedef struct
+{
+  int ci, co;
+  int kt, kh, kw;               /* kh and kw odd */
+  DpType type;                  /* of x, y, add and the packed weight */
+  DpHostWeight weight;          /* [co, ci, kt, kh, kw] as in the file */
+  DpHostWeight bias;            /* [co]; data NULL for none */
+} DpConvSpec;
+
+typedef struct
+{
+  int t, h, w;                  /* of the input; the output has t - kt + 1 frames: the caller puts the past in front */
+  const void *x;                /* [t, h, w, ci] */
+  const void *add;              /* [t - kt + 1, h, w, co] added to the result, or NULL; may be y itself */
+  void *y;                      /* [t - kt + 1, h, w, co]; may not alias x */
+} DpConvArgs;
+
+/* ---- attention: out = softmax (scale * q . k^T + bias) . v, per head ---- */
+
+typedef struct
+{
+  DpType type;                  /* of q, k, v and out */
+  int heads, head_dim;
+  int q_len, kv_len;
+  const void *q, *k, *v;        /* row r, head h at [r * stride + h * head_dim] */
+  int q_stride, k_stride, v_stride;
+  void *out;                    /* [q_len, H * d]; may not alias the inputs */
+  int out_stride;
+  float scale;
+  float last_key_bias;          /* added to the logit of the last key: log (n) makes it stand for n equal keys; else 0 */
+  const float *rel_bias;        /* [H, 2 * kv_len - 1], added to logit (i, j) at index j - i + kv_len - 1; or NULL;
+                                 * with it, q_len == kv_len */
+} DpAttentionArgs;
+
+/* ---- norms ---- */
+
+/** y = (x - mean) / sqrt (var + eps) * gain + shift, over each row. Modulation is gain = 1 + scale. */
+typedef struct
+{
+  int rows, cols;
+  const float *x;               /* [rows, cols] dense */
+  const float *gain, *shift;    /* [cols] or NULL for 1 and 0 */
+  float eps;
+  void *y;                      /* [rows, cols] dense; may not alias x */
+  DpType y_type;
+} DpLayerNormArgs;
+
+/** y = rope (x / sqrt (mean (x^2) + eps) * weight): the mean runs over a whole row (all heads' channels);
+ *  rope turns each interleaved pair (2i, 2i+1) of a head by the row's angle i. Either part may be absent. */
+typedef struct
+{
+  int rows, heads, head_dim;
+  const void *x;                /* [rows, H * d]; may be y (same type and stride) */
+  DpType x_type;
+  int x_stride;
+  const float *weight;          /* [H * d], or NULL: no norm */
+  float eps;
+  const float *rope;            /* [rows, d] as (cos, sin) pairs, or NULL: no rotation */
+  void *y;
+  DpType y_type;
+  int y_stride;
+} DpRmsNormArgs;
+
+/** y = act (x / max (||x||, 1e-12) * sqrt (C) * gamma) over the channels of each pixel (the VAE's norm), act silu or none. */
+typedef struct
+{
+  DpType type;                  /* of x and y */
+  int rows, channels;
+  const void *x;                /* [rows, C] dense; may be y */
+  const float *gamma;           /* [C] */
+  DpActivation act;
+  void *y;
+} DpChannelNormArgs;
+
+/* ---- pictures ---- */
+
+/** y[t', 2h, 2w, C] = nearest-neighbour x2 in space of x. With temporal, x has 2C channels and every frame of x becomes two:
+ *  channels [0, C) first, then [C, 2C). */
+typedef struct
+{
+  DpType type;
+  int t, h, w, channels;        /* t, h, w of x; C of y */
+  bool temporal;
+  const void *x;
+  void *y;
+} DpUpsampleArgs;
+
+/** Pixel formats frames can be delivered in; YUV is BT.709 limited range, chroma averaged over 2x2; RGB is full range. */
+typedef enum
+{
+  DP_PIXELS_RGB_F32,            /* [H, W, 3] float32 in 0..1 */
+  DP_PIXELS_I420,
+  DP_PIXELS_NV12,
+  DP_PIXELS_RGB,
+  DP_PIXELS_BGR,
+  DP_PIXELS_RGBX,               /* the fourth byte is 255, so these serve as RGBA, BGRA, ARGB, ABGR too */
+  DP_PIXELS_BGRX,
+  DP_PIXELS_XRGB,
+  DP_PIXELS_XBGR,
+} DpPixels;
+
+typedef struct
+{
+  DpType type;                  /* of x */
+  DpPixels format;
+  int h, w;                     /* even */
+  const void *x;                /* [h, w, 3], -1..1; clamped here; 8-bit results are rounded to nearest */
+  void *planes[3];              /* 1 (packed), 2 (NV12) or 3 (I420) of them, in device memory */
+  int strides[3];               /* bytes between rows of each plane */
+} DpPackFrameArgs;
+
+/** The table. Every entry is there in every backend. */
+typedef struct
+{
+  const char *name;             /* "ref", "cpu", "cuda" */
+
+  /* -- memory: alloc and free may block and are for open and close; the rest is ordered with the ops -- */
+  void *(*alloc) (DpDevice *dev, size_t bytes);         /* 64-byte aligned, contents undefined; NULL: not enough memory */
+  void (*free) (DpDevice *dev, void *ptr);              /* NULL is fine */
+  void (*upload) (DpDevice *dev, void *dst, const void *host, size_t bytes);    /* host may be reused on return */
+  void (*download) (DpDevice *dev, void *host, const void *src, size_t bytes);  /* blocks until it is there */
+  void (*copy) (DpDevice *dev, void *dst, const void *src, size_t bytes);       /* within the device, no overlap */
+  void (*sync) (DpDevice *dev);                         /* blocks until all that was queued is done */
+
+  /* -- packing weights: may block; NULL: not enough memory (or a latched error says more) -- */
+  DpLinear *(*linear_new) (DpDevice *dev, const DpLinearSpec *spec);
+  void (*linear_free) (DpDevice *dev, DpLinear *linear);
+  DpConv *(*conv_new) (DpDevice *dev, const DpConvSpec *spec);
+  void (*conv_free) (DpDevice *dev, DpConv *conv);
+
+  /* -- compute -- */
+  void (*linear) (DpDevice *dev, const DpLinear *linear, const DpLinearArgs *args);
+  void (*conv) (DpDevice *dev, DpConv *conv, const DpConvArgs *args);
+  void (*attention) (DpDevice *dev, const DpAttentionArgs *args);
+  void (*layer_norm) (DpDevice *dev, const DpLayerNormArgs *args);
+  void (*rms_norm) (DpDevice *dev, const DpRmsNormArgs *args);
+  void (*channel_norm) (DpDevice *dev, const DpChannelNormArgs *args);
+  void (*upsample) (DpDevice *dev, const DpUpsampleArgs *args);
+  void (*pack_frame) (DpDevice *dev, const DpPackFrameArgs *args);
+
+  /** y[n] = a[n] * b[n]; y may be a or b. The gate of a gated feed-forward. */
+  void (*multiply) (DpDevice *dev, size_t n, DpType type, const void *a, const void *b, void *y);
+
+  /** y[n] = sum over terms of coef[i] * x[i][n], float32, summed in the order given; y may be any x[i]. terms <= 8. */
+  void (*combine) (DpDevice *dev, size_t n, int terms, const float *const *x, const float *coef, float *y);
+
+  /** y = x converted; no aliasing. Rounds to nearest even. */
+  void (*convert) (DpDevice *dev, size_t n, DpType x_type, const void *x, DpType y_type, void *y);
+
+  /** Latents [T, h, w, C] float32 -> tokens [T * (h/2) * (w/2), 4 * C], features ordered (row in patch, column, channel). */
+  void (*patchify) (DpDevice *dev, int t, int h, int w, int channels, const float *x, DpType y_type, void *y);
+
+  /** The way back: tokens float32 [T * (h/2) * (w/2), 4 * C] -> [T, h, w, C]. */
+  void (*unpatchify) (DpDevice *dev, int t, int h, int w, int channels, const float *x, float *y);
+} DpOps;
