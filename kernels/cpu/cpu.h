@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * cpu.h: what the files of the CPU backend share.
+ *
+ * Every compute op is a job of the device's team (team.h), cut into chunks whose sizes depend on shapes only. Matrix products
+ * and convolutions are oneDNN primitives run single-threaded inside a chunk; the rest is C that the compiler vectorises.
+ * Files listed as `isa_sources` in kernels/meson.build are compiled once per instruction set; each defines the things it exports
+ * with DP_ISA (name) and the rest of the backend reaches them through DP_ISA_DECLARE and DP_ISA_PICK. They call nothing
+ * that another file defines inline, or the linker might keep the wrong instruction set's copy: static functions only.
+ */
+#pragma once
+
+#include "../device.h"
+#include "team.h"
+
+#include <oneapi/dnnl/dnnl.h>
+
+typedef enum
+{
+  DP_ISA_BASE,                  /* what the compiler targets by default */
+  DP_ISA_AVX2,                  /* AVX2 and FMA */
+  DP_ISA_AVX512,                /* AVX-512 F, BW, VL, DQ and BF16 */
+} DpIsa;
+
+#define DP_ISA_PASTE_(name, suffix) name##_##suffix
+#define DP_ISA_PASTE(name, suffix) DP_ISA_PASTE_ (name, suffix)
+/** The name of `name` in this compilation of an isa source: DP_ISA_SUFFIX is base, avx2 or avx512. */
+#define DP_ISA(name) DP_ISA_PASTE (name, DP_ISA_SUFFIX)
+
+/** DP_ISA_DECLARE (const Table, table) declares all variants; DP_ISA_PICK (isa, table) is the address of the right one. */
+#if defined (__x86_64__)
+#define DP_ISA_DECLARE(type, name) extern type name##_base, name##_avx2, name##_avx512
+#define DP_ISA_PICK(isa, name) ((isa) == DP_ISA_AVX512 ? &name##_avx512 : (isa) == DP_ISA_AVX2 ? &name##_avx2 : &name##_base)
+#else
+#define DP_ISA_DECLARE(type, name) extern type name##_base
+#define DP_ISA_PICK(isa, name) (&name##_base)
+#endif
+
+/** Thread-safety: as DpDevice; inside a chunk read it, and write only what belongs to the chunk's thread. */
+typedef struct
+{
+  DpDevice base;
+  DpTeam *team;
+  DpIsa isa;
+  bool dnnl_bf16;               /* oneDNN computes bfloat16 on this processor */
+  dnnl_engine_t engine;
+  dnnl_stream_t *streams;       /* [threads]: one per thread of the team */
+  void **scratch;               /* [threads]: scratch_size bytes each, 64-byte aligned; see dp_cpu_scratch() */
+  size_t scratch_size;
+} DpDeviceCpu;
+
+static inline DpDeviceCpu *
+dp_cpu (DpDevice *dev)
+{
+  return (DpDeviceCpu *) dev;
+}
+
+/** Makes every thread's scratch at least `bytes` (the caller's thread, before dp_team_run); contents are undefined. Growing counts
+ *  as one allocation and moves all scratch. False, with an error latched, when there is no memory. */
+bool dp_cpu_scratch (DpDeviceCpu *dev, size_t bytes);
+
+/** 64-byte aligned memory counted in dev->bytes (not in dev->allocations); NULL: not enough. For packed weights and the like. */
+void *dp_cpu_memory_new (DpDevice *dev, size_t bytes);
+void dp_cpu_memory_free (DpDevice *dev, void *ptr);
+
+/** Latches "what: <name of the status>" unless status is success; returns whether it is. */
+bool dp_cpu_dnnl_ok (DpDevice *dev, dnnl_status_t status, const char *what);
+
+/* -- the ops: contracts in ops.h -- */
+
+DpLinear *linear_new_cpu (DpDevice *dev, const DpLinearSpec *spec);
+void linear_free_cpu (DpDevice *dev, DpLinear *linear);
+void linear_cpu (DpDevice *dev, const DpLinear *linear, const DpLinearArgs *args);
+
+DpConv *conv_new_cpu (DpDevice *dev, const DpConvSpec *spec);
+void conv_free_cpu (DpDevice *dev, DpConv *conv);
+void conv_cpu (DpDevice *dev, DpConv *conv, const DpConvArgs *args);
+
+void attention_cpu (DpDevice *dev, const DpAttentionArgs *args);
+
+void layer_norm_cpu (DpDevice *dev, const DpLayerNormArgs *args);
+void rms_norm_cpu (DpDevice *dev, const DpRmsNormArgs *args);
+void channel_norm_cpu (DpDevice *dev, const DpChannelNormArgs *args);
+void upsample_cpu (DpDevice *dev, const DpUpsampleArgs *args);
+void pack_frame_cpu (DpDevice *dev, const DpPackFrameArgs *args);
+void multiply_cpu (DpDevice *dev, size_t n, DpType type, const void *a, const void *b, void *y);
+void combine_cpu (DpDevice *dev, size_t n, int terms, const float *const *x, const float *coef, float *y);
+void convert_cpu (DpDevice *dev, size_t n, DpType x_type, const void *x, DpType y_type, void *y);
+void patchify_cpu (DpDevice *dev, int t, int h, int w, int channels, const float *x, DpType y_type, void *y);
+void unpatchify_cpu (DpDevice *dev, int t, int h, int w, int channels, const float *x, float *y);

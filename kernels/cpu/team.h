@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * team.h: the threads of one CPU device.
+ *
+ * A team is its caller plus threads - 1 helpers. dp_team_run() cuts a job into chunks that whoever is free takes next, so the
+ * order and the thread of a chunk are unknown: a chunk's size and its result must depend on shapes only, never on either.
+ * Idle helpers watch for work for a few tens of microseconds, then sleep. Inside a chunk OpenMP (oneDNN's threading) is held at
+ * one thread; whoever creates or runs a oneDNN primitive outside a chunk does it between dp_team_enter() and dp_team_leave().
+ */
+#pragma once
+
+#include <stddef.h>
+
+/** Thread-safety: one caller at a time; several teams run side by side. */
+typedef struct DpTeam DpTeam;
+
+/** One chunk of a job. `thread` is 0 .. threads - 1, and no two chunks with the same thread run at once: it indexes scratch. */
+typedef void (*DpTeamFn) (void *arg, int chunk, int thread);
+
+/** A team of `threads` >= 1, the caller included. With 1 no thread is made. NULL: the system gave no memory or threads. */
+DpTeam *dp_team_new (int threads);
+
+/** Ends and joins the helpers. NULL is fine. */
+void dp_team_free (DpTeam *team);
+
+/** Runs fn (arg, 0 .. n_chunks - 1, thread) and returns when all are done. No allocation. A single chunk runs on the caller. */
+void dp_team_run (DpTeam *team, int n_chunks, DpTeamFn fn, void *arg);
+
+int dp_team_threads (const DpTeam *team);
+
+/** Holds OpenMP at one thread for the calling thread; returns what dp_team_leave() needs to restore it. */
+int dp_team_enter (void);
+void dp_team_leave (int saved);
+
+/** Chunks of `size` needed for n things. */
+static inline int
+dp_team_chunks (size_t n, size_t size)
+{
+  return (int) ((n + size - 1) / size);
+}
