@@ -10,7 +10,7 @@
  */
 #pragma once
 
-#include "../device.h"
+#include "../backend.h"
 #include "team.h"
 
 #include <oneapi/dnnl/dnnl.h>
@@ -58,10 +58,6 @@ dp_cpu (DpDevice *dev)
 /** Makes every thread's scratch at least `bytes` (the caller's thread, before dp_team_run); contents are undefined. Growing counts
  *  as one allocation and moves all scratch. False, with an error latched, when there is no memory. */
 bool dp_cpu_scratch (DpDeviceCpu *dev, size_t bytes);
-
-/** 64-byte aligned memory counted in dev->bytes (not in dev->allocations); NULL: not enough. For packed weights and the like. */
-void *dp_cpu_memory_new (DpDevice *dev, size_t bytes);
-void dp_cpu_memory_free (DpDevice *dev, void *ptr);
 
 /** Latches "what: <name of the status>" unless status is success; returns whether it is. */
 bool dp_cpu_dnnl_ok (DpDevice *dev, dnnl_status_t status, const char *what);

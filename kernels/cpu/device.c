@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "cpu.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#ifndef DP_CPU_GEMM
+#include "../ref/ref.h"
+#define linear_new_cpu linear_new_ref
+#define linear_free_cpu linear_free_ref
+#define linear_cpu linear_ref
+#endif
+#ifndef DP_CPU_POINTWISE
+#include "../ref/ref.h"
+#define layer_norm_cpu layer_norm_ref
+#define rms_norm_cpu rms_norm_ref
+#define channel_norm_cpu channel_norm_ref
+#define upsample_cpu upsample_ref
+#define pack_frame_cpu pack_frame_ref
+#define multiply_cpu multiply_ref
+#define combine_cpu combine_ref
+#define convert_cpu convert_ref
+#define patchify_cpu patchify_ref
+#define unpatchify_cpu unpatchify_ref
+#endif
+#ifndef DP_CPU_ATTN
+#include "../ref/ref.h"
+#define attention_cpu attention_ref
+#endif
+#ifndef DP_CPU_CONV
+#include "../ref/ref.h"
+#define conv_new_cpu conv_new_ref
+#define conv_free_cpu conv_free_ref
+#define conv_cpu conv_ref
+#endif
+
+static const DpOps ops_cpu = {
+  .name = "cpu",
+  .alloc = dp_host_alloc,
+  .free = dp_host_free,
+  .upload = dp_host_upload,
+  .download = dp_host_download,
+  .copy = dp_host_copy,
+  .sync = dp_host_sync,
+  .linear_new = linear_new_cpu,
+  .linear_free = linear_free_cpu,
+  .conv_new = conv_new_cpu,
+  .conv_free = conv_free_cpu,
+  .linear = linear_cpu,
+  .conv = conv_cpu,
+  .attention = attention_cpu,
+  .layer_norm = layer_norm_cpu,
+  .rms_norm = rms_norm_cpu,
+  .channel_norm = channel_norm_cpu,
+  .upsample = upsample_cpu,
+  .pack_frame = pack_frame_cpu,
+  .multiply = multiply_cpu,
+  .combine = combine_cpu,
+  .convert = convert_cpu,
+  .patchify = patchify_cpu,
+  .unpatchify = unpatchify_cpu,
+};
+
+static DpIsa
+find_isa (void)
+{
+#if defined (__x86_64__)
+  __builtin_cpu_init ();
+  if (__builtin_cpu_supports ("avx512f") && __builtin_cpu_supports ("avx512bw") && __builtin_cpu_supports ("avx512vl")
+      && __builtin_cpu_supports ("avx512dq") && __builtin_cpu_supports ("avx512bf16"))
+    return DP_ISA_AVX512;
+  if (__builtin_cpu_supports ("avx2") && __builtin_cpu_supports ("fma"))
+    return DP_ISA_AVX2;
+#endif
+  return DP_ISA_BASE;
+}
+
+/* oneDNN numbers its instruction sets as bit sets: a larger one contains the bits of those it extends. */
+static bool
+dnnl_has (dnnl_cpu_isa_t isa)
+{
+  return (dnnl_get_effective_cpu_isa () & isa) == isa;
+}
+
+static void
+close_cpu (DpDevice *base)
+{
+  DpDeviceCpu *dev = dp_cpu (base);
+
+  for (int i = 0; i < base->threads; i++) {
+    if (dev->scratch)
+      dp_host_memory_free (base, dev->scratch[i]);
+    if (dev->streams && dev->streams[i])
+      dnnl_stream_destroy (dev->streams[i]);
+  }
+  if (dev->engine)
+    dnnl_engine_destroy (dev->engine);
+  dp_team_free (dev->team);
+  free (dev->scratch);
+  free (dev->streams);
+  free (dev);
+}
+
+static bool
+open_parts (DpDeviceCpu *dev)
+{
+  int threads = dev->base.threads;
+
+  dev->scratch = calloc (threads, sizeof *dev->scratch);
+  dev->streams = calloc (threads, sizeof *dev->streams);
+  if (dev->scratch == NULL || dev->streams == NULL)
+    return false;
+  dev->team = dp_team_new (threads);
+  if (dev->team == NULL)
+    return false;
+  if (dnnl_engine_create (&dev->engine, dnnl_cpu, 0) != dnnl_success)
+    return false;
+  for (int i = 0; i < threads; i++)
+    if (dnnl_stream_create (&dev->streams[i], dev->engine, dnnl_stream_default_flags) != dnnl_success)
+      return false;
+  return true;
+}
+
+static DpDevice *
+open_cpu (const char *name, int threads, char *error, size_t error_size)
+{
+  DpDeviceCpu *dev = calloc (1, sizeof *dev);
+
+  if (dev == NULL) {
+    snprintf (error, error_size, "device %s: not enough memory", name);
+    return NULL;
+  }
+  dev->base.ops = &ops_cpu;
+  dev->base.threads = threads;
+  snprintf (dev->base.name, sizeof dev->base.name, "%s", name);
+  dev->isa = find_isa ();
+  dev->dnnl_bf16 = dnnl_has (dnnl_cpu_isa_avx512_core);
+  if (!open_parts (dev)) {
+    snprintf (error, error_size, "device %s: cannot start %d threads; try fewer", name, threads);
+    close_cpu (&dev->base);
+    return NULL;
+  }
+  return &dev->base;
+}
+
+static bool
+info_cpu (const char *name, DpDeviceInfo *info, char *error, size_t error_size)
+{
+  static const char *const isa_names[] = { "baseline", "AVX2", "AVX-512 BF16" };
+  const dnnl_version_t *version = dnnl_version ();
+  char processor[64];
+  int threads = dp_device_processors ();
+
+  dp_host_processor_name (processor, sizeof processor);
+  snprintf (info->name, sizeof info->name, "%s", name);
+  snprintf (info->description, sizeof info->description, "%s, %d thread%s, %s", processor, threads, threads == 1 ? "" : "s",
+      isa_names[find_isa ()]);
+  snprintf (info->libraries, sizeof info->libraries, "oneDNN %d.%d.%d", version->major, version->minor, version->patch);
+  dp_host_memory_size (&info->memory_total, &info->memory_free);
+  info->fast_bf16 = find_isa () == DP_ISA_AVX512 && dnnl_has (dnnl_cpu_isa_avx512_core_bf16);
+  return true;
+}
+
+const DpBackend dp_backend_cpu = { "cpu", open_cpu, close_cpu, info_cpu };
+
+bool
+dp_cpu_scratch (DpDeviceCpu *dev, size_t bytes)
+{
+  if (bytes <= dev->scratch_size)
+    return true;
+  dev->base.allocations++;
+  dev->scratch_size = 0;
+  for (int i = 0; i < dev->base.threads; i++) {
+    dp_host_memory_free (&dev->base, dev->scratch[i]);
+    dev->scratch[i] = NULL;
+  }
+  for (int i = 0; i < dev->base.threads; i++) {
+    dev->scratch[i] = dp_host_memory_new (&dev->base, bytes);
+    if (dev->scratch[i] == NULL) {
+      dp_device_fail (&dev->base, "not enough memory for %zu bytes of scratch in each of %d threads", bytes, dev->base.threads);
+      return false;
+    }
+  }
+  dev->scratch_size = bytes;
+  return true;
+}
+
+bool
+dp_cpu_dnnl_ok (DpDevice *dev, dnnl_status_t status, const char *what)
+{
+  static const char *const names[] = {
+    "success", "out of memory", "invalid arguments", "unimplemented", "no more implementations", "runtime error", "not required",
+  };
+
+  if (status == dnnl_success)
+    return true;
+  dp_device_fail (dev, "%s: oneDNN says %s", what, (size_t) status < sizeof names / sizeof *names ? names[status] : "an unknown error");
+  return false;
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Shapes: T frames of h x w pixels of C channels.
+ */
+#include "ref.h"
+
+struct DpConv
+{
+  DpConvSpec spec;              /* its host pointers are not used after packing */
+  float *weights;               /* [co, ci, kt, kh, kw], rounded to type */
+  float *biases;                /* [co] */
+};
+
+DpConv *
+conv_new_ref (DpDevice *dev, const DpConvSpec *spec)
+{
+  size_t n = (size_t) spec->co * spec->ci * spec->kt * spec->kh * spec->kw;
+  DpConv *conv = dp_host_memory_new (dev, sizeof *conv);
+
+  dev->allocations++;
+  if (conv == NULL)
+    return NULL;
+  *conv = (DpConv) {
+    .spec = *spec,
+    .weights = dp_host_memory_new (dev, n * sizeof (float)),
+    .biases = dp_host_memory_new (dev, spec->co * sizeof (float)),
+  };
+  if (conv->weights == NULL || conv->biases == NULL) {
+    conv_free_ref (dev, conv);
+    return NULL;
+  }
+  dp_weight_to_f32 (&spec->weight, n, spec->type, conv->weights);
+  memset (conv->biases, 0, spec->co * sizeof (float));
+  if (spec->bias.data)
+    dp_weight_to_f32 (&spec->bias, spec->co, DP_TYPE_F32, conv->biases);
+  return conv;
+}
+
+void
+conv_free_ref (DpDevice *dev, DpConv *conv)
+{
+  if (conv == NULL)
+    return;
+  dp_host_memory_free (dev, conv->weights);
+  dp_host_memory_free (dev, conv->biases);
+  dp_host_memory_free (dev, conv);
+}
+
+/* The sum over the neighbourhood of pixel (t, y, x) for output channel o. */
+static double
+convolve (const DpConv *conv, const DpConvArgs *args, int t, int y, int x, int o)
+{
+  const DpConvSpec *s = &conv->spec;
+  double sum = conv->biases[o];
+
+  for (int a = 0; a < s->kt; a++)
+    for (int b = 0; b < s->kh; b++)
+      for (int c = 0; c < s->kw; c++) {
+        int yy = y + b - s->kh / 2, xx = x + c - s->kw / 2;
+
+        if (yy < 0 || yy >= args->h || xx < 0 || xx >= args->w)
+          continue;
+        for (int i = 0; i < s->ci; i++)
+          sum += (double) dp_load (s->type, args->x, ((((size_t) t + a) * args->h + yy) * args->w + xx) * s->ci + i)
+              * conv->weights[((((size_t) o * s->ci + i) * s->kt + a) * s->kh + b) * s->kw + c];
+      }
+  return sum;
+}
+
+void
+conv_ref (DpDevice *dev, DpConv *conv, const DpConvArgs *args)
+{
+  const DpConvSpec *s = &conv->spec;
+
+  for (int t = 0; t < args->t - s->kt + 1; t++)
+    for (int y = 0; y < args->h; y++)
+      for (int x = 0; x < args->w; x++)
+        for (int o = 0; o < s->co; o++) {
+          size_t at = (((size_t) t * args->h + y) * args->w + x) * s->co + o;
+          double sum = convolve (conv, args, t, y, x, o);
+
+          if (args->add)
+            sum += dp_load (s->type, args->add, at);
+          dp_store (s->type, args->y, at, sum);
+        }
+}
