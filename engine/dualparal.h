@@ -90,6 +90,8 @@ typedef struct
   gint64 block;                 /* the block it was made in */
   guint prompt_id;              /* 0 for the first prompt, then one more per prompt that took effect */
   gboolean prompt_changed;      /* the first frame of a new prompt (not set on frame 0) */
+  const char *prompt;           /* text of the prompt its block was made with; lent like the frame */
+  const char *prompt;           /* its text as it was given, until the frame is released */
   int width, height;
   DpFormat format;
   int n_planes;
@@ -103,6 +105,7 @@ typedef struct
 {
   guint64 blocks, passes, frames;       /* finished blocks, passes through all layers, frames decoded */
   guint queue_frames;                   /* decoded and waiting */
+  gboolean ended;                       /* nothing will be added to those: the video is all there, or something failed */
   double first_frame_seconds;           /* from open to the first frame in the queue; 0 until then */
   double realtime_factor;               /* seconds of video made per second of wall-clock time, waiting for the consumer excluded */
   double decode_busy;                   /* share of that time the decoder worked */
