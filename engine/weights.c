@@ -1,10 +1,7 @@
-/* SPDX-License-Identifier: LGPL-2.1-or-later
- *
- * The header of a safetensors file is read by a small parser of its own: a general one would take the nesting and the number of
- * values a hostile file asks for, and would let the second of two equal names win.
- */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "weights.h"
 #include "dualparal.h"
+#include "json_cursor.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,7 +15,6 @@
 #define MAX_HEADER ((guint64) 100 << 20)
 #define MAX_INDEX ((gsize) 32 << 20)
 #define MAX_SHARDS 512
-#define MAX_DEPTH 8
 
 G_STATIC_ASSERT (G_BYTE_ORDER == G_LITTLE_ENDIAN);      /* safetensors data is used where it lies */
 
@@ -84,187 +80,6 @@ const char *
 dp_weights_path (const DpWeights *weights)
 {
   return weights->path;
-}
-
-/* ---- json, as much of it as these files use ---- */
-
-typedef struct
-{
-  const char *path;
-  const char *start, *at, *end;
-  GError **error;
-} Json;
-
-static gboolean
-json_fail (Json *json, const char *expected)
-{
-  g_set_error (json->error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: damaged header: expected %s at byte %" G_GSIZE_FORMAT " of its json, found %s",
-      json->path, expected, (gsize) (json->at - json->start), json->at < json->end ? "something else" : "its end");
-  return FALSE;
-}
-
-static void
-json_space (Json *json)
-{
-  while (json->at < json->end && strchr (" \t\r\n", *json->at) && *json->at)
-    json->at++;
-}
-
-/* Takes `c` if it is next. */
-static gboolean
-json_take (Json *json, char c)
-{
-  json_space (json);
-  if (json->at == json->end || *json->at != c)
-    return FALSE;
-  json->at++;
-  return TRUE;
-}
-
-static gboolean
-json_expect (Json *json, char c)
-{
-  char expected[] = { '\'', c, '\'', 0 };
-
-  return json_take (json, c) || json_fail (json, expected);
-}
-
-static gboolean
-json_hex4 (Json *json, gunichar *out)
-{
-  gunichar c = 0;
-
-  if (json->end - json->at < 4)
-    return json_fail (json, "4 hexadecimal digits");
-  for (int i = 0; i < 4; i++, json->at++) {
-    if (!g_ascii_isxdigit (*json->at))
-      return json_fail (json, "a hexadecimal digit");
-    c = c << 4 | g_ascii_xdigit_value (*json->at);
-  }
-  *out = c;
-  return TRUE;
-}
-
-static gboolean
-json_escape (Json *json, GString *out)
-{
-  static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
-  const char *found;
-  gunichar c, low;
-
-  if (json->at == json->end)
-    return json_fail (json, "an escape");
-  if (*json->at != 'u') {
-    if (*json->at == 0 || !(found = strchr (from, *json->at)))
-      return json_fail (json, "an escape");
-    g_string_append_c (out, to[found - from]);
-    json->at++;
-    return TRUE;
-  }
-  json->at++;
-  if (!json_hex4 (json, &c))
-    return FALSE;
-  if (c >= 0xd800 && c < 0xdc00 && json->end - json->at >= 2 && json->at[0] == '\\' && json->at[1] == 'u') {
-    json->at += 2;
-    if (!json_hex4 (json, &low))
-      return FALSE;
-    c = low >= 0xdc00 && low < 0xe000 ? 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00) : 0;
-  }
-  if (c == 0 || !g_unichar_validate (c))
-    return json_fail (json, "a character");
-  g_string_append_unichar (out, c);
-  return TRUE;
-}
-
-/* The next string, decoded into `out` (which is emptied first). */
-static gboolean
-json_string (Json *json, GString *out)
-{
-  g_string_truncate (out, 0);
-  if (!json_expect (json, '"'))
-    return FALSE;
-  while (json->at < json->end && *json->at != '"') {
-    if ((guchar) *json->at < 0x20)
-      return json_fail (json, "no control character in a string");
-    if (*json->at == '\\') {
-      json->at++;
-      if (!json_escape (json, out))
-        return FALSE;
-    } else {
-      g_string_append_c (out, *json->at++);
-    }
-  }
-  return json_expect (json, '"');
-}
-
-static gboolean
-json_count (Json *json, gint64 *out)
-{
-  gint64 n = 0;
-
-  json_space (json);
-  if (json->at == json->end || !g_ascii_isdigit (*json->at))
-    return json_fail (json, "a number that is not negative");
-  for (; json->at < json->end && g_ascii_isdigit (*json->at); json->at++)
-    if (__builtin_mul_overflow (n, 10, &n) || __builtin_add_overflow (n, *json->at - '0', &n))
-      return json_fail (json, "a number below 2^63");
-  if (json->at < json->end && strchr (".eE", *json->at) && *json->at)
-    return json_fail (json, "a whole number");
-  *out = n;
-  return TRUE;
-}
-
-/* `[` numbers `]`, at most max of them. */
-static gboolean
-json_counts (Json *json, gint64 *out, int max, int *n, const char *too_many)
-{
-  *n = 0;
-  if (!json_expect (json, '['))
-    return FALSE;
-  if (json_take (json, ']'))
-    return TRUE;
-  do {
-    if (*n == max)
-      return json_fail (json, too_many);
-    if (!json_count (json, &out[(*n)++]))
-      return FALSE;
-  } while (json_take (json, ','));
-  return json_expect (json, ']');
-}
-
-/* Any value. Brackets are only counted, not matched: what is skipped is not used. */
-static gboolean
-json_skip (Json *json, GString *scratch)
-{
-  int depth = 0;
-
-  do {
-    json_space (json);
-    if (json->at == json->end)
-      return json_fail (json, "a value");
-    if (*json->at == '"') {
-      if (!json_string (json, scratch))
-        return FALSE;
-    } else if (*json->at == '{' || *json->at == '[') {
-      json->at++;
-      if (++depth > MAX_DEPTH)
-        return json_fail (json, "less nesting");
-    } else if (*json->at == '}' || *json->at == ']') {
-      if (--depth < 0)
-        return json_fail (json, "a value");
-      json->at++;
-    } else if (depth > 0 && (*json->at == ',' || *json->at == ':')) {
-      json->at++;
-    } else {
-      const char *first = json->at;
-
-      while (json->at < json->end && (g_ascii_isalnum (*json->at) || (*json->at && strchr ("+-.", *json->at))))
-        json->at++;
-      if (json->at == first)
-        return json_fail (json, "a value");
-    }
-  } while (depth > 0);
-  return TRUE;
 }
 
 /* ---- one file ---- */
@@ -342,44 +157,44 @@ entry_check (const Entry *entry, GError **error)
 
 /* The object behind a tensor's name. */
 static gboolean
-entry_parse (Entry *entry, Json *json, GString *key)
+entry_parse (Entry *entry, DpJson *json, GString *key)
 {
   gint64 offsets[2];
   int n = 0;
   guint seen = 0, bit;
 
-  if (!json_expect (json, '{'))
+  if (!dp_json_expect (json, '{'))
     return FALSE;
   do {
-    if (!json_string (json, key) || !json_expect (json, ':'))
+    if (!dp_json_string (json, key) || !dp_json_expect (json, ':'))
       return FALSE;
     if (strcmp (key->str, "dtype") == 0) {
       bit = 1;
-      if (!json_string (json, key))
+      if (!dp_json_string (json, key))
         return FALSE;
       if (key->len >= sizeof entry->dtype)
-        return json_fail (json, "the name of a type");
+        return dp_json_fail (json, "the name of a type");
       g_strlcpy (entry->dtype, key->str, sizeof entry->dtype);
     } else if (strcmp (key->str, "shape") == 0) {
       bit = 2;
-      if (!json_counts (json, entry->tensor.dims, DP_TENSOR_MAX_DIMS, &entry->tensor.n_dims, "at most 8 dimensions"))
+      if (!dp_json_counts (json, entry->tensor.dims, DP_TENSOR_MAX_DIMS, &entry->tensor.n_dims, "at most 8 dimensions"))
         return FALSE;
     } else if (strcmp (key->str, "data_offsets") == 0) {
       bit = 4;
-      if (!json_counts (json, offsets, 2, &n, "two offsets"))
+      if (!dp_json_counts (json, offsets, 2, &n, "two offsets"))
         return FALSE;
     } else {
-      return json_fail (json, "dtype, shape or data_offsets");
+      return dp_json_fail (json, "dtype, shape or data_offsets");
     }
     if (seen & bit)
-      return json_fail (json, "each key once");
+      return dp_json_fail (json, "each key once");
     seen |= bit;
-  } while (json_take (json, ','));
+  } while (dp_json_take (json, ','));
   if (seen != 7 || n != 2)
-    return json_fail (json, "dtype, shape and two data_offsets");
+    return dp_json_fail (json, "dtype, shape and two data_offsets");
   entry->begin = offsets[0];
   entry->end = offsets[1];
-  return json_expect (json, '}');
+  return dp_json_expect (json, '}');
 }
 
 /* The view into the map, or into a copy where the file has the data at an odd place. */
@@ -406,32 +221,32 @@ entry_place (DpWeights *weights, Entry *entry, GError **error)
 }
 
 static gboolean
-parse_metadata (Json *json, GString *scratch)
+parse_metadata (DpJson *json, GString *scratch)
 {
-  if (!json_expect (json, '{'))
+  if (!dp_json_expect (json, '{'))
     return FALSE;
-  if (json_take (json, '}'))
+  if (dp_json_take (json, '}'))
     return TRUE;
   do {
-    if (!json_string (json, scratch) || !json_expect (json, ':') || !json_string (json, scratch))
+    if (!dp_json_string (json, scratch) || !dp_json_expect (json, ':') || !dp_json_string (json, scratch))
       return FALSE;
-  } while (json_take (json, ','));
-  return json_expect (json, '}');
+  } while (dp_json_take (json, ','));
+  return dp_json_expect (json, '}');
 }
 
 /* Every tensor of the header, into `entries` (in the file's order, for file_check_layout) and into weights. */
 static gboolean
-file_parse (DpWeights *weights, const File *file, Json *json, GPtrArray *entries)
+file_parse (DpWeights *weights, const File *file, DpJson *json, GPtrArray *entries)
 {
   g_autoptr (GString) name = g_string_new (NULL);
   g_autoptr (GString) scratch = g_string_new (NULL);
 
-  if (!json_expect (json, '{'))
+  if (!dp_json_expect (json, '{'))
     return FALSE;
-  if (json_take (json, '}'))
+  if (dp_json_take (json, '}'))
     return TRUE;
   do {
-    if (!json_string (json, name) || !json_expect (json, ':'))
+    if (!dp_json_string (json, name) || !dp_json_expect (json, ':'))
       return FALSE;
     if (strcmp (name->str, "__metadata__") == 0) {
       if (!parse_metadata (json, scratch))
@@ -451,8 +266,8 @@ file_parse (DpWeights *weights, const File *file, Json *json, GPtrArray *entries
     g_ptr_array_add (entries, entry);
     if (!entry_parse (entry, json, scratch) || !entry_check (entry, json->error) || !entry_place (weights, entry, json->error))
       return FALSE;
-  } while (json_take (json, ','));
-  return json_expect (json, '}');
+  } while (dp_json_take (json, ','));
+  return dp_json_expect (json, '}');
 }
 
 static gint
@@ -546,15 +361,15 @@ weights_add_file (DpWeights *weights, const char *path, GError **error)
   file->data = file->map + 8 + header;
   file->data_size = file->size - 8 - header;
 
-  Json json = { path, file->map + 8, file->map + 8, file->data, error };
+  DpJson json = { path, file->map + 8, file->map + 8, file->data, error };
   if (!g_utf8_validate_len (json.start, header, &json.at))
-    return json_fail (&json, "UTF-8");
+    return dp_json_fail (&json, "UTF-8");
   json.at = json.start;
   if (!file_parse (weights, file, &json, entries))
     return FALSE;
-  json_space (&json);
+  dp_json_space (&json);
   if (json.at != json.end)
-    return json_fail (&json, "nothing but spaces");
+    return dp_json_fail (&json, "nothing but spaces");
   return file_check_layout (file, entries, error);
 }
 
@@ -562,62 +377,62 @@ weights_add_file (DpWeights *weights, const char *path, GError **error)
 
 /* weight_map: tensor -> file. Fills `map` and, in order of appearance, `shards`. */
 static gboolean
-index_parse_map (Json *json, GHashTable *map, GPtrArray *shards)
+index_parse_map (DpJson *json, GHashTable *map, GPtrArray *shards)
 {
   g_autoptr (GString) name = g_string_new (NULL);
   g_autoptr (GString) shard = g_string_new (NULL);
 
-  if (!json_expect (json, '{'))
+  if (!dp_json_expect (json, '{'))
     return FALSE;
-  if (json_take (json, '}'))
+  if (dp_json_take (json, '}'))
     return TRUE;
   do {
     guint i;
 
-    if (!json_string (json, name) || !json_expect (json, ':') || !json_string (json, shard))
+    if (!dp_json_string (json, name) || !dp_json_expect (json, ':') || !dp_json_string (json, shard))
       return FALSE;
     if (shard->len == 0 || shard->str[0] == '.' || strpbrk (shard->str, "/\\"))
-      return json_fail (json, "the name of a file in the same directory");
+      return dp_json_fail (json, "the name of a file in the same directory");
     if (g_hash_table_contains (map, name->str))
-      return json_fail (json, "each tensor once");
+      return dp_json_fail (json, "each tensor once");
     if (!g_ptr_array_find_with_equal_func (shards, shard->str, g_str_equal, &i)) {
       if (shards->len == MAX_SHARDS)
-        return json_fail (json, "fewer files");
+        return dp_json_fail (json, "fewer files");
       i = shards->len;
       g_ptr_array_add (shards, g_strdup (shard->str));
     }
     g_hash_table_insert (map, g_strdup (name->str), g_ptr_array_index (shards, i));
-  } while (json_take (json, ','));
-  return json_expect (json, '}');
+  } while (dp_json_take (json, ','));
+  return dp_json_expect (json, '}');
 }
 
 static gboolean
-index_parse (Json *json, GHashTable *map, GPtrArray *shards)
+index_parse (DpJson *json, GHashTable *map, GPtrArray *shards)
 {
   g_autoptr (GString) key = g_string_new (NULL);
   gboolean seen = FALSE;
 
-  if (!json_expect (json, '{'))
+  if (!dp_json_expect (json, '{'))
     return FALSE;
   do {
-    if (!json_string (json, key) || !json_expect (json, ':'))
+    if (!dp_json_string (json, key) || !dp_json_expect (json, ':'))
       return FALSE;
     if (strcmp (key->str, "weight_map") == 0) {
       if (seen)
-        return json_fail (json, "one weight_map");
+        return dp_json_fail (json, "one weight_map");
       seen = TRUE;
       if (!index_parse_map (json, map, shards))
         return FALSE;
-    } else if (!json_skip (json, key)) {
+    } else if (!dp_json_skip (json, key)) {
       return FALSE;
     }
-  } while (json_take (json, ','));
-  if (!json_expect (json, '}'))
+  } while (dp_json_take (json, ','));
+  if (!dp_json_expect (json, '}'))
     return FALSE;
-  json_space (json);
+  dp_json_space (json);
   if (json->at != json->end)
-    return json_fail (json, "nothing more");
-  return g_hash_table_size (map) > 0 || json_fail (json, "a weight_map with tensors");
+    return dp_json_fail (json, "nothing more");
+  return g_hash_table_size (map) > 0 || dp_json_fail (json, "a weight_map with tensors");
 }
 
 static gboolean
@@ -655,7 +470,7 @@ weights_add_index (DpWeights *weights, const char *dir, GError **error)
     return FALSE;
   }
   gsize size = g_mapped_file_get_length (file);
-  Json json = { weights->path, g_mapped_file_get_contents (file), NULL, NULL, error };
+  DpJson json = { weights->path, g_mapped_file_get_contents (file), NULL, NULL, error };
   if (json.start == NULL || size > MAX_INDEX || !g_utf8_validate_len (json.start, size, NULL)) {
     g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected json of at most 32 MiB, found %" G_GSIZE_FORMAT " bytes that are not",
         weights->path, size);
