@@ -91,7 +91,6 @@ typedef struct
   guint prompt_id;              /* 0 for the first prompt, then one more per prompt that took effect */
   gboolean prompt_changed;      /* the first frame of a new prompt (not set on frame 0) */
   const char *prompt;           /* text of the prompt its block was made with; lent like the frame */
-  const char *prompt;           /* its text as it was given, until the frame is released */
   int width, height;
   DpFormat format;
   int n_planes;
