@@ -47,6 +47,8 @@ typedef struct
   dnnl_stream_t *streams;       /* [threads]: one per thread of the team */
   void **scratch;               /* [threads]: scratch_size bytes each, 64-byte aligned; see dp_cpu_scratch() */
   size_t scratch_size;
+  void *shared;                 /* shared_size bytes for all threads; see dp_cpu_shared() */
+  size_t shared_size;
 } DpDeviceCpu;
 
 static inline DpDeviceCpu *
@@ -58,6 +60,9 @@ dp_cpu (DpDevice *dev)
 /** Makes every thread's scratch at least `bytes` (the caller's thread, before dp_team_run); contents are undefined. Growing counts
  *  as one allocation and moves all scratch. False, with an error latched, when there is no memory. */
 bool dp_cpu_scratch (DpDeviceCpu *dev, size_t bytes);
+
+/** Likewise, one piece for all threads. */
+bool dp_cpu_shared (DpDeviceCpu *dev, size_t bytes);
 
 /** Latches "what: <name of the status>" unless status is success; returns whether it is. */
 bool dp_cpu_dnnl_ok (DpDevice *dev, dnnl_status_t status, const char *what);

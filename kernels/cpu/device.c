@@ -93,6 +93,7 @@ close_cpu (DpDevice *base)
     if (dev->streams && dev->streams[i])
       dnnl_stream_destroy (dev->streams[i]);
   }
+  dp_host_memory_free (base, dev->shared);
   if (dev->engine)
     dnnl_engine_destroy (dev->engine);
   dp_team_free (dev->team);
@@ -182,6 +183,23 @@ dp_cpu_scratch (DpDeviceCpu *dev, size_t bytes)
     }
   }
   dev->scratch_size = bytes;
+  return true;
+}
+
+bool
+dp_cpu_shared (DpDeviceCpu *dev, size_t bytes)
+{
+  if (bytes <= dev->shared_size)
+    return true;
+  dev->base.allocations++;
+  dev->shared_size = 0;
+  dp_host_memory_free (&dev->base, dev->shared);
+  dev->shared = dp_host_memory_new (&dev->base, bytes);
+  if (dev->shared == NULL) {
+    dp_device_fail (&dev->base, "not enough memory for %zu bytes of scratch", bytes);
+    return false;
+  }
+  dev->shared_size = bytes;
   return true;
 }
 

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * vec.h: one float32 vector, as wide as the instruction set of this compilation has it (16, 8 or 4 lanes), for isa sources.
+ *
+ * Vec is a GCC vector type, so + - * and a * b + c (one fused operation where there is one) are plain C; here is the rest.
+ */
+#pragma once
+
+#include <stdint.h>
+#include <string.h>
+#if defined (__AVX2__)
+#include <immintrin.h>
+#endif
+
+#define DP_INLINE static inline __attribute__ ((always_inline))
+
+#if defined (__AVX512F__)
+enum { VEC = 16 };
+#elif defined (__AVX2__)
+enum { VEC = 8 };
+#else
+enum { VEC = 4 };
+#endif
+
+typedef float Vec __attribute__ ((vector_size (VEC * 4), may_alias));
+typedef float VecMem __attribute__ ((vector_size (VEC * 4), aligned (4), may_alias));
+typedef int32_t VecInt __attribute__ ((vector_size (VEC * 4), may_alias));
+typedef uint16_t VecHalf __attribute__ ((vector_size (VEC * 2), aligned (2), may_alias));
+/* What a 32-bit load or store may reach whatever was written there: a float, or two bfloat16. */
+typedef uint32_t Lane __attribute__ ((may_alias));
+
+DP_INLINE Vec
+vec_set (float x)
+{
+#if defined (__AVX512F__)
+  return _mm512_set1_ps (x);
+#elif defined (__AVX2__)
+  return _mm256_set1_ps (x);
+#else
+  return (Vec) { x, x, x, x };
+#endif
+}
+
+DP_INLINE Vec
+vec_load (const void *p)
+{
+  return *(const VecMem *) p;
+}
+
+DP_INLINE void
+vec_store (void *p, Vec x)
+{
+  *(VecMem *) p = x;
+}
+
+DP_INLINE Vec
+vec_max (Vec a, Vec b)
+{
+#if defined (__AVX512F__)
+  return _mm512_max_ps (a, b);
+#elif defined (__AVX2__)
+  return _mm256_max_ps (a, b);
+#else
+  VecInt greater = a > b;
+
+  return (Vec) (((VecInt) a & greater) | ((VecInt) b & ~greater));
+#endif
+}
+
+/** VEC bfloat16 to float32. */
+DP_INLINE Vec
+vec_load_bf16 (const void *p)
+{
+  return (Vec) (__builtin_convertvector (*(const VecHalf *) p, VecInt) << 16);
+}
+
+/** VEC float32 to bfloat16, to nearest even; NaN stays NaN. */
+DP_INLINE void
+vec_store_bf16 (void *p, Vec x)
+{
+#if defined (__AVX512BF16__)
+  _mm256_storeu_si256 (p, (__m256i) _mm512_cvtneps_pbh (x));
+#else
+  VecInt bits = (VecInt) x, nan = x != x;
+  VecInt rounded = bits + 0x7fff + ((bits >> 16) & 1);
+
+  rounded = (rounded & ~nan) | ((bits | 0x400000) & nan);
+  *(VecHalf *) p = __builtin_convertvector (rounded >> 16, VecHalf);
+#endif
+}
+
+DP_INLINE float
+vec_reduce_add (Vec x)
+{
+#if defined (__AVX512F__)
+  return _mm512_reduce_add_ps (x);
+#else
+  float lanes[VEC];
+
+  vec_store (lanes, x);
+  for (int n = VEC / 2; n > 0; n /= 2)
+    for (int i = 0; i < n; i++)
+      lanes[i] += lanes[i + n];
+  return lanes[0];
+#endif
+}
+
+DP_INLINE float
+vec_reduce_max (Vec x)
+{
+#if defined (__AVX512F__)
+  return _mm512_reduce_max_ps (x);
+#else
+  float lanes[VEC];
+
+  vec_store (lanes, x);
+  for (int n = VEC / 2; n > 0; n /= 2)
+    for (int i = 0; i < n; i++)
+      lanes[i] = lanes[i] > lanes[i + n] ? lanes[i] : lanes[i + n];
+  return lanes[0];
+#endif
+}
+
+/** 2^x for x <= 0 (0 or about 1e-38 below -126), with relative error under 1e-7, or with `coarse` 1e-4: enough before a
+ *  rounding to bfloat16. 2^0 is 1 exactly. Polynomials: near-minimax fits of 2^f with the constant held at 1. */
+DP_INLINE Vec
+vec_exp2 (Vec x, const int coarse)
+{
+#if defined (__AVX512F__)
+  /* f = x - floor (x) in one instruction; scalef multiplies by 2^floor (x) and flushes what is too small. */
+  Vec f = _mm512_reduce_ps (x, _MM_FROUND_TO_NEG_INF), p;
+
+  if (coarse)
+    p = vec_set (0.0770692602f) * f + 0.22764197f;
+  else
+    p = ((vec_set (0.00186601828f) * f + 0.0090193823f) * f + 0.0557984225f) * f + 0.240164652f;
+  p = (p * f + (coarse ? 0.695117414f : 0.693151355f)) * f + 1;
+  return _mm512_scalef_ps (p, x);
+#else
+  /* Adding 1.5 * 2^23 leaves the nearest integer in the low bits. */
+  const float magic = 12582912.f;
+  Vec n, f, p;
+
+  x = vec_max (x, vec_set (-126));
+  n = x + magic;
+  f = x - (n - magic);
+  p = (((vec_set (0.00131707208f) * f + 0.00966911111f) * f + 0.0555102825f) * f + 0.240222901f) * f + 0.693146825f;
+  p = p * f + 1;
+  return (Vec) ((VecInt) p + ((VecInt) n << 23));
+#endif
+}
