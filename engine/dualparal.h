@@ -47,7 +47,7 @@ typedef enum
 } DpFormat;
 
 /** Everything that can be set. Zero (0, NULL) always means the model's own default, from its config files (and its
- *  dualparal.json where it has one); use dp_settings_defaults() to see what that is. Strings are borrowed during the call. */
+ *  dualparal.json where it has one); dp_settings_resolve() shows what that is. Strings are borrowed during the call. */
 typedef struct
 {
   const char *model;            /* directory in diffusers layout; NULL: the embedded model */
@@ -57,13 +57,13 @@ typedef struct
   const char *sampler;          /* "unipc" or "euler"; NULL: what the scheduler config says */
   int width, height;            /* pixels, multiples of 16 */
   int steps;                    /* T, sampling steps, 1..1000 */
-  double guidance_scale;        /* 1: no classifier-free guidance (half the work); < 0 is invalid */
+  double guidance_scale;        /* 1: no classifier-free guidance (half the work); 0 the default */
   double flow_shift;            /* shift of the noise schedule towards high noise */
   int block_latents;            /* B, latent frames a block owns */
   int context_latents;          /* C, latent frames taken from each neighbour, 1..B; -1: none */
   int queue_blocks;             /* Q, most blocks in flight, 1..T; neighbours then stand ceil (T / Q) steps apart */
   guint64 seed;                 /* as it is: 0 is a seed like any other */
-  gint64 num_frames;            /* > 0, or -1: endless; 0 is invalid */
+  gint64 num_frames;            /* > 0, or -1: endless; 0, alone of all fields, is invalid */
   int max_queue_frames;         /* frames decoded ahead of the consumer, >= 1 */
   DpFormat format;
   int threads;                  /* host threads in all, shared by the CPU stages; 0: one per processor */

@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "conditioning.h"
+#include "dualparal.h"
+#include "text_encoder.h"
+#include "tokenizer.h"
+
+typedef struct
+{
+  char *prompt, *negative;      /* cleaned; what is encoded */
+  char *text;                   /* as given */
+  gint64 at_block;              /* -1: the next one once encoded */
+  DpConditioning *encoded;
+} Entry;
+
+struct _DpConditioner
+{
+  /* -- immutable -- */
+  DpConditionerSpec spec;
+  char *dir, *device;
+  GThread *thread;
+
+  /* -- owned by the encoding thread -- */
+  DpTokenizer *tokenizer;
+  DpWeights *weights;
+  DpDevice *dev;
+  DpTextEncoder *encoder;
+
+  /* -- protected by lock -- */
+  GMutex lock;
+  GCond changed;
+  gboolean cancelled;
+  GQueue entries;               /* of Entry, in the order they were queued */
+  char *negative;               /* cleaned, of the last queued prompt */
+  DpConditioning *current, *first;
+  guint next_id;
+  gint64 last_block;            /* admitted so far; -1: none */
+  GError *error;                /* of an encoding; for good */
+};
+
+DpConditioning *
+dp_conditioning_ref (DpConditioning *c)
+{
+  g_atomic_int_inc (&c->refs);
+  return c;
+}
+
+void
+dp_conditioning_unref (DpConditioning *c)
+{
+  if (c == NULL || !g_atomic_int_dec_and_test (&c->refs))
+    return;
+  g_free (c->prompt);
+  g_free (c->embeds[0]);
+  g_free (c->embeds[1]);
+  g_free (c);
+}
+
+static void
+entry_free (Entry *e)
+{
+  g_free (e->prompt);
+  g_free (e->negative);
+  g_free (e->text);
+  dp_conditioning_unref (e->encoded);
+  g_free (e);
+}
+
+static float *
+encode_text (DpConditioner *c, const char *text, int *n, GError **error)
+{
+  g_autofree gint32 *ids = g_new (gint32, c->spec.text_length);
+
+  *n = dp_tokenizer_encode (c->tokenizer, text, ids, c->spec.text_length, error);
+  if (*n < 0)
+    return NULL;
+  g_autofree float *out = g_new (float, (gsize) *n * c->spec.config.d_model);
+  if (!dp_text_encoder_encode (c->encoder, ids, *n, out, error))
+    return NULL;
+  return g_steal_pointer (&out);
+}
+
+static DpConditioning *
+encode (DpConditioner *c, const Entry *e, GError **error)
+{
+  DpConditioning *out = g_new0 (DpConditioning, 1);
+
+  out->refs = 1;
+  out->dim = c->spec.config.d_model;
+  out->prompt = g_strdup (e->text);
+  out->embeds[0] = encode_text (c, e->prompt, &out->n[0], error);
+  if (out->embeds[0])
+    out->embeds[1] = encode_text (c, e->negative, &out->n[1], error);
+  if (out->embeds[1])
+    return out;
+  dp_conditioning_unref (out);
+  return NULL;
+}
+
+static Entry *
+first_unencoded (DpConditioner *c)
+{
+  for (GList *l = c->entries.head; l; l = l->next)
+    if (((Entry *) l->data)->encoded == NULL)
+      return l->data;
+  return NULL;
+}
+
+static gboolean
+load (DpConditioner *c, GError **error)
+{
+  g_autofree char *tokenizer = g_build_filename (c->dir, "tokenizer", NULL), *encoder = g_build_filename (c->dir, "text_encoder", NULL);
+  char message[256];
+
+  c->tokenizer = dp_tokenizer_open (tokenizer, c->spec.config.vocab, error);
+  if (c->tokenizer == NULL)
+    return FALSE;
+  c->weights = dp_weights_open (encoder, "model", error);
+  if (c->weights == NULL)
+    return FALSE;
+  c->dev = dp_device_open (c->device, c->spec.threads, message, sizeof message);
+  if (c->dev == NULL) {
+    g_set_error_literal (error, DP_ERROR, DP_ERROR_DEVICE, message);
+    return FALSE;
+  }
+  c->encoder = dp_text_encoder_new (c->dev, &c->spec.config, c->weights, c->spec.bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, c->spec.text_length, error);
+  return c->encoder != NULL;
+}
+
+/* Only this thread encodes, and an entry is only freed once it is encoded: it may be read without the lock meanwhile. */
+static gpointer
+encoding_thread (gpointer data)
+{
+  DpConditioner *c = data;
+  g_autoptr (GError) failed = NULL;
+
+  if (load (c, &failed))
+    c->spec.loaded (c->spec.user_data);
+  g_mutex_lock (&c->lock);
+  if (failed) {
+    c->error = g_steal_pointer (&failed);
+    g_cond_broadcast (&c->changed);
+  }
+  while (!c->cancelled && c->error == NULL) {
+    Entry *e = first_unencoded (c);
+
+    if (e == NULL) {
+      g_cond_wait (&c->changed, &c->lock);
+      continue;
+    }
+    g_mutex_unlock (&c->lock);
+    g_autoptr (GError) error = NULL;
+    DpConditioning *encoded = encode (c, e, &error);
+    g_mutex_lock (&c->lock);
+    e->encoded = encoded;
+    if (encoded == NULL)
+      c->error = g_steal_pointer (&error);
+    else if (c->first == NULL)
+      c->first = dp_conditioning_ref (encoded);
+    g_cond_broadcast (&c->changed);
+  }
+  g_mutex_unlock (&c->lock);
+  return NULL;
+}
+
+DpConditioner *
+dp_conditioner_new (const DpConditionerSpec *spec)
+{
+  DpConditioner *c = g_new0 (DpConditioner, 1);
+
+  g_mutex_init (&c->lock);
+  g_cond_init (&c->changed);
+  c->spec = *spec;
+  c->dir = g_strdup (spec->dir);
+  c->device = g_strdup (spec->device);
+  c->last_block = -1;
+  c->thread = g_thread_new ("dp-text", encoding_thread, c);
+  return c;
+}
+
+void
+dp_conditioner_free (DpConditioner *c)
+{
+  if (c == NULL)
+    return;
+  dp_conditioner_cancel (c);
+  g_thread_join (c->thread);
+  dp_text_encoder_free (c->encoder);
+  dp_device_close (c->dev);
+  dp_weights_free (c->weights);
+  dp_tokenizer_free (c->tokenizer);
+  g_queue_clear_full (&c->entries, (GDestroyNotify) entry_free);
+  dp_conditioning_unref (c->current);
+  dp_conditioning_unref (c->first);
+  g_clear_error (&c->error);
+  g_free (c->negative);
+  g_free (c->dir);
+  g_free (c->device);
+  g_mutex_clear (&c->lock);
+  g_cond_clear (&c->changed);
+  g_free (c);
+}
+
+gboolean
+dp_conditioner_queue (DpConditioner *c, const char *prompt, const char *negative, gint64 at_block, GError **error)
+{
+  g_autofree char *cleaned = dp_prompt_clean (prompt, error);
+  g_autofree char *cleaned_negative = NULL;
+  Entry *e;
+
+  if (cleaned == NULL)
+    return FALSE;
+  if (negative && (cleaned_negative = dp_prompt_clean (negative, error)) == NULL)
+    return FALSE;
+
+  g_mutex_lock (&c->lock);
+  if (at_block >= 0 && at_block <= c->last_block) {
+    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "a prompt was queued for block %" G_GINT64_FORMAT
+        ", but block %" G_GINT64_FORMAT " is already being made; use a later block, or -1 for the next one", at_block, c->last_block);
+    g_mutex_unlock (&c->lock);
+    return FALSE;
+  }
+  if (cleaned_negative) {
+    g_free (c->negative);
+    c->negative = g_strdup (cleaned_negative);
+  }
+  e = g_new0 (Entry, 1);
+  e->prompt = g_steal_pointer (&cleaned);
+  e->negative = g_strdup (c->negative ? c->negative : "");
+  e->text = g_strdup (prompt);
+  e->at_block = at_block;
+  g_queue_push_tail (&c->entries, e);
+  g_cond_broadcast (&c->changed);
+  g_mutex_unlock (&c->lock);
+  return TRUE;
+}
+
+/* The oldest entry that is due at `block`, or NULL. */
+static GList *
+due (DpConditioner *c, gint64 block)
+{
+  for (GList *l = c->entries.head; l; l = l->next) {
+    Entry *e = l->data;
+    if (e->at_block >= 0 ? e->at_block <= block : e->encoded != NULL)
+      return l;
+  }
+  return NULL;
+}
+
+static gboolean
+check (DpConditioner *c, GError **error)
+{
+  if (c->error) {
+    g_propagate_error (error, g_error_copy (c->error));
+    return FALSE;
+  }
+  if (c->cancelled) {
+    g_set_error_literal (error, DP_ERROR, DP_ERROR_FLUSHING, "cancelled");
+    return FALSE;
+  }
+  return TRUE;
+}
+
+DpConditioning *
+dp_conditioner_for_block (DpConditioner *c, gint64 block, GError **error)
+{
+  DpConditioning *result = NULL;
+  GList *l;
+
+  g_mutex_lock (&c->lock);
+  while (check (c, error)) {
+    l = due (c, block);
+    if (l == NULL) {
+      g_assert (c->current);
+      c->last_block = block;
+      result = dp_conditioning_ref (c->current);
+      break;
+    }
+    Entry *e = l->data;
+    if (e->encoded == NULL) {
+      g_cond_wait (&c->changed, &c->lock);
+      continue;
+    }
+    g_queue_delete_link (&c->entries, l);
+    dp_conditioning_unref (c->current);
+    c->current = g_steal_pointer (&e->encoded);
+    c->current->id = c->next_id++;
+    entry_free (e);
+  }
+  g_mutex_unlock (&c->lock);
+  return result;
+}
+
+DpConditioning *
+dp_conditioner_first (DpConditioner *c, GError **error)
+{
+  DpConditioning *result = NULL;
+
+  g_mutex_lock (&c->lock);
+  while (check (c, error) && c->first == NULL)
+    g_cond_wait (&c->changed, &c->lock);
+  if (c->first)
+    result = dp_conditioning_ref (c->first);
+  g_mutex_unlock (&c->lock);
+  return result;
+}
+
+void
+dp_conditioner_cancel (DpConditioner *c)
+{
+  g_mutex_lock (&c->lock);
+  c->cancelled = TRUE;
+  g_cond_broadcast (&c->changed);
+  g_mutex_unlock (&c->lock);
+}

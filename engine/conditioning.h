@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * conditioning.h: from prompt text to what a block is conditioned on, and which block gets which prompt.
+ *
+ * A DpConditioning is an encoded prompt with its negative; blocks hold references to it. A DpConditioner owns tokenizer and text encoder
+ * and encodes queued prompts on its own thread; the pipeline asks it once per admitted block. A prompt queued for "the next block" never
+ * makes a block wait; one queued for a certain block does, so that the result does not depend on timing.
+ */
+#pragma once
+
+#include <glib.h>
+#include "config.h"
+
+typedef struct
+{
+  gint refs;
+  guint id;                     /* 0, 1, 2, ... in the order they took effect */
+  char *prompt;                 /* as given */
+  int dim;
+  int n[2];                     /* real tokens of prompt and negative prompt */
+  float *embeds[2];             /* [n, dim] */
+} DpConditioning;
+
+DpConditioning *dp_conditioning_ref (DpConditioning *conditioning);
+void dp_conditioning_unref (DpConditioning *conditioning);      /* NULL is fine */
+
+/* Thread-safety: every function from any thread, dp_conditioner_free() last. */
+typedef struct _DpConditioner DpConditioner;
+
+/** Where it reads from and runs. */
+typedef struct
+{
+  const char *dir;              /* model directory */
+  DpTextConfig config;
+  const char *device;
+  int threads;
+  gboolean bfloat16;
+  int text_length;              /* most tokens of a prompt */
+  void (*loaded) (gpointer user_data);  /* called from its thread once the weights are in */
+  gpointer user_data;
+} DpConditionerSpec;
+
+/** Starts a thread that loads tokenizer and text encoder and then encodes what is queued. Never fails here: what goes wrong is returned by
+ *  dp_conditioner_for_block(). The strings are copied. */
+DpConditioner *dp_conditioner_new (const DpConditionerSpec *spec);
+void dp_conditioner_free (DpConditioner *conditioner);
+
+/** Queues a prompt as dp_engine_queue_prompt() documents it. */
+gboolean dp_conditioner_queue (DpConditioner *conditioner, const char *prompt, const char *negative, gint64 at_block, GError **error);
+
+/** What block `block` is conditioned on; blocks are asked for in order, once. Waits for an encoding only when a prompt was queued for
+ *  this block or one before it (the first prompt counts as queued for block 0). A new reference; NULL with `error` after
+ *  dp_conditioner_cancel() or when an encoding failed. */
+DpConditioning *dp_conditioner_for_block (DpConditioner *conditioner, gint64 block, GError **error);
+
+/** Wakes and fails every waiter, now and later. */
+void dp_conditioner_cancel (DpConditioner *conditioner);
+
+/** The first prompt's conditioning once it is encoded (a new reference); waits for it. NULL with `error` as above. */
+DpConditioning *dp_conditioner_first (DpConditioner *conditioner, GError **error);

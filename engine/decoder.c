@@ -1,0 +1,473 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "decoder.h"
+#include "vae.h"
+
+#include <string.h>
+
+#define JOBS 2                  /* finished blocks that may wait */
+
+typedef struct
+{
+  float *latents;               /* [max_own, h, w, C] in host memory */
+  int n;
+  gint64 block;
+  DpConditioning *conditioning;
+} Job;
+
+typedef struct
+{
+  guint8 *memory;
+  gint64 block;
+  gboolean prompt_changed;
+  DpConditioning *conditioning;
+} Slot;
+
+/* A ring of indices. */
+typedef struct
+{
+  int *items;
+  int first, count, size;
+} Fifo;
+
+struct _DpDecoder
+{
+  /* -- immutable -- */
+  DpDecoderSpec spec;
+  char *device;
+  int width, height, n_planes;
+  int strides[3];
+  gsize offsets[3], frame_bytes;
+  gsize latent_size;            /* floats of a latent frame */
+  int n_slots;
+  GThread *thread;
+
+  /* -- owned by the thread -- */
+  DpDevice *dev;
+  DpVae *vae;
+  float *latent;                /* [h, w, C] on the device */
+  gint64 decoded;               /* frames, the skipped ones included */
+  guint last_prompt;
+
+  /* -- protected by lock -- */
+  GMutex lock;
+  GCond changed;
+  Job jobs[JOBS];
+  int first_job, n_jobs;
+  Slot *slots;
+  Fifo ready, unused;
+  gint64 pulled;                /* index of the next frame pulled */
+  gboolean finished, ended, flushing, cancelled;
+  GError *error;
+  DpLatentsCallback callback;
+  gpointer callback_data;
+  DpDecoderStats stats;
+  int cancel;                   /* atomic copy of cancelled */
+};
+
+static void
+fifo_push (Fifo *f, int item)
+{
+  g_assert (f->count < f->size);
+  f->items[(f->first + f->count++) % f->size] = item;
+}
+
+static int
+fifo_pop (Fifo *f)
+{
+  int item = f->items[f->first];
+
+  f->first = (f->first + 1) % f->size;
+  f->count--;
+  return item;
+}
+
+/* GStreamer's default layouts, so that a frame can be copied in one piece. */
+static void
+layout_frame (DpDecoder *d)
+{
+  int w = d->width, h = d->height, bytes_per_pixel = 4;
+
+  d->n_planes = 1;
+  switch (d->spec.format) {
+    case DP_FORMAT_I420:
+      d->n_planes = 3;
+      d->strides[0] = (w + 3) & ~3;
+      d->strides[1] = d->strides[2] = (w / 2 + 3) & ~3;
+      d->offsets[1] = (gsize) d->strides[0] * h;
+      d->offsets[2] = d->offsets[1] + (gsize) d->strides[1] * (h / 2);
+      d->frame_bytes = d->offsets[2] + (gsize) d->strides[2] * (h / 2);
+      return;
+    case DP_FORMAT_NV12:
+      d->n_planes = 2;
+      d->strides[0] = d->strides[1] = (w + 3) & ~3;
+      d->offsets[1] = (gsize) d->strides[0] * h;
+      d->frame_bytes = d->offsets[1] + (gsize) d->strides[1] * (h / 2);
+      return;
+    case DP_FORMAT_RGB_F32:
+      bytes_per_pixel = 12;
+      break;
+    case DP_FORMAT_RGB:
+    case DP_FORMAT_BGR:
+      bytes_per_pixel = 3;
+      break;
+    default:
+      break;
+  }
+  d->strides[0] = (w * bytes_per_pixel + 3) & ~3;
+  d->frame_bytes = (gsize) d->strides[0] * h;
+}
+
+/* ---- the thread ---- */
+
+static gboolean
+load (DpDecoder *d, GError **error)
+{
+  char message[256];
+
+  d->dev = dp_device_open (d->device, d->spec.threads, message, sizeof message);
+  if (d->dev == NULL) {
+    g_set_error_literal (error, DP_ERROR, DP_ERROR_DEVICE, message);
+    return FALSE;
+  }
+  d->vae = dp_vae_new (d->dev, &d->spec.vae, d->spec.weights, d->spec.bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, d->spec.latent_h, d->spec.latent_w, error);
+  if (d->vae == NULL)
+    return FALSE;
+  d->latent = d->dev->ops->alloc (d->dev, sizeof (float) * d->latent_size);
+  guint8 *memory = d->latent ? d->dev->ops->alloc (d->dev, d->frame_bytes * d->n_slots) : NULL;
+  if (memory == NULL) {
+    g_set_error (error, DP_ERROR, DP_ERROR_NO_MEMORY, "a queue of %d frames needs %.1f MiB, which %s has not left; use a smaller max-queue-frames",
+        d->n_slots, d->frame_bytes * d->n_slots / 1048576.0, d->device);
+    return FALSE;
+  }
+  for (int i = 0; i < d->n_slots; i++)
+    d->slots[i].memory = memory + i * d->frame_bytes;
+  return TRUE;
+}
+
+/* Waits for room in the queue; -1 when cancelled. */
+static int
+take_slot (DpDecoder *d)
+{
+  int index = -1;
+
+  g_mutex_lock (&d->lock);
+  while (!d->cancelled && (d->unused.count == 0 || d->ready.count >= d->spec.max_queue_frames))
+    g_cond_wait (&d->changed, &d->lock);
+  if (!d->cancelled)
+    index = fifo_pop (&d->unused);
+  g_mutex_unlock (&d->lock);
+  return index;
+}
+
+static void
+put_frame (DpDecoder *d, int index, const Job *job)
+{
+  Slot *slot = &d->slots[index];
+
+  slot->block = job->block;
+  slot->prompt_changed = job->conditioning->id != d->last_prompt;
+  d->last_prompt = job->conditioning->id;
+  dp_conditioning_unref (slot->conditioning);
+  slot->conditioning = dp_conditioning_ref (job->conditioning);
+
+  g_mutex_lock (&d->lock);
+  fifo_push (&d->ready, index);
+  d->stats.last_frame_us = g_get_monotonic_time ();
+  if (d->stats.frames++ == 0)
+    d->stats.first_frame_us = d->stats.last_frame_us;
+  if (d->spec.num_frames >= 0 && d->stats.frames == (guint64) d->spec.num_frames)
+    d->ended = TRUE;
+  g_cond_broadcast (&d->changed);
+  g_mutex_unlock (&d->lock);
+}
+
+/* FALSE when cancelled, or when the stream has all its frames. */
+static gboolean
+emit_frame (DpDecoder *d, const void *pixels, const Job *job)
+{
+  DpPackFrameArgs args = { .type = dp_vae_type (d->vae), .format = (DpPixels) d->spec.format, .h = d->height, .w = d->width, .x = pixels };
+  int index;
+
+  if (d->decoded++ < d->spec.skip_frames)
+    return TRUE;
+  if (d->ended)
+    return FALSE;
+  index = take_slot (d);
+  if (index < 0)
+    return FALSE;
+  for (int p = 0; p < d->n_planes; p++) {
+    args.planes[p] = d->slots[index].memory + d->offsets[p];
+    args.strides[p] = d->strides[p];
+  }
+  d->dev->ops->pack_frame (d->dev, &args);
+  d->dev->ops->sync (d->dev);
+  put_frame (d, index, job);
+  return TRUE;
+}
+
+static gboolean
+decode_block (DpDecoder *d, const Job *job)
+{
+  gsize pixel_bytes = dp_type_size (dp_vae_type (d->vae)) * d->width * d->height * 3;
+
+  for (int i = 0; i < job->n; i++) {
+    const void *frames;
+    gint64 start = g_get_monotonic_time ();
+
+    d->dev->ops->upload (d->dev, d->latent, job->latents + i * d->latent_size, sizeof (float) * d->latent_size);
+    int n = dp_vae_decode (d->vae, d->latent, &frames);
+    d->dev->ops->sync (d->dev);
+    g_mutex_lock (&d->lock);
+    d->stats.busy_us += g_get_monotonic_time () - start;
+    g_mutex_unlock (&d->lock);
+    for (int f = 0; f < n; f++)
+      if (!emit_frame (d, (const char *) frames + f * pixel_bytes, job))
+        return FALSE;
+  }
+  return TRUE;
+}
+
+static void
+fail (DpDecoder *d, GError *error)
+{
+  if (!g_atomic_int_get (&d->cancel))
+    d->spec.failed (error, d->spec.user_data);
+  else
+    g_error_free (error);
+}
+
+static void
+run (DpDecoder *d)
+{
+  char message[256];
+
+  for (;;) {
+    g_mutex_lock (&d->lock);
+    while (!d->cancelled && d->n_jobs == 0 && !d->finished)
+      g_cond_wait (&d->changed, &d->lock);
+    if (d->cancelled || d->n_jobs == 0) {
+      d->ended |= d->finished;
+      g_cond_broadcast (&d->changed);
+      g_mutex_unlock (&d->lock);
+      return;
+    }
+    Job *job = &d->jobs[d->first_job];
+    g_mutex_unlock (&d->lock);
+
+    if (d->callback)
+      d->callback (job->latents, job->n, d->spec.latent_h, d->spec.latent_w, d->spec.vae.z_dim, d->callback_data);
+    decode_block (d, job);
+    if (!dp_device_check (d->dev, message, sizeof message))
+      fail (d, g_error_new (DP_ERROR, DP_ERROR_DEVICE, "%s failed while block %" G_GINT64_FORMAT " was decoded: %s", d->device, job->block, message));
+
+    g_mutex_lock (&d->lock);
+    dp_conditioning_unref (job->conditioning);
+    job->conditioning = NULL;
+    d->first_job = (d->first_job + 1) % JOBS;
+    d->n_jobs--;
+    d->stats.device_bytes = d->dev->bytes;
+    d->stats.allocations = d->dev->allocations;
+    g_cond_broadcast (&d->changed);
+    g_mutex_unlock (&d->lock);
+  }
+}
+
+static gpointer
+decoder_thread (gpointer data)
+{
+  DpDecoder *d = data;
+  GError *error = NULL;
+
+  if (load (d, &error)) {
+    d->spec.loaded (d->spec.user_data);
+    run (d);
+  } else
+    fail (d, error);
+  return NULL;
+}
+
+/* ---- from outside ---- */
+
+DpDecoder *
+dp_decoder_new (const DpDecoderSpec *spec)
+{
+  DpDecoder *d = g_new0 (DpDecoder, 1);
+
+  d->spec = *spec;
+  d->device = g_strdup (spec->device);
+  d->width = spec->latent_w * spec->vae.spatial_scale;
+  d->height = spec->latent_h * spec->vae.spatial_scale;
+  d->latent_size = (gsize) spec->latent_h * spec->latent_w * spec->vae.z_dim;
+  layout_frame (d);
+  d->n_slots = spec->max_queue_frames + 1;      /* one may be lent */
+  d->slots = g_new0 (Slot, d->n_slots);
+  d->ready = (Fifo) { .items = g_new (int, d->n_slots), .size = d->n_slots };
+  d->unused = (Fifo) { .items = g_new (int, d->n_slots), .size = d->n_slots };
+  for (int i = 0; i < d->n_slots; i++)
+    fifo_push (&d->unused, i);
+  for (int i = 0; i < JOBS; i++)
+    d->jobs[i].latents = g_new (float, spec->max_own * d->latent_size);
+  g_mutex_init (&d->lock);
+  g_cond_init (&d->changed);
+  d->thread = g_thread_new ("dp-decoder", decoder_thread, d);
+  return d;
+}
+
+void
+dp_decoder_free (DpDecoder *d)
+{
+  if (d == NULL)
+    return;
+  dp_decoder_cancel (d, NULL);
+  g_thread_join (d->thread);
+  for (int i = 0; i < d->n_slots; i++)
+    dp_conditioning_unref (d->slots[i].conditioning);
+  for (int i = 0; i < JOBS; i++) {
+    dp_conditioning_unref (d->jobs[i].conditioning);
+    g_free (d->jobs[i].latents);
+  }
+  if (d->dev) {
+    d->dev->ops->free (d->dev, d->slots[0].memory);
+    d->dev->ops->free (d->dev, d->latent);
+  }
+  dp_vae_free (d->vae);
+  dp_device_close (d->dev);
+  g_clear_error (&d->error);
+  g_mutex_clear (&d->lock);
+  g_cond_clear (&d->changed);
+  g_free (d->ready.items);
+  g_free (d->unused.items);
+  g_free (d->slots);
+  g_free (d->device);
+  g_free (d);
+}
+
+void
+dp_decoder_set_latents_callback (DpDecoder *d, DpLatentsCallback callback, gpointer user_data)
+{
+  g_mutex_lock (&d->lock);
+  d->callback = callback;
+  d->callback_data = user_data;
+  g_mutex_unlock (&d->lock);
+}
+
+gboolean
+dp_decoder_push (DpDecoder *d, DpDevice *dev, const float *latents, int n, gint64 block, DpConditioning *conditioning)
+{
+  gboolean ok;
+
+  g_mutex_lock (&d->lock);
+  while (!d->cancelled && d->n_jobs == JOBS)
+    g_cond_wait (&d->changed, &d->lock);
+  ok = !d->cancelled;
+  if (ok) {
+    Job *job = &d->jobs[(d->first_job + d->n_jobs) % JOBS];
+
+    job->n = n;
+    job->block = block;
+    job->conditioning = dp_conditioning_ref (conditioning);
+    dev->ops->download (dev, job->latents, latents, sizeof (float) * n * d->latent_size);
+    d->n_jobs++;
+    g_cond_broadcast (&d->changed);
+  }
+  g_mutex_unlock (&d->lock);
+  return ok;
+}
+
+void
+dp_decoder_finish (DpDecoder *d)
+{
+  g_mutex_lock (&d->lock);
+  d->finished = TRUE;
+  g_cond_broadcast (&d->changed);
+  g_mutex_unlock (&d->lock);
+}
+
+int
+dp_decoder_pull (DpDecoder *d, DpFrame *frame, gint64 timeout_us, GError **error)
+{
+  gint64 deadline = timeout_us < 0 ? G_MAXINT64 : g_get_monotonic_time () + timeout_us;
+  int result = -1;
+
+  g_mutex_lock (&d->lock);
+  for (;;) {
+    if (d->flushing) {
+      g_set_error_literal (error, DP_ERROR, DP_ERROR_FLUSHING, "flushing");
+      break;
+    }
+    if (d->ready.count > 0) {
+      int index = fifo_pop (&d->ready);
+      Slot *slot = &d->slots[index];
+
+      *frame = (DpFrame) { .index = d->pulled++, .block = slot->block, .prompt_id = slot->conditioning->id, .prompt = slot->conditioning->prompt,
+        .prompt_changed = slot->prompt_changed, .width = d->width, .height = d->height, .format = d->spec.format,
+        .n_planes = d->n_planes, .slot = GINT_TO_POINTER (index) };
+      for (int p = 0; p < d->n_planes; p++) {
+        frame->planes[p] = slot->memory + d->offsets[p];
+        frame->strides[p] = d->strides[p];
+      }
+      g_cond_broadcast (&d->changed);
+      result = 1;
+      break;
+    }
+    if (d->error) {
+      g_propagate_error (error, g_error_copy (d->error));
+      break;
+    }
+    if (d->cancelled) {
+      g_set_error_literal (error, DP_ERROR, DP_ERROR_FLUSHING, "cancelled");
+      break;
+    }
+    if (d->ended) {
+      result = 0;
+      break;
+    }
+    if (timeout_us < 0)
+      g_cond_wait (&d->changed, &d->lock);
+    else if (!g_cond_wait_until (&d->changed, &d->lock, deadline))
+      break;
+  }
+  g_mutex_unlock (&d->lock);
+  return result;
+}
+
+void
+dp_decoder_release (DpDecoder *d, DpFrame *frame)
+{
+  g_mutex_lock (&d->lock);
+  fifo_push (&d->unused, GPOINTER_TO_INT (frame->slot));
+  g_cond_broadcast (&d->changed);
+  g_mutex_unlock (&d->lock);
+  *frame = (DpFrame) { 0 };
+}
+
+void
+dp_decoder_set_flushing (DpDecoder *d, gboolean flushing)
+{
+  g_mutex_lock (&d->lock);
+  d->flushing = flushing;
+  g_cond_broadcast (&d->changed);
+  g_mutex_unlock (&d->lock);
+}
+
+void
+dp_decoder_cancel (DpDecoder *d, const GError *error)
+{
+  g_mutex_lock (&d->lock);
+  if (d->error == NULL && error)
+    d->error = g_error_copy (error);
+  d->cancelled = TRUE;
+  g_atomic_int_set (&d->cancel, 1);
+  g_cond_broadcast (&d->changed);
+  g_mutex_unlock (&d->lock);
+}
+
+void
+dp_decoder_get_stats (DpDecoder *d, DpDecoderStats *stats)
+{
+  g_mutex_lock (&d->lock);
+  *stats = d->stats;
+  stats->queue_frames = d->ready.count;
+  stats->ended = d->ended || d->cancelled;
+  g_mutex_unlock (&d->lock);
+}

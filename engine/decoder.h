@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * decoder.h: finished blocks in, frames out, through a bounded queue.
+ *
+ * A thread of its own takes the latents of each finished block, decodes them one after the other, converts every frame to the wanted
+ * pixel format and puts it into a queue of fixed size. When the queue is full it waits, then the pipeline waits for it: this queue is
+ * the engine's only rate limiter.
+ */
+#pragma once
+
+#include <glib.h>
+#include "conditioning.h"
+#include "config.h"
+#include "dualparal.h"
+#include "weights.h"
+#include "kernels/device.h"
+
+typedef struct
+{
+  DpVaeConfig vae;
+  const DpWeights *weights;     /* must outlive the decoder */
+  const char *device;
+  int threads;
+  gboolean bfloat16;
+  int latent_h, latent_w;
+  int max_own;                  /* most latent frames of a block */
+  int max_queue_frames;
+  DpFormat format;
+  int skip_frames;              /* first frames of the stream that are not shown */
+  gint64 num_frames;            /* shown frames after which the stream ends, -1: endless */
+  void (*loaded) (gpointer user_data);  /* called from its thread once the weights are in */
+  void (*failed) (GError *error, gpointer user_data);   /* called from its thread; takes the error */
+  gpointer user_data;
+} DpDecoderSpec;
+
+typedef struct
+{
+  guint64 frames;
+  guint queue_frames;
+  gboolean ended;               /* no frame will follow those */
+  gint64 first_frame_us;        /* g_get_monotonic_time() of the first frame in the queue, 0 until then */
+  gint64 last_frame_us;
+  gint64 busy_us;
+  gsize device_bytes;
+  guint64 allocations;
+} DpDecoderStats;
+
+/* Thread-safety: every function from any thread, dp_decoder_free() last; pushing and pulling from one thread each. */
+typedef struct _DpDecoder DpDecoder;
+
+/** Starts the thread, which loads the weights first. */
+DpDecoder *dp_decoder_new (const DpDecoderSpec *spec);
+void dp_decoder_free (DpDecoder *decoder);
+
+/** Called from the decoder's thread before a block is decoded; set before the first push. */
+void dp_decoder_set_latents_callback (DpDecoder *decoder, DpLatentsCallback callback, gpointer user_data);
+
+/** Hands over a finished block: n latent frames [n, h, w, C] float32 on `dev`. Copies; waits while two blocks are already waiting.
+ *  FALSE after dp_decoder_cancel(). */
+gboolean dp_decoder_push (DpDecoder *decoder, DpDevice *dev, const float *latents, int n, gint64 block, DpConditioning *conditioning);
+/** No more blocks will come: the stream ends with the last frame of the last one. */
+void dp_decoder_finish (DpDecoder *decoder);
+
+/** See dp_engine_pull(), dp_engine_release_frame() and dp_engine_set_flushing(). */
+int dp_decoder_pull (DpDecoder *decoder, DpFrame *frame, gint64 timeout_us, GError **error);
+void dp_decoder_release (DpDecoder *decoder, DpFrame *frame);
+void dp_decoder_set_flushing (DpDecoder *decoder, gboolean flushing);
+
+/** Wakes everyone. From now on pulling returns a copy of `error` (after the frames that are already there), or DP_ERROR_FLUSHING when it is NULL. */
+void dp_decoder_cancel (DpDecoder *decoder, const GError *error);
+
+void dp_decoder_get_stats (DpDecoder *decoder, DpDecoderStats *stats);

@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "dualparal.h"
+#include "pipeline.h"
+#include "settings.h"
+
+#include <string.h>
+
+struct _DpEngine
+{
+  /* -- immutable -- */
+  GStringChunk *storage;
+  DpResolved resolved;
+  DpProgress progress;
+  gpointer progress_data;
+  gint64 opened_us;
+  DpWeights *dit_weights, *vae_weights;
+  DpSampler *sampler;
+  DpConditioner *conditioner;
+  DpDecoder *decoder;
+  DpPipeline *pipeline;
+  int parts;                    /* stages, decoder, text encoder: what has to be loaded */
+
+  /* -- protected by lock -- */
+  GMutex lock;
+  GError *error;                /* the first failure; for good */
+  int loaded;                   /* parts; -1 once loading failed */
+};
+
+/* ---- what the threads report ---- */
+
+static void
+report (DpEngine *e, const char *text, int percent)
+{
+  if (e->progress)
+    e->progress ("load-model", text, percent, e->progress_data);
+}
+
+static void
+part_loaded (gpointer data)
+{
+  DpEngine *e = data;
+  int loaded;
+
+  g_mutex_lock (&e->lock);
+  loaded = e->loaded < 0 ? -1 : ++e->loaded;
+  g_mutex_unlock (&e->lock);
+  if (loaded > 0)
+    report (e, loaded == e->parts ? "model loaded" : "loading the model", 100 * loaded / e->parts);
+}
+
+/* The first error is the one that counts: what fails after it usually fails because of it. */
+static void
+part_failed (GError *error, gpointer data)
+{
+  DpEngine *e = data;
+  gboolean first, was_loading;
+
+  g_mutex_lock (&e->lock);
+  first = e->error == NULL;
+  was_loading = e->loaded >= 0 && e->loaded < e->parts;
+  if (first) {
+    e->error = error;
+    if (was_loading)
+      e->loaded = -1;
+  }
+  g_mutex_unlock (&e->lock);
+  if (!first) {
+    g_error_free (error);
+    return;
+  }
+  if (was_loading)
+    report (e, error->message, -1);
+  dp_conditioner_cancel (e->conditioner);
+  dp_decoder_cancel (e->decoder, error);
+  dp_pipeline_cancel (e->pipeline);
+}
+
+/* ---- opening ---- */
+
+static gint64
+latents_of (const DpResolved *r)
+{
+  gint64 frames = r->settings.num_frames, scale = r->config.vae.temporal_scale;
+
+  return frames < 0 ? -1 : 1 + (frames + r->config.defaults.skip_frames - 1 + scale - 1) / scale;
+}
+
+static void
+start_conditioner (DpEngine *e)
+{
+  const DpResolved *r = &e->resolved;
+
+  e->conditioner = dp_conditioner_new (&(DpConditionerSpec) {
+      .dir = r->settings.model, .config = r->config.text, .device = r->devices[0], .threads = r->settings.threads,
+      .bfloat16 = r->bfloat16, .text_length = r->settings.text_length, .loaded = part_loaded, .user_data = e });
+}
+
+static void
+start_decoder (DpEngine *e, int max_own)
+{
+  const DpResolved *r = &e->resolved;
+  int scale = r->config.vae.spatial_scale;
+
+  e->decoder = dp_decoder_new (&(DpDecoderSpec) {
+      .vae = r->config.vae, .weights = e->vae_weights, .device = r->devices[r->n_devices - 1], .threads = r->settings.threads,
+      .bfloat16 = r->bfloat16, .latent_h = r->settings.height / scale, .latent_w = r->settings.width / scale, .max_own = max_own,
+      .max_queue_frames = r->settings.max_queue_frames, .format = r->settings.format, .skip_frames = r->config.defaults.skip_frames,
+      .num_frames = r->settings.num_frames, .loaded = part_loaded, .failed = part_failed, .user_data = e });
+}
+
+static void
+start_pipeline (DpEngine *e, gint64 latents, int max_own)
+{
+  const DpResolved *r = &e->resolved;
+  const DpSettings *s = &r->settings;
+  int scale = r->config.vae.spatial_scale;
+  int B = s->block_latents, C = r->context_latents;
+  /* block 0 has no context in front, every other one C; the longest input is one of the two */
+  int max_input = latents >= 0 && latents <= max_own ? max_own : MAX (max_own, B + C);
+
+  e->pipeline = dp_pipeline_new (&(DpPipelineSpec) {
+      .stage = { .dit = r->config.dit, .sampler = e->sampler, .bfloat16 = r->bfloat16, .guidance_scale = s->guidance_scale,
+        .latent_h = s->height / scale, .latent_w = s->width / scale, .max_own = max_own, .max_input = max_input, .max_cached = C,
+        .text_length = s->text_length },
+      .weights = e->dit_weights, .n_stages = r->n_devices, .devices = r->devices, .threads = MAX (1, s->threads / r->n_devices),
+      .block_latents = B, .context_latents = C, .queue_blocks = s->queue_blocks, .latents = latents, .seed = s->seed,
+      .noise = s->noise, .noise_latents = s->noise_latents, .conditioner = e->conditioner, .decoder = e->decoder,
+      .loaded = part_loaded, .failed = part_failed, .user_data = e });
+}
+
+gboolean
+dp_engine_open (DpEngine **engine, const DpSettings *settings, DpProgress progress, gpointer user_data, GError **error)
+{
+  DpEngine *e = g_new0 (DpEngine, 1);
+  DpResolved *r = &e->resolved;
+
+  g_mutex_init (&e->lock);
+  e->opened_us = g_get_monotonic_time ();
+  e->storage = g_string_chunk_new (1024);
+  e->progress = progress;
+  e->progress_data = user_data;
+  if (!dp_settings_read (r, settings, e->storage, error))
+    goto fail;
+
+  const DpSettings *s = &r->settings;
+  g_autofree char *transformer = g_build_filename (s->model, "transformer", NULL), *vae = g_build_filename (s->model, "vae", NULL);
+  e->dit_weights = dp_weights_open (transformer, "diffusion_pytorch_model", error);
+  if (e->dit_weights == NULL)
+    goto fail;
+  e->vae_weights = dp_weights_open (vae, "diffusion_pytorch_model", error);
+  if (e->vae_weights == NULL)
+    goto fail;
+  e->sampler = dp_sampler_new (s->sampler, s->steps, s->flow_shift, &r->config.scheduler, error);
+  if (e->sampler == NULL)
+    goto fail;
+
+  gint64 latents = latents_of (r);
+  int max_own = s->block_latents + r->context_latents;
+  if (latents >= 0 && latents < max_own)
+    max_own = latents;
+  e->parts = r->n_devices + 2;
+  report (e, "loading the model", 0);
+  g_mutex_lock (&e->lock);      /* what a thread reports waits until all of them are there */
+  start_conditioner (e);
+  gboolean queued = dp_conditioner_queue (e->conditioner, s->prompt, s->negative_prompt, 0, error);
+  start_decoder (e, max_own);
+  start_pipeline (e, latents, max_own);
+  g_mutex_unlock (&e->lock);
+  if (!queued)
+    goto fail;
+  *engine = e;
+  return TRUE;
+
+fail:
+  dp_engine_free (e);
+  return FALSE;
+}
+
+void
+dp_engine_free (DpEngine *e)
+{
+  if (e == NULL)
+    return;
+  if (e->conditioner)
+    dp_conditioner_cancel (e->conditioner);
+  if (e->decoder)
+    dp_decoder_cancel (e->decoder, NULL);
+  dp_pipeline_free (e->pipeline);
+  dp_decoder_free (e->decoder);
+  dp_conditioner_free (e->conditioner);
+  g_mutex_lock (&e->lock);
+  gboolean was_loading = e->decoder && e->loaded >= 0 && e->loaded < e->parts;
+  g_mutex_unlock (&e->lock);
+  if (was_loading)
+    report (e, "cancelled", -1);
+  dp_sampler_free (e->sampler);
+  dp_weights_free (e->dit_weights);
+  dp_weights_free (e->vae_weights);
+  g_clear_error (&e->error);
+  g_mutex_clear (&e->lock);
+  g_string_chunk_free (e->storage);
+  g_free (e);
+}
+
+/* ---- while it runs ---- */
+
+void
+dp_engine_set_latents_callback (DpEngine *e, DpLatentsCallback callback, gpointer user_data)
+{
+  dp_decoder_set_latents_callback (e->decoder, callback, user_data);
+}
+
+gboolean
+dp_engine_queue_prompt (DpEngine *e, const char *prompt, const char *negative_prompt, gint64 at_block, GError **error)
+{
+  return dp_conditioner_queue (e->conditioner, prompt, negative_prompt, at_block, error);
+}
+
+int
+dp_engine_pull (DpEngine *e, DpFrame *frame, gint64 timeout_us, GError **error)
+{
+  return dp_decoder_pull (e->decoder, frame, timeout_us, error);
+}
+
+void
+dp_engine_release_frame (DpEngine *e, DpFrame *frame)
+{
+  dp_decoder_release (e->decoder, frame);
+}
+
+void
+dp_engine_set_flushing (DpEngine *e, gboolean flushing)
+{
+  dp_decoder_set_flushing (e->decoder, flushing);
+}
+
+gboolean
+dp_engine_prompt_embeds (DpEngine *e, float **prompt, float **negative, int *length, int *dim, GError **error)
+{
+  DpConditioning *c = dp_conditioner_first (e->conditioner, error);
+  float **out[2] = { prompt, negative };
+
+  if (c == NULL)
+    return FALSE;
+  *length = e->resolved.settings.text_length;
+  *dim = c->dim;
+  for (int i = 0; i < 2; i++) {
+    *out[i] = g_new0 (float, (gsize) *length * c->dim);
+    memcpy (*out[i], c->embeds[i], sizeof (float) * c->n[i] * c->dim);
+  }
+  dp_conditioning_unref (c);
+  return TRUE;
+}
+
+void
+dp_engine_get_stats (DpEngine *e, DpStats *stats)
+{
+  const DpModelInfo *info = &e->resolved.info;
+  DpDecoderStats d;
+  DpPipelineStats p;
+
+  dp_decoder_get_stats (e->decoder, &d);
+  dp_pipeline_get_stats (e->pipeline, &p);
+  *stats = (DpStats) { .blocks = p.blocks, .passes = p.passes, .frames = d.frames, .queue_frames = d.queue_frames, .ended = d.ended,
+    .stages = e->resolved.n_devices, .device_bytes = p.device_bytes + d.device_bytes, .allocations = p.allocations + d.allocations };
+  if (d.first_frame_us)
+    stats->first_frame_seconds = (d.first_frame_us - e->opened_us) / 1e6;
+  if (p.start_us == 0)
+    return;
+  double active = (MAX (MAX (p.end_us, d.last_frame_us), p.start_us) - p.start_us - p.waited_us) / 1e6;
+  if (active <= 0)
+    return;
+  stats->realtime_factor = (double) d.frames * info->fps_d / info->fps_n / active;
+  stats->decode_busy = d.busy_us / 1e6 / active;
+  for (int i = 0; i < stats->stages; i++)
+    stats->stage_busy[i] = p.busy_us[i] / 1e6 / active;
+}

@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "pipeline.h"
+#include "arena.h"
+#include "dualparal.h"
+#include "noise.h"
+
+/* A block in flight, or the one that left last. */
+typedef struct
+{
+  float *latents;               /* [n, h, w, C] on stage 0's device, as they were after `steps_done` */
+  int n;
+  int steps_done;
+  DpConditioning *conditioning;
+} Slot;
+
+typedef struct
+{
+  DpPipeline *pipeline;
+  int index;
+  DpTransport *transport;
+  GThread *thread;
+  DpStage *stage;               /* owned by the thread */
+} Worker;
+
+struct _DpPipeline
+{
+  /* -- immutable -- */
+  DpPipelineSpec spec;
+  gsize latent_size;            /* floats of a latent frame */
+  Worker workers[DP_MAX_STAGES];
+  int cancel;                   /* atomic */
+
+  /* -- owned by stage 0's thread -- */
+  DpBlockQueue queue;
+  DpNoisePool *pool;
+  int *pool_frames;
+  float *noise;                 /* host, [B + C, h, w, C] */
+  Slot *slots;
+  int n_slots;
+  DpArena arena;
+  DpBlock **blocks;             /* messages, all of them */
+  DpBlock **idle;               /* those not on their way */
+  int n_blocks, n_idle;
+
+  /* -- protected by lock -- */
+  GMutex lock;
+  DpPipelineStats stats;
+  gsize bytes[DP_MAX_STAGES];
+  guint64 allocations[DP_MAX_STAGES];
+};
+
+void
+dp_pipeline_layers (int layers, int stages, int index, int *first, int *last)
+{
+  int each = layers / stages, more = layers % stages;
+
+  *first = index * each + MIN (index, more);
+  *last = *first + each + (index < more);
+}
+
+static void
+fail (DpPipeline *p, GError *error)
+{
+  if (g_atomic_int_get (&p->cancel))
+    g_error_free (error);
+  else
+    p->spec.failed (error, p->spec.user_data);
+  dp_pipeline_cancel (p);
+}
+
+/* FALSE when the pipeline is to stop. */
+static gboolean
+run_stage (Worker *w, DpBlock *block)
+{
+  DpPipeline *p = w->pipeline;
+  gint64 start = g_get_monotonic_time ();
+  GError *error = NULL;
+  gboolean ok = dp_stage_run (w->stage, block, &p->cancel, &error);
+  DpDevice *dev = dp_stage_device (w->stage);
+
+  g_mutex_lock (&p->lock);
+  p->stats.busy_us[w->index] += g_get_monotonic_time () - start;
+  p->bytes[w->index] = dev->bytes;
+  p->allocations[w->index] = dev->allocations;
+  g_mutex_unlock (&p->lock);
+  if (!ok)
+    fail (p, error);
+  return ok && !g_atomic_int_get (&p->cancel);
+}
+
+/* ---- stage 0 ---- */
+
+static Slot *
+slot_of (DpPipeline *p, gint64 block)
+{
+  return &p->slots[block % p->n_slots];
+}
+
+static gboolean
+draw_noise (DpPipeline *p, gint64 block, Slot *slot, GError **error)
+{
+  gint64 first = dp_block_first (block, p->spec.block_latents, p->spec.context_latents);
+  DpDevice *dev = dp_stage_device (p->workers[0].stage);
+  const float *from = p->noise;
+
+  if (p->spec.noise) {
+    if (first + slot->n > p->spec.noise_latents) {
+      g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "the noise given has %" G_GINT64_FORMAT " latent frames, but the video needs at least %"
+          G_GINT64_FORMAT "; give more noise or ask for fewer frames", p->spec.noise_latents, first + slot->n);
+      return FALSE;
+    }
+    from = p->spec.noise + first * p->latent_size;
+  } else {
+    dp_noise_pool_next (p->pool, p->pool_frames);
+    for (int i = 0; i < slot->n; i++)
+      dp_noise_fill (p->spec.seed, 0, p->pool_frames[i] * p->latent_size, p->latent_size, p->noise + i * p->latent_size);
+  }
+  dev->ops->upload (dev, slot->latents, from, sizeof (float) * slot->n * p->latent_size);
+  return TRUE;
+}
+
+static gboolean
+admit (DpPipeline *p, gint64 block, GError **error)
+{
+  Slot *slot = slot_of (p, block);
+
+  dp_conditioning_unref (slot->conditioning);
+  slot->conditioning = dp_conditioner_for_block (p->spec.conditioner, block, error);
+  if (slot->conditioning == NULL)
+    return FALSE;
+  slot->n = dp_block_latents (block, p->spec.latents, p->spec.block_latents, p->spec.context_latents);
+  slot->steps_done = 0;
+  return draw_noise (p, block, slot, error);
+}
+
+/* Takes a block that came back around the ring; hands it to the decoder when it was its last step. */
+static gboolean
+absorb (DpPipeline *p, DpBlock *b)
+{
+  Slot *slot = slot_of (p, b->pass.block);
+  DpDevice *dev = dp_stage_device (p->workers[0].stage);
+
+  g_assert (slot->steps_done == b->pass.step);
+  dev->ops->copy (dev, slot->latents, b->latents + b->context * p->latent_size, sizeof (float) * b->own * p->latent_size);
+  slot->steps_done++;
+  p->idle[p->n_idle++] = b;
+
+  gint64 start = g_get_monotonic_time ();
+  gboolean done = slot->steps_done == p->queue.steps;
+  if (done && !dp_decoder_push (p->spec.decoder, dev, slot->latents, slot->n, b->pass.block, slot->conditioning))
+    return FALSE;
+  g_mutex_lock (&p->lock);
+  p->stats.end_us = g_get_monotonic_time ();
+  p->stats.passes++;
+  p->stats.blocks += done;
+  p->stats.waited_us += done ? p->stats.end_us - start : 0;
+  g_mutex_unlock (&p->lock);
+  return TRUE;
+}
+
+/* The states a pass needs: its own block's, and the previous block's as the iteration before this one left it. */
+static gboolean
+is_ready (DpPipeline *p, const DpPass *pass)
+{
+  if (p->n_idle == 0 || slot_of (p, pass->block)->steps_done != pass->step)
+    return FALSE;
+  return pass->block == 0 || slot_of (p, pass->block - 1)->steps_done == MIN (pass->step + p->queue.lag, p->queue.steps);
+}
+
+static DpBlock *
+compose (DpPipeline *p, const DpPass *pass)
+{
+  DpBlock *b = p->idle[--p->n_idle];
+  Slot *own = slot_of (p, pass->block), *previous = pass->block > 0 ? slot_of (p, pass->block - 1) : NULL;
+  int C = p->spec.context_latents, T = p->queue.steps, lag = p->queue.lag;
+  gint64 head = MAX (0, (pass->iteration - T + lag) / lag);
+  DpDevice *dev = dp_stage_device (p->workers[0].stage);
+  gsize frame = sizeof (float) * p->latent_size;
+
+  b->pass = *pass;
+  b->own = own->n;
+  b->context = previous ? MIN (C, previous->n) : 0;
+  b->next_cached = pass->has_next ? MIN (C, dp_block_latents (pass->block + 1, p->spec.latents, p->spec.block_latents, C)) : 0;
+  b->to_cache = previous && pass->step + lag < T ? MIN (C, own->n) : 0; /* the previous block is next, unless it has left */
+  b->oldest_prompt = slot_of (p, head)->conditioning->id;
+  dp_conditioning_unref (b->conditioning);
+  b->conditioning = dp_conditioning_ref (own->conditioning);
+  if (b->context)
+    dev->ops->copy (dev, b->latents, previous->latents + (previous->n - b->context) * p->latent_size, frame * b->context);
+  dev->ops->copy (dev, b->latents + b->context * p->latent_size, own->latents, frame * b->own);
+  return b;
+}
+
+static gboolean
+receive (DpPipeline *p, Worker *w)
+{
+  DpBlock *b = w->transport->exchange (w->transport, NULL, TRUE);
+
+  return b && absorb (p, b);
+}
+
+static gboolean
+send (DpPipeline *p, Worker *w, DpBlock *b)
+{
+  if (!run_stage (w, b))
+    return FALSE;
+  if (p->spec.n_stages == 1)
+    return absorb (p, b);
+  b = w->transport->exchange (w->transport, b, FALSE);
+  return b == NULL || absorb (p, b);
+}
+
+static gboolean
+drive (DpPipeline *p, Worker *w, GError **error)
+{
+  DpPass pass;
+
+  while (dp_block_queue_next (&p->queue, &pass)) {
+    if (pass.step == 0 && !admit (p, pass.block, error))
+      return FALSE;
+    if (p->stats.start_us == 0) {
+      g_mutex_lock (&p->lock);
+      p->stats.start_us = g_get_monotonic_time ();
+      g_mutex_unlock (&p->lock);
+    }
+    while (!is_ready (p, &pass))
+      if (!receive (p, w))
+        return FALSE;
+    if (!send (p, w, compose (p, &pass)))
+      return FALSE;
+  }
+  while (p->n_idle < p->n_blocks)
+    if (!receive (p, w))
+      return FALSE;
+  dp_decoder_finish (p->spec.decoder);
+  return TRUE;
+}
+
+static gboolean
+setup_driver (DpPipeline *p, DpStage *stage, GError **error)
+{
+  p->blocks = g_new0 (DpBlock *, p->n_blocks);
+  p->idle = g_new0 (DpBlock *, p->n_blocks);
+  for (int i = 0; i < p->n_blocks; i++) {
+    p->blocks[i] = p->idle[i] = dp_stage_block_new (stage, error);
+    if (p->blocks[i] == NULL)
+      return FALSE;
+    p->n_idle++;
+  }
+  for (int pass = 0; pass < 2; pass++) {
+    for (int i = 0; i < p->n_slots; i++)
+      p->slots[i].latents = dp_arena_take (&p->arena, sizeof (float) * p->spec.stage.max_own * p->latent_size);
+    if (pass == 0 && !dp_arena_allocate (&p->arena, dp_stage_device (stage), "the blocks in flight", error))
+      return FALSE;
+  }
+  return TRUE;
+}
+
+/* ---- threads ---- */
+
+static void
+free_stage (DpPipeline *p, Worker *w)
+{
+  if (w->index == 0) {
+    for (int i = 0; i < p->n_blocks && p->blocks; i++)
+      dp_stage_block_free (w->stage, p->blocks[i]);
+    dp_arena_free (&p->arena);
+  }
+  dp_stage_free (w->stage);
+}
+
+static void
+serve (DpPipeline *p, Worker *w)
+{
+  DpBlock *b = NULL;
+
+  while ((b = w->transport->exchange (w->transport, b, TRUE)) && run_stage (w, b));
+}
+
+static gpointer
+worker_thread (gpointer data)
+{
+  Worker *w = data;
+  DpPipeline *p = w->pipeline;
+  GError *error = NULL;
+  int first, last;
+  gboolean ok;
+
+  dp_pipeline_layers (p->spec.stage.dit.layers, p->spec.n_stages, w->index, &first, &last);
+  w->stage = dp_stage_new (&p->spec.stage, p->spec.devices[w->index], p->spec.threads, p->spec.weights, first, last, &error);
+  ok = w->stage && (w->index > 0 || setup_driver (p, w->stage, &error));
+  if (ok) {
+    p->spec.loaded (p->spec.user_data);
+    if (w->index == 0)
+      drive (p, w, &error);
+    else
+      serve (p, w);
+  }
+  if (error)
+    fail (p, error);
+  return NULL;
+}
+
+DpPipeline *
+dp_pipeline_new (const DpPipelineSpec *spec)
+{
+  DpPipeline *p = g_new0 (DpPipeline, 1);
+  DpTransport *ends[DP_MAX_STAGES];
+  int depth, n = spec->block_latents + spec->context_latents;
+
+  g_assert (spec->n_stages >= 1 && spec->n_stages <= DP_MAX_STAGES);
+  p->spec = *spec;
+  p->latent_size = (gsize) spec->stage.latent_h * spec->stage.latent_w * spec->stage.dit.in_channels;
+  g_mutex_init (&p->lock);
+  dp_block_queue_init (&p->queue, dp_sampler_steps (spec->stage.sampler), spec->queue_blocks,
+      spec->latents < 0 ? G_MAXINT64 : dp_blocks_of (spec->latents, spec->block_latents, spec->context_latents));
+  depth = dp_block_queue_depth (&p->queue);
+  p->spec.stage.depth = depth;
+  p->n_slots = depth + 1;
+  p->slots = g_new0 (Slot, p->n_slots);
+  p->n_blocks = spec->n_stages == 1 ? 1 : MIN (depth, spec->n_stages + 1);
+  p->pool = dp_noise_pool_new (spec->seed, spec->block_latents, spec->context_latents);
+  p->pool_frames = g_new (int, n);
+  p->noise = g_new (float, n * p->latent_size);
+
+  dp_transport_local_new (spec->n_stages, p->n_blocks, ends);
+  for (int i = 0; i < spec->n_stages; i++)
+    p->workers[i] = (Worker) { .pipeline = p, .index = i, .transport = ends[i] };
+  for (int i = 0; i < spec->n_stages; i++) {
+    g_autofree char *name = g_strdup_printf ("dp-stage-%d", i);
+    p->workers[i].thread = g_thread_new (name, worker_thread, &p->workers[i]);
+  }
+  return p;
+}
+
+void
+dp_pipeline_cancel (DpPipeline *p)
+{
+  g_atomic_int_set (&p->cancel, 1);
+  p->workers[0].transport->shut_down (p->workers[0].transport);
+}
+
+void
+dp_pipeline_free (DpPipeline *p)
+{
+  if (p == NULL)
+    return;
+  dp_pipeline_cancel (p);
+  for (int i = 0; i < p->spec.n_stages; i++)
+    g_thread_join (p->workers[i].thread);
+  for (int i = p->spec.n_stages - 1; i >= 0; i--) {
+    free_stage (p, &p->workers[i]);
+    p->workers[i].transport->free (p->workers[i].transport);
+  }
+  for (int i = 0; i < p->n_slots; i++)
+    dp_conditioning_unref (p->slots[i].conditioning);
+  dp_noise_pool_free (p->pool);
+  g_mutex_clear (&p->lock);
+  g_free (p->pool_frames);
+  g_free (p->noise);
+  g_free (p->slots);
+  g_free (p->blocks);
+  g_free (p->idle);
+  g_free (p);
+}
+
+void
+dp_pipeline_get_stats (DpPipeline *p, DpPipelineStats *stats)
+{
+  g_mutex_lock (&p->lock);
+  *stats = p->stats;
+  for (int i = 0; i < p->spec.n_stages; i++) {
+    stats->device_bytes += p->bytes[i];
+    stats->allocations += p->allocations[i];
+  }
+  g_mutex_unlock (&p->lock);
+}

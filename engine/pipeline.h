@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * pipeline.h: a thread per stage, and the one that decides what passes next.
+ *
+ * Stage 0's thread walks the block queue's schedule. It keeps the latents of every block in flight (and of the one that left last), waits
+ * until the two blocks a pass needs are back in the state the scheme asks for, and sends the pass around the ring of stages. Which states are
+ * used is fixed by the schedule, never by timing: one stage and eight give the same bits.
+ * Source: DualParal, algorithm 1, made deterministic.
+ */
+#pragma once
+
+#include <glib.h>
+#include "conditioning.h"
+#include "decoder.h"
+#include "stage.h"
+
+typedef struct
+{
+  DpStageSpec stage;
+  const DpWeights *weights;     /* must outlive the pipeline, like sampler, conditioner, decoder, noise */
+  int n_stages;
+  const char *const *devices;   /* [n_stages] */
+  int threads;                  /* host threads of each stage */
+  int block_latents, context_latents, queue_blocks;     /* B, C, Q */
+  gint64 latents;               /* latent frames of the video, -1: endless */
+  guint64 seed;
+  const float *noise;           /* [noise_latents, h, w, C] or NULL */
+  gint64 noise_latents;
+  DpConditioner *conditioner;
+  DpDecoder *decoder;
+  void (*loaded) (gpointer user_data);  /* called from each stage's thread once its weights are in */
+  void (*failed) (GError *error, gpointer user_data);   /* called from any of its threads; takes the error */
+  gpointer user_data;
+} DpPipelineSpec;
+
+#define DP_MAX_STAGES 64
+
+typedef struct
+{
+  guint64 blocks, passes;
+  gint64 start_us;              /* when the first pass began, 0 until then */
+  gint64 end_us;                /* when the last one ended, 0 until then */
+  gint64 waited_us;             /* since then, for the decoder (that is, for whoever takes the frames) */
+  gint64 busy_us[DP_MAX_STAGES];
+  gsize device_bytes;
+  guint64 allocations;
+} DpPipelineStats;
+
+/* Thread-safety: every function from any thread, dp_pipeline_free() last. */
+typedef struct _DpPipeline DpPipeline;
+
+/** Layers [*first, *last) of stage `index` of `stages`: as even as can be, the first ones taking what is left over. */
+void dp_pipeline_layers (int layers, int stages, int index, int *first, int *last);
+
+/** Starts the threads, which load their layers first. */
+DpPipeline *dp_pipeline_new (const DpPipelineSpec *spec);
+/** Makes every thread return within its current operation. */
+void dp_pipeline_cancel (DpPipeline *pipeline);
+/** Cancels, joins, frees. */
+void dp_pipeline_free (DpPipeline *pipeline);
+void dp_pipeline_get_stats (DpPipeline *pipeline, DpPipelineStats *stats);

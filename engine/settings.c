@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "settings.h"
+#include "tokenizer.h"
+#include "kernels/device.h"
+
+#include <math.h>
+#include <string.h>
+
+const char *
+dp_embedded_model (void)
+{
+  static const char *const candidates[] = { DP_EMBEDDED_SOURCE_DIR, DP_EMBEDDED_INSTALL_DIR };
+
+  for (guint i = 0; i < G_N_ELEMENTS (candidates); i++) {
+    g_autofree char *index = g_build_filename (candidates[i], "model_index.json", NULL);
+    if (g_file_test (index, G_FILE_TEST_EXISTS))
+      return candidates[i];
+  }
+  return NULL;
+}
+
+static gboolean
+refuse (GError **error, const char *format, ...) G_GNUC_PRINTF (2, 3);
+
+static gboolean
+refuse (GError **error, const char *format, ...)
+{
+  va_list args;
+
+  va_start (args, format);
+  if (error)
+    *error = g_error_new_valist (DP_ERROR, DP_ERROR_SETTINGS, format, args);
+  va_end (args);
+  return FALSE;
+}
+
+static gboolean
+check_range (GError **error, const char *name, gint64 value, gint64 min, gint64 max)
+{
+  if (value >= min && value <= max)
+    return TRUE;
+  return refuse (error, "%s is %" G_GINT64_FORMAT "; it must be from %" G_GINT64_FORMAT " to %" G_GINT64_FORMAT, name, value, min, max);
+}
+
+/* "cpu,cpu" -> two stages; every name is tried, so that a wrong one is said at once and not after minutes of loading. */
+static gboolean
+parse_devices (DpResolved *r, GStringChunk *storage, GError **error)
+{
+  const char *list = g_strcmp0 (r->settings.devices, "auto") == 0 ? "cpu" : r->settings.devices;
+  g_auto (GStrv) names = g_strsplit (list, ",", -1);
+  gboolean fast_bf16 = TRUE;
+  char message[256];
+
+  r->n_devices = 0;
+  for (int i = 0; names[i]; i++) {
+    const char *name = g_strstrip (names[i]);
+    DpDeviceInfo info;
+
+    if (i == DP_MAX_STAGES)
+      return refuse (error, "devices names more than %d stages", DP_MAX_STAGES);
+    if (!dp_device_info (name, &info, message, sizeof message)) {
+      g_set_error (error, DP_ERROR, DP_ERROR_DEVICE, "devices: %s", message);
+      return FALSE;
+    }
+    fast_bf16 &= info.fast_bf16;
+    r->devices[r->n_devices++] = g_string_chunk_insert_const (storage, name);
+  }
+  if (r->n_devices == 0)
+    return refuse (error, "devices is empty; use for example \"cpu\" or \"auto\"");
+  if (r->n_devices > r->config.dit.layers)
+    return refuse (error, "devices names %d stages, but the model has only %d layers; name at most that many", r->n_devices, r->config.dit.layers);
+  if (strcmp (r->settings.precision, "auto") == 0)
+    r->settings.precision = fast_bf16 ? "bfloat16" : "float32";
+  r->bfloat16 = strcmp (r->settings.precision, "bfloat16") == 0;
+  if (!r->bfloat16 && strcmp (r->settings.precision, "float32") != 0)
+    return refuse (error, "precision is \"%s\"; it must be auto, float32 or bfloat16", r->settings.precision);
+  return TRUE;
+}
+
+static void
+fill_defaults (DpResolved *r, GStringChunk *storage)
+{
+  DpSettings *s = &r->settings;
+  const DpDefaults *d = &r->config.defaults;
+  const DpSchedulerConfig *scheduler = &r->config.scheduler;
+
+  s->prompt = g_string_chunk_insert (storage, s->prompt ? s->prompt : d->prompt);
+  s->negative_prompt = g_string_chunk_insert (storage, s->negative_prompt ? s->negative_prompt : d->negative_prompt);
+  s->devices = g_string_chunk_insert (storage, s->devices ? s->devices : "auto");
+  s->sampler = g_string_chunk_insert (storage, s->sampler ? s->sampler : d->sampler[0] ? d->sampler : scheduler->sampler);
+  s->precision = g_string_chunk_insert (storage, s->precision ? s->precision : "auto");
+  s->width = s->width ? s->width : d->width;
+  s->height = s->height ? s->height : d->height;
+  s->steps = s->steps ? s->steps : d->steps;
+  s->guidance_scale = s->guidance_scale != 0 ? s->guidance_scale : d->guidance_scale;
+  s->flow_shift = s->flow_shift != 0 ? s->flow_shift : d->flow_shift > 0 ? d->flow_shift : scheduler->flow_shift;
+  s->block_latents = s->block_latents ? s->block_latents : d->block_latents;
+  /* what was not asked for follows what was: a default never makes a setting of the caller's invalid */
+  s->context_latents = s->context_latents ? s->context_latents : MIN (d->context_latents, s->block_latents);
+  s->queue_blocks = s->queue_blocks ? s->queue_blocks : d->queue_blocks ? MIN (d->queue_blocks, s->steps) : s->steps;
+  s->threads = s->threads ? s->threads : dp_device_processors ();
+  s->text_length = s->text_length ? s->text_length : 512;
+  r->context_latents = MAX (s->context_latents, 0);
+  /* two blocks and a frame: one is shown while the next one is being filled in */
+  s->max_queue_frames = s->max_queue_frames ? s->max_queue_frames : 2 * s->block_latents * r->config.vae.temporal_scale + 1;
+}
+
+static gboolean
+check_size (const DpResolved *r, const char *name, int value, GError **error)
+{
+  int step = 2 * r->config.vae.spatial_scale;
+
+  if (value < step || value > 8192 || value % step != 0)
+    return refuse (error, "%s is %d; it must be a multiple of %d from %d to 8192", name, value, step, step);
+  return TRUE;
+}
+
+static gboolean
+check_values (const DpResolved *r, GError **error)
+{
+  const DpSettings *s = &r->settings;
+
+  if (!check_size (r, "width", s->width, error) || !check_size (r, "height", s->height, error)
+      || !check_range (error, "steps", s->steps, 1, 1000) || !check_range (error, "block-latents", s->block_latents, 1, 1024)
+      || !check_range (error, "context-latents", s->context_latents, -1, 1024) || !check_range (error, "queue-blocks", s->queue_blocks, 1, s->steps)
+      || !check_range (error, "max-queue-frames", s->max_queue_frames, 1, 1 << 20) || !check_range (error, "threads", s->threads, 1, 4096)
+      || !check_range (error, "text-length", s->text_length, 1, 4096))
+    return FALSE;
+  if (s->context_latents > s->block_latents)
+    return refuse (error, "context-latents is %d, more than block-latents (%d); a block can lend at most the latents it owns", s->context_latents,
+        s->block_latents);
+  if (s->num_frames < -1 || s->num_frames == 0)
+    return refuse (error, "num-frames is %" G_GINT64_FORMAT "; it must be at least 1, or -1 for an endless video", s->num_frames);
+  if (!isfinite (s->guidance_scale) || s->guidance_scale < 0 || s->guidance_scale > 100)
+    return refuse (error, "guidance-scale is %g; it must be above 0 and at most 100 (1: no guidance)", s->guidance_scale);
+  if (!isfinite (s->flow_shift) || s->flow_shift <= 0 || s->flow_shift > 100)
+    return refuse (error, "flow-shift is %g; it must be above 0 and at most 100", s->flow_shift);
+  if (strcmp (s->sampler, "unipc") != 0 && strcmp (s->sampler, "euler") != 0)
+    return refuse (error, "sampler is \"%s\"; it must be unipc or euler", s->sampler);
+  if ((guint) s->format > DP_FORMAT_XBGR)
+    return refuse (error, "format %d is not one of DpFormat", s->format);
+  return TRUE;
+}
+
+static gboolean
+check_prompt (const char *prompt, GError **error)
+{
+  g_autofree char *cleaned = dp_prompt_clean (prompt, error);
+
+  return cleaned != NULL;
+}
+
+gboolean
+dp_settings_read (DpResolved *r, const DpSettings *settings, GStringChunk *storage, GError **error)
+{
+  *r = (DpResolved) { .settings = *settings };
+  const char *dir = settings->model ? settings->model : dp_embedded_model ();
+
+  if (dir == NULL) {
+    g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "the embedded model is neither in %s nor in %s; install it, or name a model directory",
+        DP_EMBEDDED_SOURCE_DIR, DP_EMBEDDED_INSTALL_DIR);
+    return FALSE;
+  }
+  r->settings.model = g_string_chunk_insert (storage, dir);
+  if (!dp_model_config_read (&r->config, r->settings.model, error))
+    return FALSE;
+  fill_defaults (r, storage);
+  if (!check_values (r, error) || !parse_devices (r, storage, error) || !check_prompt (r->settings.prompt, error)
+      || !check_prompt (r->settings.negative_prompt, error))
+    return FALSE;
+
+  const DpDefaults *d = &r->config.defaults;
+  r->info = (DpModelInfo) { .width = d->width, .height = d->height, .fps_n = d->fps_n, .fps_d = d->fps_d, .layers = r->config.dit.layers,
+    .latent_channels = r->config.vae.z_dim, .spatial_scale = r->config.vae.spatial_scale, .temporal_scale = r->config.vae.temporal_scale };
+  g_strlcpy (r->info.name, d->name, sizeof r->info.name);
+  return TRUE;
+}
+
+gboolean
+dp_settings_resolve (DpSettings *settings, DpModelInfo *info, GStringChunk *storage, GError **error)
+{
+  g_autofree DpResolved *r = g_new (DpResolved, 1);
+
+  if (!dp_settings_read (r, settings, storage, error))
+    return FALSE;
+  *settings = r->settings;
+  if (info)
+    *info = r->info;
+  return TRUE;
+}

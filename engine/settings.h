@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * settings.h: what the engine keeps of its settings once every default is filled in.
+ */
+#pragma once
+
+#include "config.h"
+#include "dualparal.h"
+#include "pipeline.h"
+
+/** A DpSettings that has been resolved, with the model's config and the parsed device list. Strings belong to `storage`. */
+typedef struct
+{
+  DpSettings settings;
+  DpModelConfig config;
+  DpModelInfo info;
+  int n_devices;
+  const char *devices[DP_MAX_STAGES];
+  gboolean bfloat16;
+  int context_latents;          /* C, 0 for none */
+} DpResolved;
+
+gboolean dp_settings_read (DpResolved *resolved, const DpSettings *settings, GStringChunk *storage, GError **error);

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "stage.h"
+#include "arena.h"
+#include "dit.h"
+#include "dualparal.h"
+
+typedef struct
+{
+  guint id;
+  DpDitText *text;
+} Text;
+
+struct _DpStage
+{
+  DpStageSpec spec;
+  int first, last, batch;
+  DpDevice *dev;
+  DpDit *dit;
+
+  DpDitCache *caches[2];        /* one is read (the following block's), one is written (this block's) */
+  int written;                  /* index of the one the last pass wrote */
+  GArray *texts;                /* of Text */
+
+  /* -- only on the last stage -- */
+  DpArena arena;
+  float *velocity;              /* [S, own, h, w, C] */
+  DpSamplerState *states;       /* [depth], by block number */
+};
+
+static gsize
+latent_size (const DpStage *s)
+{
+  return (gsize) s->spec.latent_h * s->spec.latent_w * s->spec.dit.in_channels;
+}
+
+static gboolean
+setup_sampling (DpStage *s, GError **error)
+{
+  gsize n = s->spec.max_own * latent_size (s), state_bytes = dp_sampler_state_bytes (s->spec.sampler, n);
+
+  s->states = g_new0 (DpSamplerState, s->spec.depth);
+  for (int i = 0; i < 2; i++) {
+    s->velocity = dp_arena_take (&s->arena, sizeof (float) * s->batch * n);
+    for (int b = 0; b < s->spec.depth; b++) {
+      void *memory = dp_arena_take (&s->arena, state_bytes);
+      if (i == 1)
+        dp_sampler_state_init (s->spec.sampler, &s->states[b], memory, n);
+    }
+    if (i == 0 && !dp_arena_allocate (&s->arena, s->dev, "the samplers' history", error))
+      return FALSE;
+  }
+  return TRUE;
+}
+
+DpStage *
+dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const DpWeights *weights, int first, int last, GError **error)
+{
+  DpStage *s = g_new0 (DpStage, 1);
+  int steps = dp_sampler_steps (spec->sampler);
+  g_autofree float *timesteps = g_new (float, steps);
+  char message[256];
+
+  s->spec = *spec;
+  s->first = first;
+  s->last = last;
+  s->batch = spec->guidance_scale == 1 ? 1 : 2;
+  s->texts = g_array_new (FALSE, FALSE, sizeof (Text));
+  s->dev = dp_device_open (device, threads, message, sizeof message);
+  if (s->dev == NULL) {
+    g_set_error_literal (error, DP_ERROR, DP_ERROR_DEVICE, message);
+    goto fail;
+  }
+  for (int i = 0; i < steps; i++)
+    timesteps[i] = dp_sampler_timestep (spec->sampler, i);
+  s->dit = dp_dit_new (s->dev, &spec->dit, weights, &(DpDitSpec) { .first = first, .last = last,
+      .type = spec->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, .latent_h = spec->latent_h, .latent_w = spec->latent_w,
+      .max_input = spec->max_input, .max_cached = spec->max_cached, .batch = s->batch, .steps = steps, .timesteps = timesteps }, error);
+  if (s->dit == NULL)
+    goto fail;
+  for (int i = 0; i < 2 && spec->max_cached > 0; i++) {
+    s->caches[i] = dp_dit_cache_new (s->dit, error);
+    if (s->caches[i] == NULL)
+      goto fail;
+  }
+  if (last == spec->dit.layers && !setup_sampling (s, error))
+    goto fail;
+  return s;
+
+fail:
+  dp_stage_free (s);
+  return NULL;
+}
+
+void
+dp_stage_free (DpStage *s)
+{
+  if (s == NULL)
+    return;
+  for (guint i = 0; i < s->texts->len; i++)
+    dp_dit_text_free (s->dit, g_array_index (s->texts, Text, i).text);
+  g_array_unref (s->texts);
+  for (int i = 0; i < 2; i++)
+    dp_dit_cache_free (s->dit, s->caches[i]);
+  dp_arena_free (&s->arena);
+  dp_dit_free (s->dit);
+  dp_device_close (s->dev);
+  g_free (s->states);
+  g_free (s);
+}
+
+DpDevice *
+dp_stage_device (DpStage *s)
+{
+  return s->dev;
+}
+
+DpBlock *
+dp_stage_block_new (DpStage *s, GError **error)
+{
+  DpBlock *b = g_new0 (DpBlock, 1);
+  DpArena arena = { 0 };
+
+  for (int i = 0; i < 2; i++) {
+    b->latents = dp_arena_take (&arena, sizeof (float) * s->spec.max_input * latent_size (s));
+    b->tokens = dp_arena_take (&arena, sizeof (float) * s->batch * s->spec.max_input * dp_dit_tokens_per_frame (s->dit)
+        * s->spec.dit.heads * s->spec.dit.head_dim);
+    if (i == 0 && !dp_arena_allocate (&arena, s->dev, "a block on its way", error)) {
+      g_free (b);
+      return NULL;
+    }
+  }
+  return b;                     /* latents is the start of the arena's memory: that is what block_free() frees */
+}
+
+void
+dp_stage_block_free (DpStage *s, DpBlock *b)
+{
+  if (b == NULL)
+    return;
+  dp_conditioning_unref (b->conditioning);
+  s->dev->ops->free (s->dev, b->latents);
+  g_free (b);
+}
+
+/* The prompt's keys and values for this stage's layers, made when its first block comes by and dropped behind its last. */
+static DpDitText *
+text_of (DpStage *s, const DpBlock *b, GError **error)
+{
+  DpConditioning *c = b->conditioning;
+  DpDitText *found = NULL;
+
+  for (guint i = 0; i < s->texts->len;) {
+    Text *t = &g_array_index (s->texts, Text, i);
+    if (t->id < b->oldest_prompt) {
+      dp_dit_text_free (s->dit, t->text);
+      g_array_remove_index (s->texts, i);
+      continue;
+    }
+    if (t->id == c->id)
+      found = t->text;
+    i++;
+  }
+  if (found == NULL) {
+    found = dp_dit_text_new (s->dit, (const float *const *) c->embeds, c->n, s->spec.text_length, error);
+    if (found)
+      g_array_append_val (s->texts, ((Text) { c->id, found }));
+  }
+  return found;
+}
+
+static void
+step_sampler (DpStage *s, DpBlock *b)
+{
+  const DpOps *ops = s->dev->ops;
+  gsize n = b->own * latent_size (s);
+  float *own = b->latents + b->context * latent_size (s);
+  float g = (float) s->spec.guidance_scale;
+
+  dp_dit_head (s->dit, b->context + b->own, b->context, b->pass.step, b->tokens, s->velocity);
+  if (s->batch == 2)            /* uncond + g * (cond - uncond) */
+    ops->combine (s->dev, n, 2, (const float *[]) { s->velocity, s->velocity + n }, (const float[]) { g, 1 - g }, s->velocity);
+  dp_sampler_step (s->spec.sampler, s->dev, &s->states[b->pass.block % s->spec.depth], b->pass.step, s->velocity, own, n);
+}
+
+gboolean
+dp_stage_run (DpStage *s, DpBlock *b, const int *cancel, GError **error)
+{
+  DpDitText *text = text_of (s, b, error);
+  char message[256];
+
+  if (text == NULL)
+    return FALSE;
+  if (s->first == 0)
+    dp_dit_embed (s->dit, b->context + b->own, b->latents, b->tokens);
+  dp_dit_run (s->dit, &(DpDitPass) {
+      .frames = b->context + b->own, .step = b->pass.step, .text = text, .tokens = b->tokens,
+      .cache_in = b->next_cached ? s->caches[s->written] : NULL, .cache_in_frames = b->next_cached,
+      .cache_out = b->to_cache ? s->caches[!s->written] : NULL, .cache_out_first = b->context, .cache_out_frames = b->to_cache,
+      .cancel = cancel });
+  s->written = !s->written;
+  if (g_atomic_int_get (cancel))
+    return TRUE;
+  if (s->last == s->spec.dit.layers)
+    step_sampler (s, b);
+  if (!dp_device_check (s->dev, message, sizeof message)) {
+    g_set_error (error, DP_ERROR, DP_ERROR_DEVICE, "%s failed in block %" G_GINT64_FORMAT ", step %d: %s", s->dev->name, b->pass.block,
+        b->pass.step, message);
+    return FALSE;
+  }
+  return TRUE;
+}

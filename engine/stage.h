@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * stage.h: one device and its range of layers, running passes.
+ *
+ * A stage owns its device, its part of the transformer, the feature cache of the block that passed just before, the text
+ * of every prompt in flight and, at the end of the ring, the samplers' history of every block in flight. It keeps nothing else between passes.
+ */
+#pragma once
+
+#include <glib.h>
+#include "config.h"
+#include "sampler.h"
+#include "transport.h"
+#include "weights.h"
+#include "kernels/device.h"
+
+/** Same for all stages of a pipeline. */
+typedef struct
+{
+  DpDitConfig dit;
+  const DpSampler *sampler;
+  gboolean bfloat16;
+  double guidance_scale;        /* 1: one batch element, no guidance */
+  int latent_h, latent_w;
+  int max_own, max_input, max_cached;   /* latent frames */
+  int depth;                    /* most blocks in flight */
+  int text_length;
+} DpStageSpec;
+
+/* Thread-safety: one thread at a time. */
+typedef struct _DpStage DpStage;
+
+/** Opens `device` with `threads` host threads and loads layers [first, last). Blocks. */
+DpStage *dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const DpWeights *weights, int first, int last, GError **error);
+void dp_stage_free (DpStage *stage);
+DpDevice *dp_stage_device (DpStage *stage);
+
+/** A block with room for the largest pass, on the stage's device. */
+DpBlock *dp_stage_block_new (DpStage *stage, GError **error);
+void dp_stage_block_free (DpStage *stage, DpBlock *block);
+
+/** Takes the block through this stage's layers. The first stage embeds block->latents, the last one steps their own part by the
+ *  velocity. Ends early, with TRUE, when *cancel becomes non-zero. FALSE with `error` when the device failed. */
+gboolean dp_stage_run (DpStage *stage, DpBlock *block, const int *cancel, GError **error);
