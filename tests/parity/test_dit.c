@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The diffusion transformer against WanTransformer3DModel: one layer, all of it, and a pass that reads a neighbour's keys and values.
+ *
+ * Shapes: S texts, L tokens, D model width, c latent channels, h x w latent size.
+ */
+#include "parity.h"
+#include "dit.h"
+
+#include <string.h>
+
+#define TOLERANCE 1e-5
+#define MAX_STEPS 8
+
+typedef struct
+{
+  ParityCase *c;
+  ParityModel *model;
+  DpWeights *weights;
+  DpDevice *dev;
+  char *name;                   /* MODEL-DEVICE */
+  int h, w, channels, layers, steps;
+  float timesteps[MAX_STEPS];
+  float *text[2];
+  int text_n[2], text_length;
+} Fixture;
+
+static void
+fixture_open (Fixture *f, const char *data)
+{
+  g_auto (GStrv) name = g_strsplit (data, "-", 2);
+  f->name = g_strdup (data);
+  f->c = parity_case_open ("dit", name[0]);
+  f->model = parity_model_open (name[0]);
+  f->weights = parity_model_weights (f->model, "transformer");
+  f->dev = parity_device_open (name[1]);
+  f->h = parity_int (f->c, "h");
+  f->w = parity_int (f->c, "w");
+  f->channels = f->model->config.dit.in_channels;
+  f->layers = parity_int (f->c, "layers");
+  f->text_length = parity_int (f->c, "text_length");
+  JsonArray *t = json_object_get_array_member (f->c->settings, "timesteps");
+  f->steps = json_array_get_length (t);
+  g_assert_cmpint (f->steps, <=, MAX_STEPS);
+  for (int i = 0; i < f->steps; i++)
+    f->timesteps[i] = json_array_get_double_element (t, i);
+  for (int s = 0; s < 2; s++) {
+    gint64 dims[8];
+    f->text[s] = parity_tensor (f->c, NULL, dims, "text_%d", s);
+    f->text_n[s] = dims[0];
+  }
+}
+
+static void
+fixture_close (Fixture *f)
+{
+  parity_device_close (f->dev);
+  for (int s = 0; s < 2; s++)
+    g_free (f->text[s]);
+  dp_weights_free (f->weights);
+  parity_model_free (f->model);
+  parity_case_free (f->c);
+  g_free (f->name);
+}
+
+static DpDit *
+open_range (Fixture *f, int first, int last, int batch)
+{
+  g_autoptr (GError) error = NULL;
+  DpDit *dit = dp_dit_new (f->dev, &f->model->config.dit, f->weights, &(DpDitSpec) {
+        .first = first, .last = last, .type = DP_TYPE_F32, .latent_h = f->h, .latent_w = f->w, .max_input = 6, .max_cached = 2,
+        .batch = batch, .steps = f->steps, .timesteps = f->timesteps,
+      }, &error);
+  g_assert_no_error (error);
+  g_assert_cmpint (dp_dit_tokens_per_frame (dit), ==, f->h * f->w / 4);
+  return dit;
+}
+
+static DpDitText *
+open_text (Fixture *f, DpDit *dit)
+{
+  g_autoptr (GError) error = NULL;
+  DpDitText *text = dp_dit_text_new (dit, (const float *const *) f->text, f->text_n, f->text_length, &error);
+  g_assert_no_error (error);
+  return text;
+}
+
+static void
+check (const Fixture *f, const char *what, const float *got, const float *want, gsize n)
+{
+  g_autofree char *full = g_strdup_printf ("dit %s, %s", f->name, what);
+  parity_check (full, got, want, n, TOLERANCE);
+}
+
+/* Both texts' velocities [2, c, frames, h, w] of the file as new [2, frames, h, w, c]. */
+static float *
+want_velocity (const Fixture *f, gsize *n, const char *name)
+{
+  gint64 dims[8];
+  g_autofree float *x = parity_tensor (f->c, n, dims, "%s", name);
+  float *out = g_new (float, *n);
+  gsize half = *n / 2;
+  for (int s = 0; s < 2; s++) {
+    g_autofree float *one = parity_channels_last (x + s * half, dims[1], dims[2], dims[3], dims[4]);
+    memcpy (out + s * half, one, half * sizeof (float));
+  }
+  return out;
+}
+
+/* Latents [frames, h, w, c] through layers given as `ranges` DpDits one after the other; new [2, frames - first, h, w, c]. */
+static float *
+run (Fixture *f, DpDit **ranges, int n_ranges, int frames, const float *latents, DpDitPass pass, int first, gsize *n)
+{
+  DpDevice *dev = f->dev;
+  gsize pixels = (gsize) f->h * f->w, D = (gsize) f->model->config.dit.heads * f->model->config.dit.head_dim;
+  gsize tokens_n = 2 * frames * (pixels / 4) * D;
+  *n = 2 * (frames - first) * pixels * f->channels;
+  float *in = parity_upload (dev, latents, frames * pixels * f->channels);
+  float *tokens = parity_upload (dev, NULL, tokens_n), *velocity = parity_upload (dev, NULL, *n);
+  dp_dit_embed (ranges[0], frames, in, tokens);
+  pass.frames = frames;
+  pass.tokens = tokens;
+  for (int i = 0; i < n_ranges; i++) {
+    DpDitText *text = open_text (f, ranges[i]);
+    pass.text = text;
+    dp_dit_run (ranges[i], &pass);
+    dp_dit_text_free (ranges[i], text);
+  }
+  dp_dit_head (ranges[n_ranges - 1], frames, first, pass.step, tokens, velocity);
+  float *out = parity_download (dev, velocity, *n);
+  dev->ops->free (dev, velocity);
+  dev->ops->free (dev, tokens);
+  dev->ops->free (dev, in);
+  return out;
+}
+
+static void
+test_layer (gconstpointer data)
+{
+  Fixture f;
+  fixture_open (&f, data);
+  int layer = parity_int (f.c, "layer");
+  gsize n;
+  g_autofree float *in = parity_tensor (f.c, &n, NULL, "layer_in"), *want = parity_tensor (f.c, NULL, NULL, "layer_out");
+  DpDit *dit = open_range (&f, layer, layer + 1, 1);
+  DpDitText *text = open_text (&f, dit);
+  float *tokens = parity_upload (f.dev, in, n);
+  dp_dit_run (dit, &(DpDitPass) { .frames = parity_int (f.c, "frames"), .step = parity_int (f.c, "layer_step"), .text = text,
+        .tokens = tokens });
+  g_autofree float *got = parity_download (f.dev, tokens, n);
+  check (&f, "one layer", got, want, n);
+  f.dev->ops->free (f.dev, tokens);
+  dp_dit_text_free (dit, text);
+  dp_dit_free (dit);
+  fixture_close (&f);
+}
+
+static void
+test_velocity (gconstpointer data)
+{
+  Fixture f;
+  fixture_open (&f, data);
+  gint64 dims[8];
+  g_autofree float *latents = parity_video (f.c, dims, "latents");
+  int frames = dims[1];
+  DpDit *whole = open_range (&f, 0, f.layers, 2);
+  DpDit *split[3] = { open_range (&f, 0, 1, 2), open_range (&f, 1, f.layers - 1, 2), open_range (&f, f.layers - 1, f.layers, 2) };
+  for (int i = 0; i < f.steps; i++) {
+    gsize n, m;
+    g_autofree char *name = g_strdup_printf ("velocity_%d", i);
+    g_autofree float *want = want_velocity (&f, &n, name);
+    g_autofree float *got = run (&f, &whole, 1, frames, latents, (DpDitPass) { .step = i }, 0, &m);
+    g_assert_cmpuint (n, ==, m);
+    g_autofree char *what = g_strdup_printf ("velocity at timestep %g", f.timesteps[i]);
+    check (&f, what, got, want, n);
+    g_autofree float *parts = run (&f, split, 3, frames, latents, (DpDitPass) { .step = i }, 0, &m);
+    parity_check_same ("layers in three ranges", parts, got, n * sizeof (float));
+  }
+  for (int i = 0; i < 3; i++)
+    dp_dit_free (split[i]);
+  dp_dit_free (whole);
+  fixture_close (&f);
+}
+
+/* Two passes of the scheme: block b + 1 stores keys and values of its first frames, block b reads them. */
+static void
+test_cache (gconstpointer data)
+{
+  Fixture f;
+  fixture_open (&f, data);
+  g_autoptr (GError) error = NULL;
+  gint64 dims[8];
+  gsize n, m;
+  int first = parity_int (f.c, "cache_first"), count = parity_int (f.c, "cache_frames");
+  DpDit *dit = open_range (&f, 0, f.layers, 2);
+  DpDitCache *cache = dp_dit_cache_new (dit, &error);
+  g_assert_no_error (error);
+
+  g_autofree float *next = parity_video (f.c, dims, "window_next");
+  g_autofree float *want_next = want_velocity (&f, &n, "velocity_next");
+  g_autofree float *got_next = run (&f, &dit, 1, dims[1], next, (DpDitPass) { .step = parity_int (f.c, "next_step"), .cache_out = cache,
+        .cache_out_first = first, .cache_out_frames = count }, 0, &m);
+  g_assert_cmpuint (n, ==, m);
+  check (&f, "a pass that fills a cache", got_next, want_next, n);
+
+  /* The head of the own frames only is the tail of the head of all. */
+  g_autofree float *own = run (&f, &dit, 1, dims[1], next, (DpDitPass) { .step = parity_int (f.c, "next_step") }, first, &m);
+  for (int s = 0; s < 2; s++)
+    parity_check_same ("head of the own frames", own + s * m / 2, got_next + (s + 1) * n / 2 - m / 2, m / 2 * sizeof (float));
+
+  g_autofree float *window = parity_video (f.c, dims, "window");
+  g_autofree float *want = want_velocity (&f, &n, "velocity_cached");
+  g_autofree float *got = run (&f, &dit, 1, dims[1], window, (DpDitPass) { .step = parity_int (f.c, "cached_step"), .cache_in = cache,
+        .cache_in_frames = count }, 0, &m);
+  g_assert_cmpuint (n, ==, m);
+  check (&f, "a pass that reads a cache", got, want, n);
+
+  dp_dit_cache_free (dit, cache);
+  dp_dit_free (dit);
+  fixture_close (&f);
+}
+
+int
+main (int argc, char **argv)
+{
+  const char *const names[] = { "odd-cpu", "odd-ref", "wide-cpu", "wide-ref", "deep-cpu", "deep-ref", NULL };
+  g_test_init (&argc, &argv, NULL);
+  parity_add ("/parity/dit/layer", test_layer, names);
+  parity_add ("/parity/dit/velocity", test_velocity, names);
+  parity_add ("/parity/dit/cache", test_cache, names);
+  return g_test_run ();
+}

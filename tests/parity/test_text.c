@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Prompt cleaning, tokens and the UMT5 encoder against diffusers and transformers.
+ */
+#include "parity.h"
+#include "text_encoder.h"
+#include "tokenizer.h"
+
+#include <string.h>
+
+#define TOLERANCE 1e-5
+
+static void
+test_tokens (void)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (ParityCase) c = parity_case_open ("text", "tokens");
+  g_autoptr (ParityModel) model = parity_model_open ("odd");
+  g_autofree char *dir = g_build_filename (model->dir, "tokenizer", NULL);
+  g_autoptr (DpTokenizer) tokenizer = dp_tokenizer_open (dir, model->config.text.vocab, &error);
+  g_assert_no_error (error);
+  int max = parity_int (c, "max");
+  JsonArray *cases = json_object_get_array_member (c->settings, "cases");
+  for (guint i = 0; i < json_array_get_length (cases); i++) {
+    JsonObject *o = json_array_get_object_element (cases, i);
+    JsonArray *want = json_object_get_array_member (o, "ids");
+    g_autofree char *clean = dp_prompt_clean (json_object_get_string_member (o, "prompt"), &error);
+    g_assert_no_error (error);
+    g_assert_cmpstr (clean, ==, json_object_get_string_member (o, "clean"));
+    g_autofree gint32 *ids = g_new (gint32, max);
+    int n = dp_tokenizer_encode (tokenizer, clean, ids, max, &error);
+    g_assert_no_error (error);
+    g_assert_cmpint (n, ==, json_array_get_length (want));
+    for (int k = 0; k < n; k++)
+      g_assert_cmpint (ids[k], ==, json_array_get_int_element (want, k));
+  }
+}
+
+/* The name is MODEL-DEVICE. */
+static void
+test_encoder (gconstpointer data)
+{
+  g_auto (GStrv) name = g_strsplit (data, "-", 2);
+  g_autoptr (GError) error = NULL;
+  g_autoptr (ParityCase) c = parity_case_open ("text", name[0]);
+  g_autoptr (ParityModel) model = parity_model_open (name[0]);
+  g_autoptr (DpWeights) weights = parity_model_weights (model, "text_encoder");
+  DpDevice *dev = parity_device_open (name[1]);
+  DpTextEncoder *encoder = dp_text_encoder_new (dev, &model->config.text, weights, DP_TYPE_F32, 64, &error);
+  g_assert_no_error (error);
+
+  JsonArray *lengths = json_object_get_array_member (c->settings, "lengths");
+  JsonObject *all_ids = json_object_get_object_member (c->settings, "ids");
+  for (guint i = 0; i < json_array_get_length (lengths); i++) {
+    int n = json_array_get_int_element (lengths, i);
+    g_autofree char *key = g_strdup_printf ("%d", n);
+    JsonArray *list = json_object_get_array_member (all_ids, key);
+    g_autofree gint32 *ids = g_new (gint32, n);
+    for (int k = 0; k < n; k++)
+      ids[k] = json_array_get_int_element (list, k);
+    gsize count;
+    g_autofree float *want = parity_tensor (c, &count, NULL, "out_%d", n);
+    g_autofree float *got = g_new (float, count);
+    memset (got, 0xff, count * sizeof (float));
+    dp_text_encoder_encode (encoder, ids, n, got, &error);
+    g_assert_no_error (error);
+    g_autofree char *what = g_strdup_printf ("text encoder %s, %d tokens", (const char *) data, n);
+    parity_check (what, got, want, count, TOLERANCE);
+  }
+  dp_text_encoder_free (encoder);
+  parity_device_close (dev);
+}
+
+int
+main (int argc, char **argv)
+{
+  g_test_init (&argc, &argv, NULL);
+  g_test_add_func ("/parity/tokens", test_tokens);
+  parity_add ("/parity/text", test_encoder,
+      (const char *const[]) { "odd-cpu", "odd-ref", "wide-cpu", "wide-ref", "deep-cpu", "deep-ref", NULL });
+  return g_test_run ();
+}
