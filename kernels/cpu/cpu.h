@@ -45,6 +45,7 @@ typedef struct
   bool dnnl_bf16;               /* oneDNN computes bfloat16 on this processor */
   dnnl_engine_t engine;
   dnnl_stream_t *streams;       /* [threads]: one per thread of the team */
+  struct DpProduct *products;   /* gemm.c's */
   void **scratch;               /* [threads]: scratch_size bytes each, 64-byte aligned; see dp_cpu_scratch() */
   size_t scratch_size;
   void *shared;                 /* shared_size bytes for all threads; see dp_cpu_shared() */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "cpu.h"
+#include "gemm.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -87,6 +88,7 @@ close_cpu (DpDevice *base)
 {
   DpDeviceCpu *dev = dp_cpu (base);
 
+  dp_gemm_close (dev);
   for (int i = 0; i < base->threads; i++) {
     if (dev->scratch)
       dp_host_memory_free (base, dev->scratch[i]);

@@ -1,0 +1,611 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Shapes: L rows, K input features, N output features, cut into panels of P.
+ *
+ * A row's bits may not depend on the rows beside it, so every chunk must add up K in the same order. A chunk of 64 rows is one
+ * primitive; the rows left over are taken by primitives of 16, 4 and 1 rows, after a trial has shown that these give the bits
+ * of the full one. Where they do not (or where the processor has no bfloat16 and x must be converted anyway) every chunk, full
+ * or not, goes through a padded copy and the full primitive: "staged".
+ */
+#include "gemm.h"
+#include "../numeric.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#define ROWS 64                 /* of a chunk */
+#define PANEL 512               /* most output features of a chunk */
+#define SIZES 4
+
+static const int sizes[SIZES] = { ROWS, 16, 4, 1 };
+
+/* One oneDNN primitive and, for each thread, memory objects to hang pointers into. */
+typedef struct
+{
+  dnnl_primitive_t primitive;
+  size_t scratchpad;            /* bytes */
+  struct PrimitiveMemory
+  {
+    dnnl_memory_t x, y, gate, scratchpad;
+  } *memory;                    /* [threads] */
+} Primitive;
+
+/* What a product is found by; ints only, so that memcmp compares it. */
+typedef struct
+{
+  int k, n;
+  int type, y_type;             /* DpType */
+  int act, accumulate, gate;
+  int x_stride, y_stride;
+} Key;
+
+typedef struct DpProduct
+{
+  Key key;
+  bool staged;
+  Primitive primitives[SIZES];  /* by sizes[]; staged: the first only, float32 result, dense rows */
+  struct DpProduct *next;
+} DpProduct;
+
+typedef struct
+{
+  int first, n;                 /* output features [first, first + n) */
+  dnnl_memory_desc_t layout;
+  void *packed;
+  dnnl_memory_t weights, bias;
+} Panel;
+
+struct DpLinear
+{
+  int k, n;
+  DpType type;                  /* of x */
+  DpType packed_type;           /* of the weights and of what the primitives see as x */
+  int n_panels;
+  Panel *panels;
+  float *biases;                /* [N], zeros if the layer has none */
+};
+
+static size_t
+round_up (size_t n)
+{
+  return (n + 63) & ~(size_t) 63;
+}
+
+static dnnl_data_type_t
+dnnl_type (int type)
+{
+  return type == DP_TYPE_F32 ? dnnl_f32 : dnnl_bf16;
+}
+
+/* ---- primitives ---- */
+
+static void
+free_primitive (DpDeviceCpu *dev, Primitive *p)
+{
+  for (int i = 0; p->memory && i < dev->base.threads; i++) {
+    dnnl_memory_destroy (p->memory[i].x);
+    dnnl_memory_destroy (p->memory[i].y);
+    dnnl_memory_destroy (p->memory[i].gate);
+    dnnl_memory_destroy (p->memory[i].scratchpad);
+  }
+  free (p->memory);
+  if (p->primitive)
+    dnnl_primitive_destroy (p->primitive);
+  *p = (Primitive) { 0 };
+}
+
+/* The epilogue: y = act (.), or y += gate * (.). */
+static dnnl_status_t
+set_epilogue (dnnl_primitive_attr_t attr, const Key *key, const dnnl_memory_desc_t *gate)
+{
+  dnnl_post_ops_t ops;
+  dnnl_status_t status = dnnl_post_ops_create (&ops);
+
+  if (status != dnnl_success)
+    return status;
+  if (key->gate)
+    status = dnnl_post_ops_append_binary (ops, dnnl_binary_mul, gate);
+  if (status == dnnl_success && key->accumulate)
+    status = dnnl_post_ops_append_sum (ops, 1);
+  if (status == dnnl_success && key->act == DP_ACT_GELU_TANH)
+    status = dnnl_post_ops_append_eltwise (ops, 1, dnnl_eltwise_gelu_tanh, 0, 0);
+  if (status == dnnl_success && key->act == DP_ACT_SILU)
+    status = dnnl_post_ops_append_eltwise (ops, 1, dnnl_eltwise_swish, 1, 0);
+  if (status == dnnl_success)
+    status = dnnl_primitive_attr_set_post_ops (attr, ops);
+  dnnl_post_ops_destroy (ops);
+  return status;
+}
+
+/* Descriptor of a product of m rows; `layout` NULL lets oneDNN choose that of the weights. */
+static dnnl_status_t
+describe (DpDeviceCpu *dev, const Key *key, int m, const dnnl_memory_desc_t *layout, dnnl_primitive_desc_t *desc)
+{
+  dnnl_memory_desc_t x, w, b, y;
+  dnnl_matmul_desc_t matmul;
+  dnnl_primitive_attr_t attr = NULL;
+  dnnl_dims_t x_dims = { m, key->k }, x_strides = { key->x_stride, 1 }, w_dims = { key->k, key->n };
+  dnnl_dims_t b_dims = { 1, key->n }, b_strides = { key->n, 1 }, y_dims = { m, key->n }, y_strides = { key->y_stride, 1 };
+  dnnl_status_t status;
+
+  if ((status = dnnl_memory_desc_init_by_strides (&x, 2, x_dims, dnnl_type (key->type), x_strides)) != dnnl_success
+      || (status = dnnl_memory_desc_init_by_strides (&b, 2, b_dims, dnnl_f32, b_strides)) != dnnl_success
+      || (status = dnnl_memory_desc_init_by_strides (&y, 2, y_dims, dnnl_type (key->y_type), y_strides)) != dnnl_success)
+    return status;
+  if (layout)
+    w = *layout;
+  else if ((status = dnnl_memory_desc_init_by_tag (&w, 2, w_dims, dnnl_type (key->type), dnnl_format_tag_any)) != dnnl_success)
+    return status;
+  if ((status = dnnl_matmul_desc_init (&matmul, &x, &w, &b, &y)) == dnnl_success
+      && (status = dnnl_primitive_attr_create (&attr)) == dnnl_success
+      && (status = dnnl_primitive_attr_set_scratchpad_mode (attr, dnnl_scratchpad_mode_user)) == dnnl_success
+      && (status = set_epilogue (attr, key, &b)) == dnnl_success)
+    status = dnnl_primitive_desc_create (desc, &matmul, attr, dev->engine, NULL);
+  dnnl_primitive_attr_destroy (attr);
+  return status;
+}
+
+static dnnl_status_t
+create_memories (DpDeviceCpu *dev, Primitive *p, const_dnnl_primitive_desc_t desc, bool gate)
+{
+  const dnnl_memory_desc_t *x = dnnl_primitive_desc_query_md (desc, dnnl_query_src_md, 0);
+  const dnnl_memory_desc_t *y = dnnl_primitive_desc_query_md (desc, dnnl_query_dst_md, 0);
+  const dnnl_memory_desc_t *b = dnnl_primitive_desc_query_md (desc, dnnl_query_weights_md, 1);
+  const dnnl_memory_desc_t *scratchpad = dnnl_primitive_desc_query_md (desc, dnnl_query_scratchpad_md, 0);
+  dnnl_status_t status = dnnl_success;
+
+  p->scratchpad = dnnl_memory_desc_get_size (scratchpad);
+  p->memory = calloc (dev->base.threads, sizeof *p->memory);
+  if (p->memory == NULL)
+    return dnnl_out_of_memory;
+  for (int i = 0; i < dev->base.threads && status == dnnl_success; i++) {
+    struct PrimitiveMemory *m = &p->memory[i];
+
+    if ((status = dnnl_memory_create (&m->x, x, dev->engine, DNNL_MEMORY_NONE)) == dnnl_success
+        && (status = dnnl_memory_create (&m->y, y, dev->engine, DNNL_MEMORY_NONE)) == dnnl_success
+        && (status = dnnl_memory_create (&m->scratchpad, scratchpad, dev->engine, DNNL_MEMORY_NONE)) == dnnl_success
+        && gate)
+      status = dnnl_memory_create (&m->gate, b, dev->engine, DNNL_MEMORY_NONE);
+  }
+  return status;
+}
+
+static dnnl_status_t
+create_primitive (DpDeviceCpu *dev, const Key *key, int m, const dnnl_memory_desc_t *layout, Primitive *p)
+{
+  dnnl_primitive_desc_t desc;
+  dnnl_status_t status = describe (dev, key, m, layout, &desc);
+
+  if (status != dnnl_success)
+    return status;
+  if ((status = dnnl_primitive_create (&p->primitive, desc)) == dnnl_success)
+    status = create_memories (dev, p, desc, key->gate);
+  dnnl_primitive_desc_destroy (desc);
+  dev->base.allocations++;
+  return status;
+}
+
+/* One primitive on one panel; `scratchpad` is the thread's. */
+static dnnl_status_t
+execute (DpDeviceCpu *dev, const Primitive *p, const Panel *panel, const void *x, void *y, const float *gate, void *scratchpad,
+    int thread)
+{
+  const struct PrimitiveMemory *m = &p->memory[thread];
+  dnnl_exec_arg_t args[] = {
+    { DNNL_ARG_SRC, m->x }, { DNNL_ARG_WEIGHTS, panel->weights }, { DNNL_ARG_BIAS, panel->bias }, { DNNL_ARG_DST, m->y },
+    { DNNL_ARG_SCRATCHPAD, m->scratchpad }, { DNNL_ARG_ATTR_MULTIPLE_POST_OP (0) | DNNL_ARG_SRC_1, m->gate },
+  };
+  dnnl_status_t status;
+
+  if ((status = dnnl_memory_set_data_handle (m->x, (void *) x)) != dnnl_success
+      || (status = dnnl_memory_set_data_handle (m->y, y)) != dnnl_success
+      || (status = dnnl_memory_set_data_handle (m->scratchpad, scratchpad)) != dnnl_success
+      || (m->gate && (status = dnnl_memory_set_data_handle (m->gate, (void *) gate)) != dnnl_success))
+    return status;
+  return dnnl_primitive_execute (p->primitive, dev->streams[thread], m->gate ? 6 : 5, args);
+}
+
+/* ---- products ---- */
+
+static void
+free_product (DpDeviceCpu *dev, DpProduct *product)
+{
+  for (int i = 0; i < SIZES; i++)
+    free_primitive (dev, &product->primitives[i]);
+  free (product);
+}
+
+void
+dp_gemm_close (DpDeviceCpu *dev)
+{
+  while (dev->products) {
+    DpProduct *product = dev->products;
+
+    dev->products = product->next;
+    free_product (dev, product);
+  }
+}
+
+/* Numbers in -1 .. 1 with full mantissas: any other order of adding them up shows. */
+static void
+fill (DpType type, void *data, size_t n)
+{
+  uint32_t state = 1;
+
+  for (size_t i = 0; i < n; i++) {
+    state = state * 1664525 + 1013904223;
+    dp_store (type, data, i, (int32_t) state * 0x1p-31f);
+  }
+}
+
+/* Whether each smaller primitive gives the bits of the full one; out of memory counts as no. */
+static bool
+sizes_agree (DpDeviceCpu *dev, const DpProduct *product, const Panel *panel)
+{
+  const Key *key = &product->key;
+  size_t y_row = key->y_stride * dp_type_size (key->y_type), y_bytes = round_up (ROWS * y_row), scratchpad = 0;
+  char *x = aligned_alloc (64, round_up (ROWS * key->x_stride * dp_type_size (key->type)));
+  char *y = aligned_alloc (64, 2 * y_bytes);
+  float *gate = aligned_alloc (64, round_up (key->n * sizeof *gate));
+  void *scratch = NULL;
+  bool agree = false;
+
+  for (int i = 0; i < SIZES; i++)
+    scratchpad = product->primitives[i].scratchpad > scratchpad ? product->primitives[i].scratchpad : scratchpad;
+  scratch = aligned_alloc (64, round_up (scratchpad + 1));
+  if (x == NULL || y == NULL || gate == NULL || scratch == NULL)
+    goto out;
+  fill (key->type, x, (size_t) ROWS * key->x_stride);
+  fill (DP_TYPE_F32, gate, key->n);
+  for (int i = 0; i < SIZES; i++) {
+    char *result = y + (i > 0 ? y_bytes : 0);
+
+    fill (key->y_type, result, (size_t) ROWS * key->y_stride);
+    if (execute (dev, &product->primitives[i], panel, x, result, gate, scratch, 0) != dnnl_success)
+      goto out;
+    for (int row = 0; row < sizes[i]; row++)
+      if (memcmp (result + row * y_row, y + row * y_row, key->n * dp_type_size (key->y_type)) != 0)
+        goto out;
+  }
+  agree = true;
+
+out:
+  free (x);
+  free (y);
+  free (gate);
+  free (scratch);
+  return agree;
+}
+
+/* Fills in the primitives of a new product; false with an error latched. */
+static bool
+build_product (DpDeviceCpu *dev, const DpLinear *linear, const Panel *panel, DpProduct *product)
+{
+  Key key = product->key;
+  dnnl_status_t status = dnnl_success;
+
+  if (linear->packed_type == linear->type) {
+    for (int i = 0; i < SIZES && status == dnnl_success; i++)
+      status = create_primitive (dev, &key, sizes[i], &panel->layout, &product->primitives[i]);
+    if (status == dnnl_success && sizes_agree (dev, product, panel))
+      return true;
+    for (int i = 0; i < SIZES; i++)
+      free_primitive (dev, &product->primitives[i]);
+  }
+  product->staged = true;
+  key.type = linear->packed_type;
+  key.y_type = DP_TYPE_F32;
+  key.x_stride = key.k;
+  key.y_stride = key.n;
+  return dp_cpu_dnnl_ok (&dev->base, create_primitive (dev, &key, ROWS, &panel->layout, &product->primitives[0]), "linear");
+}
+
+/* The product for a panel of this layer under these arguments, made on first use. NULL with an error latched. */
+static const DpProduct *
+find_product (DpDeviceCpu *dev, const DpLinear *linear, const Panel *panel, const DpLinearArgs *args)
+{
+  Key key = {
+    .k = linear->k, .n = panel->n, .type = linear->type, .y_type = args->y_type, .act = args->act,
+    .accumulate = args->accumulate, .gate = args->accumulate && args->gate,
+    .x_stride = args->x_stride, .y_stride = args->y_stride,
+  };
+  DpProduct *product;
+  int saved;
+  bool ok;
+
+  for (product = dev->products; product; product = product->next)
+    if (memcmp (&product->key, &key, sizeof key) == 0)
+      return product;
+  product = calloc (1, sizeof *product);
+  if (product == NULL) {
+    dp_device_fail (&dev->base, "linear: not enough memory");
+    return NULL;
+  }
+  product->key = key;
+  saved = dp_team_enter ();
+  ok = build_product (dev, linear, panel, product);
+  dp_team_leave (saved);
+  if (!ok) {
+    free_product (dev, product);
+    return NULL;
+  }
+  product->next = dev->products;
+  dev->products = product;
+  return product;
+}
+
+/* ---- packing ---- */
+
+typedef struct
+{
+  DpDeviceCpu *dev;
+  DpLinear *linear;
+  const DpLinearSpec *spec;
+  dnnl_status_t *statuses;      /* [panels] */
+} PackJob;
+
+/* Output features [first, first + n) of the stacked pieces as float32. */
+static void
+gather_rows (const DpLinearSpec *spec, int first, int n, float *dst)
+{
+  for (int i = 0; i < spec->n_weights && n > 0; i++) {
+    DpHostWeight piece = spec->weights[i];
+    int rows;
+
+    if (first >= piece.rows) {
+      first -= piece.rows;
+      continue;
+    }
+    rows = piece.rows - first < n ? piece.rows - first : n;
+    piece.data = (const char *) piece.data + (size_t) first * spec->k * dp_type_size (piece.type);
+    dp_weight_to_f32 (&piece, (size_t) rows * spec->k, spec->type, dst);
+    dst += (size_t) rows * spec->k;
+    n -= rows;
+    first = 0;
+  }
+}
+
+static dnnl_status_t
+reorder (DpDeviceCpu *dev, dnnl_memory_t from, const dnnl_memory_desc_t *from_desc, Panel *panel, int thread)
+{
+  dnnl_primitive_desc_t desc;
+  dnnl_primitive_t primitive;
+  dnnl_exec_arg_t args[] = { { DNNL_ARG_FROM, from }, { DNNL_ARG_TO, panel->weights } };
+  dnnl_status_t status = dnnl_reorder_primitive_desc_create (&desc, from_desc, dev->engine, &panel->layout, dev->engine, NULL);
+
+  if (status != dnnl_success)
+    return status;
+  status = dnnl_primitive_create (&primitive, desc);
+  dnnl_primitive_desc_destroy (desc);
+  if (status != dnnl_success)
+    return status;
+  status = dnnl_primitive_execute (primitive, dev->streams[thread], 2, args);
+  dnnl_primitive_destroy (primitive);
+  return status;
+}
+
+static void
+pack_chunk (void *arg, int chunk, int thread)
+{
+  PackJob *job = arg;
+  Panel *panel = &job->linear->panels[chunk];
+  int k = job->linear->k;
+  float *rows = malloc ((size_t) panel->n * k * sizeof *rows);
+  dnnl_dims_t dims = { k, panel->n }, strides = { 1, k };
+  dnnl_memory_desc_t desc;
+  dnnl_memory_t from = NULL;
+  dnnl_status_t status = rows ? dnnl_success : dnnl_out_of_memory;
+
+  if (status == dnnl_success) {
+    gather_rows (job->spec, panel->first, panel->n, rows);
+    if ((status = dnnl_memory_desc_init_by_strides (&desc, 2, dims, dnnl_f32, strides)) == dnnl_success
+        && (status = dnnl_memory_create (&from, &desc, job->dev->engine, rows)) == dnnl_success)
+      status = reorder (job->dev, from, &desc, panel, thread);
+  }
+  dnnl_memory_destroy (from);
+  free (rows);
+  job->statuses[chunk] = status;
+}
+
+/* Asks oneDNN for the layout of each panel and makes its memory. */
+static bool
+lay_out_panels (DpDeviceCpu *dev, DpLinear *linear)
+{
+  for (int i = 0; i < linear->n_panels; i++) {
+    Panel *panel = &linear->panels[i];
+    dnnl_primitive_desc_t desc;
+    dnnl_dims_t b_dims = { 1, 0 }, b_strides = { 0, 1 };
+    dnnl_memory_desc_t bias;
+    Key key;
+
+    panel->first = i * PANEL;
+    panel->n = linear->n - panel->first < PANEL ? linear->n - panel->first : PANEL;
+    key = (Key) { .k = linear->k, .n = panel->n, .type = linear->packed_type, .x_stride = linear->k, .y_stride = panel->n };
+    if (!dp_cpu_dnnl_ok (&dev->base, describe (dev, &key, ROWS, NULL, &desc), "linear"))
+      return false;
+    panel->layout = *dnnl_primitive_desc_query_md (desc, dnnl_query_weights_md, 0);
+    dnnl_primitive_desc_destroy (desc);
+    panel->packed = dp_host_memory_new (&dev->base, dnnl_memory_desc_get_size (&panel->layout));
+    if (panel->packed == NULL)
+      return false;
+    b_dims[1] = b_strides[0] = panel->n;
+    if (!dp_cpu_dnnl_ok (&dev->base, dnnl_memory_create (&panel->weights, &panel->layout, dev->engine, panel->packed), "linear")
+        || !dp_cpu_dnnl_ok (&dev->base, dnnl_memory_desc_init_by_strides (&bias, 2, b_dims, dnnl_f32, b_strides), "linear")
+        || !dp_cpu_dnnl_ok (&dev->base, dnnl_memory_create (&panel->bias, &bias, dev->engine, linear->biases + panel->first), "linear"))
+      return false;
+  }
+  return true;
+}
+
+static bool
+pack (DpDeviceCpu *dev, DpLinear *linear, const DpLinearSpec *spec)
+{
+  dnnl_status_t *statuses = calloc (linear->n_panels, sizeof *statuses);
+  PackJob job = { dev, linear, spec, statuses };
+  bool ok = true;
+
+  if (statuses == NULL)
+    return false;
+  dp_team_run (dev->team, linear->n_panels, pack_chunk, &job);
+  for (int i = 0; i < linear->n_panels && ok; i++)
+    ok = dp_cpu_dnnl_ok (&dev->base, statuses[i], "packing a linear layer");
+  free (statuses);
+  return ok;
+}
+
+DpLinear *
+linear_new_cpu (DpDevice *base, const DpLinearSpec *spec)
+{
+  DpDeviceCpu *dev = dp_cpu (base);
+  DpLinear *linear = calloc (1, sizeof *linear);
+  int saved;
+  bool ok;
+
+  base->allocations++;
+  if (linear == NULL)
+    return NULL;
+  linear->k = spec->k;
+  linear->n = dp_linear_rows (spec);
+  linear->type = spec->type;
+  linear->packed_type = spec->type == DP_TYPE_BF16 && !dev->dnnl_bf16 ? DP_TYPE_F32 : spec->type;
+  linear->n_panels = dp_team_chunks (linear->n, PANEL);
+  linear->panels = calloc (linear->n_panels, sizeof *linear->panels);
+  linear->biases = dp_host_memory_new (base, linear->n * sizeof (float));
+  if (linear->panels == NULL || linear->biases == NULL) {
+    linear_free_cpu (base, linear);
+    return NULL;
+  }
+  if (!dp_linear_biases (spec, linear->biases))
+    memset (linear->biases, 0, linear->n * sizeof (float));
+  saved = dp_team_enter ();
+  ok = lay_out_panels (dev, linear);
+  dp_team_leave (saved);
+  if (!ok || !pack (dev, linear, spec)) {
+    linear_free_cpu (base, linear);
+    return NULL;
+  }
+  return linear;
+}
+
+void
+linear_free_cpu (DpDevice *dev, DpLinear *linear)
+{
+  if (linear == NULL)
+    return;
+  for (int i = 0; linear->panels && i < linear->n_panels; i++) {
+    dnnl_memory_destroy (linear->panels[i].weights);
+    dnnl_memory_destroy (linear->panels[i].bias);
+    dp_host_memory_free (dev, linear->panels[i].packed);
+  }
+  dp_host_memory_free (dev, linear->biases);
+  free (linear->panels);
+  free (linear);
+}
+
+/* ---- running ---- */
+
+typedef struct
+{
+  DpDeviceCpu *dev;
+  const DpLinear *linear;
+  const DpLinearArgs *args;
+  const DpProduct *products[2]; /* of the full panels and of the last */
+  int row_chunks;
+  size_t staging;               /* where the staged x lies in the scratch; the scratchpad is in front */
+  _Atomic dnnl_status_t status; /* the last failure */
+} LinearJob;
+
+static void
+run_direct (LinearJob *job, const DpProduct *product, const Panel *panel, int row, int rows, int thread)
+{
+  const DpLinearArgs *a = job->args;
+
+  for (int i = 0; i < SIZES; i++)
+    for (; rows >= sizes[i]; rows -= sizes[i], row += sizes[i]) {
+      const char *x = (const char *) a->x + (size_t) row * a->x_stride * dp_type_size (job->linear->type);
+      char *y = (char *) a->y + ((size_t) row * a->y_stride + panel->first) * dp_type_size (a->y_type);
+      dnnl_status_t status = execute (job->dev, &product->primitives[i], panel, x, y, a->gate ? a->gate + panel->first : NULL,
+          job->dev->scratch[thread], thread);
+
+      if (status != dnnl_success)
+        job->status = status;
+    }
+}
+
+static void
+run_staged (LinearJob *job, const DpProduct *product, const Panel *panel, int row, int rows, int thread)
+{
+  const DpLinearArgs *a = job->args;
+  int k = job->linear->k, n = panel->n;
+  DpType type = job->linear->packed_type;
+  char *x = (char *) job->dev->scratch[thread] + job->staging;
+  float *y = (float *) (x + round_up ((size_t) ROWS * k * dp_type_size (type)));
+  dnnl_status_t status;
+
+  memset (x, 0, (size_t) ROWS * k * dp_type_size (type));
+  memset (y, 0, (size_t) ROWS * n * sizeof *y);
+  for (int i = 0; i < rows; i++) {
+    for (int j = 0; j < k; j++)
+      dp_store (type, x, (size_t) i * k + j, dp_load (job->linear->type, a->x, (size_t) (row + i) * a->x_stride + j));
+    if (a->accumulate)
+      memcpy (y + (size_t) i * n, (float *) a->y + (size_t) (row + i) * a->y_stride + panel->first, n * sizeof *y);
+  }
+  status = execute (job->dev, &product->primitives[0], panel, x, y, a->gate ? a->gate + panel->first : NULL,
+      job->dev->scratch[thread], thread);
+  if (status != dnnl_success)
+    job->status = status;
+  for (int i = 0; i < rows; i++)
+    for (int j = 0; j < n; j++)
+      dp_store (a->y_type, a->y, (size_t) (row + i) * a->y_stride + panel->first + j, y[(size_t) i * n + j]);
+}
+
+static void
+linear_chunk (void *arg, int chunk, int thread)
+{
+  LinearJob *job = arg;
+  int index = chunk / job->row_chunks, row = chunk % job->row_chunks * ROWS;
+  const Panel *panel = &job->linear->panels[index];
+  const DpProduct *product = job->products[index == job->linear->n_panels - 1];
+  int rows = job->args->rows - row < ROWS ? job->args->rows - row : ROWS;
+
+  if (product->staged)
+    run_staged (job, product, panel, row, rows, thread);
+  else
+    run_direct (job, product, panel, row, rows, thread);
+}
+
+/* Scratch of a thread: the larger scratchpad, then room for staging. */
+static bool
+reserve_scratch (LinearJob *job)
+{
+  size_t scratchpad = 0, staging = 0;
+
+  for (int i = 0; i < 2; i++) {
+    for (int j = 0; j < SIZES; j++)
+      if (job->products[i]->primitives[j].scratchpad > scratchpad)
+        scratchpad = job->products[i]->primitives[j].scratchpad;
+    if (job->products[i]->staged)
+      staging = round_up (ROWS * (size_t) job->linear->k * sizeof (float)) + ROWS * PANEL * sizeof (float);
+  }
+  job->staging = round_up (scratchpad);
+  return dp_cpu_scratch (job->dev, job->staging + staging);
+}
+
+void
+linear_cpu (DpDevice *base, const DpLinear *linear, const DpLinearArgs *given)
+{
+  DpLinearArgs args = *given;
+  LinearJob job = { .dev = dp_cpu (base), .linear = linear, .args = &args, .row_chunks = dp_team_chunks (args.rows, ROWS) };
+
+  assert (!args.accumulate || (args.y_type == DP_TYPE_F32 && args.act == DP_ACT_NONE));
+  if (args.rows == 0)
+    return;
+  args.x_stride = args.x_stride ? args.x_stride : linear->k;
+  args.y_stride = args.y_stride ? args.y_stride : linear->n;
+  job.products[0] = find_product (job.dev, linear, &linear->panels[0], &args);
+  job.products[1] = find_product (job.dev, linear, &linear->panels[linear->n_panels - 1], &args);
+  if (job.products[0] == NULL || job.products[1] == NULL || !reserve_scratch (&job))
+    return;
+  dp_team_run (job.dev->team, linear->n_panels * job.row_chunks, linear_chunk, &job);
+  dp_cpu_dnnl_ok (base, job.status, "linear");
+}
