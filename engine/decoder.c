@@ -252,10 +252,12 @@ run (DpDecoder *d)
       return;
     }
     Job *job = &d->jobs[d->first_job];
+    DpLatentsCallback callback = d->callback;
+    gpointer callback_data = d->callback_data;
     g_mutex_unlock (&d->lock);
 
-    if (d->callback)
-      d->callback (job->latents, job->n, d->spec.latent_h, d->spec.latent_w, d->spec.vae.z_dim, d->callback_data);
+    if (callback)
+      callback (job->latents, job->n, d->spec.latent_h, d->spec.latent_w, d->spec.vae.z_dim, callback_data);
     decode_block (d, job);
     if (!dp_device_check (d->dev, message, sizeof message))
       fail (d, g_error_new (DP_ERROR, DP_ERROR_DEVICE, "%s failed while block %" G_GINT64_FORMAT " was decoded: %s", d->device, job->block, message));
