@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "gstdualparalsettings.h"
+
+#include <string.h>
+
+#define READY (G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | \
+    GST_PARAM_MUTABLE_READY)
+#define PLAYING (G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | \
+    GST_PARAM_MUTABLE_PLAYING)
+
+GType
+gst_dualparal_sampler_get_type (void)
+{
+  static gsize type = 0;
+  static const GEnumValue values[] = {
+    {GST_DUALPARAL_SAMPLER_AUTO, "What the model's scheduler config says",
+        "auto"},
+    {GST_DUALPARAL_SAMPLER_UNIPC, "UniPC multistep, second order", "unipc"},
+    {GST_DUALPARAL_SAMPLER_EULER, "Euler steps", "euler"},
+    {0, NULL, NULL},
+  };
+
+  if (g_once_init_enter (&type))
+    g_once_init_leave (&type,
+        g_enum_register_static ("GstDualParalSampler", values));
+  return type;
+}
+
+GType
+gst_dualparal_precision_get_type (void)
+{
+  static gsize type = 0;
+  static const GEnumValue values[] = {
+    {GST_DUALPARAL_PRECISION_AUTO, "The faster one on the chosen devices",
+        "auto"},
+    {GST_DUALPARAL_PRECISION_FLOAT32, "Single precision", "float32"},
+    {GST_DUALPARAL_PRECISION_BFLOAT16, "bfloat16 weights and activations",
+        "bfloat16"},
+    {0, NULL, NULL},
+  };
+
+  if (g_once_init_enter (&type))
+    g_once_init_leave (&type,
+        g_enum_register_static ("GstDualParalPrecision", values));
+  return type;
+}
+
+void
+gst_dualparal_settings_init (GstDualParalSettings * settings)
+{
+  memset (settings, 0, sizeof (*settings));
+  settings->devices = g_strdup ("auto");
+  settings->num_frames = -1;
+}
+
+void
+gst_dualparal_settings_clear (GstDualParalSettings * settings)
+{
+  g_clear_pointer (&settings->model, g_free);
+  g_clear_pointer (&settings->prompt, g_free);
+  g_clear_pointer (&settings->negative_prompt, g_free);
+  g_clear_pointer (&settings->devices, g_free);
+}
+
+/* What to make: model, text, noise, sampling */
+static void
+install_picture_properties (GObjectClass * klass)
+{
+  /**
+   * GstDualParalSrc:model:
+   *
+   * Directory of a model in diffusers layout. %NULL is the embedded model, a
+   * tiny one that plays in real time on a CPU.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_MODEL,
+      g_param_spec_string ("model", "Model",
+          "Directory of the model in diffusers layout (NULL = the embedded one)",
+          NULL, READY));
+  /**
+   * GstDualParalSrc:prompt:
+   *
+   * What the video shows, UTF-8 of at most 16 KiB. %NULL is the model's sample
+   * prompt.
+   *
+   * Set while frames flow it takes effect with the next block that enters the
+   * generation, so what is in flight and in the queue still shows the old one;
+   * see the event and the message above for when it is seen. A text that cannot
+   * be used is then answered by a warning message, and the property keeps its
+   * value.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_PROMPT,
+      g_param_spec_string ("prompt", "Prompt",
+          "What the video shows (NULL = the model's sample prompt)", NULL,
+          PLAYING));
+  /**
+   * GstDualParalSrc:negative-prompt:
+   *
+   * What the video should not show; used when #GstDualParalSrc:guidance-scale
+   * is not 1. %NULL is the model's default, normally none. Changes like
+   * #GstDualParalSrc:prompt.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_NEGATIVE_PROMPT,
+      g_param_spec_string ("negative-prompt", "Negative prompt",
+          "What the video should not show (NULL = the model's default)", NULL,
+          PLAYING));
+  /**
+   * GstDualParalSrc:seed:
+   *
+   * Same seed, prompts, settings and kind of device: same video, bit for bit,
+   * whatever the number of devices. 0 is a seed like any other.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_SEED,
+      g_param_spec_uint64 ("seed", "Seed", "Seed of the noise", 0, G_MAXUINT64,
+          0, READY));
+  /**
+   * GstDualParalSrc:steps:
+   *
+   * Sampling steps: more is slower and usually better.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_STEPS,
+      g_param_spec_int ("steps", "Steps",
+          "Sampling steps (0 = the model's default)", 0, G_MAXINT, 0, READY));
+  /**
+   * GstDualParalSrc:guidance-scale:
+   *
+   * How strictly the prompt is followed. 1 turns classifier-free guidance off
+   * and halves the work.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_GUIDANCE_SCALE,
+      g_param_spec_double ("guidance-scale", "Guidance scale",
+          "How strictly the prompt is followed, 1 = no guidance (0 = the "
+          "model's default)", 0, 1000, 0, READY));
+  /**
+   * GstDualParalSrc:flow-shift:
+   *
+   * Shift of the noise schedule towards high noise; larger pictures want more.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_FLOW_SHIFT,
+      g_param_spec_double ("flow-shift", "Flow shift",
+          "Shift of the noise schedule (0 = the model's default)", 0, 1000, 0,
+          READY));
+  /**
+   * GstDualParalSrc:sampler:
+   *
+   * How noise becomes a picture.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_SAMPLER,
+      g_param_spec_enum ("sampler", "Sampler", "How noise becomes a picture",
+          GST_TYPE_DUALPARAL_SAMPLER, GST_DUALPARAL_SAMPLER_AUTO, READY));
+  /**
+   * GstDualParalSrc:num-frames:
+   *
+   * Frames of the whole video, after which the element sends EOS; -1 is without
+   * end. Unlike #GstBaseSrc:num-buffers it is known to the generation, which
+   * then makes no frame too many.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_NUM_FRAMES,
+      g_param_spec_int64 ("num-frames", "Number of frames",
+          "Frames of the whole video before EOS (-1 = endless)", -1, G_MAXINT64,
+          -1, READY));
+}
+
+/* How to make it: DualParal, devices, queue */
+static void
+install_engine_properties (GObjectClass * klass)
+{
+  /**
+   * GstDualParalSrc:block-latents:
+   *
+   * Latent frames (4 video frames each) that are denoised together.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_BLOCK_LATENTS,
+      g_param_spec_int ("block-latents", "Latent frames a block",
+          "Latent frames that are denoised together (0 = the model's default)",
+          0, G_MAXINT, 0, READY));
+  /**
+   * GstDualParalSrc:context-latents:
+   *
+   * Latent frames a block sees of each neighbour: they hide the seams.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_CONTEXT_LATENTS,
+      g_param_spec_int ("context-latents", "Latent frames of context",
+          "Latent frames a block sees of each neighbour, at most block-latents "
+          "(0 = the model's default, -1 = none)", -1, G_MAXINT, 0, READY));
+  /**
+   * GstDualParalSrc:queue-blocks:
+   *
+   * Blocks in flight, at most #GstDualParalSrc:steps. More keeps more devices
+   * busy, and a new prompt takes longer to be seen.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_QUEUE_BLOCKS,
+      g_param_spec_int ("queue-blocks", "Blocks in flight",
+          "Most blocks in flight, at most steps (0 = the model's default)", 0,
+          G_MAXINT, 0, READY));
+  /**
+   * GstDualParalSrc:devices:
+   *
+   * One device a stage, separated by commas: `cpu`, `cpu,cpu`, or `auto`.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_DEVICES,
+      g_param_spec_string ("devices", "Devices",
+          "One device a stage, separated by commas, or auto", "auto", READY));
+  /**
+   * GstDualParalSrc:max-queue-frames:
+   *
+   * Frames made ahead of what is played. The queue of them is the only thing
+   * that holds the generation back, and what a new prompt has to wait for.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_MAX_QUEUE_FRAMES,
+      g_param_spec_int ("max-queue-frames", "Frames in the queue",
+          "Most frames made ahead of what is played (0 = the model's default)",
+          0, G_MAXINT, 0, READY));
+  /**
+   * GstDualParalSrc:threads:
+   *
+   * Threads that all stages on the CPU share.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_THREADS,
+      g_param_spec_int ("threads", "Threads",
+          "Threads that the stages on the CPU share (0 = one a processor)", 0,
+          G_MAXINT, 0, READY));
+  /**
+   * GstDualParalSrc:precision:
+   *
+   * What the model computes in.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_PRECISION,
+      g_param_spec_enum ("precision", "Precision", "What the model computes in",
+          GST_TYPE_DUALPARAL_PRECISION, GST_DUALPARAL_PRECISION_AUTO, READY));
+  /**
+   * GstDualParalSrc:stats:
+   *
+   * Running totals since the generation began, in a structure
+   * `application/x-dualparal-stats`:
+   *
+   * * `blocks`, `passes`, `frames` (#guint64): finished blocks, passes through
+   *   all layers, frames decoded
+   * * `queue-frames` (#guint): frames decoded and waiting
+   * * `first-frame-seconds` (#gdouble): until the first frame; 0 before it
+   * * `realtime-factor` (#gdouble): seconds of video made per second
+   * * `decode-busy` (#gdouble), `stage-busy` (#GstValueArray of #gdouble):
+   *   share of the time that the decoder and each stage worked
+   * * `device-bytes` (#guint64): memory held on the devices
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_STATS,
+      g_param_spec_boxed ("stats", "Statistics",
+          "Running totals of the generation", GST_TYPE_STRUCTURE,
+          G_PARAM_READABLE | G_PARAM_STATIC_STRINGS));
+}
+
+void
+gst_dualparal_settings_install_properties (GObjectClass * klass)
+{
+  install_picture_properties (klass);
+  install_engine_properties (klass);
+}
+
+static void
+set_string (gchar ** string, const GValue * value)
+{
+  g_free (*string);
+  *string = g_value_dup_string (value);
+}
+
+gboolean
+gst_dualparal_settings_set (GstDualParalSettings * settings, guint prop_id,
+    const GValue * value)
+{
+  switch (prop_id) {
+    case GST_DUALPARAL_PROP_MODEL:
+      set_string (&settings->model, value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_PROMPT:
+      set_string (&settings->prompt, value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_NEGATIVE_PROMPT:
+      set_string (&settings->negative_prompt, value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_DEVICES:
+      set_string (&settings->devices, value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_SEED:
+      settings->seed = g_value_get_uint64 (value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_NUM_FRAMES:
+      settings->num_frames = g_value_get_int64 (value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_GUIDANCE_SCALE:
+      settings->guidance_scale = g_value_get_double (value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_FLOW_SHIFT:
+      settings->flow_shift = g_value_get_double (value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_SAMPLER:
+      settings->sampler = g_value_get_enum (value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_PRECISION:
+      settings->precision = g_value_get_enum (value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_STEPS:
+      settings->steps = g_value_get_int (value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_BLOCK_LATENTS:
+      settings->block_latents = g_value_get_int (value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_CONTEXT_LATENTS:
+      settings->context_latents = g_value_get_int (value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_QUEUE_BLOCKS:
+      settings->queue_blocks = g_value_get_int (value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_MAX_QUEUE_FRAMES:
+      settings->max_queue_frames = g_value_get_int (value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_THREADS:
+      settings->threads = g_value_get_int (value);
+      return TRUE;
+    default:
+      return FALSE;
+  }
+}
+
+gboolean
+gst_dualparal_settings_get (const GstDualParalSettings * settings,
+    guint prop_id, GValue * value)
+{
+  switch (prop_id) {
+    case GST_DUALPARAL_PROP_MODEL:
+      g_value_set_string (value, settings->model);
+      return TRUE;
+    case GST_DUALPARAL_PROP_PROMPT:
+      g_value_set_string (value, settings->prompt);
+      return TRUE;
+    case GST_DUALPARAL_PROP_NEGATIVE_PROMPT:
+      g_value_set_string (value, settings->negative_prompt);
+      return TRUE;
+    case GST_DUALPARAL_PROP_DEVICES:
+      g_value_set_string (value, settings->devices);
+      return TRUE;
+    case GST_DUALPARAL_PROP_SEED:
+      g_value_set_uint64 (value, settings->seed);
+      return TRUE;
+    case GST_DUALPARAL_PROP_NUM_FRAMES:
+      g_value_set_int64 (value, settings->num_frames);
+      return TRUE;
+    case GST_DUALPARAL_PROP_GUIDANCE_SCALE:
+      g_value_set_double (value, settings->guidance_scale);
+      return TRUE;
+    case GST_DUALPARAL_PROP_FLOW_SHIFT:
+      g_value_set_double (value, settings->flow_shift);
+      return TRUE;
+    case GST_DUALPARAL_PROP_SAMPLER:
+      g_value_set_enum (value, settings->sampler);
+      return TRUE;
+    case GST_DUALPARAL_PROP_PRECISION:
+      g_value_set_enum (value, settings->precision);
+      return TRUE;
+    case GST_DUALPARAL_PROP_STEPS:
+      g_value_set_int (value, settings->steps);
+      return TRUE;
+    case GST_DUALPARAL_PROP_BLOCK_LATENTS:
+      g_value_set_int (value, settings->block_latents);
+      return TRUE;
+    case GST_DUALPARAL_PROP_CONTEXT_LATENTS:
+      g_value_set_int (value, settings->context_latents);
+      return TRUE;
+    case GST_DUALPARAL_PROP_QUEUE_BLOCKS:
+      g_value_set_int (value, settings->queue_blocks);
+      return TRUE;
+    case GST_DUALPARAL_PROP_MAX_QUEUE_FRAMES:
+      g_value_set_int (value, settings->max_queue_frames);
+      return TRUE;
+    case GST_DUALPARAL_PROP_THREADS:
+      g_value_set_int (value, settings->threads);
+      return TRUE;
+    default:
+      return FALSE;
+  }
+}
+
+static const char *
+keep (GStringChunk * storage, const gchar * string)
+{
+  return string ? g_string_chunk_insert (storage, string) : NULL;
+}
+
+void
+gst_dualparal_settings_for_engine (const GstDualParalSettings * settings,
+    DpSettings * engine, GStringChunk * storage)
+{
+  static const char *const samplers[] = { NULL, "unipc", "euler" };
+  static const char *const precisions[] = { NULL, "float32", "bfloat16" };
+
+  memset (engine, 0, sizeof (*engine));
+  engine->model = keep (storage, settings->model);
+  engine->prompt = keep (storage, settings->prompt);
+  engine->negative_prompt = keep (storage, settings->negative_prompt);
+  engine->devices = keep (storage, settings->devices);
+  engine->sampler = samplers[settings->sampler];
+  engine->precision = precisions[settings->precision];
+  engine->steps = settings->steps;
+  engine->guidance_scale = settings->guidance_scale;
+  engine->flow_shift = settings->flow_shift;
+  engine->block_latents = settings->block_latents;
+  engine->context_latents = settings->context_latents;
+  engine->queue_blocks = settings->queue_blocks;
+  engine->seed = settings->seed;
+  engine->num_frames = settings->num_frames;
+  engine->max_queue_frames = settings->max_queue_frames;
+  engine->threads = settings->threads;
+}

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * gstdualparalsettings.h: what the user may set. One struct holds the values
+ * behind the properties exactly as they were set; 0 and NULL stand for the
+ * model's own defaults and are resolved by the engine, not here.
+ */
+#pragma once
+
+#include <gst/gst.h>
+#include "dualparal.h"
+
+G_BEGIN_DECLS
+
+/**
+ * GstDualParalSampler:
+ * @GST_DUALPARAL_SAMPLER_AUTO: what the model's scheduler config says
+ * @GST_DUALPARAL_SAMPLER_UNIPC: UniPC multistep, second order
+ * @GST_DUALPARAL_SAMPLER_EULER: Euler steps
+ *
+ * How noise becomes a picture.
+ *
+ * Since: 0.1
+ */
+typedef enum
+{
+  GST_DUALPARAL_SAMPLER_AUTO,
+  GST_DUALPARAL_SAMPLER_UNIPC,
+  GST_DUALPARAL_SAMPLER_EULER,
+} GstDualParalSampler;
+
+/**
+ * GstDualParalPrecision:
+ * @GST_DUALPARAL_PRECISION_AUTO: the faster one on the chosen devices
+ * @GST_DUALPARAL_PRECISION_FLOAT32: single precision
+ * @GST_DUALPARAL_PRECISION_BFLOAT16: bfloat16 weights and activations
+ *
+ * What the model computes in.
+ *
+ * Since: 0.1
+ */
+typedef enum
+{
+  GST_DUALPARAL_PRECISION_AUTO,
+  GST_DUALPARAL_PRECISION_FLOAT32,
+  GST_DUALPARAL_PRECISION_BFLOAT16,
+} GstDualParalPrecision;
+
+#define GST_TYPE_DUALPARAL_SAMPLER (gst_dualparal_sampler_get_type ())
+GType gst_dualparal_sampler_get_type (void);
+#define GST_TYPE_DUALPARAL_PRECISION (gst_dualparal_precision_get_type ())
+GType gst_dualparal_precision_get_type (void);
+
+enum
+{
+  GST_DUALPARAL_PROP_0,
+  GST_DUALPARAL_PROP_MODEL,
+  GST_DUALPARAL_PROP_PROMPT,
+  GST_DUALPARAL_PROP_NEGATIVE_PROMPT,
+  GST_DUALPARAL_PROP_SEED,
+  GST_DUALPARAL_PROP_STEPS,
+  GST_DUALPARAL_PROP_GUIDANCE_SCALE,
+  GST_DUALPARAL_PROP_FLOW_SHIFT,
+  GST_DUALPARAL_PROP_SAMPLER,
+  GST_DUALPARAL_PROP_BLOCK_LATENTS,
+  GST_DUALPARAL_PROP_CONTEXT_LATENTS,
+  GST_DUALPARAL_PROP_QUEUE_BLOCKS,
+  GST_DUALPARAL_PROP_DEVICES,
+  GST_DUALPARAL_PROP_NUM_FRAMES,
+  GST_DUALPARAL_PROP_MAX_QUEUE_FRAMES,
+  GST_DUALPARAL_PROP_THREADS,
+  GST_DUALPARAL_PROP_PRECISION,
+  GST_DUALPARAL_PROP_STATS,
+};
+
+/** Thread-safety: none; the element guards it with its object lock. */
+typedef struct
+{
+  gchar *model, *prompt, *negative_prompt, *devices;
+  GstDualParalSampler sampler;
+  GstDualParalPrecision precision;
+  guint64 seed;
+  gint64 num_frames;
+  gdouble guidance_scale, flow_shift;
+  gint steps, block_latents, context_latents, queue_blocks;
+  gint max_queue_frames, threads;
+} GstDualParalSettings;
+
+void gst_dualparal_settings_init (GstDualParalSettings * settings);
+void gst_dualparal_settings_clear (GstDualParalSettings * settings);
+
+/** Installs every property, `stats` included. */
+void gst_dualparal_settings_install_properties (GObjectClass * klass);
+
+/** FALSE when it is not one of these. */
+gboolean gst_dualparal_settings_set (GstDualParalSettings * settings,
+    guint prop_id, const GValue * value);
+gboolean gst_dualparal_settings_get (const GstDualParalSettings * settings,
+    guint prop_id, GValue * value);
+
+/** The same for the engine; strings are copied into `storage`. Size and format
+ *  are left at zero. */
+void gst_dualparal_settings_for_engine (const GstDualParalSettings * settings,
+    DpSettings * engine, GStringChunk * storage);
+
+G_END_DECLS
