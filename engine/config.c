@@ -174,7 +174,10 @@ get_int (Reader *r, const char *key, int min, int max, int fallback)
     return fallback;
   if (is_type (node, G_TYPE_INT64) && json_node_get_int (node) >= min && json_node_get_int (node) <= max)
     return json_node_get_int (node);
-  g_snprintf (expected, sizeof expected, "a whole number from %d to %d", min, max);
+  if (min == max)
+    g_snprintf (expected, sizeof expected, "%d", min);
+  else
+    g_snprintf (expected, sizeof expected, "a whole number from %d to %d", min, max);
   reader_expected (r, key, node, expected);
   return MAX (min, 1);
 }
@@ -604,12 +607,14 @@ read_defaults (DpDefaults *d, const char *dir, GError **error)
   g_autofree char *path = g_build_filename (dir, "dualparal.json", NULL);
   g_autofree char *canonical = g_canonicalize_filename (dir, NULL);
   g_autofree char *base = g_path_get_basename (canonical);
+  const char *end;
   Reader r = { 0 };
 
   *d = (DpDefaults) { .prompt = "waves rolling onto a sandy beach at sunset", .width = 832, .height = 480, .fps_n = 16, .fps_d = 1,
     .steps = 50, .guidance_scale = 5.0, .block_latents = 8, .context_latents = 8 };
-  if (g_utf8_validate (base, -1, NULL))
-    g_utf8_strncpy (d->name, base, MIN (g_utf8_strlen (base, -1), (glong) sizeof d->name / 6 - 1));
+  g_strlcpy (d->name, base, sizeof d->name);
+  g_utf8_validate (d->name, -1, &end);
+  d->name[end - d->name] = 0;
   if (!g_file_test (path, G_FILE_TEST_EXISTS))
     return TRUE;
   if (reader_open (&r, dir, "dualparal.json")) {
