@@ -13,7 +13,9 @@
 
 /* The ticket holds the job's number in its high half and the next chunk in its low half. Taking a chunk is a compare-and-swap
  * on both, so a helper that wakes late can never take a chunk of another job, and the caller never waits for helpers that
- * found nothing to do. */
+ * found nothing to do. While the caller changes what a job is, a number of its own with CLOSED for a chunk is in place. */
+#define CLOSED UINT32_MAX
+
 struct DpTeam
 {
   int threads;
@@ -72,14 +74,14 @@ work (DpTeam *team, int thread)
 {
   for (;;) {
     uint64_t ticket = atomic_load (&team->ticket);
-    DpTeamFn fn = atomic_load_explicit (&team->fn, memory_order_relaxed);
-    void *arg = atomic_load_explicit (&team->arg, memory_order_relaxed);
-    int n = atomic_load_explicit (&team->n_chunks, memory_order_relaxed);
+    DpTeamFn fn = atomic_load (&team->fn);
+    void *arg = atomic_load (&team->arg);
+    int n = atomic_load (&team->n_chunks);
     uint32_t chunk = (uint32_t) ticket;
 
     if (chunk >= (uint32_t) n)
       return job_of (ticket);
-    /* fn, arg and n belong to this ticket if it is still current: the caller changes them only after the last chunk. */
+    /* fn, arg and n belong to this ticket if it is still in place: the caller takes it away before it changes them. */
     if (!atomic_compare_exchange_weak (&team->ticket, &ticket, ticket + 1))
       continue;
     fn (arg, (int) chunk, thread);
@@ -182,11 +184,12 @@ dp_team_run (DpTeam *team, int n_chunks, DpTeamFn fn, void *arg)
   } else {
     uint32_t job = job_of (atomic_load (&team->ticket)) + 1;
 
-    atomic_store_explicit (&team->fn, fn, memory_order_relaxed);
-    atomic_store_explicit (&team->arg, arg, memory_order_relaxed);
-    atomic_store_explicit (&team->n_chunks, n_chunks, memory_order_relaxed);
+    atomic_store (&team->ticket, (uint64_t) job << 32 | CLOSED);
+    atomic_store (&team->fn, fn);
+    atomic_store (&team->arg, arg);
+    atomic_store (&team->n_chunks, n_chunks);
     atomic_store (&team->done, 0);
-    atomic_store (&team->ticket, (uint64_t) job << 32);
+    atomic_store (&team->ticket, (uint64_t) (job + 1) << 32);
     wake_helpers (team);
     work (team, 0);
     wait_for_helpers (team, n_chunks);

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * ops_harness.h: runs one op on every backend and compares.
+ *
+ * A case is a body that makes its buffers with in() and out(), then calls the op inside RUN. The harness runs the body once for
+ * every device ("ref" first) with the same random numbers, and checks each output: finite, close to the reference's, nothing
+ * written outside its rows. Devices that differ in their number of threads only must agree bit for bit. With --bench the same
+ * body is timed instead. All test-side failures are counted, none stops the run.
+ */
+#pragma once
+
+#include "kernels/device.h"
+#include "kernels/numeric.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_BUFFERS 24
+#define MAX_DEVICES 6
+
+/** A matrix on a device between two guard zones, with padding between its rows. */
+typedef struct
+{
+  DpDevice *dev;
+  char *base;                   /* start of the front guard */
+  void *data;                   /* what the op gets */
+  size_t rows, cols, stride;    /* in elements */
+  size_t size;                  /* of an element in bytes */
+  DpType type;
+  bool bytes;                   /* elements are bytes, not numbers of `type` */
+  bool output;
+} Buffer;
+
+/** What a case is and what came of it. */
+typedef struct
+{
+  char name[160];
+  unsigned seed;
+  double tolerance;             /* of ||y - ref|| / ||ref||; 0: the bits must agree */
+  double flops, bytes;          /* of one call, for --bench */
+  DpType type;                  /* whose matmul is the ceiling */
+
+  /* -- of the running body */
+  DpDevice *dev;
+  int n_buffers;
+  Buffer buffers[MAX_BUFFERS];
+  void *host[MAX_BUFFERS];
+  int n_host;
+  double ms;                    /* --bench: median of a call */
+
+  /* -- results of each device */
+  struct
+  {
+    float *values;
+    size_t n;
+  } results[MAX_DEVICES];
+} Case;
+
+typedef void (*Body) (Case *c, const void *params);
+
+/** Repeats a statement while timing it with --bench; runs it once otherwise. */
+#define RUN(c, call) \
+  do { \
+    if (!harness_bench) { \
+      call; \
+    } else { \
+      Timing timing_ = { 0 }; \
+      while (timing_step (&timing_, c)) \
+        call; \
+    } \
+  } while (0)
+
+typedef struct
+{
+  int n;
+  double started, total, times[64];
+} Timing;
+
+bool timing_step (Timing *timing, Case *c);
+
+extern bool harness_bench;
+extern int harness_failures;
+extern unsigned harness_seed;
+extern int harness_n_devices;
+extern DpDevice *harness_devices[MAX_DEVICES];
+
+/** Device matrix of random normal numbers times `scale`; what lies around its rows is NaN. stride 0: dense. */
+void *in (Case *c, size_t rows, size_t cols, size_t stride, DpType type, float scale);
+
+/** Device matrix holding the given numbers. */
+void *in_values (Case *c, size_t rows, size_t cols, DpType type, const float *values);
+
+/** Device matrix the op fills: NaN before, so that what it forgets shows. out_like() starts with random numbers instead (for
+ *  ops that add to y); out_bytes() is for pixels. */
+void *out (Case *c, size_t rows, size_t cols, size_t stride, DpType type);
+void *out_like (Case *c, size_t rows, size_t cols, size_t stride, DpType type, float scale);
+void *out_bytes (Case *c, size_t rows, size_t cols, size_t stride);
+
+/** Host array of random numbers, as a weight of a file. Lives as long as the body. */
+const void *host_random (Case *c, size_t n, DpType type, float scale);
+
+/** Runs a body everywhere, compares, prints a line on failure (or the bench table's line). */
+void run_case (Case *c, Body body, const void *params);
+
+/** Counts a failure and says where unless the condition holds; write it so that a NaN fails. */
+#define check(condition, ...) \
+  do { \
+    if (!(condition)) { \
+      harness_failures++; \
+      printf ("FAIL %s:%d: ", __FILE__, __LINE__); \
+      printf (__VA_ARGS__); \
+      printf ("\n"); \
+    } \
+  } while (0)
+
+/** Opens the devices: "ref", "cpu" with 1 and 2 threads (with --bench: one cpu of all processors), and the one of --device NAME. */
+bool harness_open (int argc, char **argv);
+void harness_close (void);
