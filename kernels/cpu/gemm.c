@@ -14,7 +14,7 @@
 #include <stdlib.h>
 
 #define ROWS 64                 /* of a chunk */
-#define PANEL 512               /* most output features of a chunk */
+#define PANEL 16384               /* most output features of a chunk */
 #define SIZES 4
 
 static const int sizes[SIZES] = { ROWS, 16, 4, 1 };
