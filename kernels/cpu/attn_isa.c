@@ -103,25 +103,6 @@ head_row (const DpAttentionArgs *a, const void *x, int stride, int row, int head
   return (const char *) x + ((size_t) row * stride + (size_t) head * a->head_dim) * dp_type_size (a->type);
 }
 
-/* to[4][PANEL] = the transpose of 4 lanes of 4 rows. */
-static void
-transpose4 (const char *const row[4], int step, Lane *to)
-{
-  typedef uint32_t Four __attribute__ ((vector_size (16), aligned (4), may_alias));
-  Four x[4], even[2], odd[2];
-
-  for (int i = 0; i < 4; i++)
-    x[i] = *(const Four *) (row[i] + step * 4);
-  for (int i = 0; i < 2; i++) {
-    even[i] = __builtin_shufflevector (x[2 * i], x[2 * i + 1], 0, 4, 2, 6);
-    odd[i] = __builtin_shufflevector (x[2 * i], x[2 * i + 1], 1, 5, 3, 7);
-  }
-  *(Four *) to = __builtin_shufflevector (even[0], even[1], 0, 1, 4, 5);
-  *(Four *) (to + PANEL) = __builtin_shufflevector (odd[0], odd[1], 0, 1, 4, 5);
-  *(Four *) (to + 2 * PANEL) = __builtin_shufflevector (even[0], even[1], 2, 3, 6, 7);
-  *(Four *) (to + 3 * PANEL) = __builtin_shufflevector (odd[0], odd[1], 2, 3, 6, 7);
-}
-
 static void
 pack_keys (const DpAttnJob *job, int head, int panel)
 {
@@ -136,8 +117,15 @@ pack_keys (const DpAttnJob *job, int head, int panel)
 
     for (int i = 0; i < 4; i++)
       row[i] = head_row (a, a->k, a->k_stride, first + (i < rows ? j + i : j), head);
-    for (s = 0; s < whole; s += 4)
-      transpose4 (row, s, to + s * PANEL + j);
+    for (s = 0; s < whole; s += 4) {
+      Four four[4];
+
+      for (int i = 0; i < 4; i++)
+        four[i] = *(const Four *) (row[i] + s * 4);
+      vec_transpose4 (four);
+      for (int i = 0; i < 4; i++)
+        *(Four *) (to + (s + i) * PANEL + j) = four[i];
+    }
     for (; s < job->steps_k; s++)
       for (int i = 0; i < 4; i++)
         to[s * PANEL + j + i] = lane (job, row[i], s);
@@ -219,17 +207,6 @@ pack_queries (const DpAttnJob *job, int head, int first, int rows, float *q)
 
 /* ---- register tiles ---- */
 
-/* c + a . b in each 32-bit lane: float32, or the dot product of two bfloat16 pairs accumulated in float32. */
-DP_INLINE Vec
-multiply_add (const bool pairs, Vec a, Vec b, Vec c)
-{
-#if defined (__AVX512BF16__)
-  if (pairs)
-    return _mm512_dpbf16_ps (c, (__m512bh) a, (__m512bh) b);
-#endif
-  return a * b + c;
-}
-
 /* c[ROWS][vecs] += sum over steps of a[row][step] * b[step][...]; rows of a are a_row lanes apart, steps of b PANEL. */
 DP_INLINE void
 tile_multiply (const bool pairs, const int vecs, int steps, const float *a, const int a_row, const float *b,
@@ -247,7 +224,7 @@ tile_multiply (const bool pairs, const int vecs, int steps, const float *a, cons
 
 #pragma GCC unroll 8
       for (int v = 0; v < vecs; v++)
-        c[r][v] = multiply_add (pairs, x, columns[v], c[r][v]);
+        c[r][v] = vec_multiply_add (pairs, x, columns[v], c[r][v]);
     }
   }
 }

@@ -121,6 +121,35 @@ vec_reduce_max (Vec x)
 #endif
 }
 
+/** c + a * b; with `pairs` every 32-bit lane of a and b is two bfloat16, and their dot product is added. */
+DP_INLINE Vec
+vec_multiply_add (const int pairs, Vec a, Vec b, Vec c)
+{
+#if defined (__AVX512BF16__)
+  if (pairs)
+    return _mm512_dpbf16_ps (c, (__m512bh) a, (__m512bh) b);
+#endif
+  return a * b + c;
+}
+
+typedef uint32_t Four __attribute__ ((vector_size (16), aligned (4), may_alias));
+
+/** Four rows of four lanes become four columns. */
+DP_INLINE void
+vec_transpose4 (Four x[4])
+{
+  Four even[2], odd[2];
+
+  for (int i = 0; i < 2; i++) {
+    even[i] = __builtin_shufflevector (x[2 * i], x[2 * i + 1], 0, 4, 2, 6);
+    odd[i] = __builtin_shufflevector (x[2 * i], x[2 * i + 1], 1, 5, 3, 7);
+  }
+  x[0] = __builtin_shufflevector (even[0], even[1], 0, 1, 4, 5);
+  x[1] = __builtin_shufflevector (odd[0], odd[1], 0, 1, 4, 5);
+  x[2] = __builtin_shufflevector (even[0], even[1], 2, 3, 6, 7);
+  x[3] = __builtin_shufflevector (odd[0], odd[1], 2, 3, 6, 7);
+}
+
 /** 2^x for x <= 0 (0 or about 1e-38 below -126), with relative error under 1e-7, or with `coarse` 1e-4: enough before a
  *  rounding to bfloat16. 2^0 is 1 exactly. Polynomials: near-minimax fits of 2^f with the constant held at 1. */
 DP_INLINE Vec
