@@ -232,6 +232,7 @@ compute_timesteps (Loader *l)
   DpLinear *proj = load_linear (l, DP_TYPE_F32, 6 * D, D, p, (const char *[]) { "time_proj", NULL });
   DpArena arena = { 0 };
   float *sinusoid, *hidden, *embedding;
+  g_autofree float *host = g_new (float, (gsize) T * MAX (R, D));
 
   for (int i = 0; i < 2 && !l->failed; i++) {
     sinusoid = dp_arena_take (&arena, sizeof (float) * T * R);
@@ -243,7 +244,6 @@ compute_timesteps (Loader *l)
   if (l->failed)
     goto done;
 
-  g_autofree float *host = g_new (float, MAX ((gsize) T * R, (gsize) T * D));
   for (int t = 0; t < T; t++)
     timestep_sinusoid (d->spec.timesteps[t], R, host + (gsize) t * R);
   ops->upload (dev, sinusoid, host, sizeof (float) * T * R);

@@ -133,6 +133,7 @@ dp_engine_open (DpEngine **engine, const DpSettings *settings, DpProgress progre
 {
   DpEngine *e = g_new0 (DpEngine, 1);
   DpResolved *r = &e->resolved;
+  g_autofree char *transformer = NULL, *vae = NULL;
 
   g_mutex_init (&e->lock);
   e->opened_us = g_get_monotonic_time ();
@@ -143,7 +144,8 @@ dp_engine_open (DpEngine **engine, const DpSettings *settings, DpProgress progre
     goto fail;
 
   const DpSettings *s = &r->settings;
-  g_autofree char *transformer = g_build_filename (s->model, "transformer", NULL), *vae = g_build_filename (s->model, "vae", NULL);
+  transformer = g_build_filename (s->model, "transformer", NULL);
+  vae = g_build_filename (s->model, "vae", NULL);
   e->dit_weights = dp_weights_open (transformer, "diffusion_pytorch_model", error);
   if (e->dit_weights == NULL)
     goto fail;

@@ -1,0 +1,494 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The program `dualparal`: the engine without GStreamer. generate writes a video, its latents and embeddings, for comparison with other
+ * implementations; inspect says what is here and whether a model fits; bench measures.
+ */
+#include "config.h"
+#include "dualparal.h"
+#include "pipeline.h"
+#include "settings.h"
+#include "weights.h"
+#include "kernels/device.h"
+
+#include <errno.h>
+#include <json-glib/json-glib.h>
+#include <stdio.h>
+#include <string.h>
+#include <glib/gstdio.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+/* What every command that opens an engine takes: the settings, under their own names. */
+static DpSettings settings = { .num_frames = -1 };
+static char *output, *dump, *noise_file;
+static char **prompts_at;
+static gboolean as_json;
+static gint64 bench_blocks = 10;
+
+static const GOptionEntry engine_options[] = {
+  { "model", 0, 0, G_OPTION_ARG_FILENAME, &settings.model, "Model directory (default: the embedded model)", "DIR" },
+  { "prompt", 0, 0, G_OPTION_ARG_STRING, &settings.prompt, "What to show", "TEXT" },
+  { "negative-prompt", 0, 0, G_OPTION_ARG_STRING, &settings.negative_prompt, "What not to show", "TEXT" },
+  { "devices", 0, 0, G_OPTION_ARG_STRING, &settings.devices, "One stage each: auto, cpu, cpu,cpu, ...", "LIST" },
+  { "width", 0, 0, G_OPTION_ARG_INT, &settings.width, "Pixels, a multiple of 16", "W" },
+  { "height", 0, 0, G_OPTION_ARG_INT, &settings.height, "Pixels, a multiple of 16", "H" },
+  { "steps", 0, 0, G_OPTION_ARG_INT, &settings.steps, "Sampling steps", "T" },
+  { "guidance-scale", 0, 0, G_OPTION_ARG_DOUBLE, &settings.guidance_scale, "Classifier-free guidance; 1: none", "G" },
+  { "flow-shift", 0, 0, G_OPTION_ARG_DOUBLE, &settings.flow_shift, "Shift of the noise schedule", "S" },
+  { "sampler", 0, 0, G_OPTION_ARG_STRING, &settings.sampler, "unipc or euler", "NAME" },
+  { "seed", 0, 0, G_OPTION_ARG_INT64, &settings.seed, "Same seed, same video", "N" },
+  { "block-latents", 0, 0, G_OPTION_ARG_INT, &settings.block_latents, "Latent frames a block owns", "B" },
+  { "context-latents", 0, 0, G_OPTION_ARG_INT, &settings.context_latents, "Latent frames taken from each neighbour; -1: none", "C" },
+  { "queue-blocks", 0, 0, G_OPTION_ARG_INT, &settings.queue_blocks, "Most blocks in flight", "Q" },
+  { "threads", 0, 0, G_OPTION_ARG_INT, &settings.threads, "Host threads in all (default: one per processor)", "N" },
+  { "precision", 0, 0, G_OPTION_ARG_STRING, &settings.precision, "auto, float32 or bfloat16", "NAME" },
+  { NULL }
+};
+
+static const GOptionEntry generate_options[] = {
+  { "frames", 0, 0, G_OPTION_ARG_INT64, &settings.num_frames, "How many frames (default: 81)", "N" },
+  { "prompt-at", 0, 0, G_OPTION_ARG_STRING_ARRAY, &prompts_at, "Change the prompt with block N; may be repeated", "N=TEXT" },
+  { "noise", 0, 0, G_OPTION_ARG_FILENAME, &noise_file, "Start from the tensor `noise` [C, L, h, w] of this safetensors file", "FILE" },
+  { "dump", 0, 0, G_OPTION_ARG_FILENAME, &dump, "Write embeddings, latents and frames to this safetensors file", "FILE" },
+  { "output", 0, 0, G_OPTION_ARG_FILENAME, &output, "Write the video to this file; - for standard output", "FILE.y4m" },
+  { NULL }
+};
+
+static const GOptionEntry bench_options[] = {
+  { "blocks", 0, 0, G_OPTION_ARG_INT64, &bench_blocks, "How many blocks to measure after the first one (default: 10)", "N" },
+  { "json", 0, 0, G_OPTION_ARG_NONE, &as_json, "Print one JSON object instead of a table", NULL },
+  { NULL }
+};
+
+/* ---- generate ---- */
+
+typedef struct
+{
+  GArray *latents;              /* [L, h, w, C] */
+  GArray *frames;               /* [F, H, W, 3] */
+  int h, w, channels;
+} Dump;
+
+static void
+keep_latents (const float *latents, int n, int h, int w, int channels, gpointer data)
+{
+  Dump *d = data;
+
+  d->h = h;
+  d->w = w;
+  d->channels = channels;
+  g_array_append_vals (d->latents, latents, (gsize) n * h * w * channels);
+}
+
+/* [frames, pixels, channels] -> [channels, frames, pixels]: channels are last in the engine and first in everyone else's files. */
+static float *
+channels_first (const float *x, gsize frames, gsize pixels, gsize channels)
+{
+  float *y = g_new (float, frames * pixels * channels);
+
+  for (gsize i = 0; i < frames * pixels; i++)
+    for (gsize c = 0; c < channels; c++)
+      y[c * frames * pixels + i] = x[i * channels + c];
+  return y;
+}
+
+static float *
+read_noise (const char *path, const DpModelInfo *info, const DpSettings *s, gint64 *n, GError **error)
+{
+  g_autoptr (DpWeights) file = dp_weights_open (path, NULL, error);
+  const DpTensor *t = file ? dp_weights_find (file, "noise") : NULL;
+  gint64 C = info->latent_channels, h = s->height / info->spatial_scale, w = s->width / info->spatial_scale;
+
+  if (file == NULL)
+    return NULL;
+  if (t == NULL || t->type != DP_TYPE_F32 || t->n_dims != 4 || t->dims[0] != C || t->dims[2] != h || t->dims[3] != w || t->dims[1] < 1) {
+    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected a float32 tensor `noise` of shape [%" G_GINT64_FORMAT ", L, %" G_GINT64_FORMAT ", %"
+        G_GINT64_FORMAT "]", path, C, h, w);
+    return NULL;
+  }
+  gsize pixels = t->dims[1] * h * w;
+  const float *x = t->data;
+  float *y = g_new (float, pixels * C);
+  for (gsize i = 0; i < pixels; i++)
+    for (gint64 c = 0; c < C; c++)
+      y[i * C + c] = x[c * pixels + i];
+  *n = t->dims[1];
+  return y;
+}
+
+static gboolean
+write_dump (DpEngine *engine, const Dump *d, const DpSettings *s, GError **error)
+{
+  float *embeds, *negative;
+  int length, dim;
+
+  if (!dp_engine_prompt_embeds (engine, &embeds, &negative, &length, &dim, error))
+    return FALSE;
+  gsize L = d->latents->len / ((gsize) d->h * d->w * d->channels), F = d->frames->len / ((gsize) s->width * s->height * 3);
+  g_autofree float *latents = channels_first ((const float *) d->latents->data, L, (gsize) d->h * d->w, d->channels);
+  const DpTensorOut tensors[] = {
+    { "prompt_embeds", 2, { length, dim }, embeds },
+    { "negative_prompt_embeds", 2, { length, dim }, negative },
+    { "latents", 4, { d->channels, L, d->h, d->w }, latents },
+    { "frames", 4, { F, s->height, s->width, 3 }, (const float *) d->frames->data },
+  };
+  gboolean ok = dp_weights_write (dump, tensors, G_N_ELEMENTS (tensors), error);
+  g_free (embeds);
+  g_free (negative);
+  return ok;
+}
+
+/* A dump wants floats and a video bytes; a run that makes both converts its floats here. */
+static void
+to_i420 (const DpFrame *f, DpDevice *dev, guint8 *buffer, DpFrame *out)
+{
+  gsize n = (gsize) f->width * f->height;
+  g_autofree float *signed_pixels = g_new (float, n * 3);
+
+  for (gsize i = 0; i < n * 3; i++)
+    signed_pixels[i] = 2 * ((const float *) f->planes[0])[i] - 1;
+  *out = (DpFrame) { .width = f->width, .height = f->height, .planes = { buffer, buffer + n, buffer + n + n / 4 },
+    .strides = { f->width, f->width / 2, f->width / 2 } };
+  dev->ops->pack_frame (dev, &(DpPackFrameArgs) { .format = DP_PIXELS_I420, .h = f->height, .w = f->width, .x = signed_pixels,
+      .planes = { out->planes[0], out->planes[1], out->planes[2] }, .strides = { f->width, f->width / 2, f->width / 2 } });
+}
+
+static gboolean
+write_y4m_frame (FILE *file, const DpFrame *f, GError **error)
+{
+  const int heights[3] = { f->height, f->height / 2, f->height / 2 }, widths[3] = { f->width, f->width / 2, f->width / 2 };
+  gboolean ok = fputs ("FRAME\n", file) >= 0;
+
+  for (int p = 0; p < 3; p++)
+    for (int y = 0; y < heights[p] && ok; y++)
+      ok = fwrite (f->planes[p] + (gsize) y * f->strides[p], 1, widths[p], file) == (size_t) widths[p];
+  if (!ok)
+    g_set_error (error, G_FILE_ERROR, g_file_error_from_errno (errno), "%s: %s", output, g_strerror (errno));
+  return ok;
+}
+
+static gboolean
+queue_prompts (DpEngine *engine, GError **error)
+{
+  for (int i = 0; prompts_at && prompts_at[i]; i++) {
+    char *text;
+    gint64 block = g_ascii_strtoll (prompts_at[i], &text, 10);
+
+    if (text == prompts_at[i] || *text != '=' || block < 1) {
+      g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "--prompt-at %s: expected a block number from 1, =, and the prompt", prompts_at[i]);
+      return FALSE;
+    }
+    if (!dp_engine_queue_prompt (engine, text + 1, NULL, block, error))
+      return FALSE;
+  }
+  return TRUE;
+}
+
+/* Pulls frames into the dump, the file, or both, until the video ends. */
+static gboolean
+pull_all (DpEngine *engine, FILE *file, Dump *d, GError **error)
+{
+  char message[256];
+  DpDevice *dev = file && d ? dp_device_open ("cpu", 1, message, sizeof message) : NULL;
+  g_autofree guint8 *buffer = NULL;
+  DpFrame frame, converted;
+  int result;
+
+  while ((result = dp_engine_pull (engine, &frame, -1, error)) == 1) {
+    gboolean ok = TRUE;
+
+    if (d)
+      for (int y = 0; y < frame.height; y++)
+        g_array_append_vals (d->frames, frame.planes[0] + (gsize) y * frame.strides[0], frame.width * 3);
+    if (file && d) {
+      if (buffer == NULL)
+        buffer = g_new (guint8, (gsize) frame.width * frame.height * 2);
+      to_i420 (&frame, dev, buffer, &converted);
+    }
+    if (file)
+      ok = write_y4m_frame (file, d ? &converted : &frame, error);
+    if (isatty (2))
+      fprintf (stderr, "\rframe %" G_GINT64_FORMAT, frame.index + 1);
+    dp_engine_release_frame (engine, &frame);
+    if (!ok) {
+      result = -1;
+      break;
+    }
+  }
+  if (isatty (2))
+    fputc ('\n', stderr);
+  dp_device_close (dev);
+  return result == 0;
+}
+
+static FILE *
+open_output (const DpModelInfo *info, const DpSettings *s, GError **error)
+{
+  FILE *file = strcmp (output, "-") == 0 ? stdout : fopen (output, "wb");
+
+  if (file == NULL)
+    g_set_error (error, G_FILE_ERROR, g_file_error_from_errno (errno), "%s: %s", output, g_strerror (errno));
+  else
+    fprintf (file, "YUV4MPEG2 W%d H%d F%d:%d Ip A1:1 C420jpeg XCOLORRANGE=LIMITED\n", s->width, s->height, info->fps_n, info->fps_d);
+  return file;
+}
+
+static gboolean
+close_output (FILE *file, gboolean ok, GError **error)
+{
+  gboolean closed = (file == stdout ? fflush (file) : fclose (file)) == 0;
+
+  if (ok && !closed)
+    g_set_error (error, G_FILE_ERROR, g_file_error_from_errno (errno), "%s: %s", output, g_strerror (errno));
+  return ok && closed;
+}
+
+static gboolean
+generate (GError **error)
+{
+  g_autoptr (GStringChunk) storage = g_string_chunk_new (256);
+  g_autoptr (DpEngine) engine = NULL;
+  g_autoptr (GArray) latents = g_array_new (FALSE, FALSE, sizeof (float)), frames = g_array_new (FALSE, FALSE, sizeof (float));
+  g_autofree float *noise = NULL;
+  DpSettings resolved = settings;
+  DpModelInfo info;
+  Dump d = { .latents = latents, .frames = frames };
+  FILE *file = NULL;
+  gboolean ok;
+
+  if (output == NULL && dump == NULL) {
+    g_set_error_literal (error, DP_ERROR, DP_ERROR_SETTINGS, "nothing to write: give --output FILE.y4m, --dump FILE, or both");
+    return FALSE;
+  }
+  if (resolved.num_frames < 0 && dump) {
+    g_set_error_literal (error, DP_ERROR, DP_ERROR_SETTINGS, "--dump keeps everything in memory: it needs --frames of at least 1");
+    return FALSE;
+  }
+  resolved.format = dump ? DP_FORMAT_RGB_F32 : DP_FORMAT_I420;
+  if (!dp_settings_resolve (&resolved, &info, storage, error))
+    return FALSE;
+  if (noise_file) {
+    resolved.noise = noise = read_noise (noise_file, &info, &resolved, &resolved.noise_latents, error);
+    if (noise == NULL)
+      return FALSE;
+  }
+  if (!dp_engine_open (&engine, &resolved, NULL, NULL, error) || !queue_prompts (engine, error))
+    return FALSE;
+  if (dump)
+    dp_engine_set_latents_callback (engine, keep_latents, &d);
+  if (output && (file = open_output (&info, &resolved, error)) == NULL)
+    return FALSE;
+  ok = pull_all (engine, file, dump ? &d : NULL, error);
+  if (file)
+    ok = close_output (file, ok, error);
+  return ok && (dump == NULL || write_dump (engine, &d, &resolved, error));
+}
+
+/* ---- inspect ---- */
+
+static void
+print_device (const char *name)
+{
+  DpDeviceInfo info;
+  char message[256];
+
+  if (dp_device_info (name, &info, message, sizeof message))
+    printf ("  %-8s %s; %s; %.1f of %.1f GiB free\n", info.name, info.description, info.libraries, info.memory_free / 1073741824.0,
+        info.memory_total / 1073741824.0);
+  else
+    printf ("  %-8s %s\n", name, message);
+}
+
+static gsize
+directory_bytes (const char *model, const char *part)
+{
+  g_autofree char *path = g_build_filename (model, part, NULL);
+  g_autoptr (GDir) dir = g_dir_open (path, 0, NULL);
+  const char *name;
+  gsize bytes = 0;
+
+  while (dir && (name = g_dir_read_name (dir))) {
+    g_autofree char *file = g_build_filename (path, name, NULL);
+    GStatBuf st;
+
+    if (g_str_has_suffix (name, ".safetensors") && g_stat (file, &st) == 0)
+      bytes += st.st_size;
+  }
+  return bytes;
+}
+
+static gboolean
+inspect (GError **error)
+{
+  g_autoptr (GStringChunk) storage = g_string_chunk_new (256);
+  g_autofree DpResolved *r = g_new0 (DpResolved, 1);
+
+  printf ("devices\n");
+  print_device ("cpu");
+  print_device ("cuda:0");
+  if (!dp_settings_read (r, &settings, storage, error))
+    return FALSE;
+  const DpSettings *s = &r->settings;
+  const DpModelConfig *c = &r->config;
+  printf ("model %s (%s)\n", s->model, r->info.name);
+  printf ("  text encoder  %d layers, %d wide, %d tokens known, %.1f MiB\n", c->text.layers, c->text.d_model, c->text.vocab,
+      directory_bytes (s->model, "text_encoder") / 1048576.0);
+  printf ("  transformer   %d layers, %d heads of %d, feed-forward %d, %.1f MiB\n", c->dit.layers, c->dit.heads, c->dit.head_dim, c->dit.ffn,
+      directory_bytes (s->model, "transformer") / 1048576.0);
+  printf ("  decoder       %d latent channels, %dx%d pixels and %d frames a latent, %.1f MiB\n", c->vae.z_dim, c->vae.spatial_scale,
+      c->vae.spatial_scale, c->vae.temporal_scale, directory_bytes (s->model, "vae") / 1048576.0);
+  printf ("settings\n  %dx%d at %d/%d frames a second, %s, %d steps, guidance %g, flow shift %g\n", s->width, s->height, r->info.fps_n,
+      r->info.fps_d, s->sampler, s->steps, s->guidance_scale, s->flow_shift);
+  printf ("  blocks of %d latents, context %d, at most %d in flight, %s, devices %s\n", s->block_latents, r->context_latents, s->queue_blocks,
+      s->precision, s->devices);
+  return TRUE;
+}
+
+/* ---- bench ---- */
+
+static void
+print_bench (const DpResolved *r, const DpStats *first, const DpStats *last, double seconds, double first_frame)
+{
+  double frames = last->frames - first->frames, fps = frames / seconds, rate = (double) r->info.fps_n / r->info.fps_d;
+  struct rusage usage;
+
+  getrusage (RUSAGE_SELF, &usage);
+  if (as_json) {
+    g_autoptr (JsonBuilder) b = json_builder_new ();
+    json_builder_begin_object (b);
+#define NUMBER(name, value) (json_builder_set_member_name (b, name), json_builder_add_double_value (b, value))
+    json_builder_set_member_name (b, "model");
+    json_builder_add_string_value (b, r->info.name);
+    json_builder_set_member_name (b, "precision");
+    json_builder_add_string_value (b, r->settings.precision);
+    NUMBER ("width", r->settings.width);
+    NUMBER ("height", r->settings.height);
+    NUMBER ("stages", r->n_devices);
+    NUMBER ("threads", r->settings.threads);
+    NUMBER ("block_steps_per_second", (last->passes - first->passes) / seconds);
+    NUMBER ("frames_per_second", fps);
+    NUMBER ("realtime_factor", fps / rate);
+    NUMBER ("first_frame_seconds", first_frame);
+    NUMBER ("decode_busy", last->decode_busy);
+    json_builder_set_member_name (b, "stage_busy");
+    json_builder_begin_array (b);
+    for (int i = 0; i < last->stages; i++)
+      json_builder_add_double_value (b, last->stage_busy[i]);
+    json_builder_end_array (b);
+    NUMBER ("device_bytes", last->device_bytes);
+    NUMBER ("peak_rss_bytes", usage.ru_maxrss * 1024.0);
+    json_builder_end_object (b);
+    g_autoptr (JsonNode) root = json_builder_get_root (b);
+    g_autofree char *text = json_to_string (root, TRUE);
+    puts (text);
+    return;
+  }
+  printf ("%s %dx%d, %d steps, guidance %g, B %d, C %d, Q %d, %s, %d stage%s, %d threads\n", r->info.name, r->settings.width, r->settings.height,
+      r->settings.steps, r->settings.guidance_scale, r->settings.block_latents, r->context_latents, r->settings.queue_blocks, r->settings.precision,
+      r->n_devices, r->n_devices == 1 ? "" : "s", r->settings.threads);
+  printf ("  block-steps per second  %8.2f\n", (last->passes - first->passes) / seconds);
+  printf ("  frames per second       %8.2f   (%.2f x real time)\n", fps, fps / rate);
+  printf ("  first frame after       %8.2f s\n", first_frame);
+  printf ("  decoder busy            %8.0f %%\n", 100 * last->decode_busy);
+  for (int i = 0; i < last->stages; i++)
+    printf ("  stage %-2d idle           %8.0f %%\n", i, 100 * (1 - last->stage_busy[i]));
+  printf ("  device memory           %8.1f MiB, process peak %.1f MiB\n", last->device_bytes / 1048576.0, usage.ru_maxrss / 1024.0);
+}
+
+/* Measures whole blocks, from the end of one to the end of another, so that the start does not count. */
+static gboolean
+bench (GError **error)
+{
+  g_autoptr (GStringChunk) storage = g_string_chunk_new (256);
+  g_autoptr (DpEngine) engine = NULL;
+  g_autofree DpResolved *r = g_new0 (DpResolved, 1);
+  DpStats first = { 0 }, last;
+  DpFrame frame;
+  gint64 block = -1, start = 0;
+  int result;
+
+  if (!dp_settings_read (r, &settings, storage, error) || !dp_engine_open (&engine, &r->settings, NULL, NULL, error))
+    return FALSE;
+  while ((result = dp_engine_pull (engine, &frame, -1, error)) == 1) {
+    gboolean next = frame.block != block;
+
+    block = frame.block;
+    dp_engine_release_frame (engine, &frame);
+    if (next && block == 1) {
+      dp_engine_get_stats (engine, &first);
+      start = g_get_monotonic_time ();
+    }
+    if (next && block == 1 + bench_blocks)
+      break;
+  }
+  if (result < 0)
+    return FALSE;
+  dp_engine_get_stats (engine, &last);
+  if (start)
+    print_bench (r, &first, &last, (g_get_monotonic_time () - start) / 1e6, last.first_frame_seconds);
+  return TRUE;
+}
+
+/* ---- main ---- */
+
+typedef struct
+{
+  const char *name, *summary;
+  const GOptionEntry *options;
+  gboolean (*run) (GError **error);
+} Command;
+
+static const Command commands[] = {
+  { "generate", "write a video", generate_options, generate },
+  { "inspect", "show devices, libraries, the model and its settings", NULL, inspect },
+  { "bench", "measure the whole engine", bench_options, bench },
+};
+
+static int
+usage (FILE *to)
+{
+  fprintf (to, "usage: dualparal COMMAND [OPTION...]\n\n");
+  for (guint i = 0; i < G_N_ELEMENTS (commands); i++)
+    fprintf (to, "  %-10s %s\n", commands[i].name, commands[i].summary);
+  fprintf (to, "\ndualparal COMMAND --help lists a command's options.\n");
+  return to == stdout ? 0 : 2;
+}
+
+static int
+run_command (const Command *command, int argc, char **argv)
+{
+  g_autoptr (GOptionContext) context = g_option_context_new (NULL);
+  g_autoptr (GError) error = NULL;
+  g_autofree char *summary = g_strdup_printf ("dualparal %s: %s", command->name, command->summary);
+
+  g_option_context_set_summary (context, summary);
+  g_option_context_add_main_entries (context, engine_options, NULL);
+  if (command->options)
+    g_option_context_add_main_entries (context, command->options, NULL);
+  if (command->run == generate)
+    settings.num_frames = 81;
+  if (g_option_context_parse (context, &argc, &argv, &error) && argc > 1)
+    g_set_error (&error, G_OPTION_ERROR, G_OPTION_ERROR_FAILED, "%s is not an option; the text of a prompt goes behind --prompt, in quotes", argv[1]);
+  if (error) {
+    fprintf (stderr, "dualparal: %s\n", error->message);
+    return 2;
+  }
+  if (command->run (&error))
+    return 0;
+  fprintf (stderr, "dualparal: %s\n", error->message);
+  return 1;
+}
+
+int
+main (int argc, char **argv)
+{
+  if (argc < 2)
+    return usage (stderr);
+  if (strcmp (argv[1], "--help") == 0 || strcmp (argv[1], "-h") == 0)
+    return usage (stdout);
+  for (guint i = 0; i < G_N_ELEMENTS (commands); i++)
+    if (strcmp (argv[1], commands[i].name) == 0)
+      return run_command (&commands[i], argc - 1, argv + 1);
+  fprintf (stderr, "dualparal: no command is called %s\n", argv[1]);
+  return usage (stderr);
+}
