@@ -24,10 +24,11 @@ typedef struct
   GError *error;
 } Reader;
 
+/* The json library lets half a surrogate pair through, so that not even a text of the file is sure to be UTF-8. */
 static void G_GNUC_PRINTF (2, 3)
 reader_fail (Reader *r, const char *format, ...)
 {
-  g_autofree char *message = NULL;
+  g_autofree char *message = NULL, *valid = NULL;
   va_list args;
 
   if (r->error)
@@ -35,7 +36,8 @@ reader_fail (Reader *r, const char *format, ...)
   va_start (args, format);
   message = g_strdup_vprintf (format, args);
   va_end (args);
-  r->error = g_error_new (DP_ERROR, DP_ERROR_BAD_MODEL, "%s: %s", r->path, message);
+  valid = g_utf8_make_valid (message, -1);
+  r->error = g_error_new (DP_ERROR, DP_ERROR_BAD_MODEL, "%s: %s", r->path, valid);
 }
 
 /* The value as json, cut to what a sentence can bear. */
@@ -229,11 +231,11 @@ get_string (Reader *r, const char *key, char *out, gsize size)
 
   if (node == NULL)
     return;
-  if (is_type (node, G_TYPE_STRING) && strlen (json_node_get_string (node)) < size) {
+  if (is_type (node, G_TYPE_STRING) && strlen (json_node_get_string (node)) < size && g_utf8_validate (json_node_get_string (node), -1, NULL)) {
     g_strlcpy (out, json_node_get_string (node), size);
     return;
   }
-  g_snprintf (expected, sizeof expected, "a text of less than %" G_GSIZE_FORMAT " bytes", size);
+  g_snprintf (expected, sizeof expected, "UTF-8 text of less than %" G_GSIZE_FORMAT " bytes", size);
   reader_expected (r, key, node, expected);
 }
 
