@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * fuzz.h: the entry libFuzzer calls, and mutate.c instead of it.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+/** Reads the bytes as what the first one says: 0 a safetensors file, 1 an index of shards, 2.. a config file. Never fails; a mistake in the
+ *  readers is a crash or a sanitizer's report. */
+int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);

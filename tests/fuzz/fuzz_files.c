@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Hostile model files. With clang:
+ *   clang -fsanitize=fuzzer,address,undefined tests/fuzz/fuzz_files.c engine/{error,json_cursor,weights,config}.c ...
+ */
+#include "fuzz.h"
+#include "engine/config.h"
+#include "engine/dualparal.h"
+#include "engine/weights.h"
+
+#include <glib/gstdio.h>
+#include <string.h>
+
+static const char *const configs[] = { "model_index.json", "text_encoder/config.json", "transformer/config.json", "vae/config.json",
+  "scheduler/scheduler_config.json", "dualparal.json" };
+
+/* The least each file must say; all but the one under attack are kept like this. */
+static const char *const texts[] = {
+  "{\"_class_name\":\"WanPipeline\"}",
+  "{\"model_type\":\"umt5\",\"feed_forward_proj\":\"gated-gelu\",\"num_layers\":1,\"d_model\":8,\"d_ff\":8,\"d_kv\":4,\"num_heads\":2,\"vocab_size\":9}",
+  "{\"_class_name\":\"WanTransformer3DModel\",\"num_layers\":1,\"num_attention_heads\":1,\"attention_head_dim\":6,\"ffn_dim\":8,\"in_channels\":1,"
+      "\"text_dim\":8}",
+  "{\"_class_name\":\"AutoencoderKLWan\",\"z_dim\":1,\"base_dim\":8,\"num_res_blocks\":1,\"latents_mean\":[0],\"latents_std\":[1],\"dim_mult\":[1],"
+      "\"temperal_downsample\":[]}",
+  "{\"_class_name\":\"FlowMatchEulerDiscreteScheduler\"}",
+  "{}",
+};
+
+static char *dir;
+
+static void
+put (const char *name, const void *data, gsize size)
+{
+  g_autofree char *path = g_build_filename (dir, name, NULL);
+  FILE *file = fopen (path, "wb");
+
+  g_assert_nonnull (file);
+  g_assert_cmpuint (fwrite (data, 1, size, file), ==, size);
+  g_assert_cmpint (fclose (file), ==, 0);
+}
+
+static void
+clean_up (void)
+{
+  static const char *const others[] = { "w.safetensors", "i.safetensors.index.json", "text_encoder", "transformer", "vae", "scheduler", "." };
+
+  for (gsize i = 0; i < G_N_ELEMENTS (configs) + G_N_ELEMENTS (others); i++) {
+    g_autofree char *path = g_build_filename (dir, i < G_N_ELEMENTS (configs) ? configs[i] : others[i - G_N_ELEMENTS (configs)], NULL);
+
+    g_remove (path);
+  }
+  g_rmdir (dir);
+}
+
+static void
+prepare (void)
+{
+  static const char *const subdirs[] = { "text_encoder", "transformer", "vae", "scheduler" };
+
+  dir = g_dir_make_tmp ("dp-fuzz-XXXXXX", NULL);
+  for (gsize i = 0; i < G_N_ELEMENTS (subdirs); i++) {
+    g_autofree char *path = g_build_filename (dir, subdirs[i], NULL);
+
+    g_mkdir (path, 0700);
+  }
+  for (gsize i = 0; i < G_N_ELEMENTS (configs); i++)
+    put (configs[i], texts[i], strlen (texts[i]));
+  atexit (clean_up);
+}
+
+/* Touches every byte that was handed out. */
+static void
+use_tensor (const DpWeights *weights, const char *name)
+{
+  const DpTensor *t = dp_weights_find (weights, name);
+  gsize n = t ? t->bytes / dp_type_size (t->type) : 0;
+  g_autofree float *values = g_new (float, n + 1);
+
+  if (t) {
+    g_assert_cmpuint ((guintptr) t->data % dp_type_size (t->type), ==, 0);
+    dp_tensor_to_f32 (t, 0, n, values);
+  }
+}
+
+static void
+check (gboolean ok, const GError *error)
+{
+  g_assert_true (ok == (error == NULL));
+  if (error)
+    g_assert_true (error->domain == DP_ERROR && g_utf8_validate (error->message, -1, NULL));
+}
+
+int
+LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
+{
+  g_autoptr (GError) error = NULL;
+
+  if (size == 0)
+    return 0;
+  if (dir == NULL)
+    prepare ();
+  guint kind = data[0] % (2 + G_N_ELEMENTS (configs));
+  data++;
+  size--;
+  if (kind < 2) {
+    put (kind ? "i.safetensors.index.json" : "w.safetensors", data, size);
+    g_autoptr (DpWeights) weights = dp_weights_open (dir, kind ? "i" : "w", &error);
+    check (weights != NULL, error);
+    if (weights)
+      for (char name[] = "a"; *name <= 'h'; name[0]++)
+        use_tensor (weights, name);
+  } else {
+    DpModelConfig config;
+
+    put (configs[kind - 2], data, size);
+    gboolean ok = dp_model_config_read (&config, dir, &error);
+    check (ok, error);
+    put (configs[kind - 2], texts[kind - 2], strlen (texts[kind - 2]));
+  }
+  return 0;
+}
