@@ -19,7 +19,7 @@ extern const DpBackend dp_backend_ref, dp_backend_cpu;
 
 /* -- host memory, counted in dev->bytes -- */
 
-/** 64-byte aligned; NULL when there is not that much. dp_host_alloc() is the op: it counts in dev->allocations too. */
+/** 64-byte aligned; NULL when the machine has not that much available. dp_host_alloc() is the op: it counts in dev->allocations too. */
 void *dp_host_memory_new (DpDevice *dev, size_t bytes);
 void dp_host_memory_free (DpDevice *dev, void *ptr);
 
@@ -30,7 +30,7 @@ void dp_host_download (DpDevice *dev, void *host, const void *src, size_t bytes)
 void dp_host_copy (DpDevice *dev, void *dst, const void *src, size_t bytes);
 void dp_host_sync (DpDevice *dev);
 
-/** Physical memory of this machine, and what is left of it, in bytes. */
+/** Physical memory of this machine, and what is left of it, in bytes; what was handed out above counts as gone. */
 void dp_host_memory_size (size_t *total, size_t *available);
 
 /** What the processor calls itself, "AMD EPYC 9355"; falls back to the machine's architecture. */

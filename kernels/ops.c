@@ -2,6 +2,8 @@
 #include "backend.h"
 #include "numeric.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -16,6 +18,28 @@ typedef struct
 } Header;
 
 #define HUGE_PAGE ((size_t) 2 << 20)
+#define SMALL ((size_t) 1 << 20)        /* what is always granted */
+#define RESERVE ((size_t) 256 << 20)    /* what is left to others, at most */
+
+/* Bytes of all devices in this process that are host memory; raised under the lock, so that two threads are not granted the same. */
+static atomic_size_t granted;
+static pthread_mutex_t granting = PTHREAD_MUTEX_INITIALIZER;
+
+/* Bytes of it that nobody has written to yet: the system has promised them, but still counts them as available. */
+static size_t
+untouched (size_t page)
+{
+  unsigned long long resident, shared;
+  size_t all = atomic_load (&granted), anonymous = SIZE_MAX;
+  FILE *f = fopen ("/proc/self/statm", "re");
+
+  if (f == NULL)
+    return 0;
+  if (fscanf (f, "%*u %llu %llu", &resident, &shared) == 2)
+    anonymous = (resident - shared) * page;
+  fclose (f);
+  return all > anonymous ? all - anonymous : 0;
+}
 
 void
 dp_host_memory_size (size_t *total, size_t *available)
@@ -23,16 +47,36 @@ dp_host_memory_size (size_t *total, size_t *available)
   char line[128];
   unsigned long long kib;
   FILE *f = fopen ("/proc/meminfo", "re");
-  size_t page = sysconf (_SC_PAGESIZE);
+  size_t page = sysconf (_SC_PAGESIZE), promised = untouched (page);
 
   *total = sysconf (_SC_PHYS_PAGES) * page;
   *available = sysconf (_SC_AVPHYS_PAGES) * page;
-  if (f == NULL)
-    return;
-  while (fgets (line, sizeof line, f))
-    if (sscanf (line, "MemAvailable: %llu kB", &kib) == 1)
-      *available = kib * 1024;
-  fclose (f);
+  if (f) {
+    while (fgets (line, sizeof line, f))
+      if (sscanf (line, "MemAvailable: %llu kB", &kib) == 1)
+        *available = kib * 1024;
+    fclose (f);
+  }
+  *available -= promised < *available ? promised : *available;
+}
+
+/* Overcommit grants more than there is, and has the process killed when it is used. */
+static bool
+grant (size_t bytes)
+{
+  size_t total, available, reserve;
+  bool fits = true;
+
+  pthread_mutex_lock (&granting);
+  if (bytes > SMALL) {
+    dp_host_memory_size (&total, &available);
+    reserve = total / 16 < RESERVE ? total / 16 : RESERVE;
+    fits = available > reserve && bytes <= available - reserve;
+  }
+  if (fits)
+    atomic_fetch_add (&granted, bytes);
+  pthread_mutex_unlock (&granting);
+  return fits;
 }
 
 void
@@ -61,15 +105,15 @@ dp_host_processor_name (char *name, size_t size)
 void *
 dp_host_memory_new (DpDevice *dev, size_t bytes)
 {
-  size_t total = (size_t) sysconf (_SC_PHYS_PAGES) * sysconf (_SC_PAGESIZE);
   Header *header;
 
-  /* Overcommit would grant more than the machine has and kill the process on first use. */
-  if (bytes > total)
+  if (!grant (bytes))
     return NULL;
   header = aligned_alloc (64, (bytes + sizeof *header + 63) / 64 * 64);
-  if (header == NULL)
+  if (header == NULL) {
+    atomic_fetch_sub (&granted, bytes);
     return NULL;
+  }
   if (bytes >= 2 * HUGE_PAGE) {
     uintptr_t from = ((uintptr_t) header + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1), to = (uintptr_t) header + bytes;
 
@@ -89,6 +133,7 @@ dp_host_memory_free (DpDevice *dev, void *ptr)
     return;
   header--;
   dev->bytes -= header->bytes;
+  atomic_fetch_sub (&granted, header->bytes);
   free (header);
 }
 
