@@ -16,6 +16,114 @@ struct _DpTokenizer
   int eos, vocab;
 };
 
+/* ---- is the file safe to hand to the library? It follows the offsets in the file without looking. ---- */
+
+typedef struct
+{
+  const guint8 *at, *end;
+} Bytes;
+
+static gboolean
+take_varint (Bytes *in, guint64 *out)
+{
+  *out = 0;
+  for (int shift = 0; shift < 64 && in->at < in->end; shift += 7) {
+    *out |= (guint64) (*in->at & 127) << shift;
+    if (*in->at++ < 128)
+      return TRUE;
+  }
+  return FALSE;
+}
+
+/* The next field of a protobuf message; `value` is empty where the field is not of the kind that has bytes. */
+static gboolean
+take_field (Bytes *in, guint64 *field, Bytes *value)
+{
+  guint64 tag, length = 0;
+
+  if (!take_varint (in, &tag))
+    return FALSE;
+  *field = tag >> 3;
+  switch (tag & 7) {
+    case 0:
+      if (!take_varint (in, &length))
+        return FALSE;
+      length = 0;
+      break;
+    case 1:
+    case 5:
+      length = (tag & 7) == 1 ? 8 : 4;
+      break;
+    case 2:
+      if (!take_varint (in, &length))
+        return FALSE;
+      break;
+    default:
+      return FALSE;
+  }
+  if (length > (gsize) (in->end - in->at))
+    return FALSE;
+  *value = (Bytes) { in->at, (tag & 7) == 2 ? in->at + length : in->at };
+  in->at += length;
+  return TRUE;
+}
+
+static guint32
+unit_at (const guint8 *trie, guint32 i)
+{
+  guint32 unit;
+
+  memcpy (&unit, trie + (gsize) i * 4, 4);
+  return unit;
+}
+
+/* NormalizerSpec.precompiled_charsmap: the length of a double-array trie (darts-clone: labels in bits 0..7 and 31, a leaf follows in bit 8,
+ * offsets above), the trie, and the texts its leaves point to, each ended by a 0. */
+static gboolean
+charsmap_is_safe (Bytes map)
+{
+  gsize size = map.end - map.at, texts;
+  guint32 bytes, n;
+
+  if (size == 0)
+    return TRUE;
+  if (size < 4)
+    return FALSE;
+  memcpy (&bytes, map.at, 4);
+  if (bytes == 0 || bytes % 1024 || bytes >= size - 4 || map.end[-1] != 0)
+    return FALSE;
+  map.at += 4;
+  n = bytes / 4;
+  texts = size - 4 - bytes;
+  for (guint32 i = 0; i < n; i++) {
+    guint32 unit = unit_at (map.at, i), children = i ^ ((unit >> 10) << ((unit & 512) >> 6));
+
+    if (unit >> 31)
+      continue;                 /* a leaf's value, reached from its parent */
+    if ((children | 255) >= n || (unit & 256 && (unit_at (map.at, children) & G_MAXINT32) >= texts))
+      return FALSE;
+  }
+  return TRUE;
+}
+
+static gboolean
+model_is_safe (const char *data, gsize size)
+{
+  Bytes model = { (const guint8 *) data, (const guint8 *) data + size }, spec, value;
+  guint64 field;
+
+  while (model.at < model.end) {
+    if (!take_field (&model, &field, &spec))
+      return FALSE;
+    if (field != 3 && field != 5)       /* normalizer_spec, denormalizer_spec */
+      continue;
+    while (spec.at < spec.end)
+      if (!take_field (&spec, &field, &value) || (field == 2 && !charsmap_is_safe (value)))
+        return FALSE;
+  }
+  return size > 0;
+}
+
 DpTokenizer *
 dp_tokenizer_open (const char *dir, int vocab, GError **error)
 {
@@ -36,9 +144,10 @@ dp_tokenizer_open (const char *dir, int vocab, GError **error)
     g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s: cannot be read: %s; the tokenizer is a SentencePiece model", path, cause->message);
     return NULL;
   }
-  tokenizer->spm = dp_spm_open (data, size, message, sizeof message);
+  tokenizer->spm = model_is_safe (data, size) ? dp_spm_open (data, size, message, sizeof message) : NULL;
   if (tokenizer->spm == NULL) {
-    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected a SentencePiece model, found something else (%s)", path, message);
+    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected a SentencePiece model, found something else%s%s", path,
+        *message ? ": " : "", message);
     return NULL;
   }
   tokenizer->eos = dp_spm_eos (tokenizer->spm);

@@ -71,6 +71,29 @@ test_not_a_model (void)
   dp_tokenizer_free (NULL);
 }
 
+/* The library follows a normalisation table's offsets wherever they lead: a damaged one must not reach it. */
+static void
+test_damaged (void)
+{
+  g_autoptr (GError) error = NULL;
+  g_autofree char *tiny = g_test_build_filename (G_TEST_DIST, "models", "tiny", "tokenizer", "spiece.model", NULL);
+  g_autofree char *dir = g_dir_make_tmp ("dp-tokenizer-XXXXXX", NULL);
+  g_autofree char *path = g_build_filename (dir, "spiece.model", NULL), *data = NULL;
+  gsize size;
+
+  g_assert_true (g_file_get_contents (tiny, &data, &size, NULL));
+  g_assert_true (g_file_set_contents (path, data, size / 2, NULL));
+  g_assert_null (dp_tokenizer_open (dir, 512, &error));
+  g_assert_error (error, DP_ERROR, DP_ERROR_BAD_MODEL);
+  g_clear_error (&error);
+  memset (data + 100000, 0x7f, 64);
+  g_assert_true (g_file_set_contents (path, data, size, NULL));
+  g_assert_null (dp_tokenizer_open (dir, 512, &error));
+  g_assert_error (error, DP_ERROR, DP_ERROR_BAD_MODEL);
+  g_unlink (path);
+  g_rmdir (dir);
+}
+
 static void
 test_clean (void)
 {
@@ -106,6 +129,7 @@ main (int argc, char **argv)
   g_test_init (&argc, &argv, NULL);
   g_test_add_func ("/tokenizer/ids", test_ids);
   g_test_add_func ("/tokenizer/not_a_model", test_not_a_model);
+  g_test_add_func ("/tokenizer/damaged", test_damaged);
   g_test_add_func ("/tokenizer/clean", test_clean);
   return g_test_run ();
 }
