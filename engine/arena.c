@@ -31,6 +31,21 @@ dp_arena_allocate (DpArena *arena, DpDevice *dev, const char *what, GError **err
   return TRUE;
 }
 
+void *
+dp_arena_host_new (gsize bytes, const char *what, GError **error)
+{
+  DpDeviceInfo info;
+  char message[256];
+  gboolean fits = !dp_device_info ("cpu", &info, message, sizeof message) || bytes <= info.memory_free;
+  void *memory = fits ? g_try_malloc (MAX (bytes, 1)) : NULL;
+
+  if (memory == NULL)
+    g_set_error (error, DP_ERROR, DP_ERROR_NO_MEMORY,
+        "%s needs %.1f MiB, which this machine has not left; a smaller width, height, block-latents or context-latents needs less", what,
+        bytes / 1048576.0);
+  return memory;
+}
+
 void
 dp_arena_free (DpArena *arena)
 {

@@ -22,3 +22,6 @@ void *dp_arena_take (DpArena *arena, gsize bytes);
 /** Ends the measuring: allocates what was taken and starts from the front. DP_ERROR_NO_MEMORY names `what` and the bytes. */
 gboolean dp_arena_allocate (DpArena *arena, DpDevice *dev, const char *what, GError **error);
 void dp_arena_free (DpArena *arena);
+
+/** Host memory of a size that depends on the settings, g_free() it. NULL with DP_ERROR_NO_MEMORY when the machine has not that much left. */
+void *dp_arena_host_new (gsize bytes, const char *what, GError **error);

@@ -407,6 +407,10 @@ bench (GError **error)
   gint64 block = -1, start = 0;
   int result;
 
+  if (bench_blocks < 1) {
+    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "--blocks is %" G_GINT64_FORMAT "; it must be at least 1", bench_blocks);
+    return FALSE;
+  }
   if (!dp_settings_read (r, &settings, storage, error) || !dp_engine_open (&engine, &r->settings, NULL, NULL, error))
     return FALSE;
   while ((result = dp_engine_pull (engine, &frame, -1, error)) == 1) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "decoder.h"
+#include "arena.h"
 #include "vae.h"
 
 #include <string.h>
@@ -291,7 +292,7 @@ decoder_thread (gpointer data)
 /* ---- from outside ---- */
 
 DpDecoder *
-dp_decoder_new (const DpDecoderSpec *spec)
+dp_decoder_new (const DpDecoderSpec *spec, GError **error)
 {
   DpDecoder *d = g_new0 (DpDecoder, 1);
 
@@ -307,10 +308,15 @@ dp_decoder_new (const DpDecoderSpec *spec)
   d->unused = (Fifo) { .items = g_new (int, d->n_slots), .size = d->n_slots };
   for (int i = 0; i < d->n_slots; i++)
     fifo_push (&d->unused, i);
-  for (int i = 0; i < JOBS; i++)
-    d->jobs[i].latents = g_new (float, spec->max_own * d->latent_size);
   g_mutex_init (&d->lock);
   g_cond_init (&d->changed);
+  for (int i = 0; i < JOBS; i++) {
+    d->jobs[i].latents = dp_arena_host_new (sizeof (float) * spec->max_own * d->latent_size, "a finished block", error);
+    if (d->jobs[i].latents == NULL) {
+      dp_decoder_free (d);
+      return NULL;
+    }
+  }
   d->thread = g_thread_new ("dp-decoder", decoder_thread, d);
   return d;
 }
@@ -321,7 +327,8 @@ dp_decoder_free (DpDecoder *d)
   if (d == NULL)
     return;
   dp_decoder_cancel (d, NULL);
-  g_thread_join (d->thread);
+  if (d->thread)
+    g_thread_join (d->thread);
   for (int i = 0; i < d->n_slots; i++)
     dp_conditioning_unref (d->slots[i].conditioning);
   for (int i = 0; i < JOBS; i++) {
@@ -388,7 +395,7 @@ dp_decoder_finish (DpDecoder *d)
 int
 dp_decoder_pull (DpDecoder *d, DpFrame *frame, gint64 timeout_us, GError **error)
 {
-  gint64 deadline = timeout_us < 0 ? G_MAXINT64 : g_get_monotonic_time () + timeout_us;
+  gint64 now = g_get_monotonic_time (), deadline = timeout_us > G_MAXINT64 - now ? G_MAXINT64 : now + timeout_us;
   int result = -1;
 
   g_mutex_lock (&d->lock);
@@ -424,7 +431,7 @@ dp_decoder_pull (DpDecoder *d, DpFrame *frame, gint64 timeout_us, GError **error
       result = 0;
       break;
     }
-    if (timeout_us < 0)
+    if (timeout_us < 0 || deadline == G_MAXINT64)
       g_cond_wait (&d->changed, &d->lock);
     else if (!g_cond_wait_until (&d->changed, &d->lock, deadline))
       break;

@@ -48,8 +48,8 @@ typedef struct
 /* Thread-safety: every function from any thread, dp_decoder_free() last; pushing and pulling from one thread each. */
 typedef struct _DpDecoder DpDecoder;
 
-/** Starts the thread, which loads the weights first. */
-DpDecoder *dp_decoder_new (const DpDecoderSpec *spec);
+/** Starts the thread, which loads the weights first. Errors: DP_ERROR_NO_MEMORY. */
+DpDecoder *dp_decoder_new (const DpDecoderSpec *spec, GError **error);
 void dp_decoder_free (DpDecoder *decoder);
 
 /** Called from the decoder's thread before a block is decoded; set before the first push. */

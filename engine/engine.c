@@ -24,6 +24,7 @@ struct _DpEngine
   GMutex lock;
   GError *error;                /* the first failure; for good */
   int loaded;                   /* parts; -1 once loading failed */
+  gboolean closing;             /* dp_engine_free() has begun: the parts may go away */
 };
 
 /* ---- what the threads report ---- */
@@ -42,7 +43,7 @@ part_loaded (gpointer data)
   int loaded;
 
   g_mutex_lock (&e->lock);
-  loaded = e->loaded < 0 ? -1 : ++e->loaded;
+  loaded = e->loaded < 0 || e->closing ? -1 : ++e->loaded;
   g_mutex_unlock (&e->lock);
   if (loaded > 0)
     report (e, loaded == e->parts ? "model loaded" : "loading the model", 100 * loaded / e->parts);
@@ -56,7 +57,7 @@ part_failed (GError *error, gpointer data)
   gboolean first, was_loading;
 
   g_mutex_lock (&e->lock);
-  first = e->error == NULL;
+  first = e->error == NULL && !e->closing;
   was_loading = e->loaded >= 0 && e->loaded < e->parts;
   if (first) {
     e->error = error;
@@ -70,9 +71,15 @@ part_failed (GError *error, gpointer data)
   }
   if (was_loading)
     report (e, error->message, -1);
-  dp_conditioner_cancel (e->conditioner);
-  dp_decoder_cancel (e->decoder, error);
-  dp_pipeline_cancel (e->pipeline);
+  g_mutex_lock (&e->lock);
+  if (!e->closing) {
+    dp_conditioner_cancel (e->conditioner);
+    if (e->decoder)
+      dp_decoder_cancel (e->decoder, error);
+    if (e->pipeline)
+      dp_pipeline_cancel (e->pipeline);
+  }
+  g_mutex_unlock (&e->lock);
 }
 
 /* ---- opening ---- */
@@ -92,11 +99,11 @@ start_conditioner (DpEngine *e)
 
   e->conditioner = dp_conditioner_new (&(DpConditionerSpec) {
       .dir = r->settings.model, .config = r->config.text, .device = r->devices[0], .threads = r->settings.threads,
-      .bfloat16 = r->bfloat16, .text_length = r->settings.text_length, .loaded = part_loaded, .user_data = e });
+      .bfloat16 = r->bfloat16, .text_length = r->settings.text_length, .loaded = part_loaded, .failed = part_failed, .user_data = e });
 }
 
-static void
-start_decoder (DpEngine *e, int max_own)
+static gboolean
+start_decoder (DpEngine *e, int max_own, GError **error)
 {
   const DpResolved *r = &e->resolved;
   int scale = r->config.vae.spatial_scale;
@@ -105,11 +112,12 @@ start_decoder (DpEngine *e, int max_own)
       .vae = r->config.vae, .weights = e->vae_weights, .device = r->devices[r->n_devices - 1], .threads = r->settings.threads,
       .bfloat16 = r->bfloat16, .latent_h = r->settings.height / scale, .latent_w = r->settings.width / scale, .max_own = max_own,
       .max_queue_frames = r->settings.max_queue_frames, .format = r->settings.format, .skip_frames = r->config.defaults.skip_frames,
-      .num_frames = r->settings.num_frames, .loaded = part_loaded, .failed = part_failed, .user_data = e });
+      .num_frames = r->settings.num_frames, .loaded = part_loaded, .failed = part_failed, .user_data = e }, error);
+  return e->decoder != NULL;
 }
 
-static void
-start_pipeline (DpEngine *e, gint64 latents, int max_own)
+static gboolean
+start_pipeline (DpEngine *e, gint64 latents, int max_own, GError **error)
 {
   const DpResolved *r = &e->resolved;
   const DpSettings *s = &r->settings;
@@ -125,7 +133,18 @@ start_pipeline (DpEngine *e, gint64 latents, int max_own)
       .weights = e->dit_weights, .n_stages = r->n_devices, .devices = r->devices, .threads = MAX (1, s->threads / r->n_devices),
       .block_latents = B, .context_latents = C, .queue_blocks = s->queue_blocks, .latents = latents, .seed = s->seed,
       .noise = s->noise, .noise_latents = s->noise_latents, .conditioner = e->conditioner, .decoder = e->decoder,
-      .loaded = part_loaded, .failed = part_failed, .user_data = e });
+      .loaded = part_loaded, .failed = part_failed, .user_data = e }, error);
+  return e->pipeline != NULL;
+}
+
+static gboolean
+check_noise (const DpSettings *s, gint64 latents, GError **error)
+{
+  if (s->noise == NULL || s->noise_latents >= MAX (latents, 1))
+    return TRUE;
+  g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "the noise given has %" G_GINT64_FORMAT " latent frames, but %" G_GINT64_FORMAT
+      " frames of video need %" G_GINT64_FORMAT "; give more noise or ask for fewer frames", s->noise_latents, s->num_frames, latents);
+  return FALSE;
 }
 
 gboolean
@@ -157,6 +176,8 @@ dp_engine_open (DpEngine **engine, const DpSettings *settings, DpProgress progre
     goto fail;
 
   gint64 latents = latents_of (r);
+  if (!check_noise (s, latents, error))
+    goto fail;
   int max_own = s->block_latents + r->context_latents;
   if (latents >= 0 && latents < max_own)
     max_own = latents;
@@ -164,11 +185,10 @@ dp_engine_open (DpEngine **engine, const DpSettings *settings, DpProgress progre
   report (e, "loading the model", 0);
   g_mutex_lock (&e->lock);      /* what a thread reports waits until all of them are there */
   start_conditioner (e);
-  gboolean queued = dp_conditioner_queue (e->conditioner, s->prompt, s->negative_prompt, 0, error);
-  start_decoder (e, max_own);
-  start_pipeline (e, latents, max_own);
+  gboolean ok = dp_conditioner_queue (e->conditioner, s->prompt, s->negative_prompt, 0, error) && start_decoder (e, max_own, error)
+      && start_pipeline (e, latents, max_own, error);
   g_mutex_unlock (&e->lock);
-  if (!queued)
+  if (!ok)
     goto fail;
   *engine = e;
   return TRUE;
@@ -183,6 +203,9 @@ dp_engine_free (DpEngine *e)
 {
   if (e == NULL)
     return;
+  g_mutex_lock (&e->lock);
+  e->closing = TRUE;
+  g_mutex_unlock (&e->lock);
   if (e->conditioner)
     dp_conditioner_cancel (e->conditioner);
   if (e->decoder)

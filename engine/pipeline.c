@@ -302,15 +302,20 @@ worker_thread (gpointer data)
 }
 
 DpPipeline *
-dp_pipeline_new (const DpPipelineSpec *spec)
+dp_pipeline_new (const DpPipelineSpec *spec, GError **error)
 {
-  DpPipeline *p = g_new0 (DpPipeline, 1);
+  DpPipeline *p;
   DpTransport *ends[DP_MAX_STAGES];
+  gsize latent_size = (gsize) spec->stage.latent_h * spec->stage.latent_w * spec->stage.dit.in_channels;
   int depth, n = spec->block_latents + spec->context_latents;
+  float *noise = dp_arena_host_new (sizeof (float) * n * latent_size, "a block's noise", error);
 
+  if (noise == NULL)
+    return NULL;
+  p = g_new0 (DpPipeline, 1);
   g_assert (spec->n_stages >= 1 && spec->n_stages <= DP_MAX_STAGES);
   p->spec = *spec;
-  p->latent_size = (gsize) spec->stage.latent_h * spec->stage.latent_w * spec->stage.dit.in_channels;
+  p->latent_size = latent_size;
   g_mutex_init (&p->lock);
   dp_block_queue_init (&p->queue, dp_sampler_steps (spec->stage.sampler), spec->queue_blocks,
       spec->latents < 0 ? G_MAXINT64 : dp_blocks_of (spec->latents, spec->block_latents, spec->context_latents));
@@ -321,7 +326,7 @@ dp_pipeline_new (const DpPipelineSpec *spec)
   p->n_blocks = spec->n_stages == 1 ? 1 : MIN (depth, spec->n_stages + 1);
   p->pool = dp_noise_pool_new (spec->seed, spec->block_latents, spec->context_latents);
   p->pool_frames = g_new (int, n);
-  p->noise = g_new (float, n * p->latent_size);
+  p->noise = noise;
 
   dp_transport_local_new (spec->n_stages, p->n_blocks, ends);
   for (int i = 0; i < spec->n_stages; i++)

@@ -52,8 +52,8 @@ typedef struct _DpPipeline DpPipeline;
 /** Layers [*first, *last) of stage `index` of `stages`: as even as can be, the first ones taking what is left over. */
 void dp_pipeline_layers (int layers, int stages, int index, int *first, int *last);
 
-/** Starts the threads, which load their layers first. */
-DpPipeline *dp_pipeline_new (const DpPipelineSpec *spec);
+/** Starts the threads, which load their layers first. Errors: DP_ERROR_NO_MEMORY. */
+DpPipeline *dp_pipeline_new (const DpPipelineSpec *spec, GError **error);
 /** Makes every thread return within its current operation. */
 void dp_pipeline_cancel (DpPipeline *pipeline);
 /** Cancels, joins, frees. */

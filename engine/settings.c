@@ -6,6 +6,8 @@
 #include <math.h>
 #include <string.h>
 
+#define MAX_FRAMES ((gint64) 1 << 48)   /* far from where sums of it overflow, and a hundred thousand years of video */
+
 const char *
 dp_embedded_model (void)
 {
@@ -22,15 +24,18 @@ dp_embedded_model (void)
 static gboolean
 refuse (GError **error, const char *format, ...) G_GNUC_PRINTF (2, 3);
 
+/* What a caller gave need not be UTF-8, but a message is. */
 static gboolean
 refuse (GError **error, const char *format, ...)
 {
+  g_autofree char *message = NULL, *valid = NULL;
   va_list args;
 
   va_start (args, format);
-  if (error)
-    *error = g_error_new_valist (DP_ERROR, DP_ERROR_SETTINGS, format, args);
+  message = g_strdup_vprintf (format, args);
   va_end (args);
+  valid = g_utf8_make_valid (message, -1);
+  g_set_error_literal (error, DP_ERROR, DP_ERROR_SETTINGS, valid);
   return FALSE;
 }
 
@@ -59,7 +64,8 @@ parse_devices (DpResolved *r, GStringChunk *storage, GError **error)
     if (i == DP_MAX_STAGES)
       return refuse (error, "devices names more than %d stages", DP_MAX_STAGES);
     if (!dp_device_info (name, &info, message, sizeof message)) {
-      g_set_error (error, DP_ERROR, DP_ERROR_DEVICE, "devices: %s", message);
+      g_autofree char *valid = g_utf8_make_valid (message, -1);
+      g_set_error (error, DP_ERROR, DP_ERROR_DEVICE, "devices: %s", valid);
       return FALSE;
     }
     fast_bf16 &= info.fast_bf16;
@@ -123,13 +129,13 @@ check_values (const DpResolved *r, GError **error)
   if (!check_size (r, "width", s->width, error) || !check_size (r, "height", s->height, error)
       || !check_range (error, "steps", s->steps, 1, 1000) || !check_range (error, "block-latents", s->block_latents, 1, 1024)
       || !check_range (error, "context-latents", s->context_latents, -1, 1024) || !check_range (error, "queue-blocks", s->queue_blocks, 1, s->steps)
-      || !check_range (error, "max-queue-frames", s->max_queue_frames, 1, 1 << 20) || !check_range (error, "threads", s->threads, 1, 4096)
+      || !check_range (error, "max-queue-frames", s->max_queue_frames, 1, 1 << 20) || !check_range (error, "threads", s->threads, 1, 1024)
       || !check_range (error, "text-length", s->text_length, 1, 4096))
     return FALSE;
   if (s->context_latents > s->block_latents)
     return refuse (error, "context-latents is %d, more than block-latents (%d); a block can lend at most the latents it owns", s->context_latents,
         s->block_latents);
-  if (s->num_frames < -1 || s->num_frames == 0)
+  if (s->num_frames < -1 || s->num_frames == 0 || s->num_frames > MAX_FRAMES)
     return refuse (error, "num-frames is %" G_GINT64_FORMAT "; it must be at least 1, or -1 for an endless video", s->num_frames);
   if (!isfinite (s->guidance_scale) || s->guidance_scale < 0 || s->guidance_scale > 100)
     return refuse (error, "guidance-scale is %g; it must be above 0 and at most 100 (1: no guidance)", s->guidance_scale);
