@@ -30,6 +30,7 @@ struct _DpConditioner
   GCond changed;
   gboolean cancelled;
   GQueue entries;               /* of Entry, in the order they were queued */
+  const Entry *encoding;        /* the one the thread reads without the lock */
   char *negative;               /* cleaned, of the last queued prompt */
   DpConditioning *current, *first;
   guint next_id;
@@ -126,12 +127,28 @@ load (DpConditioner *c, GError **error)
   return c->encoder != NULL;
 }
 
-/* Only this thread encodes, and an entry is only freed once it is encoded: it may be read without the lock meanwhile. */
+/* Frees the prompts for the next block in front of `last` (NULL: all) that no block can get any more: with `encoded` those that are encoded,
+ * without those that are not. However many are queued, two are kept. */
+static void
+drop_superseded (DpConditioner *c, const Entry *last, gboolean encoded)
+{
+  for (GList *l = c->entries.head, *next; l && l->data != last; l = next) {
+    Entry *e = l->data;
+
+    next = l->next;
+    if (e->at_block >= 0 || e == c->encoding || (e->encoded != NULL) != encoded)
+      continue;
+    g_queue_delete_link (&c->entries, l);
+    entry_free (e);
+  }
+}
+
 static gpointer
 encoding_thread (gpointer data)
 {
   DpConditioner *c = data;
   g_autoptr (GError) failed = NULL;
+  GError *report = NULL;
 
   if (load (c, &failed))
     c->spec.loaded (c->spec.user_data);
@@ -147,18 +164,26 @@ encoding_thread (gpointer data)
       g_cond_wait (&c->changed, &c->lock);
       continue;
     }
+    c->encoding = e;
     g_mutex_unlock (&c->lock);
     g_autoptr (GError) error = NULL;
     DpConditioning *encoded = encode (c, e, &error);
     g_mutex_lock (&c->lock);
+    c->encoding = NULL;
     e->encoded = encoded;
     if (encoded == NULL)
       c->error = g_steal_pointer (&error);
     else if (c->first == NULL)
       c->first = dp_conditioning_ref (encoded);
+    if (encoded && e->at_block < 0)
+      drop_superseded (c, e, TRUE);
     g_cond_broadcast (&c->changed);
   }
+  if (c->error && !c->cancelled)
+    report = g_error_copy (c->error);
   g_mutex_unlock (&c->lock);
+  if (report)
+    c->spec.failed (report, c->spec.user_data);
   return NULL;
 }
 
@@ -223,6 +248,8 @@ dp_conditioner_queue (DpConditioner *c, const char *prompt, const char *negative
     g_free (c->negative);
     c->negative = g_strdup (cleaned_negative);
   }
+  if (at_block < 0)
+    drop_superseded (c, NULL, FALSE);
   e = g_new0 (Entry, 1);
   e->prompt = g_steal_pointer (&cleaned);
   e->negative = g_strdup (c->negative ? c->negative : "");
@@ -264,6 +291,7 @@ DpConditioning *
 dp_conditioner_for_block (DpConditioner *c, gint64 block, GError **error)
 {
   DpConditioning *result = NULL;
+  gboolean changed = FALSE;
   GList *l;
 
   g_mutex_lock (&c->lock);
@@ -271,6 +299,8 @@ dp_conditioner_for_block (DpConditioner *c, gint64 block, GError **error)
     l = due (c, block);
     if (l == NULL) {
       g_assert (c->current);
+      if (changed)              /* one that another replaced for the same block never took effect: it uses up no number */
+        c->current->id = c->next_id++;
       c->last_block = block;
       result = dp_conditioning_ref (c->current);
       break;
@@ -283,7 +313,7 @@ dp_conditioner_for_block (DpConditioner *c, gint64 block, GError **error)
     g_queue_delete_link (&c->entries, l);
     dp_conditioning_unref (c->current);
     c->current = g_steal_pointer (&e->encoded);
-    c->current->id = c->next_id++;
+    changed = TRUE;
     entry_free (e);
   }
   g_mutex_unlock (&c->lock);
@@ -296,10 +326,13 @@ dp_conditioner_first (DpConditioner *c, GError **error)
   DpConditioning *result = NULL;
 
   g_mutex_lock (&c->lock);
-  while (check (c, error) && c->first == NULL)
+  while (check (c, error)) {
+    if (c->first) {
+      result = dp_conditioning_ref (c->first);
+      break;
+    }
     g_cond_wait (&c->changed, &c->lock);
-  if (c->first)
-    result = dp_conditioning_ref (c->first);
+  }
   g_mutex_unlock (&c->lock);
   return result;
 }

@@ -37,15 +37,16 @@ typedef struct
   gboolean bfloat16;
   int text_length;              /* most tokens of a prompt */
   void (*loaded) (gpointer user_data);  /* called from its thread once the weights are in */
+  void (*failed) (GError *error, gpointer user_data);   /* called from its thread; takes the error */
   gpointer user_data;
 } DpConditionerSpec;
 
-/** Starts a thread that loads tokenizer and text encoder and then encodes what is queued. Never fails here: what goes wrong is returned by
- *  dp_conditioner_for_block(). The strings are copied. */
+/** Starts a thread that loads tokenizer and text encoder and then encodes what is queued. Never fails here: what goes wrong is told to
+ *  `failed`, and returned by dp_conditioner_for_block(). The strings are copied. */
 DpConditioner *dp_conditioner_new (const DpConditionerSpec *spec);
 void dp_conditioner_free (DpConditioner *conditioner);
 
-/** Queues a prompt as dp_engine_queue_prompt() documents it. */
+/** Queues a prompt as dp_engine_queue_prompt() documents it. One for the next block replaces those that are still waiting. */
 gboolean dp_conditioner_queue (DpConditioner *conditioner, const char *prompt, const char *negative, gint64 at_block, GError **error);
 
 /** What block `block` is conditioned on; blocks are asked for in order, once. Waits for an encoding only when a prompt was queued for
