@@ -588,7 +588,6 @@ read_default_values (DpDefaults *d, Reader *r)
   d->block_latents = get_int (r, "block_latents", 1, 1024, d->block_latents);
   d->context_latents = get_int (r, "context_latents", -1, d->block_latents, MIN (d->context_latents, d->block_latents));
   d->queue_blocks = get_int (r, "queue_blocks", 0, d->steps, 0);
-  d->skip_frames = get_int (r, "skip_frames", 0, 1000, 0);
   if (get_node (r, "framerate") && get_ints (r, "framerate", 2, 2, 1, 100000, rate, &n)) {
     d->fps_n = rate[0];
     d->fps_d = rate[1];
@@ -605,7 +604,7 @@ static gboolean
 read_defaults (DpDefaults *d, const char *dir, GError **error)
 {
   static const char *const known[] = { "name", "prompt", "negative_prompt", "width", "height", "framerate", "steps", "guidance_scale",
-    "flow_shift", "block_latents", "context_latents", "queue_blocks", "sampler", "skip_frames", NULL };
+    "flow_shift", "block_latents", "context_latents", "queue_blocks", "sampler", NULL };
   g_autofree char *path = g_build_filename (dir, "dualparal.json", NULL);
   g_autofree char *canonical = g_canonicalize_filename (dir, NULL);
   g_autofree char *base = g_path_get_basename (canonical);

@@ -65,7 +65,6 @@ typedef struct
   int steps, block_latents, context_latents, queue_blocks;
   double guidance_scale, flow_shift;    /* flow_shift 0: the scheduler's */
   char sampler[16];             /* "": the scheduler's */
-  int skip_frames;              /* first frames of a stream that are not shown */
 } DpDefaults;
 
 typedef struct

@@ -46,7 +46,6 @@ struct _DpDecoder
   DpDevice *dev;
   DpVae *vae;
   float *latent;                /* [h, w, C] on the device */
-  gint64 decoded;               /* frames, the skipped ones included */
   guint last_prompt;
 
   /* -- protected by lock -- */
@@ -130,6 +129,7 @@ load (DpDecoder *d, GError **error)
     g_set_error_literal (error, DP_ERROR, DP_ERROR_DEVICE, message);
     return FALSE;
   }
+  d->dev->cancel = &d->cancel;
   d->vae = dp_vae_new (d->dev, &d->spec.vae, d->spec.weights, d->spec.bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, d->spec.latent_h, d->spec.latent_w, error);
   if (d->vae == NULL)
     return FALSE;
@@ -189,8 +189,6 @@ emit_frame (DpDecoder *d, const void *pixels, const Job *job)
   DpPackFrameArgs args = { .type = dp_vae_type (d->vae), .format = (DpPixels) d->spec.format, .h = d->height, .w = d->width, .x = pixels };
   int index;
 
-  if (d->decoded++ < d->spec.skip_frames)
-    return TRUE;
   if (d->ended)
     return FALSE;
   index = take_slot (d);

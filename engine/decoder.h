@@ -26,7 +26,6 @@ typedef struct
   int max_own;                  /* most latent frames of a block */
   int max_queue_frames;
   DpFormat format;
-  int skip_frames;              /* first frames of the stream that are not shown */
   gint64 num_frames;            /* shown frames after which the stream ends, -1: endless */
   void (*loaded) (gpointer user_data);  /* called from its thread once the weights are in */
   void (*failed) (GError *error, gpointer user_data);   /* called from its thread; takes the error */

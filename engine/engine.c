@@ -89,7 +89,7 @@ latents_of (const DpResolved *r)
 {
   gint64 frames = r->settings.num_frames, scale = r->config.vae.temporal_scale;
 
-  return frames < 0 ? -1 : 1 + (frames + r->config.defaults.skip_frames - 1 + scale - 1) / scale;
+  return frames < 0 ? -1 : 1 + (frames - 1 + scale - 1) / scale;
 }
 
 static void
@@ -111,7 +111,7 @@ start_decoder (DpEngine *e, int max_own, GError **error)
   e->decoder = dp_decoder_new (&(DpDecoderSpec) {
       .vae = r->config.vae, .weights = e->vae_weights, .device = r->devices[r->n_devices - 1], .threads = r->settings.threads,
       .bfloat16 = r->bfloat16, .latent_h = r->settings.height / scale, .latent_w = r->settings.width / scale, .max_own = max_own,
-      .max_queue_frames = r->settings.max_queue_frames, .format = r->settings.format, .skip_frames = r->config.defaults.skip_frames,
+      .max_queue_frames = r->settings.max_queue_frames, .format = r->settings.format,
       .num_frames = r->settings.num_frames, .loaded = part_loaded, .failed = part_failed, .user_data = e }, error);
   return e->decoder != NULL;
 }
