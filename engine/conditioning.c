@@ -29,6 +29,7 @@ struct _DpConditioner
   GMutex lock;
   GCond changed;
   gboolean cancelled;
+  int cancel;                   /* atomic copy of cancelled */
   GQueue entries;               /* of Entry, in the order they were queued */
   const Entry *encoding;        /* the one the thread reads without the lock */
   char *negative;               /* cleaned, of the last queued prompt */
@@ -123,6 +124,7 @@ load (DpConditioner *c, GError **error)
     g_set_error_literal (error, DP_ERROR, DP_ERROR_DEVICE, message);
     return FALSE;
   }
+  c->dev->cancel = &c->cancel;
   c->encoder = dp_text_encoder_new (c->dev, &c->spec.config, c->weights, c->spec.bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, c->spec.text_length, error);
   return c->encoder != NULL;
 }
@@ -342,6 +344,7 @@ dp_conditioner_cancel (DpConditioner *c)
 {
   g_mutex_lock (&c->lock);
   c->cancelled = TRUE;
+  g_atomic_int_set (&c->cancel, 1);
   g_cond_broadcast (&c->changed);
   g_mutex_unlock (&c->lock);
 }

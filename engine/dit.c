@@ -715,8 +715,6 @@ dp_dit_run (DpDit *d, const DpDitPass *pass)
   g_assert (pass->cache_in == NULL || pass->cache_in_frames <= d->spec.max_cached);
   g_assert (pass->cache_out == NULL || pass->cache_out_frames <= d->spec.max_cached);
   for (int i = 0; i < d->n_layers; i++) {
-    if (pass->cancel && g_atomic_int_get (pass->cancel))
-      return;
     d->ops->combine (d->dev, 6 * D, 2, (const float *[]) { d->layers[i].modulation, d->time_proj + (gsize) pass->step * 6 * D },
         (const float[]) { 1, 1 }, d->modulation);
     self_attention (d, pass, i);

@@ -62,7 +62,6 @@ typedef struct
   int cache_in_frames;
   DpDitCache *cache_out;        /* receives keys and values of frames [cache_out_first, + cache_out_frames), or NULL */
   int cache_out_first, cache_out_frames;
-  const int *cancel;            /* checked (atomically) before every layer when not NULL: non-zero ends the run early */
 } DpDitPass;
 void dp_dit_run (DpDit *dit, const DpDitPass *pass);
 

@@ -75,7 +75,7 @@ run_stage (Worker *w, DpBlock *block)
   DpPipeline *p = w->pipeline;
   gint64 start = g_get_monotonic_time ();
   GError *error = NULL;
-  gboolean ok = dp_stage_run (w->stage, block, &p->cancel, &error);
+  gboolean ok = dp_stage_run (w->stage, block, &error);
   DpDevice *dev = dp_stage_device (w->stage);
 
   g_mutex_lock (&p->lock);
@@ -321,6 +321,7 @@ dp_pipeline_new (const DpPipelineSpec *spec, GError **error)
       spec->latents < 0 ? G_MAXINT64 : dp_blocks_of (spec->latents, spec->block_latents, spec->context_latents));
   depth = dp_block_queue_depth (&p->queue);
   p->spec.stage.depth = depth;
+  p->spec.stage.cancel = &p->cancel;
   p->n_slots = depth + 1;
   p->slots = g_new0 (Slot, p->n_slots);
   p->n_blocks = spec->n_stages == 1 ? 1 : MIN (depth, spec->n_stages + 1);

@@ -70,6 +70,7 @@ dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const Dp
     g_set_error_literal (error, DP_ERROR, DP_ERROR_DEVICE, message);
     goto fail;
   }
+  s->dev->cancel = spec->cancel;
   for (int i = 0; i < steps; i++)
     timesteps[i] = dp_sampler_timestep (spec->sampler, i);
   s->dit = dp_dit_new (s->dev, &spec->dit, weights, &(DpDitSpec) { .first = first, .last = last,
@@ -183,7 +184,7 @@ step_sampler (DpStage *s, DpBlock *b)
 }
 
 gboolean
-dp_stage_run (DpStage *s, DpBlock *b, const int *cancel, GError **error)
+dp_stage_run (DpStage *s, DpBlock *b, GError **error)
 {
   DpDitText *text = text_of (s, b, error);
   char message[256];
@@ -195,11 +196,8 @@ dp_stage_run (DpStage *s, DpBlock *b, const int *cancel, GError **error)
   dp_dit_run (s->dit, &(DpDitPass) {
       .frames = b->context + b->own, .step = b->pass.step, .text = text, .tokens = b->tokens,
       .cache_in = b->next_cached ? s->caches[s->written] : NULL, .cache_in_frames = b->next_cached,
-      .cache_out = b->to_cache ? s->caches[!s->written] : NULL, .cache_out_first = b->context, .cache_out_frames = b->to_cache,
-      .cancel = cancel });
+      .cache_out = b->to_cache ? s->caches[!s->written] : NULL, .cache_out_first = b->context, .cache_out_frames = b->to_cache });
   s->written = !s->written;
-  if (g_atomic_int_get (cancel))
-    return TRUE;
   if (s->last == s->spec.dit.layers)
     step_sampler (s, b);
   if (!dp_device_check (s->dev, message, sizeof message)) {

@@ -25,6 +25,7 @@ typedef struct
   int max_own, max_input, max_cached;   /* latent frames */
   int depth;                    /* most blocks in flight */
   int text_length;
+  const int *cancel;            /* of its device: non-zero makes loading and running end early */
 } DpStageSpec;
 
 /* Thread-safety: one thread at a time. */
@@ -40,5 +41,5 @@ DpBlock *dp_stage_block_new (DpStage *stage, GError **error);
 void dp_stage_block_free (DpStage *stage, DpBlock *block);
 
 /** Takes the block through this stage's layers. The first stage embeds block->latents, the last one steps their own part by the
- *  velocity. Ends early, with TRUE, when *cancel becomes non-zero. FALSE with `error` when the device failed. */
-gboolean dp_stage_run (DpStage *stage, DpBlock *block, const int *cancel, GError **error);
+ *  velocity. Ends early, with TRUE, when it is cancelled. FALSE with `error` when the device failed. */
+gboolean dp_stage_run (DpStage *stage, DpBlock *block, GError **error);

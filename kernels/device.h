@@ -21,8 +21,17 @@ struct DpDevice
   size_t allocations;           /* calls of alloc, linear_new and conv_new so far, and primitives built on first use:
                                  * a test asserts that it stands still after the first block */
   size_t bytes;                 /* device memory held now */
+  const int *cancel;            /* set by whoever opened it, or NULL; read atomically. Once it is non-zero, for good, ops and packing return
+                                 * early and what they leave is undefined: their caller is about to free everything */
   char error[256];              /* first failure since the last take, or "" */
 };
+
+/** For backends, from any of their threads. */
+static inline bool
+dp_device_cancelled (const DpDevice *dev)
+{
+  return dev->cancel && __atomic_load_n (dev->cancel, __ATOMIC_RELAXED);
+}
 
 /** What a device is, for people. */
 typedef struct

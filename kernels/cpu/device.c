@@ -113,7 +113,7 @@ open_parts (DpDeviceCpu *dev)
   dev->streams = calloc (threads, sizeof *dev->streams);
   if (dev->scratch == NULL || dev->streams == NULL)
     return false;
-  dev->team = dp_team_new (threads);
+  dev->team = dp_team_new (threads, &dev->base);
   if (dev->team == NULL)
     return false;
   if (dnnl_engine_create (&dev->engine, dnnl_cpu, 0) != dnnl_success)

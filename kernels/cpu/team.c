@@ -19,6 +19,7 @@
 struct DpTeam
 {
   int threads;
+  const DpDevice *dev;
   int started;                  /* helpers to join */
   pthread_t *helpers;
 
@@ -68,6 +69,13 @@ job_of (uint64_t ticket)
   return ticket >> 32;
 }
 
+static void
+run_chunk (const DpTeam *team, DpTeamFn fn, void *arg, int chunk, int thread)
+{
+  if (team->dev == NULL || !dp_device_cancelled (team->dev))
+    fn (arg, chunk, thread);
+}
+
 /* Takes chunks of the current job until there are none; returns the number of the job it looked at last. */
 static uint32_t
 work (DpTeam *team, int thread)
@@ -84,7 +92,7 @@ work (DpTeam *team, int thread)
     /* fn, arg and n belong to this ticket if it is still in place: the caller takes it away before it changes them. */
     if (!atomic_compare_exchange_weak (&team->ticket, &ticket, ticket + 1))
       continue;
-    fn (arg, (int) chunk, thread);
+    run_chunk (team, fn, arg, (int) chunk, thread);
     if (atomic_fetch_add (&team->done, 1) + 1 == n && atomic_load (&team->caller_sleeps)) {
       pthread_mutex_lock (&team->lock);
       pthread_cond_signal (&team->finished);
@@ -180,7 +188,7 @@ dp_team_run (DpTeam *team, int n_chunks, DpTeamFn fn, void *arg)
 
   if (team->threads == 1 || n_chunks <= 1) {
     for (int i = 0; i < n_chunks; i++)
-      fn (arg, i, 0);
+      run_chunk (team, fn, arg, i, 0);
   } else {
     uint32_t job = job_of (atomic_load (&team->ticket)) + 1;
 
@@ -220,13 +228,13 @@ start_helper (DpTeam *team, int thread)
 }
 
 DpTeam *
-dp_team_new (int threads)
+dp_team_new (int threads, const DpDevice *dev)
 {
   DpTeam *team = aligned_alloc (64, sizeof *team);
 
   if (team == NULL)
     return NULL;
-  *team = (DpTeam) { .threads = threads };
+  *team = (DpTeam) { .threads = threads, .dev = dev };
   pthread_mutex_init (&team->lock, NULL);
   pthread_cond_init (&team->wake, NULL);
   pthread_cond_init (&team->finished, NULL);

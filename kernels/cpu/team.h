@@ -9,7 +9,7 @@
  */
 #pragma once
 
-#include <stddef.h>
+#include "../device.h"
 
 /** Thread-safety: one caller at a time; several teams run side by side. */
 typedef struct DpTeam DpTeam;
@@ -17,13 +17,14 @@ typedef struct DpTeam DpTeam;
 /** One chunk of a job. `thread` is 0 .. threads - 1, and no two chunks with the same thread run at once: it indexes scratch. */
 typedef void (*DpTeamFn) (void *arg, int chunk, int thread);
 
-/** A team of `threads` >= 1, the caller included. With 1 no thread is made. NULL: the system gave no memory or threads. */
-DpTeam *dp_team_new (int threads);
+/** A team of `threads` >= 1, the caller included. With 1 no thread is made. `dev` may be NULL; once it is cancelled, chunks are not run any
+ *  more. NULL: the system gave no memory or threads. */
+DpTeam *dp_team_new (int threads, const DpDevice *dev);
 
 /** Ends and joins the helpers. NULL is fine. */
 void dp_team_free (DpTeam *team);
 
-/** Runs fn (arg, 0 .. n_chunks - 1, thread) and returns when all are done. No allocation. A single chunk runs on the caller. */
+/** Runs fn (arg, 0 .. n_chunks - 1, thread) and returns when all are done, or the device is cancelled. No allocation. A single chunk runs on the caller. */
 void dp_team_run (DpTeam *team, int n_chunks, DpTeamFn fn, void *arg);
 
 int dp_team_threads (const DpTeam *team);

@@ -60,7 +60,7 @@ attention_ref (DpDevice *dev, const DpAttentionArgs *given)
   args.v_stride = args.v_stride ? args.v_stride : width;
   args.out_stride = args.out_stride ? args.out_stride : width;
   for (int head = 0; head < args.heads; head++)
-    for (int i = 0; i < args.q_len; i++)
+    for (int i = 0; i < args.q_len && !dp_device_cancelled (dev); i++)
       attend (&args, head, i, p);
   free (p);
 }

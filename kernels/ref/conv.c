@@ -73,7 +73,7 @@ conv_ref (DpDevice *dev, DpConv *conv, const DpConvArgs *args)
   const DpConvSpec *s = &conv->spec;
 
   for (int t = 0; t < args->t - s->kt + 1; t++)
-    for (int y = 0; y < args->h; y++)
+    for (int y = 0; y < args->h && !dp_device_cancelled (dev); y++)
       for (int x = 0; x < args->w; x++)
         for (int o = 0; o < s->co; o++) {
           size_t at = (((size_t) t * args->h + y) * args->w + x) * s->co + o;

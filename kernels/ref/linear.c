@@ -54,7 +54,7 @@ linear_ref (DpDevice *dev, const DpLinear *linear, const DpLinearArgs *args)
   size_t x_stride = args->x_stride ? args->x_stride : k, y_stride = args->y_stride ? args->y_stride : n;
 
   assert (!args->accumulate || (args->y_type == DP_TYPE_F32 && args->act == DP_ACT_NONE));
-  for (int l = 0; l < args->rows; l++)
+  for (int l = 0; l < args->rows && !dp_device_cancelled (dev); l++)
     for (int j = 0; j < n; j++) {
       double sum = linear->biases[j];
 

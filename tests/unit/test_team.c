@@ -39,7 +39,7 @@ chunk (void *arg, int chunk, int thread)
 static void
 check_team (int threads, int jobs)
 {
-  DpTeam *team = dp_team_new (threads);
+  DpTeam *team = dp_team_new (threads, NULL);
   unsigned seed = threads;
 
   if (team == NULL || dp_team_threads (team) != threads) {
