@@ -56,7 +56,7 @@ enum
   NARROW = 8,                   /* up to this many output channels oneDNN's 16 are mostly padding */
   STRIPS = 24,                  /* strips of a picture, about: work for many threads */
   NOMINAL_W = 64, NOMINAL_ROWS = 4,     /* the shape whose weight layout the weights are kept in; others are made on demand */
-  STRIP_BYTES = 4 << 20,        /* scratch for the rows of a strip, about */
+  STRIP_BYTES = 2 << 20,        /* scratch for the rows of a strip in kt frames, about: the cut must not depend on t */
   PLANES_BYTES = 384 << 10,     /* likewise, of planes: they are read often and stay in the second cache */
 };
 
@@ -538,7 +538,7 @@ run_dnnl (Call *call)
   int frames = conv->spec.kt > 1 ? a->t : 1;
   size_t scratchpad;
 
-  call->rows = strip_rows (call, frames * src_row (call), STRIP_BYTES);
+  call->rows = strip_rows (call, conv->spec.kt * src_row (call), STRIP_BYTES);
   call->n_strips = dp_team_chunks (a->h, call->rows);
   call->whole = strip_for (dev, conv, call->rows, a->w, sum);
   call->last = strip_for (dev, conv, a->h - (call->n_strips - 1) * call->rows, a->w, sum);

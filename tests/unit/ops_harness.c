@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ops_harness.h"
+#include "kernels/cpu/cpu.h"
 
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
@@ -432,6 +433,33 @@ open_device (const char *name, int threads)
   return true;
 }
 
+/* The cpu device as a lesser processor has it. */
+static bool
+open_lesser (DpIsa isa, const char *name)
+{
+  DpDevice *dev;
+
+  if (!open_device ("cpu", 1))
+    return false;
+  dev = harness_devices[harness_n_devices - 1];
+  snprintf (dev->name, sizeof dev->name, "%s", name);
+  dp_cpu (dev)->isa = isa;
+  dp_cpu (dev)->dnnl_bf16 = false;
+  return true;
+}
+
+static bool
+open_lessers (void)
+{
+#if defined (__x86_64__)
+  DpDeviceCpu *best = dp_cpu (harness_devices[harness_n_devices - 1]);
+
+  if (best->isa >= DP_ISA_AVX2 && !open_lesser (DP_ISA_AVX2, "cpu-avx2"))
+    return false;
+#endif
+  return open_lesser (DP_ISA_BASE, "cpu-base");
+}
+
 bool
 harness_open (int argc, char **argv)
 {
@@ -463,7 +491,8 @@ harness_open (int argc, char **argv)
     measure_ceilings (1);
     return true;
   }
-  return open_device ("cpu", 1) && open_device ("cpu", threads ? threads : 2) && (device == NULL || open_device (device, 0));
+  return open_device ("cpu", 1) && open_device ("cpu", threads ? threads : 2) && open_lessers ()
+      && (device == NULL || open_device (device, 0));
 }
 
 void

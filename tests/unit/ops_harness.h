@@ -115,6 +115,7 @@ void run_case (Case *c, Body body, const void *params);
     } \
   } while (0)
 
-/** Opens the devices: "ref", "cpu" with 1 and 2 threads (with --bench: one cpu of all processors), and the one of --device NAME. */
+/** Opens the devices: "ref", "cpu" with 1 and 2 threads, it again with the vector code of lesser processors, and the one of --device
+ *  NAME; with --bench "ref" and one cpu of all processors, or the one of --device. */
 bool harness_open (int argc, char **argv);
 void harness_close (void);

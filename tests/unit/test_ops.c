@@ -187,7 +187,8 @@ test_conv (void)
     { 3, 9, 7, 16, 16, 3, 3, 3 }, { 1, 12, 10, 8, 8, 1, 3, 3 }, { 5, 6, 6, 8, 3, 3, 3, 3 }, { 3, 1, 1, 5, 20, 3, 3, 3 },
     { 4, 8, 5, 3, 8, 3, 3, 3 }, { 2, 7, 9, 16, 16, 1, 1, 1 }, { 3, 8, 8, 64, 64, 3, 3, 3 }, { 4, 6, 10, 32, 64, 3, 1, 1 },
     { 1, 3, 40, 20, 33, 1, 3, 3 }, { 3, 16, 24, 64, 32, 1, 3, 3 }, { 2, 5, 5, 32, 16, 1, 1, 1 }, { 1, 2, 2, 1, 1, 1, 5, 3 },
-    { 3, 11, 65, 16, 8, 3, 3, 3 },
+    { 3, 11, 65, 16, 8, 3, 3, 3 }, { 6, 40, 37, 8, 8, 3, 3, 3 }, { 4, 26, 33, 6, 5, 2, 3, 3 }, { 3, 13, 20, 96, 96, 3, 3, 3 },
+    { 2, 30, 20, 96, 3, 1, 3, 3 }, { 2, 27, 9, 7, 7, 1, 1, 1 },
   };
 
   for (size_t i = 0; i < LENGTH (shapes); i++)
@@ -279,6 +280,10 @@ test_attention (void)
     attention_case ((AttentionParams) { 4, 64, 31, 31, type, .rel_bias = true });
     attention_case ((AttentionParams) { 3, 20, 130, 130, type, .rel_bias = true, .last_key_bias = 1, .pad = 5 });
     attention_case ((AttentionParams) { 2, 64, 1, 1, type, .rel_bias = true });
+    /* Across tasks of 96 queries, and blocks of 128 and 256 keys with something left over. */
+    attention_case ((AttentionParams) { 2, 64, 193, 300, type, .last_key_bias = 2 });
+    attention_case ((AttentionParams) { 1, 96, 97, 129, type });
+    attention_case ((AttentionParams) { 3, 33, 5, 513, type, .pad = 1 });
   }
 }
 
