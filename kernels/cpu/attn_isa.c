@@ -298,20 +298,26 @@ panel_output (const bool pairs, int lanes, int steps, const float *p, const int 
 
 /* ---- softmax ---- */
 
-/* One row of a block: p = 2^(scale s - top) in place, its running maximum and sum, and the factor the older sums shrink by. */
-DP_INLINE void
-softmax_row (const bool pairs, float *s, int width, float scale, float *top, float *sum, float *rescale)
+/* The largest logit of a row of a block, width >= 16 of them. */
+DP_INLINE float
+row_top (const float *s, int width)
 {
-  Vec most = vec_load (s), total = { 0 };
-  float now, before = *top;
-  uint16_t *half = (uint16_t *) s;
+  Vec most = vec_load (s);
 
   for (int j = VEC; j < width; j += VEC)
     most = vec_max (most, vec_load (s + j));
-  now = vec_reduce_max (most) * scale;
-  now = now > before ? now : before;
+  return vec_reduce_max (most);
+}
+
+/* p = 2^(scale s - top) in place of a row; returns its sum. */
+DP_INLINE float
+row_weights (const bool pairs, float *s, int width, float scale, float top)
+{
+  Vec total = { 0 };
+  uint16_t *half = (uint16_t *) s;
+
   for (int j = 0; j < width; j += VEC) {
-    Vec p = vec_exp2 (vec_load (s + j) * scale - now, pairs);
+    Vec p = vec_exp2 (vec_load (s + j) * scale - top, pairs);
 
     total += p;
     if (pairs)
@@ -319,9 +325,28 @@ softmax_row (const bool pairs, float *s, int width, float scale, float *top, flo
     else
       vec_store (s + j, p);
   }
-  *rescale = vec_exp2 (vec_set (before - now), 0)[0];
-  *sum = *sum * *rescale + vec_reduce_add (total);
-  *top = now;
+  return vec_reduce_add (total);
+}
+
+/* Logits of a block to weights, rows a multiple of ROWS: with them the running maxima and sums, and the factors by which the older
+ * sums shrink. */
+DP_INLINE void
+softmax (const bool pairs, const Scratch *scratch, int rows, int width, float scale)
+{
+  const int s_stride = block_keys (pairs) + UNIT;
+  float found[DP_ATTN_TASK] = { 0 };
+
+  for (int r = 0; r < rows; r++)
+    found[r] = row_top (scratch->s + (size_t) r * s_stride, width);
+  for (int r = 0; r < rows; r += VEC) {
+    Vec before = vec_load (scratch->top + r), now = vec_max (vec_load (found + r) * scale, before);
+
+    vec_store (scratch->rescale + r, vec_exp2 (before - now, false));
+    vec_store (scratch->top + r, now);
+  }
+  for (int r = 0; r < rows; r++)
+    scratch->sum[r] = scratch->sum[r] * scratch->rescale[r]
+        + row_weights (pairs, scratch->s + (size_t) r * s_stride, width, scale, scratch->top[r]);
 }
 
 /* The rarely used biases, before the softmax: logits [0, keys) of query row `row` from key `first` on, in units of log2. */
@@ -363,15 +388,16 @@ block (const bool pairs, const DpAttnJob *job, const Scratch *scratch, int head,
       panel_logits (pairs, lanes, job->steps_k, scratch->q + (size_t) g * parts_of (job->steps_k) * ROWS * PART, k,
           scratch->s + (size_t) g * ROWS * s_stride + j, s_stride);
   }
-  for (int r = 0; r < groups * ROWS; r++) {
-    float *s = scratch->s + (size_t) r * s_stride;
+  if (biased || keys < width)
+    for (int r = 0; r < groups * ROWS; r++) {
+      float *s = scratch->s + (size_t) r * s_stride;
 
-    if (biased)
-      add_biases (a, head, row0 + r, first, keys, s);
-    for (int j = keys; j < width; j++)
-      s[j] = LOWEST;
-    softmax_row (pairs, s, width, biased ? 1 : a->scale * LOG2E, &scratch->top[r], &scratch->sum[r], &scratch->rescale[r]);
-  }
+      if (biased)
+        add_biases (a, head, row0 + r, first, keys, s);
+      for (int j = keys; j < width; j++)
+        s[j] = LOWEST;
+    }
+  softmax (pairs, scratch, groups * ROWS, width, biased ? 1 : a->scale * LOG2E);
   for (int panel = 0; panel < job->panels_v; panel++) {
     int channels = a->head_dim - panel * PANEL;
     const float *v = (const float *) job->values
@@ -422,7 +448,7 @@ task_of (const bool pairs, const DpAttnJob *job, int head, int task, void *memor
 
   pack_queries (job, head, row0, rows, scratch.q);
   memset (scratch.o, 0, (size_t) groups * job->panels_v * ROWS * PANEL * sizeof (float));
-  for (int r = 0; r < groups * ROWS; r++) {
+  for (int r = 0; r < DP_ATTN_TASK; r++) {
     scratch.top[r] = LOWEST;
     scratch.sum[r] = 0;
   }

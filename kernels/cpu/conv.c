@@ -5,6 +5,7 @@
 #include "conv.h"
 
 #include <assert.h>
+#include <stdatomic.h>
 #include <string.h>
 
 /* Weights in one of oneDNN's own layouts. */
@@ -70,6 +71,7 @@ typedef struct
   int rows, n_strips;           /* of a strip, the last one excepted */
   const Strip *whole, *last;
   size_t src_size, dst_size;    /* bytes of scratch in front of the scratchpad */
+  atomic_bool failed;           /* a primitive did */
   DpConvJob job;
 } Call;
 
@@ -141,7 +143,7 @@ copy_rows (const Call *call, int t, int first, int rows, char *to)
 }
 
 static void
-execute (const Call *call, const Strip *strip, int thread, const void *src, void *dst)
+execute (Call *call, const Strip *strip, int thread, const void *src, void *dst)
 {
   const DpConv *conv = call->conv;
   const Views *views = &strip->views[thread];
@@ -154,17 +156,17 @@ execute (const Call *call, const Strip *strip, int thread, const void *src, void
     { DNNL_ARG_SCRATCHPAD, views->scratchpad },
   };
 
-  /* These fail only on invalid handles; a failure of the primitive itself latches. */
+  /* These fail only on invalid handles. */
   dnnl_memory_set_data_handle (views->src, (void *) src);
   dnnl_memory_set_data_handle (views->dst, dst);
   dnnl_memory_set_data_handle (views->scratchpad, scratchpad);
   if (dnnl_primitive_execute (strip->primitive, call->dev->streams[thread], 5, args) != dnnl_success)
-    dp_device_fail (&call->dev->base, "convolution: oneDNN cannot run what it made");
+    atomic_store (&call->failed, true);
 }
 
 /* Frame t, rows [row0, ...) of the output, from kt frames of rows at src. */
 static void
-run_strip (const Call *call, const Strip *strip, int thread, int t, int row0, const void *src)
+run_strip (Call *call, const Strip *strip, int thread, int t, int row0, const void *src)
 {
   const DpConvArgs *a = call->args;
   const DpConv *conv = call->conv;
@@ -191,7 +193,7 @@ run_strip (const Call *call, const Strip *strip, int thread, int t, int row0, co
 static void
 strip_chunk (void *arg, int chunk, int thread)
 {
-  const Call *call = arg;
+  Call *call = arg;
   const DpConvArgs *a = call->args;
   const DpConvSpec *spec = &call->conv->spec;
   int index = chunk % call->n_strips, row0 = index * call->rows, first = row0 - spec->kh / 2;
@@ -550,6 +552,8 @@ run_dnnl (Call *call)
   if (!dp_cpu_scratch (call->dev, call->src_size + call->dst_size + scratchpad))
     return;
   dp_team_run (call->dev->team, call->n_strips * (conv->spec.kt > 1 ? 1 : a->t), strip_chunk, call);
+  if (atomic_load (&call->failed))
+    dp_device_fail (dev, "convolution: oneDNN cannot run what it made");
 }
 
 void
