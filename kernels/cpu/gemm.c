@@ -4,17 +4,21 @@
  *
  * A row's bits may not depend on the rows beside it, so every chunk must add up K in the same order. A chunk of 64 rows is one
  * primitive; the rows left over are taken by primitives of 16, 4 and 1 rows, after a trial has shown that these give the bits
- * of the full one. Where they do not (or where the processor has no bfloat16 and x must be converted anyway) every chunk, full
- * or not, goes through a padded copy and the full primitive: "staged".
+ * of the full one. Where they do not, a short chunk is padded to a full one.
+ *
+ * oneDNN's fast matmul takes dense rows and no epilogue that reads more than the bias; with anything else it silently falls back to
+ * one that is tens or thousands of times slower. So the primitives are all dense, and a chunk whose x or y is not goes through the
+ * thread's scratch, where it stays in the cache: rows gathered before, spread, converted or added to y after.
  */
 #include "gemm.h"
+#include "pointwise.h"
 #include "../numeric.h"
 
 #include <assert.h>
 #include <stdlib.h>
 
 #define ROWS 64                 /* of a chunk */
-#define PANEL 16384               /* most output features of a chunk */
+#define PANEL 1024              /* most output features of a chunk */
 #define SIZES 4
 
 static const int sizes[SIZES] = { ROWS, 16, 4, 1 };
@@ -26,7 +30,7 @@ typedef struct
   size_t scratchpad;            /* bytes */
   struct PrimitiveMemory
   {
-    dnnl_memory_t x, y, gate, scratchpad;
+    dnnl_memory_t x, y, scratchpad;
   } *memory;                    /* [threads] */
 } Primitive;
 
@@ -34,16 +38,15 @@ typedef struct
 typedef struct
 {
   int k, n;
-  int type, y_type;             /* DpType */
-  int act, accumulate, gate;
-  int x_stride, y_stride;
+  int type, y_type;             /* DpType; of packed weights and x, and of what comes out */
+  int act;
 } Key;
 
 typedef struct DpProduct
 {
   Key key;
-  bool staged;
-  Primitive primitives[SIZES];  /* by sizes[]; staged: the first only, float32 result, dense rows */
+  bool exact;                   /* all sizes give the same bits; else only the first is there */
+  Primitive primitives[SIZES];  /* by sizes[] */
   struct DpProduct *next;
 } DpProduct;
 
@@ -60,7 +63,7 @@ struct DpLinear
   int k, n;
   DpType type;                  /* of x */
   DpType packed_type;           /* of the weights and of what the primitives see as x */
-  int n_panels;
+  int n_panels, panel_width;    /* the last may be narrower */
   Panel *panels;
   float *biases;                /* [N], zeros if the layer has none */
 };
@@ -85,7 +88,6 @@ free_primitive (DpDeviceCpu *dev, Primitive *p)
   for (int i = 0; p->memory && i < dev->base.threads; i++) {
     dnnl_memory_destroy (p->memory[i].x);
     dnnl_memory_destroy (p->memory[i].y);
-    dnnl_memory_destroy (p->memory[i].gate);
     dnnl_memory_destroy (p->memory[i].scratchpad);
   }
   free (p->memory);
@@ -94,22 +96,19 @@ free_primitive (DpDeviceCpu *dev, Primitive *p)
   *p = (Primitive) { 0 };
 }
 
-/* The epilogue: y = act (.), or y += gate * (.). */
 static dnnl_status_t
-set_epilogue (dnnl_primitive_attr_t attr, const Key *key, const dnnl_memory_desc_t *gate)
+set_activation (dnnl_primitive_attr_t attr, int act)
 {
   dnnl_post_ops_t ops;
-  dnnl_status_t status = dnnl_post_ops_create (&ops);
+  dnnl_status_t status;
 
-  if (status != dnnl_success)
+  if (act == DP_ACT_NONE)
+    return dnnl_success;
+  if ((status = dnnl_post_ops_create (&ops)) != dnnl_success)
     return status;
-  if (key->gate)
-    status = dnnl_post_ops_append_binary (ops, dnnl_binary_mul, gate);
-  if (status == dnnl_success && key->accumulate)
-    status = dnnl_post_ops_append_sum (ops, 1);
-  if (status == dnnl_success && key->act == DP_ACT_GELU_TANH)
+  if (act == DP_ACT_GELU_TANH)
     status = dnnl_post_ops_append_eltwise (ops, 1, dnnl_eltwise_gelu_tanh, 0, 0);
-  if (status == dnnl_success && key->act == DP_ACT_SILU)
+  else
     status = dnnl_post_ops_append_eltwise (ops, 1, dnnl_eltwise_swish, 1, 0);
   if (status == dnnl_success)
     status = dnnl_primitive_attr_set_post_ops (attr, ops);
@@ -124,13 +123,12 @@ describe (DpDeviceCpu *dev, const Key *key, int m, const dnnl_memory_desc_t *lay
   dnnl_memory_desc_t x, w, b, y;
   dnnl_matmul_desc_t matmul;
   dnnl_primitive_attr_t attr = NULL;
-  dnnl_dims_t x_dims = { m, key->k }, x_strides = { key->x_stride, 1 }, w_dims = { key->k, key->n };
-  dnnl_dims_t b_dims = { 1, key->n }, b_strides = { key->n, 1 }, y_dims = { m, key->n }, y_strides = { key->y_stride, 1 };
+  dnnl_dims_t x_dims = { m, key->k }, w_dims = { key->k, key->n }, b_dims = { 1, key->n }, y_dims = { m, key->n };
   dnnl_status_t status;
 
-  if ((status = dnnl_memory_desc_init_by_strides (&x, 2, x_dims, dnnl_type (key->type), x_strides)) != dnnl_success
-      || (status = dnnl_memory_desc_init_by_strides (&b, 2, b_dims, dnnl_f32, b_strides)) != dnnl_success
-      || (status = dnnl_memory_desc_init_by_strides (&y, 2, y_dims, dnnl_type (key->y_type), y_strides)) != dnnl_success)
+  if ((status = dnnl_memory_desc_init_by_tag (&x, 2, x_dims, dnnl_type (key->type), dnnl_ab)) != dnnl_success
+      || (status = dnnl_memory_desc_init_by_tag (&b, 2, b_dims, dnnl_f32, dnnl_ab)) != dnnl_success
+      || (status = dnnl_memory_desc_init_by_tag (&y, 2, y_dims, dnnl_type (key->y_type), dnnl_ab)) != dnnl_success)
     return status;
   if (layout)
     w = *layout;
@@ -139,18 +137,17 @@ describe (DpDeviceCpu *dev, const Key *key, int m, const dnnl_memory_desc_t *lay
   if ((status = dnnl_matmul_desc_init (&matmul, &x, &w, &b, &y)) == dnnl_success
       && (status = dnnl_primitive_attr_create (&attr)) == dnnl_success
       && (status = dnnl_primitive_attr_set_scratchpad_mode (attr, dnnl_scratchpad_mode_user)) == dnnl_success
-      && (status = set_epilogue (attr, key, &b)) == dnnl_success)
+      && (status = set_activation (attr, key->act)) == dnnl_success)
     status = dnnl_primitive_desc_create (desc, &matmul, attr, dev->engine, NULL);
   dnnl_primitive_attr_destroy (attr);
   return status;
 }
 
 static dnnl_status_t
-create_memories (DpDeviceCpu *dev, Primitive *p, const_dnnl_primitive_desc_t desc, bool gate)
+create_memories (DpDeviceCpu *dev, Primitive *p, const_dnnl_primitive_desc_t desc)
 {
   const dnnl_memory_desc_t *x = dnnl_primitive_desc_query_md (desc, dnnl_query_src_md, 0);
   const dnnl_memory_desc_t *y = dnnl_primitive_desc_query_md (desc, dnnl_query_dst_md, 0);
-  const dnnl_memory_desc_t *b = dnnl_primitive_desc_query_md (desc, dnnl_query_weights_md, 1);
   const dnnl_memory_desc_t *scratchpad = dnnl_primitive_desc_query_md (desc, dnnl_query_scratchpad_md, 0);
   dnnl_status_t status = dnnl_success;
 
@@ -162,10 +159,8 @@ create_memories (DpDeviceCpu *dev, Primitive *p, const_dnnl_primitive_desc_t des
     struct PrimitiveMemory *m = &p->memory[i];
 
     if ((status = dnnl_memory_create (&m->x, x, dev->engine, DNNL_MEMORY_NONE)) == dnnl_success
-        && (status = dnnl_memory_create (&m->y, y, dev->engine, DNNL_MEMORY_NONE)) == dnnl_success
-        && (status = dnnl_memory_create (&m->scratchpad, scratchpad, dev->engine, DNNL_MEMORY_NONE)) == dnnl_success
-        && gate)
-      status = dnnl_memory_create (&m->gate, b, dev->engine, DNNL_MEMORY_NONE);
+        && (status = dnnl_memory_create (&m->y, y, dev->engine, DNNL_MEMORY_NONE)) == dnnl_success)
+      status = dnnl_memory_create (&m->scratchpad, scratchpad, dev->engine, DNNL_MEMORY_NONE);
   }
   return status;
 }
@@ -179,7 +174,7 @@ create_primitive (DpDeviceCpu *dev, const Key *key, int m, const dnnl_memory_des
   if (status != dnnl_success)
     return status;
   if ((status = dnnl_primitive_create (&p->primitive, desc)) == dnnl_success)
-    status = create_memories (dev, p, desc, key->gate);
+    status = create_memories (dev, p, desc);
   dnnl_primitive_desc_destroy (desc);
   dev->base.allocations++;
   return status;
@@ -187,22 +182,20 @@ create_primitive (DpDeviceCpu *dev, const Key *key, int m, const dnnl_memory_des
 
 /* One primitive on one panel; `scratchpad` is the thread's. */
 static dnnl_status_t
-execute (DpDeviceCpu *dev, const Primitive *p, const Panel *panel, const void *x, void *y, const float *gate, void *scratchpad,
-    int thread)
+execute (DpDeviceCpu *dev, const Primitive *p, const Panel *panel, const void *x, void *y, void *scratchpad, int thread)
 {
   const struct PrimitiveMemory *m = &p->memory[thread];
   dnnl_exec_arg_t args[] = {
     { DNNL_ARG_SRC, m->x }, { DNNL_ARG_WEIGHTS, panel->weights }, { DNNL_ARG_BIAS, panel->bias }, { DNNL_ARG_DST, m->y },
-    { DNNL_ARG_SCRATCHPAD, m->scratchpad }, { DNNL_ARG_ATTR_MULTIPLE_POST_OP (0) | DNNL_ARG_SRC_1, m->gate },
+    { DNNL_ARG_SCRATCHPAD, m->scratchpad },
   };
   dnnl_status_t status;
 
   if ((status = dnnl_memory_set_data_handle (m->x, (void *) x)) != dnnl_success
       || (status = dnnl_memory_set_data_handle (m->y, y)) != dnnl_success
-      || (status = dnnl_memory_set_data_handle (m->scratchpad, scratchpad)) != dnnl_success
-      || (m->gate && (status = dnnl_memory_set_data_handle (m->gate, (void *) gate)) != dnnl_success))
+      || (status = dnnl_memory_set_data_handle (m->scratchpad, scratchpad)) != dnnl_success)
     return status;
-  return dnnl_primitive_execute (p->primitive, dev->streams[thread], m->gate ? 6 : 5, args);
+  return dnnl_primitive_execute (p->primitive, dev->streams[thread], 5, args);
 }
 
 /* ---- products ---- */
@@ -243,71 +236,55 @@ static bool
 sizes_agree (DpDeviceCpu *dev, const DpProduct *product, const Panel *panel)
 {
   const Key *key = &product->key;
-  size_t y_row = key->y_stride * dp_type_size (key->y_type), y_bytes = round_up (ROWS * y_row), scratchpad = 0;
-  char *x = aligned_alloc (64, round_up (ROWS * key->x_stride * dp_type_size (key->type)));
+  size_t y_row = key->n * dp_type_size (key->y_type), y_bytes = round_up (ROWS * y_row), scratchpad = 0;
+  char *x = aligned_alloc (64, round_up (ROWS * (size_t) key->k * dp_type_size (key->type)));
   char *y = aligned_alloc (64, 2 * y_bytes);
-  float *gate = aligned_alloc (64, round_up (key->n * sizeof *gate));
   void *scratch = NULL;
   bool agree = false;
 
   for (int i = 0; i < SIZES; i++)
     scratchpad = product->primitives[i].scratchpad > scratchpad ? product->primitives[i].scratchpad : scratchpad;
   scratch = aligned_alloc (64, round_up (scratchpad + 1));
-  if (x == NULL || y == NULL || gate == NULL || scratch == NULL)
+  if (x == NULL || y == NULL || scratch == NULL)
     goto out;
-  fill (key->type, x, (size_t) ROWS * key->x_stride);
-  fill (DP_TYPE_F32, gate, key->n);
+  fill (key->type, x, (size_t) ROWS * key->k);
   for (int i = 0; i < SIZES; i++) {
     char *result = y + (i > 0 ? y_bytes : 0);
 
-    fill (key->y_type, result, (size_t) ROWS * key->y_stride);
-    if (execute (dev, &product->primitives[i], panel, x, result, gate, scratch, 0) != dnnl_success)
+    if (execute (dev, &product->primitives[i], panel, x, result, scratch, 0) != dnnl_success
+        || memcmp (result, y, sizes[i] * y_row) != 0)
       goto out;
-    for (int row = 0; row < sizes[i]; row++)
-      if (memcmp (result + row * y_row, y + row * y_row, key->n * dp_type_size (key->y_type)) != 0)
-        goto out;
   }
   agree = true;
 
 out:
   free (x);
   free (y);
-  free (gate);
   free (scratch);
   return agree;
 }
 
 /* Fills in the primitives of a new product; false with an error latched. */
 static bool
-build_product (DpDeviceCpu *dev, const DpLinear *linear, const Panel *panel, DpProduct *product)
+build_product (DpDeviceCpu *dev, const Panel *panel, DpProduct *product)
 {
-  Key key = product->key;
-  dnnl_status_t status = dnnl_success;
-
-  if (linear->packed_type == linear->type) {
-    for (int i = 0; i < SIZES && status == dnnl_success; i++)
-      status = create_primitive (dev, &key, sizes[i], &panel->layout, &product->primitives[i]);
-    if (status == dnnl_success && sizes_agree (dev, product, panel))
-      return true;
-    for (int i = 0; i < SIZES; i++)
-      free_primitive (dev, &product->primitives[i]);
-  }
-  product->staged = true;
-  key.type = linear->packed_type;
-  key.y_type = DP_TYPE_F32;
-  key.x_stride = key.k;
-  key.y_stride = key.n;
-  return dp_cpu_dnnl_ok (&dev->base, create_primitive (dev, &key, ROWS, &panel->layout, &product->primitives[0]), "linear");
+  for (int i = 0; i < SIZES; i++)
+    if (!dp_cpu_dnnl_ok (&dev->base, create_primitive (dev, &product->key, sizes[i], &panel->layout, &product->primitives[i]), "linear"))
+      return false;
+  product->exact = sizes_agree (dev, product, panel);
+  for (int i = 1; i < SIZES && !product->exact; i++)
+    free_primitive (dev, &product->primitives[i]);
+  return true;
 }
 
 /* The product for a panel of this layer under these arguments, made on first use. NULL with an error latched. */
 static const DpProduct *
 find_product (DpDeviceCpu *dev, const DpLinear *linear, const Panel *panel, const DpLinearArgs *args)
 {
+  /* What is summed up, or not bfloat16 to begin with, leaves the product as float32. */
   Key key = {
-    .k = linear->k, .n = panel->n, .type = linear->type, .y_type = args->y_type, .act = args->act,
-    .accumulate = args->accumulate, .gate = args->accumulate && args->gate,
-    .x_stride = args->x_stride, .y_stride = args->y_stride,
+    .k = linear->k, .n = panel->n, .type = linear->packed_type, .act = args->act,
+    .y_type = linear->packed_type == DP_TYPE_F32 ? DP_TYPE_F32 : args->y_type,
   };
   DpProduct *product;
   int saved;
@@ -323,7 +300,7 @@ find_product (DpDeviceCpu *dev, const DpLinear *linear, const Panel *panel, cons
   }
   product->key = key;
   saved = dp_team_enter ();
-  ok = build_product (dev, linear, panel, product);
+  ok = build_product (dev, panel, product);
   dp_team_leave (saved);
   if (!ok) {
     free_product (dev, product);
@@ -414,13 +391,13 @@ lay_out_panels (DpDeviceCpu *dev, DpLinear *linear)
   for (int i = 0; i < linear->n_panels; i++) {
     Panel *panel = &linear->panels[i];
     dnnl_primitive_desc_t desc;
-    dnnl_dims_t b_dims = { 1, 0 }, b_strides = { 0, 1 };
+    dnnl_dims_t b_dims = { 1, 0 };
     dnnl_memory_desc_t bias;
     Key key;
 
-    panel->first = i * PANEL;
-    panel->n = linear->n - panel->first < PANEL ? linear->n - panel->first : PANEL;
-    key = (Key) { .k = linear->k, .n = panel->n, .type = linear->packed_type, .x_stride = linear->k, .y_stride = panel->n };
+    panel->first = i * linear->panel_width;
+    panel->n = linear->n - panel->first < linear->panel_width ? linear->n - panel->first : linear->panel_width;
+    key = (Key) { .k = linear->k, .n = panel->n, .type = linear->packed_type };
     if (!dp_cpu_dnnl_ok (&dev->base, describe (dev, &key, ROWS, NULL, &desc), "linear"))
       return false;
     panel->layout = *dnnl_primitive_desc_query_md (desc, dnnl_query_weights_md, 0);
@@ -428,9 +405,9 @@ lay_out_panels (DpDeviceCpu *dev, DpLinear *linear)
     panel->packed = dp_host_memory_new (&dev->base, dnnl_memory_desc_get_size (&panel->layout));
     if (panel->packed == NULL)
       return false;
-    b_dims[1] = b_strides[0] = panel->n;
+    b_dims[1] = panel->n;
     if (!dp_cpu_dnnl_ok (&dev->base, dnnl_memory_create (&panel->weights, &panel->layout, dev->engine, panel->packed), "linear")
-        || !dp_cpu_dnnl_ok (&dev->base, dnnl_memory_desc_init_by_strides (&bias, 2, b_dims, dnnl_f32, b_strides), "linear")
+        || !dp_cpu_dnnl_ok (&dev->base, dnnl_memory_desc_init_by_tag (&bias, 2, b_dims, dnnl_f32, dnnl_ab), "linear")
         || !dp_cpu_dnnl_ok (&dev->base, dnnl_memory_create (&panel->bias, &bias, dev->engine, linear->biases + panel->first), "linear"))
       return false;
   }
@@ -468,7 +445,10 @@ linear_new_cpu (DpDevice *base, const DpLinearSpec *spec)
   linear->n = dp_linear_rows (spec);
   linear->type = spec->type;
   linear->packed_type = spec->type == DP_TYPE_BF16 && !dev->dnnl_bf16 ? DP_TYPE_F32 : spec->type;
+  /* Panels of about the same width, in whole cache lines. */
   linear->n_panels = dp_team_chunks (linear->n, PANEL);
+  linear->panel_width = round_up (dp_team_chunks (linear->n, linear->n_panels));
+  linear->n_panels = dp_team_chunks (linear->n, linear->panel_width);
   linear->panels = calloc (linear->n_panels, sizeof *linear->panels);
   linear->biases = dp_host_memory_new (base, linear->n * sizeof (float));
   if (linear->panels == NULL || linear->biases == NULL) {
@@ -507,95 +487,101 @@ linear_free_cpu (DpDevice *dev, DpLinear *linear)
 typedef struct
 {
   DpDeviceCpu *dev;
+  const DpPointwise *pointwise;
   const DpLinear *linear;
   const DpLinearArgs *args;
   const DpProduct *products[2]; /* of the full panels and of the last */
   int row_chunks;
-  size_t staging;               /* where the staged x lies in the scratch; the scratchpad is in front */
+  size_t x_scratch, y_scratch;  /* where copies of x and y lie in a thread's scratch; the scratchpad is in front */
   _Atomic dnnl_status_t status; /* the last failure */
 } LinearJob;
 
-static void
-run_direct (LinearJob *job, const DpProduct *product, const Panel *panel, int row, int rows, int thread)
+/* The chunk's rows of x as the primitives want them. */
+static const void *
+gather (const LinearJob *job, const DpProduct *product, int row, int rows, char *scratch)
 {
   const DpLinearArgs *a = job->args;
+  size_t k = job->linear->k, size = dp_type_size (product->key.type);
+  const char *x = (const char *) a->x + (size_t) row * a->x_stride * dp_type_size (job->linear->type);
 
-  for (int i = 0; i < SIZES; i++)
-    for (; rows >= sizes[i]; rows -= sizes[i], row += sizes[i]) {
-      const char *x = (const char *) a->x + (size_t) row * a->x_stride * dp_type_size (job->linear->type);
-      char *y = (char *) a->y + ((size_t) row * a->y_stride + panel->first) * dp_type_size (a->y_type);
-      dnnl_status_t status = execute (job->dev, &product->primitives[i], panel, x, y, a->gate ? a->gate + panel->first : NULL,
-          job->dev->scratch[thread], thread);
-
-      if (status != dnnl_success)
-        job->status = status;
-    }
+  if ((size_t) a->x_stride == k && product->key.type == (int) job->linear->type && (product->exact || rows == ROWS))
+    return x;
+  scratch += job->x_scratch;
+  for (int i = 0; i < rows; i++, x += a->x_stride * dp_type_size (job->linear->type))
+    job->pointwise->convert_row (k, job->linear->type, x, product->key.type, scratch + i * k * size);
+  if (!product->exact)
+    memset (scratch + rows * k * size, 0, (ROWS - rows) * k * size);
+  return scratch;
 }
 
+/* The chunk's results, from scratch to y. */
 static void
-run_staged (LinearJob *job, const DpProduct *product, const Panel *panel, int row, int rows, int thread)
+spread (const LinearJob *job, const DpProduct *product, const Panel *panel, int row, int rows, const char *scratch)
 {
   const DpLinearArgs *a = job->args;
-  int k = job->linear->k, n = panel->n;
-  DpType type = job->linear->packed_type;
-  char *x = (char *) job->dev->scratch[thread] + job->staging;
-  float *y = (float *) (x + round_up ((size_t) ROWS * k * dp_type_size (type)));
-  dnnl_status_t status;
+  size_t size = dp_type_size (product->key.y_type);
 
-  memset (x, 0, (size_t) ROWS * k * dp_type_size (type));
-  memset (y, 0, (size_t) ROWS * n * sizeof *y);
-  for (int i = 0; i < rows; i++) {
-    for (int j = 0; j < k; j++)
-      dp_store (type, x, (size_t) i * k + j, dp_load (job->linear->type, a->x, (size_t) (row + i) * a->x_stride + j));
+  for (int i = 0; i < rows; i++, scratch += panel->n * size) {
+    size_t at = (size_t) (row + i) * a->y_stride + panel->first;
+
     if (a->accumulate)
-      memcpy (y + (size_t) i * n, (float *) a->y + (size_t) (row + i) * a->y_stride + panel->first, n * sizeof *y);
+      job->pointwise->accumulate_row (panel->n, (const float *) scratch, a->gate ? a->gate + panel->first : NULL, (float *) a->y + at);
+    else
+      job->pointwise->convert_row (panel->n, product->key.y_type, scratch, a->y_type, (char *) a->y + at * dp_type_size (a->y_type));
   }
-  status = execute (job->dev, &product->primitives[0], panel, x, y, a->gate ? a->gate + panel->first : NULL,
-      job->dev->scratch[thread], thread);
-  if (status != dnnl_success)
-    job->status = status;
-  for (int i = 0; i < rows; i++)
-    for (int j = 0; j < n; j++)
-      dp_store (a->y_type, a->y, (size_t) (row + i) * a->y_stride + panel->first + j, y[(size_t) i * n + j]);
 }
 
 static void
 linear_chunk (void *arg, int chunk, int thread)
 {
   LinearJob *job = arg;
-  int index = chunk / job->row_chunks, row = chunk % job->row_chunks * ROWS;
+  const DpLinearArgs *a = job->args;
+  int index = chunk / job->row_chunks, row = chunk % job->row_chunks * ROWS, rows = a->rows - row < ROWS ? a->rows - row : ROWS;
   const Panel *panel = &job->linear->panels[index];
   const DpProduct *product = job->products[index == job->linear->n_panels - 1];
-  int rows = job->args->rows - row < ROWS ? job->args->rows - row : ROWS;
+  const Key *key = &product->key;
+  char *scratch = job->dev->scratch[thread];
+  const char *x = gather (job, product, row, rows, scratch);
+  char *y = (char *) a->y + (size_t) row * a->y_stride * dp_type_size (a->y_type), *at;
+  bool direct = !a->accumulate && a->y_stride == key->n && (int) a->y_type == key->y_type && (product->exact || rows == ROWS);
 
-  if (product->staged)
-    run_staged (job, product, panel, row, rows, thread);
-  else
-    run_direct (job, product, panel, row, rows, thread);
+  at = direct ? y : (y = scratch + job->y_scratch);
+  for (int i = 0, left = product->exact ? rows : ROWS; i < SIZES; i++)
+    for (; left >= sizes[i]; left -= sizes[i]) {
+      dnnl_status_t status = execute (job->dev, &product->primitives[i], panel, x, at, scratch, thread);
+
+      if (status != dnnl_success)
+        job->status = status;
+      x += (size_t) sizes[i] * key->k * dp_type_size (key->type);
+      at += (size_t) sizes[i] * key->n * dp_type_size (key->y_type);
+    }
+  if (!direct)
+    spread (job, product, panel, row, rows, y);
 }
 
-/* Scratch of a thread: the larger scratchpad, then room for staging. */
+/* A thread's scratch: the larger scratchpad, then room for copies of 64 rows of x and of y. */
 static bool
 reserve_scratch (LinearJob *job)
 {
-  size_t scratchpad = 0, staging = 0;
+  size_t scratchpad = 0;
 
-  for (int i = 0; i < 2; i++) {
+  for (int i = 0; i < 2; i++)
     for (int j = 0; j < SIZES; j++)
       if (job->products[i]->primitives[j].scratchpad > scratchpad)
         scratchpad = job->products[i]->primitives[j].scratchpad;
-    if (job->products[i]->staged)
-      staging = round_up (ROWS * (size_t) job->linear->k * sizeof (float)) + ROWS * PANEL * sizeof (float);
-  }
-  job->staging = round_up (scratchpad);
-  return dp_cpu_scratch (job->dev, job->staging + staging);
+  job->x_scratch = round_up (scratchpad);
+  job->y_scratch = job->x_scratch + round_up (ROWS * (size_t) job->linear->k * dp_type_size (job->linear->packed_type));
+  return dp_cpu_scratch (job->dev, job->y_scratch + (size_t) ROWS * job->linear->panel_width * sizeof (float));
 }
 
 void
 linear_cpu (DpDevice *base, const DpLinear *linear, const DpLinearArgs *given)
 {
   DpLinearArgs args = *given;
-  LinearJob job = { .dev = dp_cpu (base), .linear = linear, .args = &args, .row_chunks = dp_team_chunks (args.rows, ROWS) };
+  LinearJob job = {
+    .dev = dp_cpu (base), .pointwise = DP_ISA_PICK (dp_cpu (base)->isa, dp_pointwise), .linear = linear, .args = &args,
+    .row_chunks = dp_team_chunks (args.rows, ROWS),
+  };
 
   assert (!args.accumulate || (args.y_type == DP_TYPE_F32 && args.act == DP_ACT_NONE));
   if (args.rows == 0)

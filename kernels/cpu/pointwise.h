@@ -45,7 +45,7 @@ typedef struct
   void *y;
 } DpPatchArgs;
 
-/** What an item is, for each: */
+/** The ops' chunks, and what an item of each is; and rows for gemm.c. */
 typedef struct
 {
   DpTeamFn layer_norm, rms_norm, channel_norm;  /* a row */
@@ -53,6 +53,12 @@ typedef struct
   DpTeamFn pack_frame;          /* a pair of rows of x */
   DpTeamFn multiply, combine, convert;  /* an element */
   DpTeamFn patchify, unpatchify;        /* a row of tokens */
+
+  /** y[n] = x[n] converted; copied if the types agree. */
+  void (*convert_row) (size_t n, DpType x_type, const void *x, DpType y_type, void *y);
+
+  /** y[n] += gate[n] * x[n]; gate NULL is 1. */
+  void (*accumulate_row) (size_t n, const float *x, const float *gate, float *y);
 } DpPointwise;
 
 DP_ISA_DECLARE (const DpPointwise, dp_pointwise);

@@ -661,24 +661,41 @@ combine (void *arg, int chunk, int thread)
 }
 
 static void
+convert_row (size_t n, DpType x_type, const void *x, DpType y_type, void *y)
+{
+  if (x_type == y_type)
+    memcpy (y, x, n * dp_type_size (x_type));
+  else if (x_type == DP_TYPE_F16)
+    for (size_t i = 0; i < n; i++)
+      dp_store (y_type, y, i, dp_load (DP_TYPE_F16, x, i));
+  else if (x_type == DP_TYPE_F32)
+    for (size_t i = 0; i < n; i += N)
+      store (DP_TYPE_BF16, y, i, n, load (DP_TYPE_F32, x, i, n));
+  else
+    for (size_t i = 0; i < n; i += N)
+      store (DP_TYPE_F32, y, i, n, load (DP_TYPE_BF16, x, i, n));
+}
+
+static void
 convert (void *arg, int chunk, int thread)
 {
   const DpPointwiseJob *job = arg;
   const DpConvertArgs *a = job->args;
   Range r = range (job, chunk);
-  size_t size = a->x_type == DP_TYPE_F32 ? 4 : 2;
 
-  if (a->x_type == a->y_type)
-    memcpy ((char *) a->y + r.from * size, (const char *) a->x + r.from * size, (r.to - r.from) * size);
-  else if (a->x_type == DP_TYPE_F16)
-    for (size_t i = r.from; i < r.to; i++)
-      dp_store (a->y_type, a->y, i, dp_load (DP_TYPE_F16, a->x, i));
-  else if (a->x_type == DP_TYPE_F32)
-    for (size_t i = r.from; i < r.to; i += N)
-      store (DP_TYPE_BF16, a->y, i, r.to, load (DP_TYPE_F32, a->x, i, r.to));
-  else
-    for (size_t i = r.from; i < r.to; i += N)
-      store (DP_TYPE_F32, a->y, i, r.to, load (DP_TYPE_BF16, a->x, i, r.to));
+  convert_row (r.to - r.from, a->x_type, at (a->x_type, a->x, r.from), a->y_type, (void *) at (a->y_type, a->y, r.from));
+}
+
+static void
+accumulate_row (size_t n, const float *x, const float *gate, float *y)
+{
+  for (size_t i = 0; i < n; i += N) {
+    V v = load (DP_TYPE_F32, x, i, n);
+
+    if (gate)
+      v *= load (DP_TYPE_F32, gate, i, n);
+    store (DP_TYPE_F32, y, i, n, load (DP_TYPE_F32, y, i, n) + v);
+  }
 }
 
 /* A row of tokens is two rows of latents: token j has the channels of (0, 2j), (0, 2j + 1), (1, 2j), (1, 2j + 1), and the two of
@@ -729,4 +746,6 @@ const DpPointwise DP_ISA (dp_pointwise) = {
   .convert = convert,
   .patchify = patchify,
   .unpatchify = unpatchify,
+  .convert_row = convert_row,
+  .accumulate_row = accumulate_row,
 };

@@ -114,6 +114,7 @@ test_linear (void)
   linear_case ((LinearParams) { .rows = 40, .k = 192, .n = 576, .type = BF16, .y_type = BF16, .pieces = 3, .file_type = BF16 });
   linear_case ((LinearParams) { .rows = 40, .k = 192, .n = 1920, .type = F32, .y_type = F32, .pieces = 3, .file_type = BF16 });
   linear_case ((LinearParams) { .rows = 9, .k = 64, .n = 1500, .type = BF16, .y_type = F32, .pieces = 2, .file_type = DP_TYPE_F16 });
+  linear_case ((LinearParams) { .rows = 70, .k = 96, .n = 48, .type = F32, .y_type = BF16, .act = DP_ACT_SILU });
   linear_case ((LinearParams) { .rows = 1152, .k = 192, .n = 576, .type = BF16, .y_type = BF16, .pieces = 3 });
   linear_case ((LinearParams) { .rows = 70, .k = 1536, .n = 1536, .type = BF16, .y_type = F32, .accumulate = true, .gate = true });
   linear_case ((LinearParams) { .rows = 20, .k = 8960, .n = 200, .type = BF16, .y_type = F32, .accumulate = true, .gate = true });
