@@ -138,7 +138,7 @@ check_values (const DpResolved *r, GError **error)
   if (s->num_frames < -1 || s->num_frames == 0 || s->num_frames > MAX_FRAMES)
     return refuse (error, "num-frames is %" G_GINT64_FORMAT "; it must be at least 1, or -1 for an endless video", s->num_frames);
   if (!isfinite (s->guidance_scale) || s->guidance_scale < 0 || s->guidance_scale > 100)
-    return refuse (error, "guidance-scale is %g; it must be above 0 and at most 100 (1: no guidance)", s->guidance_scale);
+    return refuse (error, "guidance-scale is %g; it must be above 0 and at most 100 (up to 1: no guidance)", s->guidance_scale);
   if (!isfinite (s->flow_shift) || s->flow_shift <= 0 || s->flow_shift > 100)
     return refuse (error, "flow-shift is %g; it must be above 0 and at most 100", s->flow_shift);
   if (strcmp (s->sampler, "unipc") != 0 && strcmp (s->sampler, "euler") != 0)

@@ -63,7 +63,7 @@ dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const Dp
   s->spec = *spec;
   s->first = first;
   s->last = last;
-  s->batch = spec->guidance_scale == 1 ? 1 : 2;
+  s->batch = spec->guidance_scale > 1 ? 2 : 1;   /* as the reference pipeline decides it */
   s->texts = g_array_new (FALSE, FALSE, sizeof (Text));
   s->dev = dp_device_open (device, threads, message, sizeof message);
   if (s->dev == NULL) {

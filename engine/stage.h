@@ -20,7 +20,7 @@ typedef struct
   DpDitConfig dit;
   const DpSampler *sampler;
   gboolean bfloat16;
-  double guidance_scale;        /* 1: one batch element, no guidance */
+  double guidance_scale;        /* up to 1: one batch element, no guidance */
   int latent_h, latent_w;
   int max_own, max_input, max_cached;   /* latent frames */
   int depth;                    /* most blocks in flight */
