@@ -28,7 +28,7 @@ struct _DpConditioner
   /* -- protected by lock -- */
   GMutex lock;
   GCond changed;
-  gboolean cancelled;
+  gboolean cancelled, started;
   int cancel;                   /* atomic copy of cancelled */
   GQueue entries;               /* of Entry, in the order they were queued */
   const Entry *encoding;        /* the one the thread reads without the lock */
@@ -298,6 +298,10 @@ dp_conditioner_for_block (DpConditioner *c, gint64 block, GError **error)
 
   g_mutex_lock (&c->lock);
   while (check (c, error)) {
+    if (!c->started) {
+      g_cond_wait (&c->changed, &c->lock);
+      continue;
+    }
     l = due (c, block);
     if (l == NULL) {
       g_assert (c->current);
@@ -320,6 +324,15 @@ dp_conditioner_for_block (DpConditioner *c, gint64 block, GError **error)
   }
   g_mutex_unlock (&c->lock);
   return result;
+}
+
+void
+dp_conditioner_start (DpConditioner *c)
+{
+  g_mutex_lock (&c->lock);
+  c->started = TRUE;
+  g_cond_broadcast (&c->changed);
+  g_mutex_unlock (&c->lock);
 }
 
 DpConditioning *

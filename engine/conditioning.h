@@ -54,6 +54,9 @@ gboolean dp_conditioner_queue (DpConditioner *conditioner, const char *prompt, c
  *  dp_conditioner_cancel() or when an encoding failed. */
 DpConditioning *dp_conditioner_for_block (DpConditioner *conditioner, gint64 block, GError **error);
 
+/** Until then no block is admitted: what is queued before it reaches the first blocks whatever the timing. */
+void dp_conditioner_start (DpConditioner *conditioner);
+
 /** Wakes and fails every waiter, now and later. */
 void dp_conditioner_cancel (DpConditioner *conditioner);
 

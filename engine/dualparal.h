@@ -129,7 +129,8 @@ gboolean dp_settings_resolve (DpSettings *settings, DpModelInfo *info, GStringCh
 /** Directory of the embedded model: the build tree's while built there, else the installed one. NULL when neither is there. */
 const char *dp_embedded_model (void);
 
-/** Checks the settings and the model's config files and starts to load the weights in the background.
+/** Checks the settings and the model's config files and starts to load the weights in the background. The first block waits for the
+ *  first dp_engine_pull(), so that prompts queued and callbacks set before it never come too late.
  *  Returns at once; what fails later is returned by dp_engine_pull(). Returns FALSE and sets `error` for bad settings.
  *  `progress` may be NULL. */
 gboolean dp_engine_open (DpEngine **engine, const DpSettings *settings, DpProgress progress, gpointer user_data, GError **error);
@@ -143,7 +144,7 @@ void dp_engine_set_latents_callback (DpEngine *engine, DpLatentsCallback callbac
  *  Errors: not UTF-8, longer than 16 KiB, a block that was already admitted. */
 gboolean dp_engine_queue_prompt (DpEngine *engine, const char *prompt, const char *negative_prompt, gint64 at_block, GError **error);
 
-/** Waits for the next frame. Returns 1 with a frame, 0 at the end of the video, -1 with `error` set. Thread-safe against the setters.
+/** Waits for the next frame; the first call starts the generation. Returns 1 with a frame, 0 at the end of the video, -1 with `error` set. Thread-safe against the setters.
  *  `timeout_us` < 0 waits as long as it takes; when it runs out the answer is -1 with DP_ERROR_FLUSHING unset and error NULL. */
 int dp_engine_pull (DpEngine *engine, DpFrame *frame, gint64 timeout_us, GError **error);
 

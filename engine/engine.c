@@ -19,6 +19,7 @@ struct _DpEngine
   DpDecoder *decoder;
   DpPipeline *pipeline;
   int parts;                    /* stages, decoder, text encoder: what has to be loaded */
+  gint started;                 /* atomic: somebody has pulled */
 
   /* -- protected by lock -- */
   GMutex lock;
@@ -244,6 +245,8 @@ dp_engine_queue_prompt (DpEngine *e, const char *prompt, const char *negative_pr
 int
 dp_engine_pull (DpEngine *e, DpFrame *frame, gint64 timeout_us, GError **error)
 {
+  if (g_atomic_int_compare_and_exchange (&e->started, FALSE, TRUE))
+    dp_conditioner_start (e->conditioner);
   return dp_decoder_pull (e->decoder, frame, timeout_us, error);
 }
 
