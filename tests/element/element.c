@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "element.h"
+
+GstElement *
+source_new (const gchar * properties)
+{
+  gchar *line = g_strdup_printf ("dualparalsrc %s", properties);
+  GError *error = NULL;
+  GstElement *src = gst_parse_launch (line, &error);
+
+  fail_unless (src != NULL && error == NULL, "%s: %s", line,
+      error ? error->message : "no element");
+  g_free (line);
+  return gst_object_ref_sink (src);
+}
+
+GstHarness *
+source_harness (const gchar * properties, const gchar * caps)
+{
+  GstElement *src = source_new (properties);
+  GstHarness *h = gst_harness_new_with_element (src, NULL, "src");
+
+  gst_object_unref (src);
+  if (caps)
+    gst_harness_set_sink_caps_str (h, caps);
+  return h;
+}
+
+GstMessage *
+wait_message (GstElement * pipeline, GstMessageType types, guint seconds)
+{
+  GstBus *bus = gst_element_get_bus (pipeline);
+  GstMessage *message;
+  GError *error = NULL;
+
+  message = gst_bus_timed_pop_filtered (bus, seconds * GST_SECOND,
+      types | GST_MESSAGE_ERROR);
+  fail_unless (message != NULL, "no message within %u s", seconds);
+  if (GST_MESSAGE_TYPE (message) == GST_MESSAGE_ERROR
+      && !(types & GST_MESSAGE_ERROR)) {
+    gst_message_parse_error (message, &error, NULL);
+    fail ("unexpected error: %s", error->message);
+  }
+  gst_object_unref (bus);
+  return message;
+}
+
+void
+assert_error (GstElement * pipeline, GQuark domain, gint code)
+{
+  GstMessage *message = wait_message (pipeline, GST_MESSAGE_ERROR, 20);
+  GError *error = NULL;
+
+  gst_message_parse_error (message, &error, NULL);
+  GST_INFO ("%s", error->message);
+  fail_unless (error->domain == domain && error->code == code,
+      "expected %s %d, got %s %d: %s", g_quark_to_string (domain), code,
+      g_quark_to_string (error->domain), error->code, error->message);
+  fail_unless (strlen (error->message) > 10);
+  g_error_free (error);
+  gst_message_unref (message);
+}
+
+gdouble
+seconds_since (gint64 start_us)
+{
+  return (g_get_monotonic_time () - start_us) / 1e6;
+}
+
+static void
+add_frame (GChecksum * sum, GstHarness * h, GstBuffer * buffer)
+{
+  GstCaps *caps = gst_pad_get_current_caps (h->sinkpad);
+  GstVideoInfo info;
+  GstVideoFrame frame;
+  guint p;
+  gint y;
+
+  fail_unless (gst_video_info_from_caps (&info, caps));
+  fail_unless (gst_video_frame_map (&frame, &info, buffer, GST_MAP_READ));
+  for (p = 0; p < GST_VIDEO_FRAME_N_PLANES (&frame); p++)
+    for (y = 0; y < GST_VIDEO_FRAME_COMP_HEIGHT (&frame, p); y++)
+      g_checksum_update (sum,
+          (guint8 *) GST_VIDEO_FRAME_PLANE_DATA (&frame, p) +
+          y * GST_VIDEO_FRAME_PLANE_STRIDE (&frame, p),
+          GST_VIDEO_FRAME_COMP_WIDTH (&frame, p) *
+          GST_VIDEO_FRAME_COMP_PSTRIDE (&frame, p));
+  gst_video_frame_unmap (&frame);
+  gst_caps_unref (caps);
+}
+
+gchar *
+checksum_frames (GstHarness * h, guint n)
+{
+  GChecksum *sum = g_checksum_new (G_CHECKSUM_SHA256);
+  gchar *text;
+  guint i;
+
+  for (i = 0; i < n; i++) {
+    GstBuffer *buffer = gst_harness_pull (h);
+
+    fail_unless (buffer != NULL);
+    add_frame (sum, h, buffer);
+    gst_buffer_unref (buffer);
+  }
+  text = g_strdup (g_checksum_get_string (sum));
+  g_checksum_free (sum);
+  return text;
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * element.h: what the element's suites share. They run the embedded model, made
+ * fast by size and settings and not by replacing it: a frame of 32x32 goes
+ * through all the code that a frame of 1280x720 does.
+ */
+#pragma once
+
+#include <gst/check/check.h>
+#include <gst/check/gstharness.h>
+#include <gst/video/video.h>
+
+#define FAST "steps=1 guidance-scale=1 block-latents=1 context-latents=-1 "
+#define SMALL "video/x-raw, width=32, height=32"
+/* One pass takes seconds and none is ever done: for what must be interrupted */
+#define SLOW "steps=50 guidance-scale=5 block-latents=16 context-latents=-1 "
+#define SLOW_SIZE "video/x-raw, width=512, height=512"
+
+/** dualparalsrc with the properties of a launch line. */
+GstElement *source_new (const gchar * properties);
+
+/** A harness around source_new(); `caps` is what downstream takes. */
+GstHarness *source_harness (const gchar * properties, const gchar * caps);
+
+/** The next message of these types, or fails after `seconds`. */
+GstMessage *wait_message (GstElement * pipeline, GstMessageType types,
+    guint seconds);
+/** Waits for an error and asserts on its kind; the message must say something. */
+void assert_error (GstElement * pipeline, GQuark domain, gint code);
+
+/** Seconds since `start_us` of g_get_monotonic_time(). */
+gdouble seconds_since (gint64 start_us);
+
+/** Checksum of the next n buffers' pixels, whatever their strides. */
+gchar *checksum_frames (GstHarness * h, guint n);

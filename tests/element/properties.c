@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The plugin loads, and every property reads back what was set.
+ */
+#include "element.h"
+
+GST_START_TEST (test_plugin)
+{
+  GstPlugin *plugin = gst_registry_find_plugin (gst_registry_get (),
+      "dualparal");
+  GstElementFactory *factory = gst_element_factory_find ("dualparalsrc");
+  gchar *name;
+
+  fail_unless (plugin != NULL);
+  fail_unless_equals_string (gst_plugin_get_license (plugin), "LGPL");
+  name = g_path_get_basename (gst_plugin_get_filename (plugin));
+  fail_unless_equals_string (name, "libgstdualparal.so");
+  fail_unless (factory != NULL);
+  fail_unless_equals_int (gst_plugin_feature_get_rank (GST_PLUGIN_FEATURE
+          (factory)), GST_RANK_NONE);
+  g_free (name);
+  gst_object_unref (plugin);
+  gst_object_unref (factory);
+}
+
+GST_END_TEST;
+
+GST_START_TEST (test_defaults)
+{
+  GstElement *src = source_new ("");
+  gchar *model, *prompt, *negative, *devices;
+  gint steps, block, context, queue, frames, threads, sampler, precision;
+  gdouble guidance, shift;
+  guint64 seed;
+  gint64 num_frames;
+  GstStructure *stats;
+
+  g_object_get (src, "model", &model, "prompt", &prompt, "negative-prompt",
+      &negative, "devices", &devices, "steps", &steps, "block-latents", &block,
+      "context-latents", &context, "queue-blocks", &queue, "max-queue-frames",
+      &frames, "threads", &threads, "sampler", &sampler, "precision",
+      &precision, "guidance-scale", &guidance, "flow-shift", &shift, "seed",
+      &seed, "num-frames", &num_frames, "stats", &stats, NULL);
+  fail_unless (model == NULL && prompt == NULL && negative == NULL);
+  fail_unless_equals_string (devices, "auto");
+  fail_unless (steps == 0 && block == 0 && context == 0 && queue == 0
+      && frames == 0 && threads == 0 && sampler == 0 && precision == 0);
+  fail_unless (guidance == 0 && shift == 0 && seed == 0);
+  fail_unless_equals_int64 (num_frames, -1);
+  fail_unless (gst_structure_has_name (stats, "application/x-dualparal-stats"));
+  fail_unless (gst_structure_has_field_typed (stats, "frames", G_TYPE_UINT64));
+  gst_structure_free (stats);
+  g_free (devices);
+  gst_object_unref (src);
+}
+
+GST_END_TEST;
+
+GST_START_TEST (test_read_back)
+{
+  GstElement *src = source_new ("");
+  gchar *model, *prompt, *negative, *devices;
+  gint steps, block, context, queue, frames, threads, sampler, precision;
+  gdouble guidance, shift;
+  guint64 seed;
+  gint64 num_frames;
+
+  g_object_set (src, "model", "/some/where", "prompt", "a \xc3\xa4 b",
+      "negative-prompt", "", "devices", "cpu, cpu", "steps", 7,
+      "block-latents", 3, "context-latents", -1, "queue-blocks", 2,
+      "max-queue-frames", 5, "threads", 9, "sampler", 2, "precision", 1,
+      "guidance-scale", 0.1, "flow-shift", 1. / 3, "seed", G_MAXUINT64,
+      "num-frames", G_MAXINT64, NULL);
+  g_object_get (src, "model", &model, "prompt", &prompt, "negative-prompt",
+      &negative, "devices", &devices, "steps", &steps, "block-latents", &block,
+      "context-latents", &context, "queue-blocks", &queue, "max-queue-frames",
+      &frames, "threads", &threads, "sampler", &sampler, "precision",
+      &precision, "guidance-scale", &guidance, "flow-shift", &shift, "seed",
+      &seed, "num-frames", &num_frames, NULL);
+  fail_unless_equals_string (model, "/some/where");
+  fail_unless_equals_string (prompt, "a \xc3\xa4 b");
+  fail_unless_equals_string (negative, "");
+  fail_unless_equals_string (devices, "cpu, cpu");
+  fail_unless_equals_int (steps, 7);
+  fail_unless_equals_int (block, 3);
+  fail_unless_equals_int (context, -1);
+  fail_unless_equals_int (queue, 2);
+  fail_unless_equals_int (frames, 5);
+  fail_unless_equals_int (threads, 9);
+  fail_unless_equals_int (sampler, 2);
+  fail_unless_equals_int (precision, 1);
+  fail_unless (guidance == 0.1 && shift == 1. / 3);
+  fail_unless (seed == G_MAXUINT64 && num_frames == G_MAXINT64);
+  g_free (model);
+  g_free (prompt);
+  g_free (negative);
+  g_free (devices);
+
+  g_object_set (src, "prompt", NULL, "devices", NULL, NULL);
+  g_object_get (src, "prompt", &prompt, "devices", &devices, NULL);
+  fail_unless (prompt == NULL && devices == NULL);
+  gst_object_unref (src);
+}
+
+GST_END_TEST;
+
+GST_START_TEST (test_flags)
+{
+  static const gchar *const playing[] = { "prompt", "negative-prompt", NULL };
+  GstElement *src = source_new ("");
+  GParamSpec **specs;
+  guint n, i;
+
+  specs = g_object_class_list_properties (G_OBJECT_GET_CLASS (src), &n);
+  for (i = 0; i < n; i++) {
+    if (specs[i]->owner_type != G_OBJECT_TYPE (src)
+        || !(specs[i]->flags & G_PARAM_WRITABLE))
+      continue;
+    fail_unless ((specs[i]->flags & GST_PARAM_MUTABLE_PLAYING ? 1 : 0) ==
+        g_strv_contains (playing, specs[i]->name), "%s", specs[i]->name);
+    fail_unless (specs[i]->flags & (GST_PARAM_MUTABLE_PLAYING |
+            GST_PARAM_MUTABLE_READY), "%s", specs[i]->name);
+    fail_unless (g_param_spec_get_blurb (specs[i]) != NULL);
+  }
+  g_free (specs);
+  gst_object_unref (src);
+}
+
+GST_END_TEST;
+
+/* While it runs too, from another thread than the one that streams */
+GST_START_TEST (test_stats)
+{
+  GstHarness *h = source_harness (FAST "num-frames=5 devices=cpu,cpu", SMALL);
+  GstStructure *stats;
+  const GValue *busy;
+  guint64 frames;
+  guint i;
+
+  gst_harness_play (h);
+  for (i = 0; i < 5; i++)
+    gst_buffer_unref (gst_harness_pull (h));
+  g_object_get (h->element, "stats", &stats, NULL);
+  fail_unless (gst_structure_get_uint64 (stats, "frames", &frames));
+  fail_unless_equals_uint64 (frames, 5);
+  busy = gst_structure_get_value (stats, "stage-busy");
+  fail_unless_equals_int (gst_value_array_get_size (busy), 2);
+  gst_structure_free (stats);
+  gst_harness_teardown (h);
+}
+
+GST_END_TEST;
+
+static Suite *
+properties_suite (void)
+{
+  Suite *s = suite_create ("properties");
+  TCase *tc = tcase_create ("general");
+
+  suite_add_tcase (s, tc);
+  tcase_add_test (tc, test_plugin);
+  tcase_add_test (tc, test_defaults);
+  tcase_add_test (tc, test_read_back);
+  tcase_add_test (tc, test_flags);
+  tcase_add_test (tc, test_stats);
+  return s;
+}
+
+GST_CHECK_MAIN (properties);

@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Up and down through the states at any time, and what cannot work said with
+ * the right domain and code, at once, leaving an element that can be used again.
+ */
+#include "element.h"
+
+#include <glib/gstdio.h>
+
+static GstElement *
+pipeline_new (const gchar * properties, const gchar * caps)
+{
+  gchar *line = g_strdup_printf ("dualparalsrc name=src %s ! capsfilter "
+      "name=filter caps=\"%s\" ! fakesink name=sink sync=false", properties,
+      caps);
+  GstElement *pipeline = gst_parse_launch (line, NULL);
+
+  fail_unless (pipeline != NULL);
+  g_free (line);
+  return pipeline;
+}
+
+static void
+stop_quickly (GstElement * pipeline)
+{
+  const gint64 start = g_get_monotonic_time ();
+
+  fail_unless_equals_int (gst_element_set_state (pipeline, GST_STATE_NULL),
+      GST_STATE_CHANGE_SUCCESS);
+  fail_unless (seconds_since (start) < 1.0, "took %g s", seconds_since (start));
+}
+
+/* As every element is tested: with default properties and nobody downstream */
+GST_START_TEST (test_alone)
+{
+  GstElement *src = source_new ("");
+  gint i;
+
+  for (i = 0; i < 3; i++) {
+    gst_element_set_state (src, GST_STATE_READY);
+    gst_element_set_state (src, GST_STATE_PAUSED);
+    gst_element_set_state (src, GST_STATE_PLAYING);
+    gst_element_get_state (src, NULL, NULL, GST_CLOCK_TIME_NONE);
+    gst_element_set_state (src, GST_STATE_PAUSED);
+    gst_element_set_state (src, GST_STATE_NULL);
+  }
+  gst_object_unref (src);
+}
+
+GST_END_TEST;
+
+GST_START_TEST (test_cycles)
+{
+  GstElement *pipeline = pipeline_new (FAST "num-frames=6", SMALL);
+  gint i;
+
+  for (i = 0; i < 3; i++) {
+    fail_if (gst_element_set_state (pipeline, GST_STATE_PLAYING) ==
+        GST_STATE_CHANGE_FAILURE);
+    gst_message_unref (wait_message (pipeline, GST_MESSAGE_EOS, 30));
+    gst_element_set_state (pipeline, i & 1 ? GST_STATE_READY : GST_STATE_NULL);
+  }
+  stop_quickly (pipeline);
+  gst_object_unref (pipeline);
+}
+
+GST_END_TEST;
+
+/* At moments that fall into loading, the first pass and the stream */
+GST_START_TEST (test_stop_any_time)
+{
+  static const guint after_ms[] = { 0, 1, 5, 20, 60, 150, 300, 700 };
+  GstElement *pipeline = pipeline_new (FAST, SMALL);
+  GstState up[] = { GST_STATE_PAUSED, GST_STATE_PLAYING };
+  guint i;
+
+  for (i = 0; i < 2 * G_N_ELEMENTS (after_ms); i++) {
+    gst_element_set_state (pipeline, up[i % 2]);
+    g_usleep (after_ms[i / 2] * 1000);
+    stop_quickly (pipeline);
+  }
+  gst_object_unref (pipeline);
+}
+
+GST_END_TEST;
+
+/* In the middle of a block that takes minutes */
+GST_START_TEST (test_stop_mid_block)
+{
+  GstElement *pipeline = pipeline_new (SLOW, SLOW_SIZE);
+
+  gst_element_set_state (pipeline, GST_STATE_PLAYING);
+  g_usleep (1500 * 1000);
+  stop_quickly (pipeline);
+  gst_object_unref (pipeline);
+}
+
+GST_END_TEST;
+
+static void
+count (GstElement * sink, GstBuffer * buffer, GstPad * pad, gpointer user_data)
+{
+  fail_unless_equals_uint64 (GST_BUFFER_OFFSET (buffer),
+      *(guint64 *) user_data);
+  ++*(guint64 *) user_data;
+}
+
+GST_START_TEST (test_pause_and_play)
+{
+  GstElement *pipeline = pipeline_new (FAST "num-frames=40", SMALL);
+  GstElement *sink = gst_bin_get_by_name (GST_BIN (pipeline), "sink");
+  guint64 frames = 0;
+  gint i;
+
+  g_object_set (sink, "signal-handoffs", TRUE, NULL);
+  g_signal_connect (sink, "handoff", G_CALLBACK (count), &frames);
+  for (i = 0; i < 10; i++) {
+    gst_element_set_state (pipeline, GST_STATE_PLAYING);
+    g_usleep (20 * 1000);
+    gst_element_set_state (pipeline, GST_STATE_PAUSED);
+    g_usleep (5 * 1000);
+  }
+  gst_element_set_state (pipeline, GST_STATE_PLAYING);
+  gst_message_unref (wait_message (pipeline, GST_MESSAGE_EOS, 30));
+  fail_unless_equals_uint64 (frames, 40);
+  gst_object_unref (sink);
+  stop_quickly (pipeline);
+  gst_object_unref (pipeline);
+}
+
+GST_END_TEST;
+
+/* Fails, says why, and plays once it is set right */
+static void
+check_refused (const gchar * properties, const gchar * right, GQuark domain,
+    gint code)
+{
+  GstElement *pipeline = pipeline_new (properties, SMALL);
+  GstElement *src = gst_bin_get_by_name (GST_BIN (pipeline), "src");
+  const gint64 start = g_get_monotonic_time ();
+  gchar **pairs = g_strsplit (right, " ", -1);
+  gint i;
+
+  fail_unless_equals_int (gst_element_set_state (pipeline, GST_STATE_PLAYING),
+      GST_STATE_CHANGE_FAILURE);
+  assert_error (pipeline, domain, code);
+  fail_unless (seconds_since (start) < 1.0);
+  stop_quickly (pipeline);
+
+  gst_util_set_object_arg (G_OBJECT (src), "steps", "1");
+  gst_util_set_object_arg (G_OBJECT (src), "block-latents", "1");
+  for (i = 0; pairs[i]; i++) {
+    gchar **pair = g_strsplit (pairs[i], "=", 2);
+
+    if (g_str_equal (pair[1], "NULL"))
+      g_object_set (src, pair[0], NULL, NULL);
+    else
+      gst_util_set_object_arg (G_OBJECT (src), pair[0], pair[1]);
+    g_strfreev (pair);
+  }
+  g_strfreev (pairs);
+  gst_element_set_state (pipeline, GST_STATE_PAUSED);
+  gst_message_unref (wait_message (pipeline, GST_MESSAGE_ASYNC_DONE, 30));
+  stop_quickly (pipeline);
+  gst_object_unref (src);
+  gst_object_unref (pipeline);
+}
+
+GST_START_TEST (test_refused_models)
+{
+  gchar *dir = g_dir_make_tmp ("element-XXXXXX", NULL);
+  gchar *set = g_strdup_printf ("model=%s", dir);
+
+  check_refused ("model=/no/such/directory", "model=NULL", GST_RESOURCE_ERROR,
+      GST_RESOURCE_ERROR_NOT_FOUND);
+  check_refused (set, "model=NULL", GST_RESOURCE_ERROR,
+      GST_RESOURCE_ERROR_NOT_FOUND);
+  g_rmdir (dir);
+  g_free (set);
+  g_free (dir);
+}
+
+GST_END_TEST;
+
+GST_START_TEST (test_refused_settings)
+{
+  static const struct
+  {
+    const gchar *wrong, *right;
+  } settings[] = {
+    {"block-latents=2 context-latents=3", "context-latents=1"},
+    {"steps=3 queue-blocks=4", "queue-blocks=1"},
+    {"steps=100000", "steps=1"},
+    {"num-frames=0", "num-frames=2"},
+    {"devices=cpu,cpu,cpu,cpu,cpu,cpu,cpu,cpu,cpu", "devices=cpu,cpu"},
+    {"threads=100000", "threads=1"},
+  };
+  guint i;
+
+  for (i = 0; i < G_N_ELEMENTS (settings); i++) {
+    GST_INFO ("%s", settings[i].wrong);
+    check_refused (settings[i].wrong, settings[i].right, GST_RESOURCE_ERROR,
+        GST_RESOURCE_ERROR_SETTINGS);
+  }
+}
+
+GST_END_TEST;
+
+GST_START_TEST (test_refused_device)
+{
+  check_refused ("devices=abacus:0", "devices=cpu", GST_LIBRARY_ERROR,
+      GST_LIBRARY_ERROR_INIT);
+}
+
+GST_END_TEST;
+
+static void
+check_refused_prompt (const gchar * property, const gchar * text)
+{
+  GstElement *pipeline = pipeline_new (FAST, SMALL);
+  GstElement *src = gst_bin_get_by_name (GST_BIN (pipeline), "src");
+  gchar *back;
+
+  g_object_set (src, property, text, NULL);
+  g_object_get (src, property, &back, NULL);
+  fail_unless_equals_string (back, text);
+  g_free (back);
+  fail_unless_equals_int (gst_element_set_state (pipeline, GST_STATE_PAUSED),
+      GST_STATE_CHANGE_FAILURE);
+  assert_error (pipeline, GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_SETTINGS);
+  stop_quickly (pipeline);
+  gst_object_unref (src);
+  gst_object_unref (pipeline);
+}
+
+GST_START_TEST (test_refused_prompts)
+{
+  gchar *huge = g_strnfill (100 * 1024, 'a');
+
+  check_refused_prompt ("prompt", huge);
+  check_refused_prompt ("prompt", "a \xff\xfe ball");
+  check_refused_prompt ("negative-prompt", huge);
+  check_refused_prompt ("negative-prompt", "\xc3");
+  g_free (huge);
+}
+
+GST_END_TEST;
+
+GST_START_TEST (test_empty_prompt)
+{
+  GstElement *pipeline = pipeline_new (FAST "num-frames=1", SMALL);
+  GstElement *src = gst_bin_get_by_name (GST_BIN (pipeline), "src");
+
+  g_object_set (src, "prompt", "", NULL);
+  gst_element_set_state (pipeline, GST_STATE_PLAYING);
+  gst_message_unref (wait_message (pipeline, GST_MESSAGE_EOS, 30));
+  stop_quickly (pipeline);
+  gst_object_unref (src);
+  gst_object_unref (pipeline);
+}
+
+GST_END_TEST;
+
+static void
+run (const gchar * format, ...)
+{
+  va_list args;
+  gchar *line;
+  gint status = -1;
+
+  va_start (args, format);
+  line = g_strdup_vprintf (format, args);
+  va_end (args);
+  fail_unless (g_spawn_command_line_sync (line, NULL, NULL, &status, NULL));
+  fail_unless (g_spawn_check_wait_status (status, NULL), "%s", line);
+  g_free (line);
+}
+
+/* Weights are read after preroll has begun, so this error comes on the bus */
+GST_START_TEST (test_damaged_weights)
+{
+  gchar *dir = g_dir_make_tmp ("element-XXXXXX", NULL);
+  gchar *file = g_build_filename (dir, "tiny", "vae",
+      "diffusion_pytorch_model.safetensors", NULL);
+  gchar *set = g_strdup_printf (FAST "model=%s/tiny", dir);
+  GstElement *pipeline;
+
+  run ("cp -r %s %s/tiny", MODEL_DIR, dir);
+  run ("chmod -R u+w %s/tiny", dir);
+  run ("truncate -s -1000 %s", file);
+  pipeline = pipeline_new (set, SMALL);
+  gst_element_set_state (pipeline, GST_STATE_PLAYING);
+  assert_error (pipeline, GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_READ);
+  stop_quickly (pipeline);
+  gst_object_unref (pipeline);
+
+  run ("rm -rf %s", dir);
+  g_free (set);
+  g_free (file);
+  g_free (dir);
+}
+
+GST_END_TEST;
+
+/* One start and one end each time, also when it is cut short */
+GST_START_TEST (test_progress)
+{
+  GstElement *pipeline = pipeline_new (FAST, SMALL);
+  GstBus *bus = gst_element_get_bus (pipeline);
+  gint round, starts = 0, completes = 0, cancels = 0;
+  GstMessage *message;
+
+  for (round = 0; round < 4; round++) {
+    gst_element_set_state (pipeline, GST_STATE_PAUSED);
+    /* Not by a message: waiting for one throws the others away */
+    if (round == 0)
+      gst_element_get_state (pipeline, NULL, NULL, 30 * GST_SECOND);
+    else
+      g_usleep (round * 3000);
+    /* READY, because NULL would empty the bus */
+    gst_element_set_state (pipeline, GST_STATE_READY);
+    while ((message = gst_bus_pop_filtered (bus, GST_MESSAGE_PROGRESS))) {
+      GstProgressType type;
+      gchar *code, *text;
+
+      gst_message_parse_progress (message, &type, &code, &text);
+      fail_unless_equals_string (code, "load-model");
+      fail_unless (*text != '\0');
+      starts += type == GST_PROGRESS_TYPE_START;
+      completes += type == GST_PROGRESS_TYPE_COMPLETE;
+      cancels += type == GST_PROGRESS_TYPE_CANCELED;
+      fail_unless (starts - completes - cancels == (type ==
+              GST_PROGRESS_TYPE_START || type == GST_PROGRESS_TYPE_CONTINUE));
+      g_free (code);
+      g_free (text);
+      gst_message_unref (message);
+    }
+    fail_unless_equals_int (starts, completes + cancels);
+    if (round == 0)
+      fail_unless_equals_int (completes, 1);
+  }
+  gst_object_unref (bus);
+  stop_quickly (pipeline);
+  gst_object_unref (pipeline);
+}
+
+GST_END_TEST;
+
+static Suite *
+states_suite (void)
+{
+  Suite *s = suite_create ("states");
+  TCase *tc = tcase_create ("general");
+
+  suite_add_tcase (s, tc);
+  tcase_add_test (tc, test_alone);
+  tcase_add_test (tc, test_cycles);
+  tcase_add_test (tc, test_stop_any_time);
+  tcase_add_test (tc, test_stop_mid_block);
+  tcase_add_test (tc, test_pause_and_play);
+  tcase_add_test (tc, test_refused_models);
+  tcase_add_test (tc, test_refused_settings);
+  tcase_add_test (tc, test_refused_device);
+  tcase_add_test (tc, test_refused_prompts);
+  tcase_add_test (tc, test_empty_prompt);
+  tcase_add_test (tc, test_damaged_weights);
+  tcase_add_test (tc, test_progress);
+  return s;
+}
+
+GST_CHECK_MAIN (states);
