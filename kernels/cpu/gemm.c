@@ -20,6 +20,7 @@
 #define ROWS 64                 /* of a chunk */
 #define PANEL 1024              /* most output features of a chunk */
 #define SIZES 4
+#define ALONE (1 << 21)         /* multiplications that are done before a helper has woken up */
 
 static const int sizes[SIZES] = { ROWS, 16, 4, 1 };
 
@@ -559,6 +560,15 @@ linear_chunk (void *arg, int chunk, int thread)
     spread (job, product, panel, row, rows, y);
 }
 
+static void
+all_chunks (void *arg, int chunk, int thread)
+{
+  LinearJob *job = arg;
+
+  for (int i = 0; i < job->linear->n_panels * job->row_chunks; i++)
+    linear_chunk (job, i, thread);
+}
+
 /* A thread's scratch: the larger scratchpad, then room for copies of 64 rows of x and of y. */
 static bool
 reserve_scratch (LinearJob *job)
@@ -592,6 +602,9 @@ linear_cpu (DpDevice *base, const DpLinear *linear, const DpLinearArgs *given)
   job.products[1] = find_product (job.dev, linear, &linear->panels[linear->n_panels - 1], &args);
   if (job.products[0] == NULL || job.products[1] == NULL || !reserve_scratch (&job))
     return;
-  dp_team_run (job.dev->team, linear->n_panels * job.row_chunks, linear_chunk, &job);
+  if ((size_t) args.rows * linear->k * linear->n <= ALONE)
+    dp_team_run (job.dev->team, 1, all_chunks, &job);
+  else
+    dp_team_run (job.dev->team, linear->n_panels * job.row_chunks, linear_chunk, &job);
   dp_cpu_dnnl_ok (base, job.status, "linear");
 }

@@ -10,6 +10,9 @@
 #include "pointwise.h"
 
 #include <math.h>
+#if defined (__AVX2__)
+#include <immintrin.h>
+#endif
 
 #if defined (__AVX512F__)
 #define N 16                    /* lanes */
@@ -65,25 +68,27 @@ load (DpType type, const void *x, size_t i, size_t n)
 {
   size_t left = n - i < N ? n - i : N;
 
-  if (type == DP_TYPE_F32) {
-    V v = { 0 };
+#if defined (__AVX512F__)
+  if (type == DP_TYPE_F32)
+    return (V) _mm512_maskz_loadu_ps ((1u << left) - 1, (const float *) x + i);
+  return from_bf16 ((H) _mm256_maskz_loadu_epi16 ((1u << left) - 1, (const uint16_t *) x + i));
+#else
+  V v = { 0 };
+  H h = { 0 };
 
+  if (type == DP_TYPE_F32) {
     if (left == N)
       memcpy (&v, (const float *) x + i, sizeof v);
     else
-      for (size_t j = 0; j < left; j++)
-        v[j] = ((const float *) x)[i + j];
+      memcpy (&v, (const float *) x + i, left * sizeof (float));
     return v;
-  } else {
-    H h = { 0 };
-
-    if (left == N)
-      memcpy (&h, (const uint16_t *) x + i, sizeof h);
-    else
-      for (size_t j = 0; j < left; j++)
-        h[j] = ((const uint16_t *) x)[i + j];
-    return from_bf16 (h);
   }
+  if (left == N)
+    memcpy (&h, (const uint16_t *) x + i, sizeof h);
+  else
+    memcpy (&h, (const uint16_t *) x + i, left * sizeof (uint16_t));
+  return from_bf16 (h);
+#endif
 }
 
 /* The way back; nothing is written behind the end. */
@@ -92,21 +97,41 @@ store (DpType type, void *y, size_t i, size_t n, V v)
 {
   size_t left = n - i < N ? n - i : N;
 
+#if defined (__AVX512F__)
+  if (type == DP_TYPE_F32)
+    _mm512_mask_storeu_ps ((float *) y + i, (1u << left) - 1, (__m512) v);
+  else
+    _mm256_mask_storeu_epi16 ((uint16_t *) y + i, (1u << left) - 1, (__m256i) to_bf16 (v));
+#else
+  H h;
+
   if (type == DP_TYPE_F32) {
     if (left == N)
       memcpy ((float *) y + i, &v, sizeof v);
     else
-      for (size_t j = 0; j < left; j++)
-        ((float *) y)[i + j] = v[j];
-  } else {
-    H h = to_bf16 (v);
-
-    if (left == N)
-      memcpy ((uint16_t *) y + i, &h, sizeof h);
-    else
-      for (size_t j = 0; j < left; j++)
-        ((uint16_t *) y)[i + j] = h[j];
+      memcpy ((float *) y + i, &v, left * sizeof (float));
+    return;
   }
+  h = to_bf16 (v);
+  if (left == N)
+    memcpy ((uint16_t *) y + i, &h, sizeof h);
+  else
+    memcpy ((uint16_t *) y + i, &h, left * sizeof (uint16_t));
+#endif
+}
+
+INLINE V
+vsqrt (V x)
+{
+#if defined (__AVX512F__)
+  return (V) _mm512_sqrt_ps ((__m512) x);
+#elif defined (__AVX2__)
+  return (V) _mm256_sqrt_ps ((__m256) x);
+#else
+  for (int i = 0; i < N; i++)
+    x[i] = sqrtf (x[i]);
+  return x;
+#endif
 }
 
 /* Every lane becomes the sum of its group of `group` neighbours, a power of 2 up to N; all lanes of a group get the same bits. */
@@ -144,12 +169,11 @@ sum_squares (DpType type, const void *x, size_t n, float mean)
       acc[j] += v * v;
     }
   for (int j = 0; i < n; i += N, j = (j + 1) & 3) {
+    const I lanes = LANES;
     V v = load (type, x, i, n) - mean;
 
     /* The lanes behind the end hold -mean. */
-    if (n - i < N)
-      for (size_t lane = n - i; lane < N; lane++)
-        v[lane] = 0;
+    v = (V) ((I) v & (lanes < (int) (n - i < N ? n - i : N)));
     acc[j] += v * v;
   }
   return sum_groups ((acc[0] + acc[1]) + (acc[2] + acc[3]), N)[0];
@@ -314,14 +338,9 @@ rms_norm (void *arg, int chunk, int thread)
 INLINE V
 channel_scale (V s, float root)
 {
-  float lanes[N];
-  V scale;
+  V norm = vsqrt (s);
 
-  memcpy (lanes, &s, sizeof s);
-  for (int i = 0; i < N; i++)
-    lanes[i] = root / fmaxf (sqrtf (lanes[i]), 1e-12f);
-  memcpy (&scale, lanes, sizeof scale);
-  return scale;
+  return root / blend (norm > 1e-12f, norm, splat (1e-12f));
 }
 
 /* C divides N: a vector holds N / C whole pixels, so the job's rows run as one long array. */

@@ -48,7 +48,7 @@ typedef struct
   Buffer buffers[MAX_BUFFERS];
   void *host[MAX_BUFFERS];
   int n_host;
-  double ms;                    /* --bench: median of a call */
+  double ms, best_ms;           /* --bench: median and least of the calls */
 
   /* -- results of each device */
   struct
