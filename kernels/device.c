@@ -1,15 +1,79 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "backend.h"
 
+#include <dlfcn.h>
+#include <pthread.h>
 #include <sched.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const DpBackend *const backends[] = { &dp_backend_cpu, &dp_backend_ref };
 
 #define MAX_THREADS 1024
+#define CUDA_MODULE "libdualparal-cuda.so"
+
+/* ---- the module: opened when it is first asked for, and never closed, which the libraries below it would not survive ---- */
+
+static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
+static const DpBackend *cuda;   /* protected by opening */
+
+/* Whether this code is run from the build tree: its object lies there. Otherwise nothing is loaded from there. */
+static bool
+in_build_tree (void)
+{
+  Dl_info info;
+  char path[4096];
+
+  return dladdr (&opening, &info) && info.dli_fname && realpath (info.dli_fname, path)
+      && strncmp (path, DP_BUILD_DIR "/", strlen (DP_BUILD_DIR "/")) == 0;
+}
+
+/* Opens the module beside this code, where it is installed, or where the system looks for libraries. */
+static void *
+open_module (const char *name, char *error, size_t error_size)
+{
+  static const char *const paths[] = { DP_BUILD_DIR "/kernels/" CUDA_MODULE, DP_MODULE_DIR "/" CUDA_MODULE, CUDA_MODULE };
+  const char *message;
+  void *module;
+
+  for (int i = in_build_tree () ? 0 : 1; i < 3; i++) {
+    if (i < 2 && access (paths[i], F_OK) != 0)
+      continue;
+    module = dlopen (paths[i], RTLD_NOW | RTLD_LOCAL);
+    if (module)
+      return module;
+    message = dlerror ();
+    if (strncmp (message, CUDA_MODULE ":", strlen (CUDA_MODULE ":")) != 0) {
+      snprintf (error, error_size, "device %s: %s cannot be opened: %s (it needs cuBLASLt and cuDNN; use devices=cpu without)", name,
+          CUDA_MODULE, message);
+      return NULL;
+    }
+  }
+  snprintf (error, error_size, "device %s: the CUDA module, %s, is neither in %s nor among the system's libraries; use devices=cpu", name,
+      CUDA_MODULE, DP_MODULE_DIR);
+  return NULL;
+}
+
+static const DpBackend *
+find_cuda (const char *name, char *error, size_t error_size)
+{
+  const DpBackend *(*get) (void);
+  void *module;
+
+  pthread_mutex_lock (&opening);
+  if (cuda == NULL && (module = open_module (name, error, error_size))) {
+    get = (const DpBackend *(*) (void)) dlsym (module, "dp_cuda_backend_v1");
+    cuda = get ? get () : NULL;
+    if (cuda == NULL)
+      snprintf (error, error_size, "device %s: %s is of another version than this program", name, CUDA_MODULE);
+  }
+  pthread_mutex_unlock (&opening);
+  return cuda;
+}
+
+/* ---- devices ---- */
 
 /* The backend a name asks for; NULL and a sentence if there is none. */
 static const DpBackend *
@@ -19,9 +83,8 @@ find_backend (const char *name, char *error, size_t error_size)
     if (strcmp (name, backends[i]->name) == 0)
       return backends[i];
   if (strcmp (name, "cuda") == 0 || strncmp (name, "cuda:", 5) == 0)
-    snprintf (error, error_size, "device %s: this build has no CUDA support; use devices=cpu", name);
-  else
-    snprintf (error, error_size, "there is no device \"%s\"; known devices are cpu, ref (slow, for tests) and cuda:0, cuda:1, ...", name);
+    return find_cuda (name, error, error_size);
+  snprintf (error, error_size, "there is no device \"%s\"; known devices are cpu, ref (slow, for tests) and cuda:0, cuda:1, ...", name);
   return NULL;
 }
 
@@ -51,6 +114,7 @@ dp_device_close (DpDevice *dev)
       backends[i]->close (dev);
       return;
     }
+  cuda->close (dev);
 }
 
 bool
@@ -60,18 +124,6 @@ dp_device_info (const char *name, DpDeviceInfo *info, char *error, size_t error_
 
   *info = (DpDeviceInfo) { 0 };
   return backend && backend->info (name, info, error, error_size);
-}
-
-void
-dp_device_fail (DpDevice *dev, const char *format, ...)
-{
-  va_list ap;
-
-  if (dev->error[0])
-    return;
-  va_start (ap, format);
-  vsnprintf (dev->error, sizeof dev->error, format, ap);
-  va_end (ap);
 }
 
 bool

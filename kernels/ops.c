@@ -3,6 +3,7 @@
 #include "numeric.h"
 
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -174,6 +175,18 @@ dp_host_copy (DpDevice *dev, void *dst, const void *src, size_t bytes)
 void
 dp_host_sync (DpDevice *dev)
 {
+}
+
+void
+dp_device_fail (DpDevice *dev, const char *format, ...)
+{
+  va_list ap;
+
+  if (dev->error[0])
+    return;
+  va_start (ap, format);
+  vsnprintf (dev->error, sizeof dev->error, format, ap);
+  va_end (ap);
 }
 
 int

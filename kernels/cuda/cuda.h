@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * cuda.h: what the files of the CUDA backend share.
+ *
+ * The backend is a module of its own (libdualparal-cuda.so), opened by device.c when a device "cuda:N" is asked for, so that
+ * nothing else links CUDA. A device is one stream: every op enqueues on it and returns, so ops complete in the order of their
+ * calls and share one workspace. Matrix products are cuBLASLt's, attention and convolution cuDNN's, the rest own kernels (.cu).
+ * Each op begins with dp_cuda_enter(), and every call into a library passes one of the dp_cuda_*_ok(), which latch a failure.
+ */
+#pragma once
+
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+#include <cudnn.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#include "../backend.h"
+
+/** Thread-safety: as DpDevice. */
+typedef struct
+{
+  DpDevice base;
+  int index;                    /* N of "cuda:N" */
+  int sm_count;                 /* multiprocessors */
+  int capability;               /* 10 * major + minor */
+  bool lost;                    /* an error that this process cannot recover from; already latched */
+  cudaStream_t stream;
+  cublasLtHandle_t blas;
+  cudnnHandle_t cudnn;          /* bound to stream */
+  void *workspace;              /* scratch of the op that runs; see dp_cuda_workspace() */
+  size_t workspace_size;
+  struct DpAllocation *allocations;     /* device.c's */
+  size_t n_allocations;
+  struct DpProduct *products;   /* linear.c's, per shape */
+  struct DpAttentionPlan *attentions;   /* attention.c's, per shape */
+  struct DpConvPlan *convs;     /* conv.c's, per shape */
+} DpDeviceCuda;
+
+static inline DpDeviceCuda *
+dp_cuda (DpDevice *dev)
+{
+  return (DpDeviceCuda *) dev;
+}
+
+extern const DpBackend dp_backend_cuda;
+
+/* -- device.c: errors and memory -- */
+
+/** Makes the device current on this thread. False when there is nothing to do: the device is lost or cancelled. */
+bool dp_cuda_enter (DpDeviceCuda *dev);
+
+/** Whether the call succeeded; latches "what: <the library's own words>" if not. */
+bool dp_cuda_ok (DpDeviceCuda *dev, cudaError_t status, const char *what);
+bool dp_cuda_blas_ok (DpDeviceCuda *dev, cublasStatus_t status, const char *what);
+bool dp_cuda_cudnn_ok (DpDeviceCuda *dev, cudnnStatus_t status, const char *what);
+
+/** After a kernel launch: dp_cuda_ok() of cudaGetLastError(). */
+bool dp_cuda_launched (DpDeviceCuda *dev, const char *what);
+
+/** Device memory, 256-byte aligned, counted in base.bytes (not in base.allocations: ops->alloc, linear_new and conv_new do that)..
+ *  NULL when it does not fit; then `what` it was for is latched with the bytes needed and free, unless `what` is NULL. */
+void *dp_cuda_memory_new (DpDeviceCuda *dev, size_t bytes, const char *what);
+void dp_cuda_memory_free (DpDeviceCuda *dev, void *ptr);
+
+/** The device's scratch, at least `bytes` of it, 256-byte aligned: it belongs to the calling op until the op returns (the stream keeps ops
+ *  apart). Growing waits for the stream, moves it, and counts as one allocation; ask for it while building a plan.
+ *  NULL, with an error latched, when it does not fit. */
+void *dp_cuda_workspace (DpDeviceCuda *dev, size_t bytes);
+
+/** Enqueues: dst = n elements of the file's array as `type` (float32 or bfloat16). Host memory may be reused on return. */
+bool dp_cuda_upload_weight (DpDeviceCuda *dev, const DpHostWeight *weight, size_t n, DpType type, void *dst);
+
+/* -- what files keep on the device; called when it is closed, with the stream idle -- */
+
+void linear_close_cuda (DpDeviceCuda *dev);
+void attention_close_cuda (DpDeviceCuda *dev);
+void conv_close_cuda (DpDeviceCuda *dev);
+
+/* -- the ops: contracts in ops.h -- */
+
+DpLinear *linear_new_cuda (DpDevice *dev, const DpLinearSpec *spec);
+void linear_free_cuda (DpDevice *dev, DpLinear *linear);
+void linear_cuda (DpDevice *dev, const DpLinear *linear, const DpLinearArgs *args);
+
+DpConv *conv_new_cuda (DpDevice *dev, const DpConvSpec *spec);
+void conv_free_cuda (DpDevice *dev, DpConv *conv);
+void conv_cuda (DpDevice *dev, DpConv *conv, const DpConvArgs *args);
+
+void attention_cuda (DpDevice *dev, const DpAttentionArgs *args);
+
+void layer_norm_cuda (DpDevice *dev, const DpLayerNormArgs *args);
+void rms_norm_cuda (DpDevice *dev, const DpRmsNormArgs *args);
+void channel_norm_cuda (DpDevice *dev, const DpChannelNormArgs *args);
+void multiply_cuda (DpDevice *dev, size_t n, DpType type, const void *a, const void *b, void *y);
+void combine_cuda (DpDevice *dev, size_t n, int terms, const float *const *x, const float *coef, float *y);
+void convert_cuda (DpDevice *dev, size_t n, DpType x_type, const void *x, DpType y_type, void *y);
+
+void upsample_cuda (DpDevice *dev, const DpUpsampleArgs *args);
+void pack_frame_cuda (DpDevice *dev, const DpPackFrameArgs *args);
+void patchify_cuda (DpDevice *dev, int t, int h, int w, int channels, const float *x, DpType y_type, void *y);
+void unpatchify_cuda (DpDevice *dev, int t, int h, int w, int channels, const float *x, float *y);
+
+/* -- pointwise.cu -- */
+
+/** Whether the module has code that this GPU runs; latches a sentence if not. */
+bool dp_cuda_probe (DpDeviceCuda *dev);
+
+/** y[L, N] = act (t[L, N] + bias[N]), or y += gate * (t + bias): the end of a product that the library could not finish itself. t is
+ *  dense float32, bias and gate may be NULL; y and its stride as args say. */
+void dp_cuda_finish_linear (DpDeviceCuda *dev, int n, const float *t, const float *bias, const DpLinearArgs *args);
+
+/** y[n] = bias[n] * gate[n], float32. */
+void dp_cuda_scale_bias (DpDeviceCuda *dev, int n, const float *bias, const float *gate, float *y);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "cuda.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifndef DP_CUDA_ATTENTION
+void
+attention_cuda (DpDevice *dev, const DpAttentionArgs *args)
+{
+  dp_device_fail (dev, "attention is not there yet on CUDA");
+}
+
+void
+attention_close_cuda (DpDeviceCuda *dev)
+{
+}
+#endif
+#ifndef DP_CUDA_CONV
+DpConv *
+conv_new_cuda (DpDevice *dev, const DpConvSpec *spec)
+{
+  dp_device_fail (dev, "convolution is not there yet on CUDA");
+  return NULL;
+}
+
+void
+conv_free_cuda (DpDevice *dev, DpConv *conv)
+{
+}
+
+void
+conv_cuda (DpDevice *dev, DpConv *conv, const DpConvArgs *args)
+{
+}
+
+void
+conv_close_cuda (DpDeviceCuda *dev)
+{
+}
+#endif
+
+/* cuBLASLt asks for 32 MiB on the large chips, and weights are converted in pieces of half of it. */
+#define WORKSPACE ((size_t) 64 << 20)
+#define PIECE ((size_t) 32 << 20)
+
+struct DpAllocation
+{
+  void *ptr;
+  size_t bytes;
+};
+
+/* ---- errors ---- */
+
+/* Errors that leave the process's context on the GPU unusable. */
+static bool
+is_fatal (cudaError_t status)
+{
+  switch (status) {
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorHardwareStackError:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorLaunchFailure:
+    case cudaErrorECCUncorrectable:
+    case cudaErrorNvlinkUncorrectable:
+    case cudaErrorAssert:
+    case cudaErrorContextIsDestroyed:
+      return true;
+    default:
+      return false;
+  }
+}
+
+bool
+dp_cuda_ok (DpDeviceCuda *dev, cudaError_t status, const char *what)
+{
+  if (status == cudaSuccess)
+    return true;
+  cudaGetLastError ();
+  if (is_fatal (status)) {
+    dev->lost = true;
+    dp_device_fail (&dev->base, "%s: %s: CUDA says \"%s\"; the GPU is lost to this process, start it again", dev->base.name, what,
+        cudaGetErrorString (status));
+  } else {
+    dp_device_fail (&dev->base, "%s: %s: CUDA says \"%s\"", dev->base.name, what, cudaGetErrorString (status));
+  }
+  return false;
+}
+
+bool
+dp_cuda_blas_ok (DpDeviceCuda *dev, cublasStatus_t status, const char *what)
+{
+  if (status == CUBLAS_STATUS_SUCCESS)
+    return true;
+  dp_device_fail (&dev->base, "%s: %s: cuBLASLt says %s", dev->base.name, what, cublasLtGetStatusString (status));
+  return false;
+}
+
+bool
+dp_cuda_cudnn_ok (DpDeviceCuda *dev, cudnnStatus_t status, const char *what)
+{
+  if (status == CUDNN_STATUS_SUCCESS)
+    return true;
+  dp_device_fail (&dev->base, "%s: %s: cuDNN says %s", dev->base.name, what, cudnnGetErrorString (status));
+  return false;
+}
+
+bool
+dp_cuda_launched (DpDeviceCuda *dev, const char *what)
+{
+  return dp_cuda_ok (dev, cudaGetLastError (), what);
+}
+
+bool
+dp_cuda_enter (DpDeviceCuda *dev)
+{
+  return !dev->lost && !dp_device_cancelled (&dev->base) && dp_cuda_ok (dev, cudaSetDevice (dev->index), "choosing the GPU");
+}
+
+/* ---- memory ---- */
+
+void *
+dp_cuda_memory_new (DpDeviceCuda *dev, size_t bytes, const char *what)
+{
+  struct DpAllocation *allocations = realloc (dev->allocations, (dev->n_allocations + 1) * sizeof *allocations);
+  void *ptr = NULL;
+  cudaError_t status;
+  size_t available = 0, total = 0;
+
+  if (allocations == NULL || !dp_cuda_ok (dev, cudaSetDevice (dev->index), "choosing the GPU"))
+    return NULL;
+  dev->allocations = allocations;
+  status = cudaMalloc (&ptr, bytes > 0 ? bytes : 1);
+  if (status == cudaErrorMemoryAllocation || status == cudaErrorInvalidValue) {
+    cudaGetLastError ();
+    if (what && cudaMemGetInfo (&available, &total) == cudaSuccess)
+      dp_device_fail (&dev->base, "%s: not enough memory for %s: %.1f MiB needed, %.1f of %.1f MiB free", dev->base.name, what,
+          bytes / 1048576.0, available / 1048576.0, total / 1048576.0);
+    return NULL;
+  }
+  if (!dp_cuda_ok (dev, status, "allocating"))
+    return NULL;
+  dev->allocations[dev->n_allocations++] = (struct DpAllocation) { ptr, bytes };
+  dev->base.bytes += bytes;
+  return ptr;
+}
+
+void
+dp_cuda_memory_free (DpDeviceCuda *dev, void *ptr)
+{
+  if (ptr == NULL)
+    return;
+  for (size_t i = dev->n_allocations; i-- > 0;)
+    if (dev->allocations[i].ptr == ptr) {
+      dev->base.bytes -= dev->allocations[i].bytes;
+      dev->allocations[i] = dev->allocations[--dev->n_allocations];
+      /* It waits for what is queued, which may still use the memory. A lost GPU has freed it already. */
+      if (dp_cuda_ok (dev, cudaSetDevice (dev->index), "choosing the GPU"))
+        dp_cuda_ok (dev, cudaFree (ptr), "freeing");
+      return;
+    }
+  assert (!"memory of another device");
+}
+
+void *
+dp_cuda_workspace (DpDeviceCuda *dev, size_t bytes)
+{
+  if (bytes <= dev->workspace_size)
+    return dev->workspace;
+  dev->base.allocations++;
+  dp_cuda_memory_free (dev, dev->workspace);
+  dev->workspace = dp_cuda_memory_new (dev, bytes, "scratch");
+  dev->workspace_size = dev->workspace ? bytes : 0;
+  return dev->workspace;
+}
+
+static void *
+alloc_cuda (DpDevice *base, size_t bytes)
+{
+  base->allocations++;
+  return dp_cuda_memory_new (dp_cuda (base), bytes, NULL);
+}
+
+static void
+free_cuda (DpDevice *base, void *ptr)
+{
+  dp_cuda_memory_free (dp_cuda (base), ptr);
+}
+
+/* From pageable memory CUDA returns when it has staged the bytes, so they may change; from pinned memory it would return at once. */
+static bool
+upload (DpDeviceCuda *dev, void *dst, const void *host, size_t bytes)
+{
+  struct cudaPointerAttributes attributes;
+
+  if (bytes == 0)
+    return true;
+  return dp_cuda_ok (dev, cudaMemcpyAsync (dst, host, bytes, cudaMemcpyHostToDevice, dev->stream), "upload")
+      && dp_cuda_ok (dev, cudaPointerGetAttributes (&attributes, host), "upload")
+      && (attributes.type == cudaMemoryTypeUnregistered || dp_cuda_ok (dev, cudaStreamSynchronize (dev->stream), "upload"));
+}
+
+static void
+upload_cuda (DpDevice *base, void *dst, const void *host, size_t bytes)
+{
+  if (dp_cuda_enter (dp_cuda (base)))
+    upload (dp_cuda (base), dst, host, bytes);
+}
+
+static void
+download_cuda (DpDevice *base, void *host, const void *src, size_t bytes)
+{
+  DpDeviceCuda *dev = dp_cuda (base);
+
+  if (bytes > 0 && dp_cuda_enter (dev)
+      && dp_cuda_ok (dev, cudaMemcpyAsync (host, src, bytes, cudaMemcpyDeviceToHost, dev->stream), "download"))
+    dp_cuda_ok (dev, cudaStreamSynchronize (dev->stream), "download");
+}
+
+static void
+copy_cuda (DpDevice *base, void *dst, const void *src, size_t bytes)
+{
+  DpDeviceCuda *dev = dp_cuda (base);
+
+  if (bytes > 0 && dp_cuda_enter (dev))
+    dp_cuda_ok (dev, cudaMemcpyAsync (dst, src, bytes, cudaMemcpyDeviceToDevice, dev->stream), "copy");
+}
+
+/* Also after a cancel: what is queued still uses the memory that its owner is about to free. */
+static void
+sync_cuda (DpDevice *base)
+{
+  DpDeviceCuda *dev = dp_cuda (base);
+
+  if (!dev->lost && dp_cuda_ok (dev, cudaSetDevice (dev->index), "choosing the GPU"))
+    dp_cuda_ok (dev, cudaStreamSynchronize (dev->stream), "waiting for the GPU");
+}
+
+bool
+dp_cuda_upload_weight (DpDeviceCuda *dev, const DpHostWeight *weight, size_t n, DpType type, void *dst)
+{
+  size_t from = dp_type_size (weight->type), to = dp_type_size (type), piece = PIECE / from;
+  void *raw = weight->type == type ? NULL : dp_cuda_workspace (dev, PIECE);
+
+  if (weight->type != type && raw == NULL)
+    return false;
+  for (size_t i = 0; i < n; i += piece) {
+    const char *host = (const char *) weight->data + i * from;
+    size_t m = n - i < piece ? n - i : piece;
+
+    if (!dp_cuda_enter (dev) || !upload (dev, raw ? raw : (char *) dst + i * to, host, m * from))
+      return false;
+    if (raw)
+      convert_cuda (&dev->base, m, weight->type, raw, type, (char *) dst + i * to);
+  }
+  return !dev->lost;
+}
+
+/* ---- opening ---- */
+
+static const DpOps ops_cuda = {
+  .name = "cuda",
+  .alloc = alloc_cuda,
+  .free = free_cuda,
+  .upload = upload_cuda,
+  .download = download_cuda,
+  .copy = copy_cuda,
+  .sync = sync_cuda,
+  .linear_new = linear_new_cuda,
+  .linear_free = linear_free_cuda,
+  .conv_new = conv_new_cuda,
+  .conv_free = conv_free_cuda,
+  .linear = linear_cuda,
+  .conv = conv_cuda,
+  .attention = attention_cuda,
+  .layer_norm = layer_norm_cuda,
+  .rms_norm = rms_norm_cuda,
+  .channel_norm = channel_norm_cuda,
+  .upsample = upsample_cuda,
+  .pack_frame = pack_frame_cuda,
+  .multiply = multiply_cuda,
+  .combine = combine_cuda,
+  .convert = convert_cuda,
+  .patchify = patchify_cuda,
+  .unpatchify = unpatchify_cuda,
+};
+
+static void
+close_cuda (DpDevice *base)
+{
+  DpDeviceCuda *dev = dp_cuda (base);
+
+  /* This frees what the library calls above hold on to, also where a part of opening failed. */
+  sync_cuda (base);
+  linear_close_cuda (dev);
+  attention_close_cuda (dev);
+  conv_close_cuda (dev);
+  dp_cuda_memory_free (dev, dev->workspace);
+  if (dev->cudnn)
+    cudnnDestroy (dev->cudnn);
+  if (dev->blas)
+    cublasLtDestroy (dev->blas);
+  if (dev->stream)
+    cudaStreamDestroy (dev->stream);
+  cudaGetLastError ();
+  free (dev->allocations);
+  free (dev);
+}
+
+/* The N of "cuda:N" and what is there; false and a sentence if there is no such GPU, or none that this build can use. */
+static bool
+find_gpu (const char *name, int *index, struct cudaDeviceProp *prop, char *error, size_t error_size)
+{
+  char *end;
+  long n = strncmp (name, "cuda:", 5) == 0 ? strtol (name + 5, &end, 10) : -1;
+  int count = 0, driver = 0;
+  cudaError_t status;
+
+  if (n < 0 || n > 1023 || end == name + 5 || *end) {
+    snprintf (error, error_size, "device %s: say which GPU, as in cuda:0", name);
+    return false;
+  }
+  status = cudaGetDeviceCount (&count);
+  cudaGetLastError ();
+  cudaDriverGetVersion (&driver);
+  if (driver == 0)
+    snprintf (error, error_size, "device %s: there is no NVIDIA driver here (libcuda.so.1)", name);
+  else if (status == cudaErrorInsufficientDriver)
+    snprintf (error, error_size, "device %s: the NVIDIA driver is too old: it serves CUDA %d.%d, this build needs %d.%d", name,
+        driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+  else if (status != cudaSuccess && status != cudaErrorNoDevice)
+    snprintf (error, error_size, "device %s: CUDA says \"%s\"", name, cudaGetErrorString (status));
+  else if (count == 0)
+    snprintf (error, error_size, "device %s: the NVIDIA driver shows no GPU", name);
+  else if (n >= count)
+    snprintf (error, error_size, "device %s: the NVIDIA driver shows %d GPU%s, the last is cuda:%d", name, count, count == 1 ? "" : "s",
+        count - 1);
+  else if ((status = cudaGetDeviceProperties (prop, n)) != cudaSuccess)
+    snprintf (error, error_size, "device %s: CUDA says \"%s\"", name, cudaGetErrorString (status));
+  else if (prop->major < 8)
+    snprintf (error, error_size, "device %s: %s has compute capability %d.%d; 8.0 or more is needed (bfloat16)", name, prop->name,
+        prop->major, prop->minor);
+  else {
+    *index = n;
+    return true;
+  }
+  return false;
+}
+
+static bool
+open_parts (DpDeviceCuda *dev)
+{
+  return dp_cuda_ok (dev, cudaSetDevice (dev->index), "choosing the GPU")
+      && dp_cuda_ok (dev, cudaStreamCreateWithFlags (&dev->stream, cudaStreamNonBlocking), "making a stream")
+      && dp_cuda_blas_ok (dev, cublasLtCreate (&dev->blas), "opening cuBLASLt")
+      && dp_cuda_cudnn_ok (dev, cudnnCreate (&dev->cudnn), "opening cuDNN")
+      && dp_cuda_cudnn_ok (dev, cudnnSetStream (dev->cudnn, dev->stream), "opening cuDNN")
+      && dp_cuda_workspace (dev, WORKSPACE) != NULL
+      && dp_cuda_probe (dev);
+}
+
+static DpDevice *
+open_cuda (const char *name, int threads, char *error, size_t error_size)
+{
+  struct cudaDeviceProp prop;
+  DpDeviceCuda *dev;
+  int index;
+
+  if (!find_gpu (name, &index, &prop, error, error_size))
+    return NULL;
+  dev = calloc (1, sizeof *dev);
+  if (dev == NULL) {
+    snprintf (error, error_size, "device %s: not enough memory", name);
+    return NULL;
+  }
+  *dev = (DpDeviceCuda) {
+    .base = { .ops = &ops_cuda, .threads = 1 }, .index = index, .sm_count = prop.multiProcessorCount,
+    .capability = 10 * prop.major + prop.minor,
+  };
+  snprintf (dev->base.name, sizeof dev->base.name, "%s", name);
+  if (!open_parts (dev)) {
+    snprintf (error, error_size, "device %s", dev->base.error);
+    close_cuda (&dev->base);
+    return NULL;
+  }
+  return &dev->base;
+}
+
+static bool
+info_cuda (const char *name, DpDeviceInfo *info, char *error, size_t error_size)
+{
+  struct cudaDeviceProp prop;
+  int index, driver = 0;
+  size_t blas = cublasLtGetVersion (), cudnn = cudnnGetVersion ();
+  cudaError_t status;
+
+  if (!find_gpu (name, &index, &prop, error, error_size))
+    return false;
+  status = cudaSetDevice (index);
+  if (status == cudaSuccess)
+    status = cudaMemGetInfo (&info->memory_free, &info->memory_total);
+  if (status != cudaSuccess) {
+    cudaGetLastError ();
+    snprintf (error, error_size, "device %s: CUDA says \"%s\"", name, cudaGetErrorString (status));
+    return false;
+  }
+  cudaDriverGetVersion (&driver);
+  snprintf (info->name, sizeof info->name, "%s", name);
+  snprintf (info->description, sizeof info->description, "%.63s, %d multiprocessors, compute capability %d.%d", prop.name,
+      prop.multiProcessorCount, prop.major, prop.minor);
+  snprintf (info->libraries, sizeof info->libraries, "CUDA %d.%d (driver %d.%d), cuBLASLt %zu.%zu.%zu, cuDNN %zu.%zu.%zu",
+      CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10, driver / 1000, driver % 1000 / 10, blas / 10000, blas / 100 % 100, blas % 100,
+      cudnn / 10000, cudnn / 100 % 100, cudnn % 100);
+  info->fast_bf16 = true;
+  return true;
+}
+
+const DpBackend dp_backend_cuda = { "cuda", open_cuda, close_cuda, info_cuda };
