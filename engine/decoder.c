@@ -130,19 +130,17 @@ load (DpDecoder *d, GError **error)
     return FALSE;
   }
   d->dev->cancel = &d->cancel;
-  d->vae = dp_vae_new (d->dev, &d->spec.vae, d->spec.weights, d->spec.bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, d->spec.latent_h, d->spec.latent_w, error);
-  if (d->vae == NULL)
-    return FALSE;
   d->latent = d->dev->ops->alloc (d->dev, sizeof (float) * d->latent_size);
   guint8 *memory = d->latent ? d->dev->ops->alloc (d->dev, d->frame_bytes * d->n_slots) : NULL;
   if (memory == NULL) {
-    g_set_error (error, DP_ERROR, DP_ERROR_NO_MEMORY, "a queue of %d frames needs %.1f MiB, which %s has not left; use a smaller max-queue-frames",
+    g_set_error (error, DP_ERROR, DP_ERROR_NO_MEMORY, "a queue of %d frames needs %.1f MiB, which %s has not left; use a smaller max-queue-frames, width or height",
         d->n_slots, d->frame_bytes * d->n_slots / 1048576.0, d->device);
     return FALSE;
   }
   for (int i = 0; i < d->n_slots; i++)
     d->slots[i].memory = memory + i * d->frame_bytes;
-  return TRUE;
+  d->vae = dp_vae_new (d->dev, &d->spec.vae, d->spec.weights, d->spec.bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, d->spec.latent_h, d->spec.latent_w, error);
+  return d->vae != NULL;
 }
 
 /* Waits for room in the queue; -1 when cancelled. */

@@ -275,28 +275,40 @@ done:
   dp_arena_free (&arena);
 }
 
+/* [positions, dims] (cos, sin) pairs along one axis. */
+static float *
+axis_angles (int positions, int dims)
+{
+  float *out = g_new (float, (gsize) positions * dims);
+
+  for (int p = 0; p < positions; p++)
+    for (int i = 0; i < dims; i += 2) {
+      double angle = p * pow (10000.0, -(double) i / dims);
+      out[(gsize) p * dims + i] = (float) cos (angle);
+      out[(gsize) p * dims + i + 1] = (float) sin (angle);
+    }
+  return out;
+}
+
 /* Angles are relative to the window: its first frame is 0, cached frames follow the input's. Axes t, h, w share a head's pairs. */
 static void
 compute_rope (DpDit *d)
 {
   int d_hw = 2 * (d->config.head_dim / 6), d_t = d->config.head_dim - 2 * d_hw;
   int frames = d->spec.max_input + d->spec.max_cached, h = d->spec.latent_h / 2, w = d->spec.latent_w / 2;
-  gsize n = (gsize) frames * h * w * d->config.head_dim;
-  g_autofree float *table = g_new (float, n);
-  float *out = table;
+  gsize n = (gsize) h * w * d->config.head_dim;
+  g_autofree float *frame = g_new (float, n), *along_t = axis_angles (frames, d_t), *along_h = axis_angles (h, d_hw), *along_w = axis_angles (w, d_hw);
 
-  for (int f = 0; f < frames; f++)
+  for (int f = 0; f < frames && !dp_device_cancelled (d->dev); f++) {
+    float *out = frame;
     for (int y = 0; y < h; y++)
-      for (int x = 0; x < w; x++) {
-        const int position[3] = { f, y, x }, dims[3] = { d_t, d_hw, d_hw };
-        for (int axis = 0; axis < 3; axis++)
-          for (int i = 0; i < dims[axis]; i += 2) {
-            double angle = position[axis] * pow (10000.0, -(double) i / dims[axis]);
-            *out++ = (float) cos (angle);
-            *out++ = (float) sin (angle);
-          }
+      for (int x = 0; x < w; x++, out += d->config.head_dim) {
+        memcpy (out, along_t + (gsize) f * d_t, sizeof (float) * d_t);
+        memcpy (out + d_t, along_h + (gsize) y * d_hw, sizeof (float) * d_hw);
+        memcpy (out + d_t + d_hw, along_w + (gsize) x * d_hw, sizeof (float) * d_hw);
       }
-  d->ops->upload (d->dev, d->rope, table, sizeof (float) * n);
+    d->ops->upload (d->dev, d->rope + f * n, frame, sizeof (float) * n);
+  }
 }
 
 static void

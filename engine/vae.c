@@ -351,7 +351,7 @@ dp_vae_reset (DpVae *v)
   static const char zeros[65536];
 
   v->first = TRUE;
-  for (gsize at = 0; at < v->past.size; at += sizeof zeros)
+  for (gsize at = 0; at < v->past.size && !dp_device_cancelled (v->dev); at += sizeof zeros)
     v->ops->upload (v->dev, v->past.memory + at, zeros, MIN (sizeof zeros, v->past.size - at));
 }
 
