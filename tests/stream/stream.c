@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "stream.h"
+
+#include <glib/gstdio.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#if defined(__has_feature)
+#if __has_feature (address_sanitizer) || __has_feature (thread_sanitizer)
+#define SANITIZED 1
+#endif
+#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#endif
+
+double
+stream_slowness (void)
+{
+  const char *preload = g_getenv ("LD_PRELOAD");
+
+#ifdef SANITIZED
+  return 15;
+#endif
+  return preload && strstr (preload, "vgpreload") ? 60 : 1;
+}
+
+DpSettings
+stream_small (void)
+{
+  return (DpSettings) { .width = 128, .height = 80, .steps = 2, .num_frames = -1, .threads = 2, .seed = 7, .format = DP_FORMAT_I420 };
+}
+
+DpEngine *
+stream_open (const DpSettings *settings)
+{
+  g_autoptr (GError) error = NULL;
+  DpEngine *engine = NULL;
+
+  dp_engine_open (&engine, settings, NULL, NULL, &error);
+  g_assert_no_error (error);
+  g_assert_nonnull (engine);
+  return engine;
+}
+
+gboolean
+stream_pull (DpEngine *engine, DpFrame *frame, gint64 *next)
+{
+  g_autoptr (GError) error = NULL;
+  int result = dp_engine_pull (engine, frame, (gint64) (120e6 * stream_slowness ()), &error);
+
+  g_assert_no_error (error);
+  g_assert_cmpint (result, !=, -1);     /* -1 without an error: nothing came in all that time */
+  if (result == 1)
+    g_assert_cmpint (frame->index, ==, (*next)++);
+  return result == 1;
+}
+
+void
+stream_pull_until_block (DpEngine *engine, gint64 block, gint64 *next, DpFrame *frame)
+{
+  DpFrame lent;
+
+  do {
+    g_assert_true (stream_pull (engine, &lent, next));
+    *frame = lent;
+    dp_engine_release_frame (engine, &lent);
+  } while (frame->block < block);
+}
+
+void
+stream_hash_frame (GChecksum *sum, const DpFrame *frame)
+{
+  g_assert_cmpint (frame->format, ==, DP_FORMAT_I420);
+  for (int p = 0; p < 3; p++)
+    for (int y = 0; y < (p ? frame->height / 2 : frame->height); y++)
+      g_checksum_update (sum, frame->planes[p] + (gsize) y * frame->strides[p], p ? frame->width / 2 : frame->width);
+}
+
+char *
+stream_hash (const DpSettings *settings)
+{
+  g_autoptr (GChecksum) sum = g_checksum_new (G_CHECKSUM_SHA256);
+  g_autoptr (DpEngine) engine = stream_open (settings);
+  DpFrame frame;
+  gint64 next = 0;
+
+  while (stream_pull (engine, &frame, &next)) {
+    stream_hash_frame (sum, &frame);
+    dp_engine_release_frame (engine, &frame);
+  }
+  g_assert_cmpint (next, ==, settings->num_frames);
+  return g_strdup (g_checksum_get_string (sum));
+}
+
+void
+stream_check_seconds (const char *what, gint64 start_us, double limit)
+{
+  double seconds = (g_get_monotonic_time () - start_us) / 1e6;
+
+  g_test_message ("%s: %.3f s (at most %g)", what, seconds, limit * stream_slowness ());
+  if (!(seconds <= limit * stream_slowness ()))
+    g_test_fail_printf ("%s took %.3f s, over %g", what, seconds, limit * stream_slowness ());
+}
+
+/* ---- models with something wrong ---- */
+
+static void
+link_entries (const char *from, const char *to, const char *except)
+{
+  g_autoptr (GDir) dir = g_dir_open (from, 0, NULL);
+  const char *name;
+
+  g_assert_nonnull (dir);
+  while ((name = g_dir_read_name (dir))) {
+    g_autofree char *target = g_build_filename (from, name, NULL), *link = g_build_filename (to, name, NULL);
+
+    if (strcmp (name, except) != 0)
+      g_assert_cmpint (symlink (target, link), ==, 0);
+  }
+}
+
+char *
+stream_model_new (const char *file, const void *data, gsize size)
+{
+  const char *embedded = dp_embedded_model ();
+  char *dir = g_dir_make_tmp ("dp-stream-XXXXXX", NULL);
+  g_auto (GStrv) parts = g_strsplit (file, "/", 2);
+  g_autofree char *path = g_build_filename (dir, file, NULL);
+
+  g_assert_nonnull (embedded);
+  link_entries (embedded, dir, parts[0]);
+  if (parts[1]) {
+    g_autofree char *from = g_build_filename (embedded, parts[0], NULL), *to = g_build_filename (dir, parts[0], NULL);
+
+    g_assert_cmpint (g_mkdir (to, 0700), ==, 0);
+    link_entries (from, to, parts[1]);
+  }
+  if (data)
+    g_assert_true (g_file_set_contents (path, data, size, NULL));
+  return dir;
+}
+
+static void
+remove_tree (const char *path)
+{
+  GDir *dir = g_file_test (path, G_FILE_TEST_IS_SYMLINK) ? NULL : g_dir_open (path, 0, NULL);
+  const char *name;
+
+  while (dir && (name = g_dir_read_name (dir))) {
+    g_autofree char *child = g_build_filename (path, name, NULL);
+    remove_tree (child);
+  }
+  if (dir)
+    g_dir_close (dir);
+  g_assert_cmpint (g_remove (path), ==, 0);
+}
+
+void
+stream_model_free (char *dir)
+{
+  remove_tree (dir);
+  g_free (dir);
+}
+
+GBytes *
+stream_model_file (const char *file)
+{
+  g_autofree char *path = g_build_filename (dp_embedded_model (), file, NULL);
+  char *data;
+  gsize size;
+
+  g_assert_true (g_file_get_contents (path, &data, &size, NULL));
+  return g_bytes_new_take (data, size);
+}
+
+/* ---- the process ---- */
+
+gsize
+stream_resident (gboolean all)
+{
+  FILE *f = fopen ("/proc/self/smaps_rollup", "re");
+  char line[256];
+  unsigned long long kib, bytes = 0;
+
+  g_assert_nonnull (f);
+  while (fgets (line, sizeof line, f))
+    if (sscanf (line, all ? "Rss: %llu kB" : "Anonymous: %llu kB", &kib) == 1)
+      bytes = kib * 1024;
+  fclose (f);
+  return bytes;
+}
+
+int
+stream_count (const char *what)
+{
+  g_autofree char *path = g_build_filename ("/proc/self", what, NULL);
+  g_autoptr (GDir) dir = g_dir_open (path, 0, NULL);
+  int n = 0;
+
+  g_assert_nonnull (dir);
+  while (g_dir_read_name (dir))
+    n++;
+  return n;
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * stream.h: what the stream tests share: small settings that run fast, an engine that must open, frames that must come in order,
+ * model directories with one thing wrong, and a look at what the process holds.
+ *
+ * Everything here ends the test program on failure (g_assert).
+ */
+#pragma once
+
+#include <glib.h>
+#include "dualparal.h"
+
+/** How much longer things may take under a sanitizer or valgrind; 1 in a plain build. */
+double stream_slowness (void);
+
+/** 128x80, two steps, two threads: a block in about 0.15 s. Endless; every field may be changed. */
+DpSettings stream_small (void);
+
+DpEngine *stream_open (const DpSettings *settings);
+
+/** The next frame, which must be the one after the last (its index is *next, which is counted up). FALSE at the end of the video. */
+gboolean stream_pull (DpEngine *engine, DpFrame *frame, gint64 *next);
+
+/** Pulls and releases until a frame of `block` has come, which it fills in *frame (released already: use its numbers only). */
+void stream_pull_until_block (DpEngine *engine, gint64 block, gint64 *next, DpFrame *frame);
+
+/** Adds the picture to a running SHA-256; the padding of rows does not count. */
+void stream_hash_frame (GChecksum *sum, const DpFrame *frame);
+
+/** SHA-256 over all frames of a finite video. */
+char *stream_hash (const DpSettings *settings);
+
+/** Seconds since `start_us`; fails the test unless they are at most `limit` (times stream_slowness()). */
+void stream_check_seconds (const char *what, gint64 start_us, double limit);
+
+/* ---- models with something wrong ---- */
+
+/** A new directory like the embedded model, by links, but for `file` ("vae/config.json"), which holds `data` instead, or is missing when
+ *  that is NULL. stream_model_free() removes it. */
+char *stream_model_new (const char *file, const void *data, gsize size);
+void stream_model_free (char *dir);
+
+/** A file of the embedded model. */
+GBytes *stream_model_file (const char *file);
+
+/* ---- the process ---- */
+
+/** Bytes of it in memory, exactly; what it has mapped from files counts only where `all`. */
+gsize stream_resident (gboolean all);
+/** Open files, and threads. */
+int stream_count (const char *what_in_proc_self);

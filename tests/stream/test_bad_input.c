@@ -1,0 +1,557 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * test_bad_input.c: everything that can be wrong with what a user gives, through the engine's front door. Each is answered within a second,
+ * with the right code and one sentence that names what was wrong.
+ */
+#include "stream.h"
+
+#include <json-glib/json-glib.h>
+#include <math.h>
+#include <string.h>
+#include <unistd.h>
+
+#define TRANSFORMER "transformer/diffusion_pytorch_model.safetensors"
+#define VAE "vae/diffusion_pytorch_model.safetensors"
+#define TEXT "text_encoder/model.safetensors"
+
+/* Opens, and pulls where that succeeds: one of the two must fail. */
+static GError *
+failure_of (const DpSettings *settings)
+{
+  GError *error = NULL;
+  DpEngine *engine = NULL;
+  DpFrame frame;
+  gint64 start = g_get_monotonic_time ();
+
+  if (dp_engine_open (&engine, settings, NULL, NULL, &error)) {
+    g_assert_no_error (error);
+    int result = dp_engine_pull (engine, &frame, (gint64) (20e6 * stream_slowness ()), &error);
+
+    if (result == 1)
+      g_error ("frame %" G_GINT64_FORMAT " came where an error was expected", frame.index);
+  } else
+    g_assert_null (engine);
+  g_assert_nonnull (error);
+  dp_engine_free (engine);
+  stream_check_seconds (error->message, start, 1);
+  return error;
+}
+
+/* `needles`: what the sentence must contain, separated by '|'. */
+static void
+check_sentence (const GError *error, int code, const char *needles)
+{
+  g_auto (GStrv) words = g_strsplit (needles, "|", -1);
+
+  if (error->domain != DP_ERROR || error->code != code)
+    g_test_fail_printf ("code %d of %s, expected %d: %s", error->code, g_quark_to_string (error->domain), code, error->message);
+  g_assert_true (g_utf8_validate (error->message, -1, NULL));
+  g_assert_null (strchr (error->message, '\n'));
+  g_assert_cmpuint (strlen (error->message), >, 20);
+  g_assert_cmpuint (strlen (error->message), <, 1000);
+  for (int i = 0; words[i]; i++)
+    if (strstr (error->message, words[i]) == NULL)
+      g_test_fail_printf ("the sentence does not say \"%s\": %s", words[i], error->message);
+}
+
+static void
+check_refused (const DpSettings *settings, int code, const char *needles)
+{
+  g_autoptr (GError) error = failure_of (settings);
+
+  check_sentence (error, code, needles);
+}
+
+/* ---- settings ---- */
+
+static void
+test_values (void)
+{
+#define FRAMES(n, ...) (DpSettings) { .num_frames = n, __VA_ARGS__ }
+#define WITH(...) FRAMES (9, __VA_ARGS__)
+  const struct { DpSettings settings; int code; const char *needles; } bad[] = {
+    { WITH (.width = 17), DP_ERROR_SETTINGS, "width|17|multiple of 16" },
+    { WITH (.height = 8), DP_ERROR_SETTINGS, "height|8|16" },
+    { WITH (.width = -16), DP_ERROR_SETTINGS, "width|-16" },
+    { WITH (.width = 1 << 30), DP_ERROR_SETTINGS, "width|1073741824|8192" },
+    { FRAMES (0), DP_ERROR_SETTINGS, "num-frames|0|-1" },
+    { FRAMES (-2), DP_ERROR_SETTINGS, "num-frames|-2" },
+    { FRAMES (G_MAXINT64), DP_ERROR_SETTINGS, "num-frames|-1" },
+    { FRAMES (G_MININT64), DP_ERROR_SETTINGS, "num-frames|-1" },
+    { WITH (.block_latents = 2, .context_latents = 3), DP_ERROR_SETTINGS, "context-latents|3|block-latents|2" },
+    { WITH (.context_latents = -2), DP_ERROR_SETTINGS, "context-latents|-2" },
+    { WITH (.block_latents = -1), DP_ERROR_SETTINGS, "block-latents|-1" },
+    { WITH (.block_latents = G_MAXINT), DP_ERROR_SETTINGS, "block-latents" },
+    { WITH (.queue_blocks = -1), DP_ERROR_SETTINGS, "queue-blocks|-1" },
+    { WITH (.steps = 4, .queue_blocks = 5), DP_ERROR_SETTINGS, "queue-blocks|5|4" },
+    { WITH (.steps = -4), DP_ERROR_SETTINGS, "steps|-4" },
+    { WITH (.steps = 1001), DP_ERROR_SETTINGS, "steps|1001|1000" },
+    { WITH (.guidance_scale = -1), DP_ERROR_SETTINGS, "guidance-scale|-1" },
+    { WITH (.guidance_scale = NAN), DP_ERROR_SETTINGS, "guidance-scale" },
+    { WITH (.flow_shift = INFINITY), DP_ERROR_SETTINGS, "flow-shift" },
+    { WITH (.sampler = "ddim"), DP_ERROR_SETTINGS, "sampler|ddim|unipc" },
+    { WITH (.sampler = "\377"), DP_ERROR_SETTINGS, "sampler|unipc" },
+    { WITH (.precision = "int4"), DP_ERROR_SETTINGS, "precision|int4|bfloat16" },
+    { WITH (.threads = -1), DP_ERROR_SETTINGS, "threads|-1" },
+    { WITH (.threads = 1025), DP_ERROR_SETTINGS, "threads|1025|1024" },
+    { WITH (.max_queue_frames = -1), DP_ERROR_SETTINGS, "max-queue-frames|-1" },
+    { WITH (.text_length = -1), DP_ERROR_SETTINGS, "text-length|-1" },
+    { WITH (.format = 99), DP_ERROR_SETTINGS, "format|99" },
+    { WITH (.devices = ""), DP_ERROR_SETTINGS, "devices|empty|cpu" },
+    { WITH (.devices = "cpu,,cpu"), DP_ERROR_DEVICE, "devices|\"\"|cpu" },
+    { WITH (.devices = "gpu"), DP_ERROR_DEVICE, "gpu|cpu|cuda:0" },
+    { WITH (.devices = "cpu,\377\376"), DP_ERROR_DEVICE, "devices" },
+    { WITH (.devices = "cpu,cpu,cpu,cpu,cpu,cpu,cpu,cpu,cpu"), DP_ERROR_SETTINGS, "9 stages|8 layers" },
+    { WITH (.prompt = "a \377 ball"), DP_ERROR_SETTINGS, "prompt|UTF-8" },
+    { WITH (.negative_prompt = "\300\200"), DP_ERROR_SETTINGS, "prompt|UTF-8" },
+    { WITH (.model = "/nowhere/at/all"), DP_ERROR_NOT_FOUND, "/nowhere/at/all|directory" },
+    { WITH (.model = ""), DP_ERROR_NOT_FOUND, "directory" },
+    { WITH (.model = "/dev/null"), DP_ERROR_NOT_FOUND, "/dev/null|directory" },
+    { WITH (.model = "/tmp"), DP_ERROR_NOT_FOUND, "/tmp|model_index.json" },
+  };
+
+  for (guint i = 0; i < G_N_ELEMENTS (bad); i++)
+    check_refused (&bad[i].settings, bad[i].code, bad[i].needles);
+}
+
+static void
+test_many_stages (void)
+{
+  g_autoptr (GString) list = g_string_new ("cpu");
+
+  for (int i = 0; i < 1000; i++)
+    g_string_append (list, ",cpu");
+  check_refused (&WITH (.devices = list->str), DP_ERROR_SETTINGS, "devices|stages");
+}
+
+static void
+test_no_cuda (void)
+{
+  DpSettings s = WITH (.devices = "cuda:0");
+  g_autoptr (GStringChunk) storage = g_string_chunk_new (64);
+  DpSettings probe = s;
+
+  if (dp_settings_resolve (&probe, NULL, storage, NULL)) {
+    g_test_skip ("there is a cuda:0 here");
+    return;
+  }
+  check_refused (&s, DP_ERROR_DEVICE, "cuda:0");
+  s.devices = "cpu,cuda:7";
+  check_refused (&s, DP_ERROR_DEVICE, "cuda:7");
+}
+
+static void
+test_prompts (void)
+{
+  g_autofree char *long_prompt = g_strnfill (100000, 'x'), *limit = g_strnfill (16384, 'y');
+  g_autoptr (GError) error = NULL;
+  DpSettings s = stream_small ();
+
+  check_refused (&WITH (.prompt = long_prompt), DP_ERROR_SETTINGS, "prompt|16384");
+  check_refused (&WITH (.prompt = "", .negative_prompt = long_prompt), DP_ERROR_SETTINGS, "prompt|16384");
+
+  /* these are fine */
+  s.num_frames = 5;
+  s.prompt = "";
+  g_autofree char *empty = stream_hash (&s);
+  s.prompt = limit;
+  g_autofree char *longest = stream_hash (&s);
+  g_assert_cmpstr (empty, !=, longest);
+
+  s.num_frames = -1;
+  g_autoptr (DpEngine) engine = stream_open (&s);
+  gint64 next = 0;
+  DpFrame frame;
+  g_assert_false (dp_engine_queue_prompt (engine, long_prompt, NULL, -1, &error));
+  check_sentence (error, DP_ERROR_SETTINGS, "prompt|16384");
+  g_clear_error (&error);
+  g_assert_false (dp_engine_queue_prompt (engine, "\355\240\200", NULL, -1, &error));
+  check_sentence (error, DP_ERROR_SETTINGS, "prompt|UTF-8");
+  g_clear_error (&error);
+  g_assert_false (dp_engine_queue_prompt (engine, "fine", "\377", -1, &error));
+  check_sentence (error, DP_ERROR_SETTINGS, "prompt|UTF-8");
+  g_clear_error (&error);
+  stream_pull_until_block (engine, 2, &next, &frame);
+  g_assert_false (dp_engine_queue_prompt (engine, "too late", NULL, 1, &error));
+  check_sentence (error, DP_ERROR_SETTINGS, "block 1|later block|-1");
+  g_assert_cmpuint (frame.prompt_id, ==, 0);    /* none of them took effect */
+}
+
+static void
+test_noise (void)
+{
+  DpSettings s = stream_small ();
+  g_autofree float *noise = g_new0 (float, 2 * 10 * 16 * 16);
+
+  s.noise = noise;
+  s.noise_latents = 2;
+  s.num_frames = 13;            /* 4 latents */
+  check_refused (&s, DP_ERROR_SETTINGS, "noise|2 latent|13 frames|need 4");
+  s.num_frames = -1;            /* runs until it is used up; that is at once here */
+  check_refused (&s, DP_ERROR_SETTINGS, "noise|2 latent");
+  s.noise_latents = 0;
+  check_refused (&s, DP_ERROR_SETTINGS, "noise|0 latent");
+  s.noise_latents = 2;
+  s.num_frames = 5;
+  g_autofree char *enough = stream_hash (&s);
+}
+
+/* What cannot fit is refused before it is written to, or the system would end the process. */
+static void
+test_no_memory (void)
+{
+  gsize before = stream_resident (TRUE);
+
+  check_refused (&WITH (.width = 8192, .height = 8192, .block_latents = 400, .context_latents = 200), DP_ERROR_NO_MEMORY, "MiB|smaller");
+  check_refused (&FRAMES (-1, .width = 64, .height = 64, .block_latents = 512, .context_latents = 512), DP_ERROR_SETTINGS,
+      "1536|1024|smaller");     /* more positions than the model has */
+  if (sysconf (_SC_PHYS_PAGES) * (gsize) sysconf (_SC_PAGESIZE) < (gsize) 40 << 30)
+    check_refused (&WITH (.width = 8192, .height = 8192), DP_ERROR_NO_MEMORY, "MiB|smaller");
+  check_refused (&WITH (.max_queue_frames = 1 << 20, .format = DP_FORMAT_RGB_F32, .width = 4096, .height = 2048), DP_ERROR_NO_MEMORY,
+      "1048577 frames|MiB|max-queue-frames");
+  g_test_message ("resident memory grew by %.1f MiB", ((double) stream_resident (TRUE) - before) / 1048576);
+}
+
+/* ---- model files ---- */
+
+/* Opens the embedded model with `file` holding `data`. */
+static void
+check_file (const char *file, const void *data, gsize size, int code, const char *needles)
+{
+  char *dir = stream_model_new (file, data, size);
+
+  check_refused (&WITH (.model = dir, .width = 64, .height = 64), code, needles);
+  stream_model_free (dir);
+}
+
+static const char *const weight_files[] = { TRANSFORMER, VAE, TEXT };
+
+static void
+test_missing_files (void)
+{
+  static const char *const files[] = { "model_index.json", "transformer/config.json", "vae/config.json", "text_encoder/config.json",
+    "scheduler/scheduler_config.json", "tokenizer/spiece.model", TRANSFORMER, VAE, TEXT };
+
+  for (guint i = 0; i < G_N_ELEMENTS (files); i++)
+    check_file (files[i], NULL, 0, DP_ERROR_NOT_FOUND, files[i]);
+}
+
+static void
+test_truncated (void)
+{
+  for (guint i = 0; i < G_N_ELEMENTS (weight_files); i++) {
+    g_autoptr (GBytes) bytes = stream_model_file (weight_files[i]);
+    gsize size = g_bytes_get_size (bytes);
+    const gsize lengths[] = { 0, 4, 9, 1000, size / 2, size - 1 };
+
+    for (guint j = 0; j < G_N_ELEMENTS (lengths); j++)
+      check_file (weight_files[i], g_bytes_get_data (bytes, NULL), lengths[j], DP_ERROR_BAD_MODEL, weight_files[i]);
+  }
+}
+
+/* A weight file with a changed header and the same data. */
+typedef enum { PAST_THE_END, OVERLAPPING, GIGANTIC, WRONG_DTYPE, MISSING, MISSHAPEN, NEGATIVE, REVERSED, EDITS } Edit;
+
+static const char *const edit_needles[EDITS] = {
+  [PAST_THE_END] = "cut off", [OVERLAPPING] = "overlap", [GIGANTIC] = "expected the bytes of", [WRONG_DTYPE] = "expected type|I16",
+  [MISSING] = "missing", [MISSHAPEN] = "expected shape|found [", [NEGATIVE] = "not negative", [REVERSED] = "expected data within",
+};
+
+static void
+set_ints (JsonObject *tensor, const char *key, const gint64 *values, int n)
+{
+  JsonArray *array = json_array_new ();
+
+  for (int i = 0; i < n; i++)
+    json_array_add_int_element (array, values[i]);
+  json_object_set_array_member (tensor, key, array);
+}
+
+static void
+edit_tensor (JsonObject *header, const char *name, Edit edit)
+{
+  JsonObject *t = json_object_get_object_member (header, name);
+  JsonArray *offsets = json_object_get_array_member (t, "data_offsets"), *shape = json_object_get_array_member (t, "shape");
+  gint64 begin = json_array_get_int_element (offsets, 0), end = json_array_get_int_element (offsets, 1);
+  gint64 first = json_array_get_int_element (shape, 0), second = json_array_get_int_element (shape, 1);
+
+  switch (edit) {
+    case PAST_THE_END:
+      set_ints (t, "data_offsets", (gint64[]) { begin, end + (G_GINT64_CONSTANT (1) << 40) }, 2);
+      break;
+    case OVERLAPPING:
+      g_assert_cmpint (begin, >=, 64);
+      set_ints (t, "data_offsets", (gint64[]) { begin - 64, end - 64 }, 2);
+      break;
+    case GIGANTIC:
+      set_ints (t, "shape", (gint64[]) { G_GINT64_CONSTANT (1) << 62, G_GINT64_CONSTANT (1) << 62 }, 2);
+      break;
+    case WRONG_DTYPE:
+      json_object_set_string_member (t, "dtype", "I16");
+      break;
+    case MISSING:
+      json_object_ref (t);
+      json_object_remove_member (header, name);
+      json_object_set_object_member (header, "somewhere.else", t);
+      break;
+    case MISSHAPEN:
+      set_ints (t, "shape", (gint64[]) { second, first, 3, 3, 3 }, json_array_get_length (shape));
+      break;
+    case NEGATIVE:
+      set_ints (t, "shape", (gint64[]) { -first, -second }, 2);
+      break;
+    case REVERSED:
+      set_ints (t, "data_offsets", (gint64[]) { end, begin }, 2);
+      break;
+    default:
+      g_assert_not_reached ();
+  }
+}
+
+/* The file with header `text`; its data follows. */
+static GBytes *
+with_header (GBytes *file, const char *text)
+{
+  gsize size;
+  const char *data = g_bytes_get_data (file, &size);
+  guint64 old, new = strlen (text);
+  GByteArray *out = g_byte_array_new ();
+
+  memcpy (&old, data, 8);
+  g_byte_array_append (out, (const guint8 *) &new, 8);
+  g_byte_array_append (out, (const guint8 *) text, new);
+  g_byte_array_append (out, (const guint8 *) data + 8 + old, size - 8 - old);
+  return g_byte_array_free_to_bytes (out);
+}
+
+static void
+test_headers (void)
+{
+  /* not square; the decoder's has 3, 3, 3 behind the two */
+  static const char *const names[] = { "condition_embedder.text_embedder.linear_1.weight", NULL, "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight" };
+
+  for (guint i = 0; i < G_N_ELEMENTS (weight_files); i++) {
+    g_autoptr (GBytes) file = stream_model_file (weight_files[i]);
+    const char *data = g_bytes_get_data (file, NULL);
+    guint64 length;
+
+    memcpy (&length, data, 8);
+    for (Edit edit = 0; edit < EDITS; edit++) {
+      g_autoptr (JsonParser) parser = json_parser_new ();
+      const char *name = names[i] ? names[i] : "decoder.conv_in.weight";
+
+      g_assert_true (json_parser_load_from_data (parser, data + 8, length, NULL));
+      edit_tensor (json_node_get_object (json_parser_get_root (parser)), name, edit);
+      g_autofree char *text = json_to_string (json_parser_get_root (parser), FALSE);
+      g_autoptr (GBytes) hostile = with_header (file, text);
+      g_autofree char *needles = g_strdup_printf ("%s|%s%s%s", weight_files[i], edit_needles[edit], edit == NEGATIVE || edit == OVERLAPPING ? "" : "|",
+          edit == NEGATIVE || edit == OVERLAPPING ? "" : name);
+      check_file (weight_files[i], g_bytes_get_data (hostile, NULL), g_bytes_get_size (hostile),
+          edit == MISSING ? DP_ERROR_NOT_FOUND : DP_ERROR_BAD_MODEL, needles);
+    }
+  }
+}
+
+static void
+test_deep_json (void)
+{
+  for (guint i = 0; i < G_N_ELEMENTS (weight_files); i++) {
+    g_autoptr (GBytes) file = stream_model_file (weight_files[i]);
+    g_autoptr (GString) deep = g_string_new ("{\"a\":");
+
+    for (int j = 0; j < 1000000; j++)
+      g_string_append_c (deep, '[');
+    g_autoptr (GBytes) hostile = with_header (file, deep->str);
+    check_file (weight_files[i], g_bytes_get_data (hostile, NULL), g_bytes_get_size (hostile), DP_ERROR_BAD_MODEL, weight_files[i]);
+  }
+  g_autofree char *braces = g_strnfill (500000, '{');
+  static const char *const configs[] = { "model_index.json", "transformer/config.json", "dualparal.json" };
+  for (guint i = 0; i < G_N_ELEMENTS (configs); i++)
+    check_file (configs[i], braces, strlen (braces), DP_ERROR_BAD_MODEL, configs[i]);
+}
+
+static void
+test_tokenizer (void)
+{
+  g_autoptr (GBytes) good = stream_model_file ("tokenizer/spiece.model");
+  g_autofree char *random = g_malloc (250000);
+  gsize size = g_bytes_get_size (good);
+
+  for (int i = 0; i < 250000; i++)
+    random[i] = (char) g_random_int ();
+  check_file ("tokenizer/spiece.model", "", 0, DP_ERROR_BAD_MODEL, "spiece.model");
+  check_file ("tokenizer/spiece.model", "this is not a model", 19, DP_ERROR_BAD_MODEL, "spiece.model");
+  check_file ("tokenizer/spiece.model", random, 250000, DP_ERROR_BAD_MODEL, "spiece.model");
+  check_file ("tokenizer/spiece.model", g_bytes_get_data (good, NULL), size / 2, DP_ERROR_BAD_MODEL, "spiece.model");
+}
+
+/* A config file with one value replaced. */
+static void
+test_configs (void)
+{
+  static const struct { const char *file, *key, *value, *needles; } bad[] = {
+    { "model_index.json", "_class_name", "\"StableDiffusionPipeline\"", "_class_name|WanPipeline|StableDiffusionPipeline" },
+    { "model_index.json", "_class_name", "null", "_class_name" },
+    { "model_index.json", "boundary_ratio", "0.9", "boundary_ratio|0.9" },
+    { "transformer/config.json", "num_layers", "0", "num_layers|0" },
+    { "transformer/config.json", "num_layers", "100000", "num_layers|100000" },
+    { "transformer/config.json", "num_layers", "-8", "num_layers|-8" },
+    { "transformer/config.json", "num_layers", "8.5", "num_layers|8.5" },
+    { "transformer/config.json", "num_layers", "99999999999999999999999999", "num_layers" },
+    { "transformer/config.json", "num_attention_heads", "1073741824", "num_attention_heads" },
+    { "transformer/config.json", "attention_head_dim", "\"64\"", "attention_head_dim" },
+    { "transformer/config.json", "attention_head_dim", "63", "attention_head_dim|63" },
+    { "transformer/config.json", "ffn_dim", "2147483648", "ffn_dim" },
+    { "transformer/config.json", "in_channels", "-1", "in_channels|-1" },
+    { "transformer/config.json", "text_dim", "4096", "text_dim|4096" },
+    { "transformer/config.json", "patch_size", "[2, 2, 2]", "patch_size|[1, 2, 2]" },
+    { "transformer/config.json", "image_dim", "1280", "image_dim|1280" },
+    { "transformer/config.json", "eps", "1e300", "eps" },
+    { "vae/config.json", "z_dim", "0", "z_dim|0" },
+    { "vae/config.json", "z_dim", "1000000", "z_dim|1000000" },
+    { "vae/config.json", "dim_mult", "[]", "dim_mult" },
+    { "vae/config.json", "dim_mult", "[1, 2, 4, 1000000000]", "dim_mult" },
+    { "vae/config.json", "latents_mean", "[0.0]", "latents_mean|16" },
+    { "vae/config.json", "latents_std", "null", "latents_std" },
+    { "vae/config.json", "is_residual", "true", "is_residual" },
+    { "text_encoder/config.json", "d_model", "1000000000", "d_model|1000000000" },
+    { "text_encoder/config.json", "num_heads", "0", "num_heads|0" },
+    { "text_encoder/config.json", "vocab_size", "-512", "vocab_size|-512" },
+    { "text_encoder/config.json", "model_type", "\"t5\"", "model_type|umt5|t5" },
+    { "text_encoder/config.json", "relative_attention_num_buckets", "0", "relative_attention_num_buckets" },
+    { "scheduler/scheduler_config.json", "_class_name", "\"DDIMScheduler\"", "_class_name|DDIMScheduler" },
+    { "scheduler/scheduler_config.json", "flow_shift", "-3", "flow_shift|-3" },
+    { "scheduler/scheduler_config.json", "solver_order", "9", "solver_order|9" },
+    { "dualparal.json", "width", "-1", "width|-1" },
+    { "dualparal.json", "framerate", "[16, 0]", "framerate" },
+    { "dualparal.json", "steps", "1e9", "steps" },
+    { "dualparal.json", "prompt", "17", "prompt|17" },
+    { "dualparal.json", "no_such_setting", "1", "no_such_setting" },
+  };
+
+  for (guint i = 0; i < G_N_ELEMENTS (bad); i++) {
+    g_autoptr (GBytes) file = stream_model_file (bad[i].file);
+    g_autoptr (JsonParser) parser = json_parser_new (), value = json_parser_new ();
+    g_autofree char *needles = g_strdup_printf ("%s|%s", bad[i].file, bad[i].needles);
+
+    g_assert_true (json_parser_load_from_data (parser, g_bytes_get_data (file, NULL), g_bytes_get_size (file), NULL));
+    JsonObject *object = json_node_get_object (json_parser_get_root (parser));
+    json_object_set_string_member (object, bad[i].key, "@@");
+    g_autofree char *text = json_to_string (json_parser_get_root (parser), TRUE);
+    g_auto (GStrv) parts = g_strsplit (text, "\"@@\"", 2);
+    g_autofree char *edited = g_strconcat (parts[0], bad[i].value, parts[1], NULL);
+    check_file (bad[i].file, edited, strlen (edited), DP_ERROR_BAD_MODEL, needles);
+  }
+  check_file ("vae/config.json", "[1, 2]", 6, DP_ERROR_BAD_MODEL, "vae/config.json|object");
+  check_file ("vae/config.json", "{\"z_dim\": ", 10, DP_ERROR_BAD_MODEL, "vae/config.json");
+  check_file ("vae/config.json", "\377\376{}", 4, DP_ERROR_BAD_MODEL, "vae/config.json");
+}
+
+/* Configs that are fine each by itself, but describe other weights. */
+static void
+test_other_weights (void)
+{
+  static const struct { const char *file, *from, *to, *needles; int code; } bad[] = {
+    { "transformer/config.json", "\"num_layers\": 8", "\"num_layers\": 9", "blocks.8.|missing", DP_ERROR_NOT_FOUND },
+    { "transformer/config.json", "\"num_attention_heads\": 3", "\"num_attention_heads\": 4", "expected shape|256", DP_ERROR_BAD_MODEL },
+    { "vae/config.json", "\"decoder_base_dim\": 8", "\"decoder_base_dim\": 16", "expected shape", DP_ERROR_BAD_MODEL },
+    { "text_encoder/config.json", "\"num_layers\": 3", "\"num_layers\": 4", "encoder.block.3.|missing", DP_ERROR_NOT_FOUND },
+    { "text_encoder/config.json", "\"vocab_size\": 512", "\"vocab_size\": 1000", "expected shape [1000, 128]", DP_ERROR_BAD_MODEL },
+    { "text_encoder/config.json", "\"vocab_size\": 512", "\"vocab_size\": 100", "spiece.model|100", DP_ERROR_BAD_MODEL },
+  };
+
+  for (guint i = 0; i < G_N_ELEMENTS (bad); i++) {
+    g_autoptr (GBytes) file = stream_model_file (bad[i].file);
+    g_autofree char *text = g_strndup (g_bytes_get_data (file, NULL), g_bytes_get_size (file));
+    g_auto (GStrv) parts = g_strsplit (text, bad[i].from, 2);
+
+    g_assert_nonnull (parts[1]);
+    g_autofree char *edited = g_strconcat (parts[0], bad[i].to, parts[1], NULL);
+    check_file (bad[i].file, edited, strlen (edited), bad[i].code, bad[i].needles);
+  }
+}
+
+/* A failure is for good, for every puller, and told to the progress callback once. */
+typedef struct
+{
+  GMutex lock;
+  int failures;
+  char *text;
+} Told;
+
+static void
+progress (const char *code, const char *text, int percent, gpointer data)
+{
+  Told *told = data;
+
+  g_mutex_lock (&told->lock);
+  if (percent < 0) {
+    told->failures++;
+    g_free (told->text);
+    told->text = g_strdup (text);
+  }
+  g_mutex_unlock (&told->lock);
+}
+
+static void
+test_told_once (void)
+{
+  char *dir = stream_model_new (TEXT, "not weights", 11);
+  g_autoptr (GError) error = NULL, again = NULL, embeds_error = NULL;
+  DpEngine *engine = NULL;
+  Told told = { 0 };
+  DpStats stats;
+  DpFrame frame;
+  float *prompt, *negative;
+  int length, dim;
+
+  g_assert_true (dp_engine_open (&engine, &WITH (.model = dir, .devices = "cpu,cpu,cpu"), progress, &told, &error));
+  g_assert_cmpint (dp_engine_pull (engine, &frame, -1, &error), ==, -1);
+  check_sentence (error, DP_ERROR_BAD_MODEL, TEXT);
+  g_assert_cmpint (dp_engine_pull (engine, &frame, -1, &again), ==, -1);
+  g_assert_cmpstr (error->message, ==, again->message);
+  g_assert_false (dp_engine_prompt_embeds (engine, &prompt, &negative, &length, &dim, &embeds_error));
+  g_assert_nonnull (embeds_error);
+  dp_engine_get_stats (engine, &stats);
+  g_assert_true (stats.ended);
+  g_assert_cmpuint (stats.frames, ==, 0);
+  dp_engine_free (engine);
+  g_assert_cmpint (told.failures, ==, 1);
+  g_assert_cmpstr (told.text, ==, error->message);
+  g_free (told.text);
+  stream_model_free (dir);
+}
+
+/* Nothing of all that may stay behind: no thread, no open file. */
+static int files_before, threads_before;
+
+static void
+test_nothing_left (void)
+{
+  g_assert_cmpint (stream_count ("fd"), ==, files_before);
+  g_assert_cmpint (stream_count ("task"), ==, threads_before);
+}
+
+int
+main (int argc, char **argv)
+{
+  g_test_init (&argc, &argv, NULL);
+  files_before = stream_count ("fd");
+  threads_before = stream_count ("task");
+  g_test_add_func ("/bad-input/values", test_values);
+  g_test_add_func ("/bad-input/many-stages", test_many_stages);
+  g_test_add_func ("/bad-input/no-cuda", test_no_cuda);
+  g_test_add_func ("/bad-input/prompts", test_prompts);
+  g_test_add_func ("/bad-input/noise", test_noise);
+  g_test_add_func ("/bad-input/no-memory", test_no_memory);
+  g_test_add_func ("/bad-input/missing-files", test_missing_files);
+  g_test_add_func ("/bad-input/truncated", test_truncated);
+  g_test_add_func ("/bad-input/headers", test_headers);
+  g_test_add_func ("/bad-input/deep-json", test_deep_json);
+  g_test_add_func ("/bad-input/tokenizer", test_tokenizer);
+  g_test_add_func ("/bad-input/configs", test_configs);
+  g_test_add_func ("/bad-input/other-weights", test_other_weights);
+  g_test_add_func ("/bad-input/told-once", test_told_once);
+  g_test_add_func ("/bad-input/nothing-left", test_nothing_left);
+  return g_test_run ();
+}

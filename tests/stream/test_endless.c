@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * test_endless.c: what runs without end must not grow. Looks at the process after each block: memory in it, memory on the devices,
+ * the devices' count of allocations, and every malloc() of ours.
+ *
+ * oneDNN keeps the arguments of each call in a hash map and so calls malloc() and free() each time it runs. Those calls are counted
+ * apart and printed; what they may not do is add up, which `live` shows.
+ */
+#include "heap.h"
+#include "stream.h"
+
+#include <stdlib.h>
+
+#define WARM 1                  /* from the first frame of this block on nothing may be allocated: block 0 is out */
+
+typedef struct
+{
+  gsize resident;
+  DpStats stats;
+  HeapCounts heap;
+} Look;
+
+static void
+look (DpEngine *engine, Look *out)
+{
+  dp_engine_get_stats (engine, &out->stats);
+  out->resident = stream_resident (TRUE);
+  heap_counts (&out->heap);     /* last: what the lines above take is not in it */
+}
+
+static void
+print_look (gint64 block, const Look *at)
+{
+  g_test_message ("block %3" G_GINT64_FORMAT ": resident %.2f MiB, devices %.2f MiB in %" G_GUINT64_FORMAT " allocations, heap %.1f KiB", block,
+      at->resident / 1048576.0, at->stats.device_bytes / 1048576.0, at->stats.allocations, at->heap.live / 1024.0);
+}
+
+static double
+difference (gint64 a, gint64 b)
+{
+  return ABS (a - b) / 1024.0;
+}
+
+/* `blocks` blocks, compared after block `first` and after the last. With `prompts` each block gets a prompt of its own. */
+static void
+check_endless (const DpSettings *settings, gint64 first, gint64 blocks, gboolean prompts)
+{
+  g_autoptr (DpEngine) engine = stream_open (settings);
+  Look early, last, before, after;
+  gint64 next = 0, ours = 0, dnnl = 0, others = 0;
+  DpFrame frame;
+  HeapCounts counts;
+  gboolean counting = heap_counts (&counts);
+
+  stream_pull_until_block (engine, WARM, &next, &frame);
+  look (engine, &before);
+  print_look (WARM, &before);
+  guint64 allocations = before.stats.allocations;
+  for (gint64 block = WARM + 1; block <= blocks; block++) {
+    if (prompts) {
+      g_autofree char *prompt = g_strdup_printf ("a red ball, number %02d", (int) block);
+      g_assert_true (dp_engine_queue_prompt (engine, prompt, NULL, -1, NULL));
+    }
+    heap_counts (&before.heap);
+    stream_pull_until_block (engine, block, &next, &frame);
+    heap_counts (&after.heap);
+    ours += after.heap.ours - before.heap.ours;
+    dnnl += after.heap.dnnl - before.heap.dnnl;
+    others += after.heap.others - before.heap.others;
+    if (block == first || block == blocks) {
+      look (engine, block == first ? &early : &last);
+      print_look (block, block == first ? &early : &last);
+    }
+  }
+  g_test_message ("between blocks %" G_GINT64_FORMAT " and %" G_GINT64_FORMAT ": resident by %.0f KiB, heap by %.1f KiB", first, blocks,
+      difference (early.resident, last.resident), difference (early.heap.live, last.heap.live));
+  g_test_message ("malloc calls a block: %.2f ours, %.1f oneDNN's, %.2f of others", ours / (double) (blocks - WARM),
+      dnnl / (double) (blocks - WARM), others / (double) (blocks - WARM));
+
+  g_assert_cmpuint (last.stats.blocks, >, blocks);
+  if (prompts) {                /* each is encoded, and forgotten behind its last block; a different number of them may be there now and then */
+    g_assert_cmpuint (frame.prompt_id, >, blocks / 2);
+    g_assert_cmpfloat (difference (early.stats.device_bytes, last.stats.device_bytes), <, 1024);
+  } else {
+    g_assert_cmpuint (last.stats.allocations, ==, allocations);
+    g_assert_cmpuint (last.stats.device_bytes, ==, early.stats.device_bytes);
+  }
+  if (!counting)
+    return;                     /* a sanitizer's heap keeps what was freed */
+  g_assert_cmpfloat (difference (early.resident, last.resident), <, 1024);
+  g_assert_cmpfloat (difference (early.heap.live, last.heap.live), <, prompts ? 1024 : 16);
+  if (!prompts)
+    g_assert_cmpint (ours, ==, 0);
+}
+
+static void
+test_small (void)
+{
+  DpSettings s = stream_small ();
+
+  check_endless (&s, 10, stream_slowness () > 1 ? 20 : 60, FALSE);
+}
+
+static void
+test_stages (void)
+{
+  DpSettings s = stream_small ();
+
+  s.devices = "cpu,cpu,cpu";
+  s.threads = 3;
+  check_endless (&s, 10, stream_slowness () > 1 ? 15 : 60, FALSE);
+}
+
+static void
+test_float32 (void)
+{
+  DpSettings s = stream_small ();
+
+  s.precision = "float32";
+  s.sampler = "euler";
+  s.context_latents = -1;
+  s.guidance_scale = 1;
+  check_endless (&s, 10, stream_slowness () > 1 ? 15 : 30, FALSE);
+}
+
+static void
+test_prompts (void)
+{
+  DpSettings s = stream_small ();
+
+  check_endless (&s, 10, stream_slowness () > 1 ? 15 : 60, TRUE);
+}
+
+/* The settings everyone gets. */
+static void
+test_defaults (void)
+{
+  DpSettings s = { .num_frames = -1, .format = DP_FORMAT_I420 };
+
+  check_endless (&s, 5, stream_slowness () > 1 ? 6 : 12, FALSE);
+}
+
+/* The counter must see what it is there to see. */
+static void
+test_counter (void)
+{
+  HeapCounts before, after;
+
+  if (!heap_counts (&before)) {
+    g_test_skip ("the heap is the sanitizer's");
+    return;
+  }
+  void *volatile one = g_malloc (1000);
+  void *volatile two = aligned_alloc (64, 4096);
+  heap_counts (&after);
+  g_assert_cmpint (after.ours - before.ours, ==, 2);
+  g_assert_cmpint (after.live - before.live, >=, 5096);
+  g_free (one);
+  free (two);
+  heap_counts (&after);
+  g_assert_cmpint (after.live, ==, before.live);
+}
+
+int
+main (int argc, char **argv)
+{
+  heap_init ();
+  g_test_init (&argc, &argv, NULL);
+  g_test_add_func ("/endless/counter", test_counter);
+  g_test_add_func ("/endless/small", test_small);
+  g_test_add_func ("/endless/stages", test_stages);
+  g_test_add_func ("/endless/float32", test_float32);
+  g_test_add_func ("/endless/prompts", test_prompts);
+  g_test_add_func ("/endless/defaults", test_defaults);
+  return g_test_run ();
+}
