@@ -18,7 +18,7 @@
 #include <string.h>
 
 #define MAX_BUFFERS 24
-#define MAX_DEVICES 6
+#define MAX_DEVICES 8
 
 /** A matrix on a device between two guard zones, with padding between its rows. */
 typedef struct
@@ -74,7 +74,7 @@ typedef void (*Body) (Case *c, const void *params);
 
 typedef struct
 {
-  int n;
+  int n, batch, left;           /* timings so far; calls in the running one, and of those to come */
   double started, total, times[64];
 } Timing;
 
@@ -85,6 +85,10 @@ extern int harness_failures;
 extern unsigned harness_seed;
 extern int harness_n_devices;
 extern DpDevice *harness_devices[MAX_DEVICES];
+extern const char *harness_filter;      /* only cases whose name contains it, or NULL; the properties are left out then */
+
+/** The first device that is a GPU, or NULL. */
+DpDevice *harness_gpu (void);
 
 /** Device matrix of random normal numbers times `scale`; what lies around its rows is NaN. stride 0: dense. */
 void *in (Case *c, size_t rows, size_t cols, size_t stride, DpType type, float scale);
@@ -115,7 +119,8 @@ void run_case (Case *c, Body body, const void *params);
     } \
   } while (0)
 
-/** Opens the devices: "ref", "cpu" with 1 and 2 threads, it again with the vector code of lesser processors, and the one of --device
- *  NAME; with --bench "ref" and one cpu of all processors, or the one of --device. */
-bool harness_open (int argc, char **argv);
+/** Opens the devices: "ref", then "cpu" with 1 and 2 threads, it again with the vector code of lesser processors, and "cuda:0" twice if
+ *  there is one (a line says why not); or the one of --device NAME, a GPU twice. With --bench "ref" and one cpu of all processors, or
+ *  the one of --device. False: exit with *status. */
+bool harness_open (int argc, char **argv, int *status);
 void harness_close (void);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * test_ops.c: every op on every backend against the reference, on shapes that are real, odd and tiny; --bench times them.
- * The reference itself is held to hand-derived properties in test_ops_properties.c.
+ * The reference itself is held to hand-derived properties in test_ops_properties.c. Long, because each op's body, its shapes for the tests
+ * and its shapes for the benches, of a CPU and of a GPU, stand together.
  *
  * Shapes: L rows, K and N features, H heads of d channels, C channels, T frames.
  */
@@ -77,6 +78,25 @@ linear_case (LinearParams p)
   run_case (&c, linear_body, &p);
 }
 
+/* Layers of Wan 1.3B and 14B and of its text encoder, a few rows of each: the reference is slow. */
+static void
+test_linear_wan (void)
+{
+  static const int widths[][2] = { { 1536, 8960 }, { 5120, 13824 } };
+
+  for (size_t i = 0; i < LENGTH (widths); i++) {
+    int d = widths[i][0], f = widths[i][1];
+
+    linear_case ((LinearParams) { .rows = 33, .k = d, .n = 3 * d, .type = BF16, .y_type = BF16, .pieces = 3, .file_type = BF16 });
+    linear_case ((LinearParams) { .rows = 17, .k = d, .n = f, .type = BF16, .y_type = BF16, .act = DP_ACT_GELU_TANH });
+    linear_case ((LinearParams) { .rows = 17, .k = f, .n = d, .type = BF16, .y_type = F32, .accumulate = true, .gate = true });
+    linear_case ((LinearParams) { .rows = 17, .k = d, .n = d, .type = BF16, .y_type = F32, .accumulate = true });
+    linear_case ((LinearParams) { .rows = 5, .k = d, .n = 64, .type = BF16, .y_type = F32 });
+  }
+  linear_case ((LinearParams) { .rows = 1, .k = 1536, .n = 9216, .type = F32, .y_type = F32, .act = DP_ACT_SILU });
+  linear_case ((LinearParams) { .rows = 16, .k = 10240, .n = 4096, .type = BF16, .y_type = F32, .accumulate = true });
+}
+
 static void
 test_linear (void)
 {
@@ -118,11 +138,47 @@ test_linear (void)
   linear_case ((LinearParams) { .rows = 1152, .k = 192, .n = 576, .type = BF16, .y_type = BF16, .pieces = 3 });
   linear_case ((LinearParams) { .rows = 70, .k = 1536, .n = 1536, .type = BF16, .y_type = F32, .accumulate = true, .gate = true });
   linear_case ((LinearParams) { .rows = 20, .k = 8960, .n = 200, .type = BF16, .y_type = F32, .accumulate = true, .gate = true });
+  if (harness_gpu ())
+    test_linear_wan ();
+}
+
+/* The block of each DiT at 480x832 and 81 frames; what runs once a pass; a layer of the text encoder. */
+static void
+bench_linear_gpu (void)
+{
+  static const int widths[][2] = { { 1536, 8960 }, { 5120, 13824 } };
+  int rows = 32760;
+
+  for (size_t i = 0; i < LENGTH (widths); i++) {
+    int d = widths[i][0], f = widths[i][1];
+
+    linear_case ((LinearParams) { .rows = rows, .k = d, .n = 3 * d, .type = BF16, .y_type = BF16, .pieces = 3 });
+    linear_case ((LinearParams) { .rows = rows, .k = d, .n = d, .type = BF16, .y_type = BF16 });
+    linear_case ((LinearParams) { .rows = rows, .k = d, .n = d, .type = BF16, .y_type = F32 });
+    linear_case ((LinearParams) { .rows = rows, .k = d, .n = d, .type = BF16, .y_type = F32, .accumulate = true });
+    linear_case ((LinearParams) { .rows = rows, .k = d, .n = d, .type = BF16, .y_type = F32, .accumulate = true, .gate = true });
+    linear_case ((LinearParams) { .rows = rows, .k = d, .n = f, .type = BF16, .y_type = BF16 });
+    linear_case ((LinearParams) { .rows = rows, .k = d, .n = f, .type = BF16, .y_type = BF16, .act = DP_ACT_GELU_TANH });
+    linear_case ((LinearParams) { .rows = rows, .k = f, .n = d, .type = BF16, .y_type = F32, .accumulate = true, .gate = true });
+  }
+  linear_case ((LinearParams) { .rows = rows, .k = 64, .n = 1536, .type = BF16, .y_type = F32 });
+  linear_case ((LinearParams) { .rows = rows, .k = 1536, .n = 64, .type = BF16, .y_type = F32 });
+  linear_case ((LinearParams) { .rows = 24960, .k = 1536, .n = 1536, .type = BF16, .y_type = F32, .accumulate = true, .gate = true });
+  linear_case ((LinearParams) { .rows = 1, .k = 1536, .n = 9216, .type = BF16, .y_type = F32 });
+  linear_case ((LinearParams) { .rows = 1, .k = 1536, .n = 1536, .type = BF16, .y_type = F32, .act = DP_ACT_SILU });
+  linear_case ((LinearParams) { .rows = 21, .k = 1536, .n = 3072, .type = BF16, .y_type = BF16, .pieces = 2 });
+  linear_case ((LinearParams) { .rows = 512, .k = 4096, .n = 12288, .type = BF16, .y_type = BF16, .pieces = 3 });
+  linear_case ((LinearParams) { .rows = 512, .k = 4096, .n = 10240, .type = BF16, .y_type = BF16, .act = DP_ACT_GELU_TANH });
+  linear_case ((LinearParams) { .rows = 512, .k = 10240, .n = 4096, .type = BF16, .y_type = F32, .accumulate = true });
 }
 
 static void
 bench_linear (void)
 {
+  if (harness_gpu ()) {
+    bench_linear_gpu ();
+    return;
+  }
   for (DpType type = F32; type <= BF16; type++)
     for (int rows = 1152; rows <= 2304; rows *= 2) {
       linear_case ((LinearParams) { .rows = rows, .k = 192, .n = 576, .type = type, .y_type = type, .pieces = 3 });
@@ -206,10 +262,30 @@ test_conv (void)
     }
 }
 
+/* Wan's decoder at 480x832, four frames at a time where the picture has its full size. */
+static void
+bench_conv_gpu (void)
+{
+  conv_case ((ConvParams) { 3, 60, 104, 16, 384, 3, 3, 3, BF16 });
+  conv_case ((ConvParams) { 3, 60, 104, 384, 384, 3, 3, 3, BF16, 1 });
+  conv_case ((ConvParams) { 3, 60, 104, 384, 768, 3, 1, 1, BF16 });
+  conv_case ((ConvParams) { 4, 120, 208, 384, 384, 3, 3, 3, BF16, 1 });
+  conv_case ((ConvParams) { 4, 240, 416, 384, 192, 1, 3, 3, BF16 });
+  conv_case ((ConvParams) { 6, 240, 416, 192, 192, 3, 3, 3, BF16, 1 });
+  conv_case ((ConvParams) { 4, 480, 832, 192, 96, 1, 3, 3, BF16 });
+  conv_case ((ConvParams) { 6, 480, 832, 96, 96, 3, 3, 3, BF16 });
+  conv_case ((ConvParams) { 6, 480, 832, 96, 96, 3, 3, 3, BF16, 1 });
+  conv_case ((ConvParams) { 6, 480, 832, 96, 3, 3, 3, 3, BF16 });
+}
+
 /* The tiny VAE's decoder on a picture of 384 x 256: widths 64, 64, 32, 16, 8 from an eighth of the size up. */
 static void
 bench_conv (void)
 {
+  if (harness_gpu ()) {
+    bench_conv_gpu ();
+    return;
+  }
   for (DpType type = F32; type <= BF16; type++) {
     conv_case ((ConvParams) { 3, 32, 48, 16, 64, 3, 3, 3, type });
     conv_case ((ConvParams) { 3, 32, 48, 64, 64, 3, 3, 3, type });
@@ -288,9 +364,29 @@ test_attention (void)
   }
 }
 
+/* Self-attention of 81 frames and of a block with its context, 1.3B and 14B; cross-attention of a short and of a long prompt; the text
+ * encoder; the middle of the VAE. */
+static void
+bench_attention_gpu (void)
+{
+  attention_case ((AttentionParams) { 12, 128, 32760, 32760, BF16 });
+  attention_case ((AttentionParams) { 12, 128, 32760, 32760, BF16, .pad = 3072 });
+  attention_case ((AttentionParams) { 12, 128, 24960, 37440, BF16 });
+  attention_case ((AttentionParams) { 12, 128, 12480, 24960, BF16 });
+  attention_case ((AttentionParams) { 40, 128, 32760, 32760, BF16 });
+  attention_case ((AttentionParams) { 12, 128, 32760, 21, BF16, .last_key_bias = 6 });
+  attention_case ((AttentionParams) { 12, 128, 32760, 512, BF16 });
+  attention_case ((AttentionParams) { 64, 64, 512, 512, BF16, .rel_bias = true });
+  attention_case ((AttentionParams) { 1, 384, 6240, 6240, BF16 });
+}
+
 static void
 bench_attention (void)
 {
+  if (harness_gpu ()) {
+    bench_attention_gpu ();
+    return;
+  }
   for (DpType type = F32; type <= BF16; type++) {
     attention_case ((AttentionParams) { 3, 64, 1152, 1728, type, .pad = 384 });
     attention_case ((AttentionParams) { 3, 64, 1152, 24, type, .last_key_bias = 6 });
@@ -405,6 +501,24 @@ channel_norm_case (ChannelNormParams p)
 }
 
 static void
+test_norms_wan (void)
+{
+  for (int d = 1536; d <= 5120; d += 3584)
+    for (DpType type = F32; type <= BF16; type++) {
+      layer_norm_case ((LayerNormParams) { 700, d, type, true, true });
+      rms_norm_case ((RmsNormParams) { 700, d / 128, 128, type, type, true, true, .pad = 2 * d, .in_place = true });
+      rms_norm_case ((RmsNormParams) { 700, d / 128, 128, type, BF16, true, true });
+    }
+  layer_norm_case ((LayerNormParams) { 5, 20000, BF16, true, true });
+  rms_norm_case ((RmsNormParams) { 512, 64, 64, F32, BF16, true, false });
+  rms_norm_case ((RmsNormParams) { 5, 100, 200, F32, BF16, true, true });
+  for (int c = 96; c <= 384; c *= 2)
+    for (DpType type = F32; type <= BF16; type++)
+      channel_norm_case ((ChannelNormParams) { 12345, c, type, DP_ACT_SILU });
+  channel_norm_case ((ChannelNormParams) { 50, 2000, BF16, DP_ACT_SILU });
+}
+
+static void
 test_norms (void)
 {
   static const int rows[] = { 1, 7, 33, 300 };
@@ -432,11 +546,35 @@ test_norms (void)
       }
     }
   channel_norm_case ((ChannelNormParams) { 70, 384, F32, DP_ACT_SILU });
+  if (harness_gpu ())
+    test_norms_wan ();
+}
+
+static void
+bench_norms_gpu (void)
+{
+  for (DpType type = F32; type <= BF16; type++) {
+    layer_norm_case ((LayerNormParams) { 49920, 1536, type, true, true });
+    layer_norm_case ((LayerNormParams) { 32760, 5120, type, true, true });
+  }
+  rms_norm_case ((RmsNormParams) { 49920, 12, 128, BF16, BF16, true, true });
+  rms_norm_case ((RmsNormParams) { 49920, 12, 128, BF16, BF16, true, true, .pad = 3072, .in_place = true });
+  rms_norm_case ((RmsNormParams) { 49920, 12, 128, BF16, BF16, true, false });
+  rms_norm_case ((RmsNormParams) { 32760, 40, 128, BF16, BF16, true, true, .pad = 10240, .in_place = true });
+  rms_norm_case ((RmsNormParams) { 512, 64, 64, F32, BF16, true, false });
+  channel_norm_case ((ChannelNormParams) { 4 * 480 * 832, 96, BF16, DP_ACT_SILU });
+  channel_norm_case ((ChannelNormParams) { 4 * 240 * 416, 192, BF16, DP_ACT_SILU });
+  channel_norm_case ((ChannelNormParams) { 4 * 240 * 416, 384, BF16, DP_ACT_SILU });
+  channel_norm_case ((ChannelNormParams) { 2 * 120 * 208, 384, BF16, DP_ACT_SILU });
 }
 
 static void
 bench_norms (void)
 {
+  if (harness_gpu ()) {
+    bench_norms_gpu ();
+    return;
+  }
   for (DpType type = F32; type <= BF16; type++) {
     layer_norm_case ((LayerNormParams) { 1152, 192, type, true, true });
     layer_norm_case ((LayerNormParams) { 4096, 1536, type, true, true });
@@ -575,11 +713,31 @@ test_pictures (void)
       pack_case ((PackParams) { 70, 192, type, format });
     }
   }
+  if (harness_gpu ()) {
+    upsample_case ((PictureParams) { 2, 30, 52, 384, BF16, true });
+    pack_case ((PackParams) { 480, 832, BF16, DP_PIXELS_I420 });
+  }
+}
+
+static void
+bench_pictures_gpu (void)
+{
+  upsample_case ((PictureParams) { 4, 240, 416, 192, BF16 });
+  upsample_case ((PictureParams) { 2, 120, 208, 384, BF16 });
+  upsample_case ((PictureParams) { 2, 120, 208, 384, BF16, true });
+  for (DpPixels format = DP_PIXELS_RGB_F32; format <= DP_PIXELS_RGBX; format++)
+    pack_case ((PackParams) { 480, 832, BF16, format });
+  pack_case ((PackParams) { 720, 1280, BF16, DP_PIXELS_NV12 });
+  patch_cases ((PictureParams) { 21, 60, 104, 16, BF16 });
 }
 
 static void
 bench_pictures (void)
 {
+  if (harness_gpu ()) {
+    bench_pictures_gpu ();
+    return;
+  }
   for (DpType type = F32; type <= BF16; type++) {
     upsample_case ((PictureParams) { 4, 128, 192, 16, type });
     upsample_case ((PictureParams) { 2, 32, 48, 64, type, true });
@@ -663,8 +821,24 @@ test_elements (void)
 }
 
 static void
+bench_elements_gpu (void)
+{
+  element_case ("convert", convert_body, (ElementParams) { 49920 * 1536, F32, BF16 });
+  element_case ("convert", convert_body, (ElementParams) { 49920 * 1536, BF16, F32 });
+  element_case ("convert", convert_body, (ElementParams) { 49920 * 1536, DP_TYPE_F16, BF16 });
+  element_case ("multiply", multiply_body, (ElementParams) { 512 * 10240, BF16, BF16, 2 });
+  element_case ("multiply", multiply_body, (ElementParams) { 49920 * 1536, BF16, BF16, 2 });
+  element_case ("combine", combine_body, (ElementParams) { 21 * 60 * 104 * 16, F32, F32, 4 });
+  element_case ("combine", combine_body, (ElementParams) { 49920 * 1536, F32, F32, 4 });
+}
+
+static void
 bench_elements (void)
 {
+  if (harness_gpu ()) {
+    bench_elements_gpu ();
+    return;
+  }
   element_case ("convert", convert_body, (ElementParams) { 1152 * 192, F32, BF16 });
   element_case ("convert", convert_body, (ElementParams) { 16 << 20, F32, BF16 });
   element_case ("convert", convert_body, (ElementParams) { 16 << 20, BF16, F32 });
@@ -675,8 +849,10 @@ bench_elements (void)
 int
 main (int argc, char **argv)
 {
-  if (!harness_open (argc, argv))
-    return 1;
+  int status;
+
+  if (!harness_open (argc, argv, &status))
+    return status;
   if (harness_bench) {
     bench_linear ();
     bench_attention ();
@@ -685,7 +861,8 @@ main (int argc, char **argv)
     bench_pictures ();
     bench_elements ();
   } else {
-    test_properties ();
+    if (harness_filter == NULL)
+      test_properties ();
     test_linear ();
     test_attention ();
     test_conv ();

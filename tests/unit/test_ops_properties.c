@@ -330,6 +330,71 @@ check_rows (void)
     }
 }
 
+/* The same promise at the size of a picture, for a GPU, whose library would choose another algorithm for fewer rows. */
+static void
+check_linear_many_rows (int k, int n, int rows, const DpLinearArgs *how)
+{
+  static const int windows[][2] = { { 0, 1 }, { 3999, 1 }, { 1234, 16 }, { 2000, 512 }, { 100, 3000 } };
+  size_t y_row = n * dp_type_size (how->y_type), x_row = k * 2, x_size = (size_t) rows * k;
+  uint16_t *host = malloc (x_size * sizeof *host);
+  char *all = malloc (rows * y_row), *part = malloc (rows * y_row), *x, *y, *zeros;
+  DpHostWeight weight = { host, DP_TYPE_BF16, n }, bias = { NULL, DP_TYPE_F32, n };
+  float *numbers = malloc (n * sizeof *numbers);
+  DpLinear *linear;
+  DpLinearArgs args = *how;
+
+  for (size_t i = 0; i < x_size; i++)
+    host[i] = dp_bf16_from_f32 (number (i % 100003) / 8);
+  for (int i = 0; i < n; i++)
+    numbers[i] = number (i);
+  bias.data = numbers;
+  linear = dev->ops->linear_new (dev, &(DpLinearSpec) { .k = k, .type = DP_TYPE_BF16, .n_weights = 1, .weights = &weight, .biases = &bias });
+  x = upload (host, x_size * 2);
+  memset (all, 0, rows * y_row);
+  zeros = upload (all, rows * y_row);
+  y = upload (all, rows * y_row);
+  args.gate = how->gate ? upload (numbers, n * sizeof *numbers) : NULL;
+  args.rows = rows;
+  args.x = x;
+  args.y = y;
+  dev->ops->linear (dev, linear, &args);
+  dev->ops->download (dev, all, y, rows * y_row);
+  for (size_t i = 0; i < LENGTH (windows); i++) {
+    int first = windows[i][0];
+
+    args.rows = windows[i][1];
+    args.x = x + first * x_row;
+    args.y = y + first * y_row;
+    dev->ops->copy (dev, y, zeros, rows * y_row);
+    dev->ops->linear (dev, linear, &args);
+    dev->ops->download (dev, part, args.y, args.rows * y_row);
+    check (memcmp (part, all + first * y_row, args.rows * y_row) == 0, "linear %d->%d, act %d%s%s on %s: rows %d .. %d alone differ from "
+        "the same among %d", k, n, args.act, args.accumulate ? " +=" : "", args.gate ? " gated" : "", dev->name, first,
+        first + args.rows - 1, rows);
+  }
+  dev->ops->linear_free (dev, linear);
+  release ();
+  free (host);
+  free (all);
+  free (part);
+  free (numbers);
+}
+
+static void
+check_many_rows (void)
+{
+  static const float gated = 1;
+  static const DpLinearArgs hows[] = {
+    { .y_type = DP_TYPE_BF16 }, { .y_type = DP_TYPE_BF16, .act = DP_ACT_GELU_TANH }, { .y_type = DP_TYPE_F32, .accumulate = true },
+    { .y_type = DP_TYPE_F32, .accumulate = true, .gate = &gated }, { .y_type = DP_TYPE_BF16, .act = DP_ACT_SILU },
+  };
+
+  for (size_t i = 0; i < LENGTH (hows); i++) {
+    check_linear_many_rows (1536, 1536, 32760, &hows[i]);
+    check_linear_many_rows (8960, 1536, 4096, &hows[i]);
+  }
+}
+
 /* The same promise for attention: 70 queries together or one by one. */
 static void
 check_attention_rows (DpType type)
@@ -416,6 +481,8 @@ test_properties (void)
     check_colours ();
     check_rounding ();
     check_rows ();
+    if (dev == harness_gpu ())
+      check_many_rows ();
     check_attention_rows (DP_TYPE_F32);
     check_attention_rows (DP_TYPE_BF16);
   }
