@@ -42,7 +42,7 @@ typedef struct
   DpDevice base;
   DpTeam *team;
   DpIsa isa;
-  bool dnnl_bf16;               /* oneDNN computes bfloat16 on this processor */
+  bool dnnl_bf16;               /* oneDNN computes bfloat16 with the processor's own instructions */
   dnnl_engine_t engine;
   dnnl_stream_t *streams;       /* [threads]: one per thread of the team */
   struct DpProduct *products;   /* gemm.c's */

@@ -137,7 +137,8 @@ open_cpu (const char *name, int threads, char *error, size_t error_size)
   dev->base.threads = threads;
   snprintf (dev->base.name, sizeof dev->base.name, "%s", name);
   dev->isa = find_isa ();
-  dev->dnnl_bf16 = dnnl_has (dnnl_cpu_isa_avx512_core);
+  /* Without the instructions oneDNN would emulate them, slower than float32. */
+  dev->dnnl_bf16 = dnnl_has (dnnl_cpu_isa_avx512_core_bf16);
   if (!open_parts (dev)) {
     snprintf (error, error_size, "device %s: cannot start %d threads; try fewer", name, threads);
     close_cpu (&dev->base);

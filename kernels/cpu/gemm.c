@@ -3,8 +3,8 @@
  * Shapes: L rows, K input features, N output features, cut into panels of P.
  *
  * A row's bits may not depend on the rows beside it, so every chunk must add up K in the same order. A chunk of 64 rows is one
- * primitive; the rows left over are taken by primitives of 16, 4 and 1 rows, after a trial has shown that these give the bits
- * of the full one. Where they do not, a short chunk is padded to a full one.
+ * primitive; the rows left over are taken by primitives of 16, 4 and 1 rows if oneDNN has a kernel here that works row by row
+ * (brgemm: AVX-512), and a trial shows that these give the bits of the full one. Else a short chunk is padded to a full one.
  *
  * oneDNN's fast matmul takes dense rows and no epilogue that reads more than the bias; with anything else it silently falls back to
  * one that is tens or thousands of times slower. So the primitives are all dense, and a chunk whose x or y is not goes through the
@@ -28,6 +28,7 @@ static const int sizes[SIZES] = { ROWS, 16, 4, 1 };
 typedef struct
 {
   dnnl_primitive_t primitive;
+  bool brgemm;                  /* of the family that works row by row */
   size_t scratchpad;            /* bytes */
   struct PrimitiveMemory
   {
@@ -170,10 +171,13 @@ static dnnl_status_t
 create_primitive (DpDeviceCpu *dev, const Key *key, int m, const dnnl_memory_desc_t *layout, Primitive *p)
 {
   dnnl_primitive_desc_t desc;
+  const char *info = "";
   dnnl_status_t status = describe (dev, key, m, layout, &desc);
 
   if (status != dnnl_success)
     return status;
+  dnnl_primitive_desc_query (desc, dnnl_query_impl_info_str, 0, &info);
+  p->brgemm = strncmp (info, "brg", 3) == 0;
   if ((status = dnnl_primitive_create (&p->primitive, desc)) == dnnl_success)
     status = create_memories (dev, p, desc);
   dnnl_primitive_desc_destroy (desc);
@@ -252,7 +256,7 @@ sizes_agree (DpDeviceCpu *dev, const DpProduct *product, const Panel *panel)
   for (int i = 0; i < SIZES; i++) {
     char *result = y + (i > 0 ? y_bytes : 0);
 
-    if (execute (dev, &product->primitives[i], panel, x, result, scratch, 0) != dnnl_success
+    if (!product->primitives[i].brgemm || execute (dev, &product->primitives[i], panel, x, result, scratch, 0) != dnnl_success
         || memcmp (result, y, sizes[i] * y_row) != 0)
       goto out;
   }

@@ -132,7 +132,7 @@ vec_multiply_add (const int pairs, Vec a, Vec b, Vec c)
   return a * b + c;
 }
 
-typedef uint32_t Four __attribute__ ((vector_size (16), aligned (4), may_alias));
+typedef uint32_t Four __attribute__ ((vector_size (16), aligned (2), may_alias));
 
 /** Four rows of four lanes become four columns. */
 DP_INLINE void
