@@ -246,6 +246,8 @@ test_conv (void)
     { 1, 3, 40, 20, 33, 1, 3, 3 }, { 3, 16, 24, 64, 32, 1, 3, 3 }, { 2, 5, 5, 32, 16, 1, 1, 1 }, { 1, 2, 2, 1, 1, 1, 5, 3 },
     { 3, 11, 65, 16, 8, 3, 3, 3 }, { 6, 40, 37, 8, 8, 3, 3, 3 }, { 4, 26, 33, 6, 5, 2, 3, 3 }, { 3, 13, 20, 96, 96, 3, 3, 3 },
     { 2, 30, 20, 96, 3, 1, 3, 3 }, { 2, 27, 9, 7, 7, 1, 1, 1 },
+    { 4, 10, 70, 96, 3, 3, 3, 3 }, { 1, 9, 40, 24, 5, 1, 5, 3 }, { 3, 9, 33, 112, 8, 2, 3, 3 }, { 2, 5, 6, 40, 24, 1, 5, 3 },
+    { 3, 5, 9, 64, 128, 3, 1, 1 }, { 2, 6, 10, 384, 72, 1, 1, 1 },
   };
 
   for (size_t i = 0; i < LENGTH (shapes); i++)
@@ -341,6 +343,26 @@ attention_case (AttentionParams p)
   run_case (&c, attention_body, &p);
 }
 
+/* The ways a GPU has for long rows of keys and for wide heads, in more than one piece: too slow for the reference otherwise. */
+static void
+test_attention_gpu (void)
+{
+  attention_case ((AttentionParams) { 3, 64, 130, 4096, BF16, .pad = 384 });
+  attention_case ((AttentionParams) { 2, 128, 70, 4203, BF16 });
+  attention_case ((AttentionParams) { 2, 128, 257, 4100, BF16, .pad = 512, .spread = 10 });
+  attention_case ((AttentionParams) { 1, 40, 33, 5000, BF16 });
+  attention_case ((AttentionParams) { 1, 72, 9, 4100, BF16, .last_key_bias = 3 });
+  attention_case ((AttentionParams) { 12, 128, 200, 513, BF16, .last_key_bias = logf (2) });
+  attention_case ((AttentionParams) { 4, 64, 512, 512, BF16, .rel_bias = true });
+  for (DpType type = F32; type <= BF16; type++) {
+    attention_case ((AttentionParams) { 1, 384, 390, 390, type, .pad = 768 });
+    attention_case ((AttentionParams) { 3, 136, 70, 91, type, .last_key_bias = 2, .pad = 8 });
+    attention_case ((AttentionParams) { 2, 200, 65, 65, type, .rel_bias = true });
+    attention_case ((AttentionParams) { 1, 1000, 9, 20, type, .pad = 1 });
+    attention_case ((AttentionParams) { 1, 136, 140, 90000, type });
+  }
+}
+
 static void
 test_attention (void)
 {
@@ -362,6 +384,8 @@ test_attention (void)
     attention_case ((AttentionParams) { 1, 96, 97, 129, type });
     attention_case ((AttentionParams) { 3, 33, 5, 513, type, .pad = 1 });
   }
+  if (harness_gpu ())
+    test_attention_gpu ();
 }
 
 /* Self-attention of 81 frames and of a block with its context, 1.3B and 14B; cross-attention of a short and of a long prompt; the text
