@@ -286,6 +286,7 @@ conv_cuda (DpDevice *base, DpConv *conv, const DpConvArgs *args)
 
   if (args->t < conv->spec.kt || !dp_cuda_enter (dev))
     return;
+  assert (conv->kind == DP_CONV_PLAIN || (size_t) args->x % 16 == 0);
   if (conv->kind == DP_CONV_CUDNN)
     run_cudnn (dev, conv, args);
   else if (conv->kind == DP_CONV_NARROW)
