@@ -347,6 +347,21 @@ gather_rows (const DpLinearSpec *spec, int first, int n, float *dst)
   }
 }
 
+/* The same as they lie in the file, if they lie together and need no conversion; else NULL. */
+static const void *
+rows_in_file (const DpLinearSpec *spec, int first, int n, DpType packed_type)
+{
+  for (int i = 0; i < spec->n_weights; i++) {
+    const DpHostWeight *piece = &spec->weights[i];
+
+    if (first < piece->rows)
+      return piece->type == packed_type && spec->type == packed_type && first + n <= piece->rows
+          ? (const char *) piece->data + (size_t) first * spec->k * dp_type_size (piece->type) : NULL;
+    first -= piece->rows;
+  }
+  return NULL;
+}
+
 static dnnl_status_t
 reorder (DpDeviceCpu *dev, dnnl_memory_t from, const dnnl_memory_desc_t *from_desc, Panel *panel, int thread)
 {
@@ -372,18 +387,20 @@ pack_chunk (void *arg, int chunk, int thread)
   PackJob *job = arg;
   Panel *panel = &job->linear->panels[chunk];
   int k = job->linear->k;
-  float *rows = malloc ((size_t) panel->n * k * sizeof *rows);
+  DpType packed_type = job->linear->packed_type;
+  const void *weights = rows_in_file (job->spec, panel->first, panel->n, packed_type);
+  float *rows = weights ? NULL : malloc ((size_t) panel->n * k * sizeof *rows);
   dnnl_dims_t dims = { k, panel->n }, strides = { 1, k };
   dnnl_memory_desc_t desc;
   dnnl_memory_t from = NULL;
-  dnnl_status_t status = rows ? dnnl_success : dnnl_out_of_memory;
+  dnnl_status_t status = weights || rows ? dnnl_success : dnnl_out_of_memory;
 
-  if (status == dnnl_success) {
+  if (rows)
     gather_rows (job->spec, panel->first, panel->n, rows);
-    if ((status = dnnl_memory_desc_init_by_strides (&desc, 2, dims, dnnl_f32, strides)) == dnnl_success
-        && (status = dnnl_memory_create (&from, &desc, job->dev->engine, rows)) == dnnl_success)
-      status = reorder (job->dev, from, &desc, panel, thread);
-  }
+  if (status == dnnl_success
+      && (status = dnnl_memory_desc_init_by_strides (&desc, 2, dims, weights ? dnnl_type (packed_type) : dnnl_f32, strides)) == dnnl_success
+      && (status = dnnl_memory_create (&from, &desc, job->dev->engine, weights ? (void *) weights : rows)) == dnnl_success)
+    status = reorder (job->dev, from, &desc, panel, thread);
   dnnl_memory_destroy (from);
   free (rows);
   job->statuses[chunk] = status;

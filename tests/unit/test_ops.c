@@ -132,6 +132,7 @@ test_linear (void)
       linear_case (p);
     }
   linear_case ((LinearParams) { .rows = 40, .k = 192, .n = 576, .type = BF16, .y_type = BF16, .pieces = 3, .file_type = BF16 });
+  linear_case ((LinearParams) { .rows = 40, .k = 20, .n = 1111, .type = BF16, .y_type = F32, .file_type = BF16 });
   linear_case ((LinearParams) { .rows = 40, .k = 192, .n = 1920, .type = F32, .y_type = F32, .pieces = 3, .file_type = BF16 });
   linear_case ((LinearParams) { .rows = 9, .k = 64, .n = 1500, .type = BF16, .y_type = F32, .pieces = 2, .file_type = DP_TYPE_F16 });
   linear_case ((LinearParams) { .rows = 70, .k = 96, .n = 48, .type = F32, .y_type = BF16, .act = DP_ACT_SILU });
