@@ -5,36 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#ifndef DP_CPU_GEMM
-#include "../ref/ref.h"
-#define linear_new_cpu linear_new_ref
-#define linear_free_cpu linear_free_ref
-#define linear_cpu linear_ref
-#endif
-#ifndef DP_CPU_POINTWISE
-#include "../ref/ref.h"
-#define layer_norm_cpu layer_norm_ref
-#define rms_norm_cpu rms_norm_ref
-#define channel_norm_cpu channel_norm_ref
-#define upsample_cpu upsample_ref
-#define pack_frame_cpu pack_frame_ref
-#define multiply_cpu multiply_ref
-#define combine_cpu combine_ref
-#define convert_cpu convert_ref
-#define patchify_cpu patchify_ref
-#define unpatchify_cpu unpatchify_ref
-#endif
-#ifndef DP_CPU_ATTN
-#include "../ref/ref.h"
-#define attention_cpu attention_ref
-#endif
-#ifndef DP_CPU_CONV
-#include "../ref/ref.h"
-#define conv_new_cpu conv_new_ref
-#define conv_free_cpu conv_free_ref
-#define conv_cpu conv_ref
-#endif
-
 static const DpOps ops_cpu = {
   .name = "cpu",
   .alloc = dp_host_alloc,
