@@ -6,42 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#ifndef DP_CUDA_ATTENTION
-void
-attention_cuda (DpDevice *dev, const DpAttentionArgs *args)
-{
-  dp_device_fail (dev, "attention is not there yet on CUDA");
-}
-
-void
-attention_close_cuda (DpDeviceCuda *dev)
-{
-}
-#endif
-#ifndef DP_CUDA_CONV
-DpConv *
-conv_new_cuda (DpDevice *dev, const DpConvSpec *spec)
-{
-  dp_device_fail (dev, "convolution is not there yet on CUDA");
-  return NULL;
-}
-
-void
-conv_free_cuda (DpDevice *dev, DpConv *conv)
-{
-}
-
-void
-conv_cuda (DpDevice *dev, DpConv *conv, const DpConvArgs *args)
-{
-}
-
-void
-conv_close_cuda (DpDeviceCuda *dev)
-{
-}
-#endif
-
 /* cuBLASLt asks for 32 MiB on the large chips, and weights are converted in pieces of half of it. */
 #define WORKSPACE ((size_t) 64 << 20)
 #define PIECE ((size_t) 32 << 20)

@@ -21,7 +21,7 @@ row_threads (size_t n)
 /* ---- layer norm: y = (x - mean) / sqrt (var + eps) * gain + shift; a block per row, the row in registers ---- */
 
 template <typename T, int V>
-__global__ void __launch_bounds__ (MAX_THREADS)
+__global__ void __launch_bounds__ (MAX_THREADS, 1)
 layer_norm (int cols, const float *x, const float *gain, const float *shift, float eps, T *y)
 {
   __shared__ float sums[2][32];
@@ -71,7 +71,7 @@ layer_norm (int cols, const float *x, const float *gain, const float *shift, flo
 
 /* A row of any length, read three times. */
 template <typename T>
-__global__ void __launch_bounds__ (MAX_THREADS)
+__global__ void __launch_bounds__ (MAX_THREADS, 1)
 layer_norm_long (int cols, const float *x, const float *gain, const float *shift, float eps, T *y)
 {
   __shared__ float sums[2][32];
@@ -157,7 +157,7 @@ scale_and_turn (const Rms *a, const float *rope, int i, float inverse, float (&v
 }
 
 template <typename X, typename Y, int V>
-__global__ void __launch_bounds__ (MAX_THREADS)
+__global__ void __launch_bounds__ (MAX_THREADS, 1)
 rms_norm (Rms a, const X *x, Y *y)
 {
   __shared__ float sums[32];
@@ -193,7 +193,7 @@ rms_norm (Rms a, const X *x, Y *y)
 /* A row of any length and alignment, read twice, a pair at a time; more than one warp, so that the sum is a barrier between the readings
  * (y may be x). */
 template <typename X, typename Y>
-__global__ void __launch_bounds__ (MAX_THREADS)
+__global__ void __launch_bounds__ (MAX_THREADS, 1)
 rms_norm_any (Rms a, const X *x, Y *y)
 {
   __shared__ float sums[32];

@@ -450,7 +450,7 @@ check_device (void)
 static void
 check_open (void)
 {
-  static const char *const wrong[] = { "", "gpu", "cpu:", "cpux", "cuda:x" };
+  static const char *const wrong[] = { "", "gpu", "cpu:", "cpux", "cuda", "cuda:", "cuda:x", "cuda:0x", "cuda:9999" };
   DpDeviceInfo info;
   char error[256];
 
