@@ -43,6 +43,16 @@ stream_open (const DpSettings *settings)
   return engine;
 }
 
+void
+stream_start (DpEngine *engine)
+{
+  g_autoptr (GError) error = NULL;
+  DpFrame frame;
+
+  g_assert_cmpint (dp_engine_pull (engine, &frame, 0, &error), ==, -1);
+  g_assert_no_error (error);
+}
+
 gboolean
 stream_pull (DpEngine *engine, DpFrame *frame, gint64 *next)
 {

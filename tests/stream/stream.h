@@ -18,6 +18,9 @@ DpSettings stream_small (void);
 
 DpEngine *stream_open (const DpSettings *settings);
 
+/** Lets the first block begin, without waiting for a frame. */
+void stream_start (DpEngine *engine);
+
 /** The next frame, which must be the one after the last (its index is *next, which is counted up). FALSE at the end of the video. */
 gboolean stream_pull (DpEngine *engine, DpFrame *frame, gint64 *next);
 
