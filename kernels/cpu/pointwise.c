@@ -5,6 +5,8 @@
 
 /* Elements of a chunk: enough to be worth handing out, small enough to stay in a core's own cache. */
 #define CHUNK 16384
+/* So few are done before a helper has woken up. */
+#define ALONE 65536
 
 static const DpPointwise *
 table (DpDevice *dev)
@@ -12,14 +14,32 @@ table (DpDevice *dev)
   return DP_ISA_PICK (dp_cpu (dev)->isa, dp_pointwise);
 }
 
+typedef struct
+{
+  DpPointwiseJob job;
+  DpTeamFn fn;
+} AloneJob;
+
+static void
+all_chunks (void *arg, int chunk, int thread)
+{
+  AloneJob *alone = arg;
+
+  for (int i = 0; i < dp_team_chunks (alone->job.n, alone->job.per_chunk); i++)
+    alone->fn (&alone->job, i, thread);
+}
+
 /* Runs n items of `width` elements each. */
 static void
 run (DpDevice *dev, DpTeamFn fn, const void *args, size_t n, size_t width)
 {
   size_t per_chunk = CHUNK / (width ? width : 1);
-  DpPointwiseJob job = { args, n, per_chunk ? per_chunk : 1 };
+  AloneJob alone = { { args, n, per_chunk ? per_chunk : 1 }, fn };
 
-  dp_team_run (dp_cpu (dev)->team, dp_team_chunks (n, job.per_chunk), fn, &job);
+  if (n * width <= ALONE)
+    dp_team_run (dp_cpu (dev)->team, n > 0, all_chunks, &alone);
+  else
+    dp_team_run (dp_cpu (dev)->team, dp_team_chunks (n, alone.job.per_chunk), fn, &alone.job);
 }
 
 void
