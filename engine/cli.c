@@ -264,6 +264,11 @@ generate (GError **error)
     g_set_error_literal (error, DP_ERROR, DP_ERROR_SETTINGS, "--dump keeps everything in memory: it needs --frames of at least 1");
     return FALSE;
   }
+  g_autofree char *dump_dir = dump ? g_path_get_dirname (dump) : NULL;
+  if (dump && g_access (dump_dir, W_OK) != 0) {
+    g_set_error (error, G_FILE_ERROR, g_file_error_from_errno (errno), "%s: cannot be written: %s", dump, g_strerror (errno));
+    return FALSE;
+  }
   resolved.format = dump ? DP_FORMAT_RGB_F32 : DP_FORMAT_I420;
   if (!dp_settings_resolve (&resolved, &info, storage, error))
     return FALSE;
