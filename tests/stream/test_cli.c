@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * test_cli.c: the program `dualparal` as its users see it: what it prints, writes and returns.
+ */
+#include "stream.h"
+#include "weights.h"
+
+#include <errno.h>
+#include <glib/gstdio.h>
+#include <json-glib/json-glib.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+
+static char *dir;
+
+typedef struct
+{
+  int status;                   /* what it returned; -1: a signal */
+  char *out, *err;
+  double seconds;
+} Run;
+
+static void
+run_clear (Run *r)
+{
+  g_free (r->out);
+  g_free (r->err);
+}
+
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (Run, run_clear)
+
+/* Runs it with the words of `line`; %s in it is the test's directory. */
+static Run
+run (const char *line)
+{
+  g_autofree char *program = g_shell_quote (STREAM_CLI);
+  g_auto (GStrv) parts = g_strsplit (line, "%s", -1);
+  g_autofree char *expanded = g_strjoinv (dir, parts), *command = g_strconcat (program, " ", expanded, NULL);
+  g_auto (GStrv) argv = NULL;
+  g_autoptr (GError) error = NULL;
+  gint64 start = g_get_monotonic_time ();
+  Run r = { 0 };
+  int status;
+
+  g_test_message ("dualparal %s", expanded);
+  g_assert_true (g_shell_parse_argv (command, NULL, &argv, &error));
+  g_assert_true (g_spawn_sync (NULL, argv, NULL, 0, NULL, NULL, &r.out, &r.err, &status, &error));
+  g_assert_no_error (error);
+  r.status = WIFEXITED (status) ? WEXITSTATUS (status) : -1;
+  r.seconds = (g_get_monotonic_time () - start) / 1e6;
+  return r;
+}
+
+static char *
+run_ok (const char *line)
+{
+  Run r = run (line);
+
+  g_assert_cmpstr (r.err, ==, "");
+  g_assert_cmpint (r.status, ==, 0);
+  g_free (r.err);
+  return r.out;
+}
+
+/* One line on standard error, beginning with the program's name, and nothing on standard output. */
+static void
+run_bad (const char *line, int status, const char *needle)
+{
+  g_auto (Run) r = run (line);
+
+  g_test_message ("%d: %s", r.status, g_strchomp (r.err));
+  g_assert_cmpint (r.status, ==, status);
+  g_assert_cmpstr (r.out, ==, "");
+  g_assert_true (g_str_has_prefix (r.err, "dualparal: "));
+  g_assert_null (strchr (r.err, '\n'));
+  if (strstr (r.err, needle) == NULL)
+    g_test_fail_printf ("the sentence does not say \"%s\"", needle);
+  if (!(r.seconds <= stream_slowness ()))
+    g_test_fail_printf ("it took %.2f s", r.seconds);
+}
+
+static char *
+path_of (const char *name)
+{
+  return g_build_filename (dir, name, NULL);
+}
+
+static GBytes *
+contents (const char *name)
+{
+  g_autofree char *path = path_of (name);
+  g_autoptr (GError) error = NULL;
+  char *data;
+  gsize size;
+
+  g_file_get_contents (path, &data, &size, &error);
+  g_assert_no_error (error);
+  return g_bytes_new_take (data, size);
+}
+
+static void
+check_same (const char *a, const char *b, gboolean same)
+{
+  g_autoptr (GBytes) x = contents (a), y = contents (b);
+
+  if (g_bytes_equal (x, y) != same)
+    g_test_fail_printf ("%s and %s are %s", a, b, same ? "not the same bytes" : "the same bytes");
+}
+
+#define SMALL "--width 64 --height 48 --steps 2 --threads 2 "
+
+static void
+test_usage (void)
+{
+  g_auto (Run) nothing = run (""), unknown = run ("paint"), help = run ("--help"), command_help = run ("generate --help");
+
+  g_assert_cmpint (nothing.status, ==, 2);
+  g_assert_nonnull (strstr (nothing.err, "generate"));
+  g_assert_cmpstr (nothing.out, ==, "");
+  g_assert_cmpint (unknown.status, ==, 2);
+  g_assert_nonnull (strstr (unknown.err, "paint"));
+  g_assert_cmpint (help.status, ==, 0);
+  g_assert_cmpstr (help.err, ==, "");
+  g_assert_nonnull (strstr (help.out, "bench"));
+  g_assert_cmpint (command_help.status, ==, 0);
+  static const char *const options[] = { "--model", "--prompt", "--negative-prompt", "--frames", "--width", "--height", "--steps", "--guidance-scale",
+    "--flow-shift", "--sampler", "--seed", "--block-latents", "--context-latents", "--queue-blocks", "--devices", "--noise", "--dump", "--output" };
+  for (guint i = 0; i < G_N_ELEMENTS (options); i++)
+    if (strstr (command_help.out, options[i]) == NULL)
+      g_test_fail_printf ("generate has no %s", options[i]);
+}
+
+static void
+test_errors (void)
+{
+  run_bad ("generate", 1, "--output");
+  run_bad ("generate a red ball --output %s/x.y4m", 2, "--prompt");
+  run_bad ("generate --no-such-option", 2, "--no-such-option");
+  run_bad ("generate --width wide --output %s/x.y4m", 2, "wide");
+  run_bad ("generate --width 17 --output %s/x.y4m", 1, "width is 17");
+  run_bad ("generate --frames 0 --output %s/x.y4m", 1, "num-frames is 0");
+  run_bad ("generate --frames -1 --dump %s/x.safetensors", 1, "--frames");
+  run_bad ("generate --block-latents 2 --context-latents 3 --output %s/x.y4m", 1, "context-latents is 3");
+  run_bad ("generate --queue-blocks 7 --steps 6 --output %s/x.y4m", 1, "queue-blocks is 7");
+  run_bad ("generate --model %s --output %s/x.y4m", 1, "model_index.json");
+  run_bad ("generate --model /nowhere --output %s/x.y4m", 1, "/nowhere");
+  run_bad ("generate --devices gpu --output %s/x.y4m", 1, "gpu");
+  run_bad ("generate --sampler ddim --output %s/x.y4m", 1, "ddim");
+  run_bad ("generate " SMALL "--frames 5 --output /nowhere/x.y4m", 1, "/nowhere/x.y4m");
+  run_bad ("generate " SMALL "--frames 5 --output %s", 1, "directory");
+  run_bad ("generate " SMALL "--frames 5 --output /dev/full", 1, "/dev/full");
+  run_bad ("generate --frames 100000 --dump /nowhere/x.safetensors", 1, "/nowhere/x.safetensors");       /* not after all that work */
+  run_bad ("generate " SMALL "--frames 5 --noise %s/missing --output %s/x.y4m", 1, "missing");
+  run_bad ("generate " SMALL "--frames 5 --prompt-at soon --output %s/x.y4m", 1, "soon");
+  run_bad ("generate " SMALL "--frames 5 --prompt-at 0=x --output %s/x.y4m", 1, "0=x");
+  run_bad ("bench --blocks 0", 1, "--blocks is 0");
+  run_bad ("bench --blocks -3", 1, "--blocks is -3");
+  run_bad ("bench --width 17", 1, "width is 17");
+}
+
+static void
+test_y4m (void)
+{
+  g_autofree char *out = run_ok ("generate " SMALL "--frames 7 --output %s/a.y4m");
+  g_autoptr (GBytes) bytes = contents ("a.y4m");
+  const char *header = "YUV4MPEG2 W64 H48 F16:1 Ip A1:1 C420jpeg XCOLORRANGE=LIMITED\n", *data;
+  gsize size, frame = 64 * 48 * 3 / 2 + 6;
+
+  g_assert_cmpstr (out, ==, "");
+  data = g_bytes_get_data (bytes, &size);
+  g_assert_cmpuint (size, ==, strlen (header) + 7 * frame);
+  g_assert_cmpmem (data, strlen (header), header, strlen (header));
+  for (int i = 0; i < 7; i++)
+    g_assert_cmpmem (data + strlen (header) + i * frame, 6, "FRAME\n", 6);
+
+  /* the same on standard output */
+  g_autofree char *program = g_shell_quote (STREAM_CLI);
+  g_autofree char *command = g_strdup_printf ("%s generate " SMALL "--frames 7 --output - > %s/stdout.y4m", program, dir);
+  g_assert_cmpint (system (command), ==, 0);
+  check_same ("a.y4m", "stdout.y4m", TRUE);
+
+  /* limited range, and not all one grey */
+  guint8 low = 255, high = 0;
+  for (gsize i = 0; i < 64 * 48; i++) {
+    guint8 y = data[strlen (header) + 6 + i];
+    low = MIN (low, y);
+    high = MAX (high, y);
+  }
+  g_test_message ("luma from %d to %d", low, high);
+  g_assert_cmpint (low, >=, 16);
+  g_assert_cmpint (high, <=, 235);
+  g_assert_cmpint (high - low, >, 10);
+}
+
+static void
+test_reproducible (void)
+{
+  g_free (run_ok ("generate " SMALL "--frames 33 --seed 5 --output %s/r1.y4m"));
+  g_free (run_ok ("generate " SMALL "--frames 33 --seed 5 --output %s/r2.y4m"));
+  g_free (run_ok ("generate " SMALL "--frames 33 --seed 5 --devices cpu,cpu,cpu --output %s/r3.y4m"));
+  g_free (run_ok ("generate " SMALL "--frames 33 --seed 5 --threads 1 --output %s/r4.y4m"));
+  g_free (run_ok ("generate " SMALL "--frames 33 --seed 6 --output %s/r5.y4m"));
+  check_same ("r1.y4m", "r2.y4m", TRUE);
+  check_same ("r1.y4m", "r3.y4m", TRUE);
+  check_same ("r1.y4m", "r4.y4m", TRUE);
+  check_same ("r1.y4m", "r5.y4m", FALSE);
+}
+
+static void
+test_prompt_at (void)
+{
+  g_free (run_ok ("generate " SMALL "--frames 61 --prompt-at '1=a blue heart' --prompt-at '2=a = b' --output %s/p1.y4m"));
+  g_free (run_ok ("generate " SMALL "--frames 61 --prompt-at '2=a = b' --prompt-at '1=a blue heart' --devices cpu,cpu --output %s/p2.y4m"));
+  g_free (run_ok ("generate " SMALL "--frames 61 --output %s/p3.y4m"));
+  check_same ("p1.y4m", "p2.y4m", TRUE);
+  check_same ("p1.y4m", "p3.y4m", FALSE);
+}
+
+static DpWeights *
+open_dump (const char *name)
+{
+  g_autofree char *path = path_of (name);
+  g_autoptr (GError) error = NULL;
+  DpWeights *weights = dp_weights_open (path, NULL, &error);
+
+  g_assert_no_error (error);
+  return weights;
+}
+
+static const float *
+tensor (const DpWeights *weights, const char *name, int n_dims, const gint64 *dims)
+{
+  g_autoptr (GError) error = NULL;
+  const DpTensor *t = dp_weights_get (weights, &error, n_dims, dims, "%s", name);
+
+  g_assert_no_error (error);
+  g_assert_cmpint (t->type, ==, DP_TYPE_F32);
+  return t->data;
+}
+
+static void
+test_dump (void)
+{
+  g_free (run_ok ("generate " SMALL "--frames 9 --dump %s/d.safetensors --output %s/d.y4m"));
+  g_free (run_ok ("generate " SMALL "--frames 9 --output %s/plain.y4m"));
+  g_autoptr (DpWeights) dump = open_dump ("d.safetensors");
+  const float *embeds = tensor (dump, "prompt_embeds", 2, (gint64[]) { 512, 128 });
+  tensor (dump, "negative_prompt_embeds", 2, (gint64[]) { 512, 128 });
+  tensor (dump, "latents", 4, (gint64[]) { 16, 3, 6, 8 });
+  const float *frames = tensor (dump, "frames", 4, (gint64[]) { 9, 48, 64, 3 });
+  double sum = 0;
+
+  for (gsize i = 0; i < 9 * 48 * 64 * 3; i++) {
+    g_assert_true (frames[i] >= 0 && frames[i] <= 1);
+    sum += frames[i];
+  }
+  g_assert_cmpfloat (sum, >, 0);
+  g_assert_cmpfloat (embeds[0], !=, 0);
+  g_assert_cmpfloat (embeds[511 * 128], ==, 0);
+  check_same ("d.y4m", "plain.y4m", TRUE);      /* a dump does not change the video */
+}
+
+/* The noise given is what the video starts from: with other noise it differs, whatever the seed; with the same it does not. */
+static void
+test_noise (void)
+{
+  g_autofree char *path = path_of ("noise.safetensors"), *other_path = path_of ("other.safetensors"), *wrong = path_of ("wrong.safetensors");
+  g_autofree float *noise = g_new (float, 16 * 3 * 6 * 8);
+  g_autoptr (GRand) rand = g_rand_new_with_seed (11);
+  g_autoptr (GError) error = NULL;
+
+  for (int i = 0; i < 16 * 3 * 6 * 8; i++)
+    noise[i] = (float) (g_rand_double (rand) + g_rand_double (rand) + g_rand_double (rand) - 1.5) * 2;
+  g_assert_true (dp_weights_write (path, &(DpTensorOut) { "noise", 4, { 16, 3, 6, 8 }, noise }, 1, &error));
+  g_assert_true (dp_weights_write (wrong, &(DpTensorOut) { "noise", 4, { 16, 3, 8, 6 }, noise }, 1, &error));
+  noise[0] += 1;
+  g_assert_true (dp_weights_write (other_path, &(DpTensorOut) { "noise", 4, { 16, 3, 6, 8 }, noise }, 1, &error));
+  g_free (run_ok ("generate " SMALL "--frames 9 --seed 1 --noise %s/noise.safetensors --dump %s/n1.safetensors"));
+  g_free (run_ok ("generate " SMALL "--frames 9 --seed 2 --noise %s/noise.safetensors --dump %s/n2.safetensors"));
+  g_free (run_ok ("generate " SMALL "--frames 9 --seed 1 --noise %s/other.safetensors --dump %s/n3.safetensors"));
+  check_same ("n1.safetensors", "n2.safetensors", TRUE);
+  check_same ("n1.safetensors", "n3.safetensors", FALSE);
+  run_bad ("generate " SMALL "--frames 9 --noise %s/wrong.safetensors --dump %s/x.safetensors", 1, "[16, L, 6, 8]");
+  run_bad ("generate " SMALL "--frames 13 --noise %s/noise.safetensors --dump %s/x.safetensors", 1, "need 4");
+  run_bad ("generate " SMALL "--frames 9 --noise %s/n1.safetensors --dump %s/x.safetensors", 1, "noise");
+}
+
+static void
+test_inspect (void)
+{
+  g_autofree char *out = run_ok ("inspect");
+  g_auto (Run) nowhere = run ("inspect --model /nowhere");      /* the devices are told all the same */
+
+  g_assert_cmpint (nowhere.status, ==, 1);
+  g_assert_nonnull (strstr (nowhere.out, "oneDNN"));
+  g_assert_nonnull (strstr (nowhere.err, "/nowhere"));
+  static const char *const words[] = { "cpu", "oneDNN", "GiB", "cuda:0", "tiny", "8 layers", "256x144", "unipc", "guidance" };
+
+  for (guint i = 0; i < G_N_ELEMENTS (words); i++)
+    if (strstr (out, words[i]) == NULL)
+      g_test_fail_printf ("inspect does not say \"%s\": %s", words[i], out);
+}
+
+static void
+test_bench (void)
+{
+  g_autofree char *json = run_ok ("bench " SMALL "--blocks 2 --devices cpu,cpu --json"), *table = run_ok ("bench " SMALL "--blocks 2");
+  g_autoptr (JsonParser) parser = json_parser_new ();
+  g_autoptr (GError) error = NULL;
+  static const char *const positive[] = { "block_steps_per_second", "frames_per_second", "realtime_factor", "first_frame_seconds", "device_bytes",
+    "peak_rss_bytes", "decode_busy" };
+
+  json_parser_load_from_data (parser, json, -1, &error);
+  g_assert_no_error (error);
+  JsonObject *o = json_node_get_object (json_parser_get_root (parser));
+  for (guint i = 0; i < G_N_ELEMENTS (positive); i++) {
+    g_assert_true (json_object_has_member (o, positive[i]));
+    g_assert_cmpfloat (json_object_get_double_member (o, positive[i]), >, 0);
+  }
+  g_assert_cmpfloat (json_object_get_double_member (o, "stages"), ==, 2);
+  g_assert_cmpfloat (json_object_get_double_member (o, "width"), ==, 64);
+  JsonArray *busy = json_object_get_array_member (o, "stage_busy");
+  g_assert_cmpuint (json_array_get_length (busy), ==, 2);
+  for (int i = 0; i < 2; i++) {
+    g_assert_cmpfloat (json_array_get_double_element (busy, i), >, 0);
+    g_assert_cmpfloat (json_array_get_double_element (busy, i), <=, 1.05);
+  }
+  g_assert_nonnull (strstr (table, "frames per second"));
+  g_assert_nonnull (strstr (table, "stage 0"));
+}
+
+/* A reader that goes away ends it; it does not go on for ever. */
+static void
+test_closed_pipe (void)
+{
+  g_autofree char *program = g_shell_quote (STREAM_CLI);
+  g_autofree char *command = g_strdup_printf ("timeout 60 %s generate " SMALL "--frames -1 --output - 2>/dev/null | head -c 100000 > /dev/null", program);
+  gint64 start = g_get_monotonic_time ();
+
+  g_assert_cmpint (system (command), ==, 0);
+  stream_check_seconds ("an endless video into a pipe that closes", start, 5);
+}
+
+int
+main (int argc, char **argv)
+{
+  int failed;
+
+  g_test_init (&argc, &argv, NULL);
+  dir = g_dir_make_tmp ("dp-cli-XXXXXX", NULL);
+  g_test_add_func ("/cli/usage", test_usage);
+  g_test_add_func ("/cli/errors", test_errors);
+  g_test_add_func ("/cli/y4m", test_y4m);
+  g_test_add_func ("/cli/reproducible", test_reproducible);
+  g_test_add_func ("/cli/prompt-at", test_prompt_at);
+  g_test_add_func ("/cli/dump", test_dump);
+  g_test_add_func ("/cli/noise", test_noise);
+  g_test_add_func ("/cli/inspect", test_inspect);
+  g_test_add_func ("/cli/bench", test_bench);
+  g_test_add_func ("/cli/closed-pipe", test_closed_pipe);
+  failed = g_test_run ();
+  stream_model_free (dir);
+  return failed;
+}
