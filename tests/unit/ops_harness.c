@@ -434,12 +434,12 @@ bench_case (Case *c, Body body, const void *params)
     run_body (c, 0, body, params);
   ref_ms = c->best_ms;
   run_body (c, last, body, params);
-  rate = (flops ? c->flops : c->bytes) / c->ms * 1e-6;
+  rate = (flops ? c->flops : c->bytes) / c->best_ms * 1e-6;
   ceiling = flops ? matmul_ceiling[c->type] : copy_ceiling;
-  printf ("%-66s %10.4f %7.1f %s %7.0f%%", c->name, c->ms, ref ? rate : rate * 1e-3, flops ? ref ? "GF/s" : "TF/s" : ref ? "GB/s" : "TB/s",
-      100 * rate / ceiling);
+  printf ("%-62s %10.4f %10.4f %7.1f %s %7.0f%%", c->name, c->ms, c->best_ms, ref ? rate : rate * 1e-3,
+      flops ? ref ? "GF/s" : "TF/s" : ref ? "GB/s" : "TB/s", 100 * rate / ceiling);
   if (ref)
-    printf (" %8.0f", ref_ms / c->ms);
+    printf (" %8.0f", ref_ms / c->best_ms);
   printf ("\n");
   fflush (stdout);
 }
