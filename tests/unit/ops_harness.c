@@ -89,12 +89,12 @@ new_buffer (Case *c, size_t rows, size_t cols, size_t stride, size_t size, DpTyp
   return b;
 }
 
-#define FRESH 1000003           /* --bench: numbers before they repeat */
+#define FRESH 1000003           /* numbers before they repeat */
 
 static char *
 random_bytes (size_t n, DpType type, float scale)
 {
-  size_t size = dp_type_size (type), fresh = harness_bench && n > FRESH ? FRESH : n;
+  size_t size = dp_type_size (type), fresh = n > FRESH ? FRESH : n;
   char *host = malloc (n * size + 1);
 
   for (size_t i = 0; i < fresh; i++) {
@@ -470,6 +470,7 @@ static bool
 open_device (const char *name, int threads)
 {
   char error[256];
+  DpDeviceInfo info;
   DpDevice *dev = dp_device_open (name, threads, error, sizeof error);
 
   if (dev == NULL) {
@@ -477,6 +478,9 @@ open_device (const char *name, int threads)
     return false;
   }
   harness_devices[harness_n_devices++] = dev;
+  if (harness_gpu () == dev && dp_device_info (name, &info, error, sizeof error))
+    printf ("%s: %s; %s; %.1f of %.1f GiB free\n", name, info.description, info.libraries, info.memory_free / 1073741824.0,
+        info.memory_total / 1073741824.0);
   return true;
 }
 
