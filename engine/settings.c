@@ -107,8 +107,8 @@ fill_defaults (DpResolved *r, GStringChunk *storage)
   s->threads = s->threads ? s->threads : dp_device_processors ();
   s->text_length = s->text_length ? s->text_length : 512;
   r->context_latents = MAX (s->context_latents, 0);
-  /* two blocks and a frame: one is shown while the next one is being filled in */
-  s->max_queue_frames = s->max_queue_frames ? s->max_queue_frames : 2 * s->block_latents * r->config.vae.temporal_scale + 1;
+  /* two blocks and a frame: one is shown while the next one is being filled in; a size that is refused later must not overflow here */
+  s->max_queue_frames = s->max_queue_frames ? s->max_queue_frames : 2 * CLAMP (s->block_latents, 1, 1024) * r->config.vae.temporal_scale + 1;
 }
 
 static gboolean
