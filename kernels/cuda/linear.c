@@ -92,8 +92,9 @@ set (cublasLtMatmulDesc_t desc, cublasLtMatmulDescAttributes_t name, int32_t val
   return cublasLtMatmulDescSetAttribute (desc, name, &value, sizeof value) == CUBLAS_STATUS_SUCCESS;
 }
 
+/* The heuristics look at the bias's pointer too: it starts as the workspace, which is aligned as every bias is. */
 static cublasLtMatmulDesc_t
-describe (const Key *key, cudaDataType_t bias_type)
+describe (DpDeviceCuda *dev, const Key *key, cudaDataType_t bias_type)
 {
   cublasLtMatmulDesc_t desc;
   cublasLtEpilogue_t epilogue = key->ending == GELU ? key->bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU
@@ -102,7 +103,8 @@ describe (const Key *key, cudaDataType_t bias_type)
   if (cublasLtMatmulDescCreate (&desc, CUBLAS_COMPUTE_32F, CUDA_R_32F) != CUBLAS_STATUS_SUCCESS)
     return NULL;
   if (set (desc, CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T) && set (desc, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue)
-      && (!key->bias || set (desc, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, bias_type))
+      && (!key->bias || (set (desc, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, bias_type)
+              && !cublasLtMatmulDescSetAttribute (desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &dev->workspace, sizeof (void *))))
       && (key->ending != GATED_ADD || set (desc, CUBLASLT_MATMUL_DESC_POINTER_MODE, CUBLASLT_POINTER_MODE_ALPHA_DEVICE_VECTOR_BETA_HOST)))
     return desc;
   cublasLtMatmulDescDestroy (desc);
@@ -200,7 +202,7 @@ find_product (DpDeviceCuda *dev, const Key *key)
   product->key = *key;
   for (int i = 0; i < n && !product->available; i++) {
     product->bias_type = bias_types[i];
-    product->desc = describe (key, bias_types[i]);
+    product->desc = describe (dev, key, bias_types[i]);
     product->available = product->desc && choose (dev, product);
     if (product->desc && !product->available) {
       cublasLtMatmulDescDestroy (product->desc);
