@@ -17,7 +17,7 @@ typedef struct
 
 typedef struct
 {
-  guint8 *memory;
+  guint8 *memory;               /* of the host */
   gint64 block;
   gboolean prompt_changed;
   DpConditioning *conditioning;
@@ -46,6 +46,7 @@ struct _DpDecoder
   DpDevice *dev;
   DpVae *vae;
   float *latent;                /* [h, w, C] on the device */
+  guint8 *packed;               /* a frame, on the device */
   guint last_prompt;
 
   /* -- protected by lock -- */
@@ -131,7 +132,8 @@ load (DpDecoder *d, GError **error)
   }
   d->dev->cancel = &d->cancel;
   d->latent = d->dev->ops->alloc (d->dev, sizeof (float) * d->latent_size);
-  guint8 *memory = d->latent ? d->dev->ops->alloc (d->dev, d->frame_bytes * d->n_slots) : NULL;
+  d->packed = d->dev->ops->alloc (d->dev, d->frame_bytes);
+  guint8 *memory = d->latent && d->packed ? d->dev->ops->host_alloc (d->dev, d->frame_bytes * d->n_slots) : NULL;
   if (memory == NULL) {
     g_set_error (error, DP_ERROR, DP_ERROR_NO_MEMORY, "a queue of %d frames needs %.1f MiB, which %s has not left; use a smaller max-queue-frames, width or height",
         d->n_slots, d->frame_bytes * d->n_slots / 1048576.0, d->device);
@@ -193,11 +195,11 @@ emit_frame (DpDecoder *d, const void *pixels, const Job *job)
   if (index < 0)
     return FALSE;
   for (int p = 0; p < d->n_planes; p++) {
-    args.planes[p] = d->slots[index].memory + d->offsets[p];
+    args.planes[p] = d->packed + d->offsets[p];
     args.strides[p] = d->strides[p];
   }
   d->dev->ops->pack_frame (d->dev, &args);
-  d->dev->ops->sync (d->dev);
+  d->dev->ops->download (d->dev, d->slots[index].memory, d->packed, d->frame_bytes);
   put_frame (d, index, job);
   return TRUE;
 }
@@ -332,7 +334,8 @@ dp_decoder_free (DpDecoder *d)
     g_free (d->jobs[i].latents);
   }
   if (d->dev) {
-    d->dev->ops->free (d->dev, d->slots[0].memory);
+    d->dev->ops->host_free (d->dev, d->slots[0].memory);
+    d->dev->ops->free (d->dev, d->packed);
     d->dev->ops->free (d->dev, d->latent);
   }
   dp_vae_free (d->vae);

@@ -202,6 +202,8 @@ typedef struct
   /* -- memory: alloc and free may block and are for open and close; the rest is ordered with the ops -- */
   void *(*alloc) (DpDevice *dev, size_t bytes);         /* 64-byte aligned, contents undefined; NULL: not enough memory */
   void (*free) (DpDevice *dev, void *ptr);              /* NULL is fine */
+  void *(*host_alloc) (DpDevice *dev, size_t bytes);    /* likewise, but the host's: what upload and download are fastest with */
+  void (*host_free) (DpDevice *dev, void *ptr);
   void (*upload) (DpDevice *dev, void *dst, const void *host, size_t bytes);    /* host may be reused on return */
   void (*download) (DpDevice *dev, void *host, const void *src, size_t bytes);  /* blocks until it is there */
   void (*copy) (DpDevice *dev, void *dst, const void *src, size_t bytes);       /* within the device, no overlap */

@@ -157,6 +157,31 @@ free_cuda (DpDevice *base, void *ptr)
   dp_cuda_memory_free (dp_cuda (base), ptr);
 }
 
+static void *
+host_alloc_cuda (DpDevice *base, size_t bytes)
+{
+  DpDeviceCuda *dev = dp_cuda (base);
+  void *ptr = NULL;
+
+  base->allocations++;
+  if (!dp_cuda_enter (dev))
+    return NULL;
+  if (cudaMallocHost (&ptr, bytes > 0 ? bytes : 1) != cudaSuccess) {
+    cudaGetLastError ();        /* too much to pin: the caller says so */
+    return NULL;
+  }
+  return ptr;
+}
+
+static void
+host_free_cuda (DpDevice *base, void *ptr)
+{
+  DpDeviceCuda *dev = dp_cuda (base);
+
+  if (ptr && dp_cuda_ok (dev, cudaSetDevice (dev->index), "choosing the GPU"))
+    dp_cuda_ok (dev, cudaFreeHost (ptr), "freeing");
+}
+
 /* From pageable memory CUDA returns when it has staged the bytes, so they may change; from pinned memory it would return at once. */
 static bool
 upload (DpDeviceCuda *dev, void *dst, const void *host, size_t bytes)
@@ -232,6 +257,8 @@ static const DpOps ops_cuda = {
   .name = "cuda",
   .alloc = alloc_cuda,
   .free = free_cuda,
+  .host_alloc = host_alloc_cuda,
+  .host_free = host_free_cuda,
   .upload = upload_cuda,
   .download = download_cuda,
   .copy = copy_cuda,
