@@ -60,7 +60,7 @@ bool dp_cuda_cudnn_ok (DpDeviceCuda *dev, cudnnStatus_t status, const char *what
 /** After a kernel launch: dp_cuda_ok() of cudaGetLastError(). */
 bool dp_cuda_launched (DpDeviceCuda *dev, const char *what);
 
-/** Device memory, 256-byte aligned, counted in base.bytes (not in base.allocations: ops->alloc, linear_new and conv_new do that)..
+/** Device memory, 256-byte aligned, counted in base.bytes (not in base.allocations: ops->alloc, linear_new and conv_new do that).
  *  NULL when it does not fit; then `what` it was for is latched with the bytes needed and free, unless `what` is NULL. */
 void *dp_cuda_memory_new (DpDeviceCuda *dev, size_t bytes, const char *what);
 void dp_cuda_memory_free (DpDeviceCuda *dev, void *ptr);
