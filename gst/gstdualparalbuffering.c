@@ -4,6 +4,9 @@
 /* A sink that keeps time asks for a frame when it has shown the one before;
  * elements on the way may keep a few */
 #define AHEAD_FRAMES 4
+/* Applications need this long to pause; but never ask when half of a frame's
+ * time is left to make it */
+#define PAUSE_TIME (40 * GST_MSECOND)
 
 void
 gst_dualparal_buffering_reset (GstDualParalBuffering * buffering)
@@ -47,7 +50,7 @@ gst_dualparal_buffering_slack (GstDualParalBuffering * buffering,
     buffering->ran_ahead = TRUE;
   if (buffering->ran_ahead && !g_atomic_int_get (&buffering->keeps_time))
     return G_MAXINT64;
-  return slack;
+  return slack - (GstClockTimeDiff) MIN (PAUSE_TIME, duration / 2);
 }
 
 static void

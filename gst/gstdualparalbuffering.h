@@ -5,8 +5,8 @@
  * pause: it posts BUFFERING below 100, the application pauses, and at 100 it
  * plays on.
  *
- * It begins when the next frame is not there at its time to be shown; a queue
- * that is empty for a moment is no reason. From then on frames are held back
+ * It begins when the next frame is not there shortly before it has to be shown;
+ * a queue that is empty for a moment is no reason. From then on frames are held back
  * until there are enough of them, by the streaming thread itself, which runs in
  * PAUSED as well: no second thread is needed to see the queue fill. All
  * functions post messages, so none is called under a lock.
@@ -36,8 +36,8 @@ void gst_dualparal_buffering_reset (GstDualParalBuffering * buffering);
 /** A QoS event came from downstream. Any thread. */
 void gst_dualparal_buffering_saw_qos (GstDualParalBuffering * buffering);
 
-/** Time left before the next frame, due at running time `due`, is late;
- *  G_MAXINT64 when nobody would notice. */
+/** Time left before it is too late to pause for the next frame, which is due at
+ *  running time `due`; G_MAXINT64 when nobody would notice. */
 GstClockTimeDiff gst_dualparal_buffering_slack (GstDualParalBuffering *
     buffering, GstElement * element, GstClockTime due, GstClockTime duration);
 

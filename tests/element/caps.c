@@ -323,9 +323,8 @@ static Suite *
 caps_suite (void)
 {
   Suite *s = suite_create ("caps");
-  TCase *tc = tcase_create ("general");
+  TCase *tc = test_case_new (s);
 
-  suite_add_tcase (s, tc);
   tcase_add_test (tc, test_fixation);
   tcase_add_test (tc, test_sizes);
   tcase_add_test (tc, test_not_negotiated);

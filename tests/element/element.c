@@ -1,17 +1,70 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "element.h"
 
+static GPtrArray *launched;     /* of GWeakRef */
+
+GstElement *
+launch (const gchar * format, ...)
+{
+  GError *error = NULL;
+  GstElement *element;
+  va_list args;
+  gchar *line;
+  GWeakRef *ref = g_new (GWeakRef, 1);
+
+  va_start (args, format);
+  line = g_strdup_vprintf (format, args);
+  va_end (args);
+  element = gst_parse_launch (line, &error);
+  fail_unless (element != NULL && error == NULL, "%s: %s", line,
+      error ? error->message : "no element");
+  g_free (line);
+
+  gst_object_ref_sink (element);
+  g_weak_ref_init (ref, element);
+  g_ptr_array_add (launched, ref);
+  return element;
+}
+
+static void
+setup (void)
+{
+  launched = g_ptr_array_new ();
+}
+
+static void
+teardown (void)
+{
+  guint i;
+
+  for (i = 0; i < launched->len; i++) {
+    GWeakRef *ref = g_ptr_array_index (launched, i);
+    GstElement *element = g_weak_ref_get (ref);
+
+    if (element) {
+      gst_element_set_state (element, GST_STATE_NULL);
+      gst_object_unref (element);
+    }
+    g_weak_ref_clear (ref);
+    g_free (ref);
+  }
+  g_ptr_array_unref (launched);
+}
+
+TCase *
+test_case_new (Suite * suite)
+{
+  TCase *tc = tcase_create ("general");
+
+  suite_add_tcase (suite, tc);
+  tcase_add_checked_fixture (tc, setup, teardown);
+  return tc;
+}
+
 GstElement *
 source_new (const gchar * properties)
 {
-  gchar *line = g_strdup_printf ("dualparalsrc %s", properties);
-  GError *error = NULL;
-  GstElement *src = gst_parse_launch (line, &error);
-
-  fail_unless (src != NULL && error == NULL, "%s: %s", line,
-      error ? error->message : "no element");
-  g_free (line);
-  return gst_object_ref_sink (src);
+  return launch ("dualparalsrc %s", properties);
 }
 
 GstHarness *

@@ -16,6 +16,11 @@
 #define SLOW "steps=50 guidance-scale=5 block-latents=16 context-latents=-1 "
 #define SLOW_SIZE "video/x-raw, width=512, height=512"
 
+/** What gst_parse_launch() makes of a printf format. What a test that failed
+ *  leaves running is stopped by the fixture of a case from test_case_new(). */
+GstElement *launch (const gchar * format, ...) G_GNUC_PRINTF (1, 2);
+TCase *test_case_new (Suite * suite);
+
 /** dualparalsrc with the properties of a launch line. */
 GstElement *source_new (const gchar * properties);
 

@@ -5,9 +5,6 @@
  */
 #include "element.h"
 
-#define PLAYED "dualparalsrc name=src " FAST "max-queue-frames=4 %s ! " SMALL \
-    " ! fakesink sync=false"
-
 typedef struct
 {
   GMutex lock;
@@ -61,8 +58,8 @@ look (GstPad * pad, GstPadProbeInfo * info, gpointer user_data)
 static GstElement *
 watched_pipeline (const gchar * properties, Seen * seen)
 {
-  gchar *line = g_strdup_printf (PLAYED, properties);
-  GstElement *pipeline = gst_parse_launch (line, NULL);
+  GstElement *pipeline = launch ("dualparalsrc name=src " FAST
+      "max-queue-frames=4 %s ! " SMALL " ! fakesink sync=false", properties);
   GstElement *src = gst_bin_get_by_name (GST_BIN (pipeline), "src");
   GstPad *pad = gst_element_get_static_pad (src, "src");
 
@@ -74,7 +71,6 @@ watched_pipeline (const gchar * properties, Seen * seen)
       GST_PAD_PROBE_TYPE_EVENT_DOWNSTREAM, look, seen, NULL);
   gst_object_unref (pad);
   gst_object_unref (src);
-  g_free (line);
   return pipeline;
 }
 
@@ -282,9 +278,8 @@ static Suite *
 prompts_suite (void)
 {
   Suite *s = suite_create ("prompts");
-  TCase *tc = tcase_create ("general");
+  TCase *tc = test_case_new (s);
 
-  suite_add_tcase (s, tc);
   tcase_add_test (tc, test_change);
   tcase_add_test (tc, test_back_to_default);
   tcase_add_test (tc, test_refused_while_playing);

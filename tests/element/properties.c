@@ -155,9 +155,8 @@ static Suite *
 properties_suite (void)
 {
   Suite *s = suite_create ("properties");
-  TCase *tc = tcase_create ("general");
+  TCase *tc = test_case_new (s);
 
-  suite_add_tcase (s, tc);
   tcase_add_test (tc, test_plugin);
   tcase_add_test (tc, test_defaults);
   tcase_add_test (tc, test_read_back);

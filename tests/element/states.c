@@ -10,14 +10,8 @@
 static GstElement *
 pipeline_new (const gchar * properties, const gchar * caps)
 {
-  gchar *line = g_strdup_printf ("dualparalsrc name=src %s ! capsfilter "
-      "name=filter caps=\"%s\" ! fakesink name=sink sync=false", properties,
-      caps);
-  GstElement *pipeline = gst_parse_launch (line, NULL);
-
-  fail_unless (pipeline != NULL);
-  g_free (line);
-  return pipeline;
+  return launch ("dualparalsrc name=src %s ! capsfilter caps=\"%s\" ! "
+      "fakesink name=sink sync=false", properties, caps);
 }
 
 static void
@@ -350,9 +344,8 @@ static Suite *
 states_suite (void)
 {
   Suite *s = suite_create ("states");
-  TCase *tc = tcase_create ("general");
+  TCase *tc = test_case_new (s);
 
-  suite_add_tcase (s, tc);
   tcase_add_test (tc, test_alone);
   tcase_add_test (tc, test_cycles);
   tcase_add_test (tc, test_stop_any_time);

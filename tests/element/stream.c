@@ -351,8 +351,8 @@ GST_END_TEST;
 /* The queue is what holds the generation back */
 GST_START_TEST (test_queue_is_bounded)
 {
-  GstElement *pipeline = gst_parse_launch ("dualparalsrc name=src " FAST
-      "max-queue-frames=4 ! " SMALL " ! fakesink", NULL);
+  GstElement *pipeline = launch ("dualparalsrc name=src " FAST
+      "max-queue-frames=4 ! " SMALL " ! fakesink");
   GstElement *src = gst_bin_get_by_name (GST_BIN (pipeline), "src");
   GstStructure *stats;
   guint64 frames, later;
@@ -380,9 +380,8 @@ static Suite *
 stream_suite (void)
 {
   Suite *s = suite_create ("stream");
-  TCase *tc = tcase_create ("general");
+  TCase *tc = test_case_new (s);
 
-  suite_add_tcase (s, tc);
   tcase_add_test (tc, test_times);
   tcase_add_test (tc, test_end);
   tcase_add_test (tc, test_eos_event);
