@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The two parts that cost time, alone: one DualParal pass through all layers, and the decoding of one block, of the embedded model.
+ * The two parts that cost time, alone: one pass through all layers, and the decoding of as many latents as a block owns.
  * Prints one line of JSON with the median of n runs in milliseconds; compare_diffusers.py sets it beside the same work in PyTorch.
  *
- *   bench_parts [--threads N] [--precision float32|bfloat16] [--context C] [--runs N]
+ *   bench_parts                                          a DualParal pass of the embedded model as it plays by default
+ *   bench_parts --device cuda:0 --model DIR --block 21 --context 0 --batch 1     a plain forward over 81 frames
  */
 #include "arena.h"
 #include "config.h"
@@ -16,13 +17,18 @@
 #include <stdio.h>
 #include <string.h>
 
-static int threads, runs = 15, context = -1;
-static char *precision, *model;
+static int threads, runs = 15, block, context = -1, batch = 2, width, height;
+static char *precision, *model, *device;
 
 static const GOptionEntry options[] = {
   { "threads", 0, 0, G_OPTION_ARG_INT, &threads, "Host threads (default: all)", "N" },
   { "precision", 0, 0, G_OPTION_ARG_STRING, &precision, "float32 or bfloat16 (default)", "NAME" },
-  { "context", 0, 0, G_OPTION_ARG_INT, &context, "Context latents (default: the model's)", "C" },
+  { "device", 0, 0, G_OPTION_ARG_STRING, &device, "Where to run (default: cpu)", "NAME" },
+  { "block", 0, 0, G_OPTION_ARG_INT, &block, "Latents of a block (default: the model's)", "B" },
+  { "context", 0, 0, G_OPTION_ARG_INT, &context, "Context latents, in front and behind (default: the model's)", "C" },
+  { "batch", 0, 0, G_OPTION_ARG_INT, &batch, "2 with guidance (default), 1 without", "S" },
+  { "width", 0, 0, G_OPTION_ARG_INT, &width, "Pixels (default: the model's)", "W" },
+  { "height", 0, 0, G_OPTION_ARG_INT, &height, "Pixels (default: the model's)", "H" },
   { "runs", 0, 0, G_OPTION_ARG_INT, &runs, "How many runs to take the median of", "N" },
   { "model", 0, 0, G_OPTION_ARG_FILENAME, &model, "Model directory (default: the embedded one)", "DIR" },
   { NULL }
@@ -101,7 +107,7 @@ open_bench (Bench *b, const char *dir, GError **error)
   if (vae_weights == NULL)
     return FALSE;
   b->dit = dp_dit_new (b->dev, &b->config.dit, dit_weights, &(DpDitSpec) { .first = 0, .last = b->config.dit.layers, .type = b->type, .latent_h = b->h,
-      .latent_w = b->w, .max_input = b->B + b->C, .max_cached = b->C, .batch = 2, .steps = 1, .timesteps = (const float[]) { 750 } }, error);
+      .latent_w = b->w, .max_input = b->B + b->C, .max_cached = b->C, .batch = batch, .steps = 1, .timesteps = (const float[]) { 750 } }, error);
   b->vae = b->dit ? dp_vae_new (b->dev, &b->config.vae, vae_weights, b->type, b->h, b->w, error) : NULL;
   if (b->vae == NULL)
     return FALSE;
@@ -146,22 +152,24 @@ main (int argc, char **argv)
   const char *dir = model ? model : dp_embedded_model ();
   if (dir == NULL || !dp_model_config_read (&b->config, dir, &error))
     goto fail;
-  b->dev = dp_device_open ("cpu", threads, message, sizeof message);
+  b->dev = dp_device_open (device ? device : "cpu", threads, message, sizeof message);
   if (b->dev == NULL) {
     fprintf (stderr, "bench_parts: %s\n", message);
     return 1;
   }
   b->type = g_strcmp0 (precision, "float32") == 0 ? DP_TYPE_F32 : DP_TYPE_BF16;
-  b->h = b->config.defaults.height / b->config.vae.spatial_scale;
-  b->w = b->config.defaults.width / b->config.vae.spatial_scale;
-  b->B = b->config.defaults.block_latents;
+  b->h = (height ? height : b->config.defaults.height) / b->config.vae.spatial_scale;
+  b->w = (width ? width : b->config.defaults.width) / b->config.vae.spatial_scale;
+  b->B = block ? block : b->config.defaults.block_latents;
   b->C = context >= 0 ? context : b->config.defaults.context_latents;
   if (!open_bench (b, dir, &error))
     goto fail;
   fill_inputs (b);
   double pass = median_ms (run_pass, b), decode = median_ms (run_decode, b);
-  printf ("{\"precision\": \"%s\", \"threads\": %d, \"block\": %d, \"context\": %d, \"pass_ms\": %.2f, \"decode_ms\": %.2f}\n",
-      b->type == DP_TYPE_F32 ? "float32" : "bfloat16", b->dev->threads, b->B, b->C, pass, decode);
+  printf ("{\"device\": \"%s\", \"precision\": \"%s\", \"threads\": %d, \"width\": %d, \"height\": %d, \"batch\": %d, \"block\": %d, \"context\": %d, "
+      "\"pass_ms\": %.2f, \"decode_ms\": %.2f, \"device_mib\": %.0f}\n",
+      b->dev->name, b->type == DP_TYPE_F32 ? "float32" : "bfloat16", b->dev->threads, b->w * b->config.vae.spatial_scale,
+      b->h * b->config.vae.spatial_scale, batch, b->B, b->C, pass, decode, b->dev->bytes / 1048576.0);
   if (!dp_device_check (b->dev, message, sizeof message)) {
     fprintf (stderr, "bench_parts: %s\n", message);
     return 1;
