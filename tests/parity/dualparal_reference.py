@@ -18,7 +18,7 @@ def rotate(x, cos, sin):
     """x [1, L, H, d] turned by interleaved pairs; cos and sin [1, L, 1, d], each angle twice."""
     a, b = x[..., 0::2], x[..., 1::2]
     c, s = cos[..., 0::2], sin[..., 0::2]
-    return torch.stack((a * c - b * s, a * s + b * c), dim=-1).flatten(-2)
+    return torch.stack((a * c - b * s, a * s + b * c), dim=-1).flatten(-2).type_as(x)
 
 
 class PassState:
