@@ -477,15 +477,16 @@ gst_dualparal_src_decide_allocation (GstBaseSrc * src, GstQuery * query)
 
 /* How many frames are enough to play on: a block, because blocks are what the
  * generation makes. To start it takes but a few, so that the picture is there
- * soon and yet does not stop at the second frame. */
+ * soon and yet does not stop at the second frame; and so that who takes them
+ * all at once is known for a recorder. */
 static guint
 gst_dualparal_src_frames_wanted (GstDualParalSrc * self)
 {
   const gint scale = self->model.temporal_scale;
-  gint64 frames = (gint64) self->resolved.block_latents * scale;
+  gint64 frames = 1 + START_LATENTS * scale;
 
-  if (self->n_frames == 0)
-    frames = MIN (frames, 1 + START_LATENTS * scale);
+  if (self->n_frames > 0)
+    frames = (gint64) self->resolved.block_latents * scale;
   frames = MIN (frames, self->resolved.max_queue_frames);
   if (self->base_settings.num_frames > 0)
     frames = MIN (frames, self->base_settings.num_frames -

@@ -53,7 +53,7 @@ player_clear (Player * player)
   const gint64 start = g_get_monotonic_time ();
 
   gst_element_set_state (player->pipeline, GST_STATE_NULL);
-  fail_unless (seconds_since (start) < 1.0);
+  fail_unless (seconds_since (start) < slowness ());
   gst_object_unref (player->pipeline);
 }
 
@@ -141,7 +141,8 @@ check_no_pause (const gchar * properties, const gchar * caps,
 
 GST_START_TEST (test_recording_is_not_paused)
 {
-  check_no_pause ("num-frames=60", TOO_FAST, "sync=false");
+  check_no_pause ("steps=600 queue-blocks=1 block-latents=4 num-frames=34",
+      SMALL ",framerate=30/1", "sync=false");
 }
 
 GST_END_TEST;

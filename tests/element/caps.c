@@ -99,7 +99,8 @@ check_size (const gchar * downstream, gint width, gint height)
   gst_pad_set_active (sink, TRUE);
   fail_unless_equals_int (gst_pad_link (pad, sink), GST_PAD_LINK_OK);
   gst_element_set_state (src, GST_STATE_PAUSED);
-  caps = g_async_queue_timeout_pop (queue, 10 * G_TIME_SPAN_SECOND);
+  caps = g_async_queue_timeout_pop (queue, 10 * slowness () *
+      G_TIME_SPAN_SECOND);
   fail_unless (caps != NULL);
   fail_unless (gst_structure_get_int (gst_caps_get_structure (caps, 0), "width",
           &got));

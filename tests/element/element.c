@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "element.h"
 
+#include <stdlib.h>
+
 static GPtrArray *launched;     /* of GWeakRef */
 
 GstElement *
@@ -79,6 +81,14 @@ source_harness (const gchar * properties, const gchar * caps)
   return h;
 }
 
+guint
+slowness (void)
+{
+  const gchar *multiplier = g_getenv ("CK_TIMEOUT_MULTIPLIER");
+
+  return multiplier ? MAX (1, atoi (multiplier)) : 1;
+}
+
 GstMessage *
 wait_message (GstElement * pipeline, GstMessageType types, guint seconds)
 {
@@ -86,7 +96,7 @@ wait_message (GstElement * pipeline, GstMessageType types, guint seconds)
   GstMessage *message;
   GError *error = NULL;
 
-  message = gst_bus_timed_pop_filtered (bus, seconds * GST_SECOND,
+  message = gst_bus_timed_pop_filtered (bus, seconds * slowness () * GST_SECOND,
       types | GST_MESSAGE_ERROR);
   fail_unless (message != NULL, "no message within %u s", seconds);
   if (GST_MESSAGE_TYPE (message) == GST_MESSAGE_ERROR

@@ -27,11 +27,14 @@ GstElement *source_new (const gchar * properties);
 /** A harness around source_new(); `caps` is what downstream takes. */
 GstHarness *source_harness (const gchar * properties, const gchar * caps);
 
-/** The next message of these types, or fails after `seconds`. */
+/** The next message of these types, or fails after `seconds`, times slowness. */
 GstMessage *wait_message (GstElement * pipeline, GstMessageType types,
     guint seconds);
 /** Waits for an error and asserts on its kind; the message must say something. */
 void assert_error (GstElement * pipeline, GQuark domain, gint code);
+
+/** How much slower than usual things may be: check's own CK_TIMEOUT_MULTIPLIER. */
+guint slowness (void);
 
 /** Seconds since `start_us` of g_get_monotonic_time(). */
 gdouble seconds_since (gint64 start_us);
