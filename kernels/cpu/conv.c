@@ -432,7 +432,7 @@ conv_new_cpu (DpDevice *dev, const DpConvSpec *spec)
 
   assert (spec->kt >= 1 && spec->kt <= DP_CONV_MAX_KT && spec->kh % 2 == 1 && spec->kw % 2 == 1);
   dev->allocations++;
-  if (conv == NULL || weights == NULL) {
+  if (conv == NULL || weights == NULL || dp_device_cancelled (dev)) {
     dp_host_memory_free (dev, weights);
     dp_host_memory_free (dev, conv);
     return NULL;
