@@ -351,7 +351,7 @@ test_cycles (void)
   if (!counting)
     return;
   g_assert_cmpfloat (live, <, 64);
-  g_assert_cmpfloat (growth, <, 8192);  /* what is freed is not always given back; one engine has 28 MiB */
+  g_assert_cmpfloat (growth, <, 65536); /* what is freed is not always given back at once; 60 engines have 1.7 GiB */
 }
 
 int
