@@ -3,15 +3,42 @@
 
 #include <string.h>
 
-GstCaps *
-gst_dualparal_frame_prefer (GstCaps * caps, const DpModelInfo * model)
+/* Takes `wanted`; `caps` stay as they are when they have nothing of it */
+static gboolean
+narrow (GstCaps ** caps, GstCaps * wanted)
 {
+  GstCaps *both = gst_caps_intersect_full (*caps, wanted,
+      GST_CAPS_INTERSECT_FIRST);
+  const gboolean some = !gst_caps_is_empty (both);
+
+  if (some)
+    gst_caps_replace (caps, both);
+  gst_caps_unref (both);
+  gst_caps_unref (wanted);
+  return some;
+}
+
+GstCaps *
+gst_dualparal_frame_prefer (GstCaps * caps, GstCaps * current,
+    const DpModelInfo * model)
+{
+  gint width = model->width, height = model->height;
   GstStructure *s;
+
+  if (current) {
+    if (narrow (&caps, gst_caps_ref (current)))
+      return caps;
+    s = gst_caps_get_structure (current, 0);
+    gst_structure_get_int (s, "width", &width);
+    gst_structure_get_int (s, "height", &height);
+  }
+  narrow (&caps, gst_caps_new_simple ("video/x-raw", "width", G_TYPE_INT, width,
+          "height", G_TYPE_INT, height, NULL));
 
   caps = gst_caps_make_writable (gst_caps_truncate (caps));
   s = gst_caps_get_structure (caps, 0);
-  gst_structure_fixate_field_nearest_int (s, "width", model->width);
-  gst_structure_fixate_field_nearest_int (s, "height", model->height);
+  gst_structure_fixate_field_nearest_int (s, "width", width);
+  gst_structure_fixate_field_nearest_int (s, "height", height);
   gst_structure_fixate_field_nearest_fraction (s, "framerate", model->fps_n,
       model->fps_d);
   /* Chroma is the mean of 2x2 pixels */

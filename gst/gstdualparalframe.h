@@ -25,8 +25,12 @@ G_BEGIN_DECLS
     "ARGB, ABGR, RGB, BGR }, " \
     GST_DUALPARAL_FRAME_COMMON ", colorimetry = (string) sRGB"
 
-/** Of caps with ranges, those nearest to what the model was made for. */
-GstCaps *gst_dualparal_frame_prefer (GstCaps * caps, const DpModelInfo * model);
+/** Of what downstream takes, the caps of now (NULL: none yet), so that a window
+ *  that is made larger does not begin another, slower video; else the size of
+ *  now with whatever else has to change; else what is nearest to what the model
+ *  was made for. Takes `caps`. */
+GstCaps *gst_dualparal_frame_prefer (GstCaps * caps, GstCaps * current,
+    const DpModelInfo * model);
 
 /** The engine's format for a GStreamer one; FALSE when there is none. */
 gboolean gst_dualparal_frame_format (GstVideoFormat format, DpFormat * engine);

@@ -443,3 +443,22 @@ gst_dualparal_settings_for_engine (const GstDualParalSettings * settings,
   engine->max_queue_frames = settings->max_queue_frames;
   engine->threads = settings->threads;
 }
+
+gboolean
+gst_dualparal_settings_queue_prompt (const char *model, const gchar * prompt,
+    const gchar * negative_prompt, DpEngine * engine, GError ** error)
+{
+  GStringChunk *storage = g_string_chunk_new (1024);
+  DpSettings defaults = {.model = model,.num_frames = -1 };
+  gboolean done = TRUE;
+
+  /* The engine takes defaults from the model only when it is opened */
+  if (!prompt || !negative_prompt)
+    done = dp_settings_resolve (&defaults, NULL, storage, error);
+  if (done)
+    done = dp_engine_queue_prompt (engine, prompt ? prompt : defaults.prompt,
+        negative_prompt ? negative_prompt : defaults.negative_prompt, -1,
+        error);
+  g_string_chunk_free (storage);
+  return done;
+}

@@ -102,4 +102,9 @@ gboolean gst_dualparal_settings_get (const GstDualParalSettings * settings,
 void gst_dualparal_settings_for_engine (const GstDualParalSettings * settings,
     DpSettings * engine, GStringChunk * storage);
 
+/** Queues prompts for the next block, NULL ones being the model's own. */
+gboolean gst_dualparal_settings_queue_prompt (const char *model,
+    const gchar * prompt, const gchar * negative_prompt, DpEngine * engine,
+    GError ** error);
+
 G_END_DECLS

@@ -120,33 +120,6 @@ GST_ELEMENT_REGISTER_DEFINE (dualparalsrc, "dualparalsrc", GST_RANK_NONE,
 
 /* -- properties */
 
-/* With engine_lock. NULL prompts stand for the model's own, which the engine
- * takes from the model only when it is opened. */
-static gboolean
-gst_dualparal_src_queue_prompt (GstDualParalSrc * self, const gchar * prompt,
-    const gchar * negative_prompt, GError ** error)
-{
-  GStringChunk *storage = g_string_chunk_new (1024);
-  DpSettings defaults = {.model = self->base_settings.model,.num_frames = -1 };
-  DpModelInfo info;
-  gboolean done = FALSE;
-
-  if (!prompt || !negative_prompt) {
-    if (!dp_settings_resolve (&defaults, &info, storage, error))
-      goto out;
-    if (!prompt)
-      prompt = defaults.prompt;
-    if (!negative_prompt)
-      negative_prompt = defaults.negative_prompt;
-  }
-  done = dp_engine_queue_prompt (self->engine, prompt, negative_prompt, -1,
-      error);
-
-out:
-  g_string_chunk_free (storage);
-  return done;
-}
-
 static void
 gst_dualparal_src_copy_prompts (GstDualParalSrc * self, gchar ** prompt,
     gchar ** negative_prompt)
@@ -174,8 +147,8 @@ gst_dualparal_src_set_prompt (GstDualParalSrc * self, guint prop_id,
   *own = g_strdup (text);
 
   if (changed && self->engine)
-    accepted = gst_dualparal_src_queue_prompt (self, texts[0], texts[1],
-        &error);
+    accepted = gst_dualparal_settings_queue_prompt (self->base_settings.model,
+        texts[0], texts[1], self->engine, &error);
   if (changed && accepted) {
     GST_OBJECT_LOCK (self);
     gst_dualparal_settings_set (&self->settings, prop_id, value);
@@ -316,8 +289,8 @@ gst_dualparal_src_open (GstDualParalSrc * self, GError ** error)
   dp_engine_set_flushing (engine, self->flushing);
   if (self->prompt_missed) {
     gst_dualparal_src_copy_prompts (self, &prompt, &negative_prompt);
-    opened = gst_dualparal_src_queue_prompt (self, prompt, negative_prompt,
-        error);
+    opened = gst_dualparal_settings_queue_prompt (settings.model, prompt,
+        negative_prompt, engine, error);
     g_free (prompt);
     g_free (negative_prompt);
   }
@@ -338,11 +311,12 @@ gst_dualparal_src_start (GstBaseSrc * src)
   gst_dualparal_settings_for_engine (&self->settings, &self->base_settings,
       self->storage);
   gst_video_info_init (&self->info);
+  self->base_frame = 0;
+  self->base_time = 0;
   GST_OBJECT_UNLOCK (self);
 
   self->reopen = FALSE;
-  self->n_frames = self->base_frame = 0;
-  self->base_time = 0;
+  self->n_frames = 0;
   self->prompt_id = 0;
   g_atomic_int_set (&self->resync, FALSE);
   gst_dualparal_buffering_reset (&self->buffering);
@@ -403,7 +377,11 @@ gst_dualparal_src_unlock_stop (GstBaseSrc * src)
 static GstCaps *
 gst_dualparal_src_fixate (GstBaseSrc * src, GstCaps * caps)
 {
-  caps = gst_dualparal_frame_prefer (caps, &GST_DUALPARAL_SRC (src)->model);
+  GstCaps *current = gst_pad_get_current_caps (GST_BASE_SRC_PAD (src));
+
+  caps = gst_dualparal_frame_prefer (caps, current,
+      &GST_DUALPARAL_SRC (src)->model);
+  gst_clear_caps (&current);
   return GST_BASE_SRC_CLASS (parent_class)->fixate (src, caps);
 }
 

@@ -122,6 +122,7 @@ check_size (const gchar * downstream, gint width, gint height)
 GST_START_TEST (test_sizes)
 {
   check_size ("video/x-raw", 256, 144);
+  check_size ("video/x-raw, width=64, height=64; video/x-raw", 256, 144);
   check_size ("video/x-raw, width=(int)[833,9000], height=(int)[1,100]", 848,
       96);
   check_size ("video/x-raw, width=(int)[17,833], height=(int)[820,840]", 256,
@@ -292,6 +293,8 @@ GST_START_TEST (test_renegotiation)
   guint64 n = 0;
   guint at = 0;
 
+  /* So that the source is not done before we have our say */
+  gst_harness_set_blocking_push_mode (h);
   gst_harness_play (h);
   while (n < 200) {
     GstBuffer *buffer = gst_harness_pull (h);
@@ -320,6 +323,37 @@ GST_START_TEST (test_renegotiation)
 
 GST_END_TEST;
 
+/* What a window asks for when it was made larger: its own size rather than
+ * another, but any. Nothing begins anew, nor for a format. */
+GST_START_TEST (test_size_is_kept)
+{
+  GstHarness *h = source_harness (FAST "num-frames=100 seed=1", SMALL);
+  GstBuffer *buffer;
+  guint64 i;
+
+  gst_harness_set_blocking_push_mode (h);
+  gst_harness_play (h);
+  for (i = 0; i < 50; i++) {
+    buffer = gst_harness_pull (h);
+    fail_unless_equals_int (gst_buffer_get_size (buffer), 32 * 32 * 3 / 2);
+    gst_buffer_unref (buffer);
+    if (i % 10 == 0)
+      renegotiate (h, "video/x-raw, width=64, height=48; video/x-raw");
+  }
+  renegotiate (h, "video/x-raw, width=64, height=48, format=RGBx;"
+      "video/x-raw, format=RGBx");
+  do {
+    buffer = gst_harness_pull (h);
+    fail_unless (buffer != NULL);
+    i = gst_buffer_get_size (buffer);
+    gst_buffer_unref (buffer);
+  } while (i == 32 * 32 * 3 / 2);
+  fail_unless_equals_int (i, 32 * 32 * 4);
+  gst_harness_teardown (h);
+}
+
+GST_END_TEST;
+
 static Suite *
 caps_suite (void)
 {
@@ -332,6 +366,7 @@ caps_suite (void)
   tcase_add_test (tc, test_downstream_refuses);
   tcase_add_test (tc, test_formats);
   tcase_add_test (tc, test_renegotiation);
+  tcase_add_test (tc, test_size_is_kept);
   return s;
 }
 
