@@ -153,6 +153,18 @@ add_frame (GChecksum * sum, GstHarness * h, GstBuffer * buffer)
 }
 
 gchar *
+checksum_buffer (GstHarness * h, GstBuffer * buffer)
+{
+  GChecksum *sum = g_checksum_new (G_CHECKSUM_SHA256);
+  gchar *text;
+
+  add_frame (sum, h, buffer);
+  text = g_strdup (g_checksum_get_string (sum));
+  g_checksum_free (sum);
+  return text;
+}
+
+gchar *
 checksum_frames (GstHarness * h, guint n)
 {
   GChecksum *sum = g_checksum_new (G_CHECKSUM_SHA256);

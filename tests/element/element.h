@@ -39,5 +39,6 @@ guint slowness (void);
 /** Seconds since `start_us` of g_get_monotonic_time(). */
 gdouble seconds_since (gint64 start_us);
 
-/** Checksum of the next n buffers' pixels, whatever their strides. */
+/** Checksums of pixels, whatever their strides: of a buffer, of the next n. */
+gchar *checksum_buffer (GstHarness * h, GstBuffer * buffer);
 gchar *checksum_frames (GstHarness * h, guint n);
