@@ -329,6 +329,7 @@ GST_START_TEST (test_size_is_kept)
 {
   GstHarness *h = source_harness (FAST "num-frames=100 seed=1", SMALL);
   GstBuffer *buffer;
+  GstCaps *caps;
   guint64 i;
 
   gst_harness_set_blocking_push_mode (h);
@@ -336,9 +337,14 @@ GST_START_TEST (test_size_is_kept)
   for (i = 0; i < 50; i++) {
     buffer = gst_harness_pull (h);
     fail_unless_equals_int (gst_buffer_get_size (buffer), 32 * 32 * 3 / 2);
+    caps = gst_pad_get_current_caps (h->sinkpad);
+    fail_unless_equals_string (gst_structure_get_string (gst_caps_get_structure
+            (caps, 0), "format"), "I420");
+    gst_caps_unref (caps);
     gst_buffer_unref (buffer);
     if (i % 10 == 0)
-      renegotiate (h, "video/x-raw, width=64, height=48; video/x-raw");
+      renegotiate (h, "video/x-raw, width=64, height=48;"
+          "video/x-raw, format=NV12; video/x-raw");
   }
   renegotiate (h, "video/x-raw, width=64, height=48, format=RGBx;"
       "video/x-raw, format=RGBx");

@@ -28,11 +28,33 @@ look (DpEngine *engine, Look *out)
   heap_counts (&out->heap);     /* last: what the lines above take is not in it */
 }
 
+static char *
+numbered_prompt (gint64 block)
+{
+  return g_strdup_printf ("a red ball, number %02d", (int) block);
+}
+
 static void
 print_look (gint64 block, const Look *at)
 {
   g_test_message ("block %3" G_GINT64_FORMAT ": resident %.2f MiB, devices %.2f MiB in %" G_GUINT64_FORMAT " allocations, heap %.1f KiB", block,
       at->resident / 1048576.0, at->stats.device_bytes / 1048576.0, at->stats.allocations, at->heap.live / 1024.0);
+}
+
+/* The prompt of `block`, queued when the block before it had been pulled, shows in the end: how many blocks later is a matter of how far
+ * the engine had run ahead. */
+static void
+pull_until_prompt (DpEngine *engine, gint64 block, gint64 *next)
+{
+  g_autofree char *prompt = numbered_prompt (block);
+  gboolean shown = FALSE;
+  DpFrame frame;
+
+  while (!shown) {
+    g_assert_true (stream_pull (engine, &frame, next));
+    shown = g_str_equal (frame.prompt, prompt);
+    dp_engine_release_frame (engine, &frame);
+  }
 }
 
 static double
@@ -58,7 +80,7 @@ check_endless (const DpSettings *settings, gint64 first, gint64 blocks, gboolean
   guint64 allocations = before.stats.allocations;
   for (gint64 block = WARM + 1; block <= blocks; block++) {
     if (prompts) {
-      g_autofree char *prompt = g_strdup_printf ("a red ball, number %02d", (int) block);
+      g_autofree char *prompt = numbered_prompt (block);
       g_assert_true (dp_engine_queue_prompt (engine, prompt, NULL, -1, NULL));
     }
     heap_counts (&before.heap);
@@ -79,7 +101,7 @@ check_endless (const DpSettings *settings, gint64 first, gint64 blocks, gboolean
 
   g_assert_cmpuint (last.stats.blocks, >, blocks);
   if (prompts) {                /* each is encoded, and forgotten behind its last block; a different number of them may be there now and then */
-    g_assert_cmpuint (frame.prompt_id, >, blocks / 2);
+    pull_until_prompt (engine, blocks, &next);
     g_assert_cmpfloat (difference (early.stats.device_bytes, last.stats.device_bytes), <, 1024);
   } else {
     g_assert_cmpuint (last.stats.allocations, ==, allocations);
