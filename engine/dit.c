@@ -18,7 +18,8 @@ typedef struct
   DpLinear *cross_q, *cross_kv, *cross_out;
   DpLinear *ffn_in, *ffn_out;
   float *modulation;            /* [6, D]: shift, 1 + scale, gate of attention, then of the feed-forward */
-  float *norm_q, *norm_k, *cross_norm_q, *cross_norm_k; /* [D] */
+  float *norm_qk;               /* [2, D] */
+  float *cross_norm_q, *cross_norm_k;   /* [D] */
   float *norm2_weight, *norm2_bias;     /* [D], or NULL without cross_attn_norm */
 } Layer;
 
@@ -43,8 +44,7 @@ struct _DpDit
 
   DpArena scratch;
   void *normed;                 /* [S * L, D] */
-  void *qkv;                    /* [S * L, 3 D] */
-  void *keys, *values;          /* [L + K, D] */
+  void *qkv;                    /* [L + K, 3 D] of one batch element; or cross-attention's queries [S * L, D] */
   void *attended;               /* [S * L, D] */
   void *inner;                  /* [FFN_ROWS, F] */
   void *patches;                /* [L, 4 C] */
@@ -160,8 +160,8 @@ load_layer (Loader *l, Layer *layer, int index)
   layer->ffn_in = load_linear (l, type, F, D, p, (const char *[]) { "ffn.net.0.proj", NULL });
   layer->ffn_out = load_linear (l, type, D, F, p, (const char *[]) { "ffn.net.2", NULL });
 
-  load_vector (l, layer->norm_q, D, p, "attn1.norm_q.weight");
-  load_vector (l, layer->norm_k, D, p, "attn1.norm_k.weight");
+  load_vector (l, layer->norm_qk, D, p, "attn1.norm_q.weight");
+  load_vector (l, layer->norm_qk + D, D, p, "attn1.norm_k.weight");
   load_vector (l, layer->cross_norm_q, D, p, "attn2.norm_q.weight");
   load_vector (l, layer->cross_norm_k, D, p, "attn2.norm_k.weight");
   if (layer->norm2_weight) {
@@ -321,8 +321,7 @@ layout_params (DpDit *d)
     Layer *layer = &d->layers[i];
 
     layer->modulation = dp_arena_take (a, sizeof (float) * 6 * D);
-    layer->norm_q = dp_arena_take (a, sizeof (float) * D);
-    layer->norm_k = dp_arena_take (a, sizeof (float) * D);
+    layer->norm_qk = dp_arena_take (a, sizeof (float) * 2 * D);
     layer->cross_norm_q = dp_arena_take (a, sizeof (float) * D);
     layer->cross_norm_k = dp_arena_take (a, sizeof (float) * D);
     if (d->config.cross_attn_norm) {
@@ -344,9 +343,7 @@ layout_scratch (DpDit *d)
   gsize L = (gsize) d->spec.max_input * d->tokens_per_frame, K = (gsize) d->spec.max_cached * d->tokens_per_frame;
 
   d->normed = dp_arena_take (a, e * S * L * D);
-  d->qkv = dp_arena_take (a, e * S * L * 3 * D);
-  d->keys = dp_arena_take (a, e * (L + K) * D);
-  d->values = dp_arena_take (a, e * (L + K) * D);
+  d->qkv = dp_arena_take (a, e * (L + K) * 3 * D);
   d->attended = dp_arena_take (a, e * S * L * D);
   d->inner = dp_arena_take (a, e * MIN (S * L, FFN_ROWS) * d->config.ffn);
   d->patches = dp_arena_take (a, e * L * 4 * MAX (d->config.in_channels, d->config.out_channels));
@@ -598,51 +595,56 @@ dp_dit_embed (DpDit *d, int frames, const float *latents, float *tokens)
     ops->linear (d->dev, d->patch_embedding, &(DpLinearArgs) { .rows = L, .x = d->patches, .y = tokens + (gsize) s * L * d->D });
 }
 
-/* Fills d->keys and d->values with what batch element s attends to: the input's own rows, rotated, and behind them the
- * cached rows of the following block, rotated to the positions that follow. Leaves the pass's own part for the block in front. */
+/* d->qkv holds batch element s as the product made it: rows of q, k and v. Leaves the pass's part of k and v for the block in front,
+ * turns q and k, and puts the following block's cached k and v behind them, turned to the positions that follow. Returns the number of
+ * keys. */
 static int
-gather_keys (DpDit *d, const DpDitPass *pass, int index, int s, const char *qkv)
+complete_keys (DpDit *d, const DpDitPass *pass, int index, int s)
 {
   const DpOps *ops = d->ops;
   const Layer *layer = &d->layers[index];
-  DpType type = d->spec.type;
-  gsize e = dp_type_size (type), D = d->D, tpf = d->tokens_per_frame;
+  gsize e = dp_type_size (d->spec.type), D = d->D, tpf = d->tokens_per_frame;
   gsize L = pass->frames * tpf, cached = pass->cache_in ? pass->cache_in_frames * tpf : 0;
-  DpRmsNormArgs own = { .rows = L, .heads = d->config.heads, .head_dim = d->config.head_dim, .x_type = type, .x_stride = 3 * D,
-    .eps = d->config.eps, .y_type = type };
+  const DpRmsNormArgs rows = { .heads = d->config.heads, .head_dim = d->config.head_dim, .x_type = d->spec.type, .y_type = d->spec.type,
+    .eps = d->config.eps };
+  char *k = (char *) d->qkv + e * D, *v = k + e * D;
   DpRmsNormArgs part;
 
-  part = own;
-  part.x = qkv + e * D;
-  part.weight = layer->norm_k;
-  part.rope = d->rope;
-  part.y = d->keys;
-  ops->rms_norm (d->dev, &part);
-  part = own;
-  part.x = qkv + e * 2 * D;
-  part.y = d->values;
-  ops->rms_norm (d->dev, &part);
-
   if (pass->cache_out) {
-    gsize first = pass->cache_out_first * tpf;
-
-    part = own;
+    part = rows;
     part.rows = pass->cache_out_frames * tpf;
-    part.x = qkv + e * (first * 3 * D + D);
-    part.weight = layer->norm_k;        /* normed, but not rotated: the reader rotates to its own positions */
+    part.x = k + e * pass->cache_out_first * tpf * 3 * D;
+    part.x_stride = 3 * D;
+    part.weight = layer->norm_qk + D;   /* normed, but not turned: the reader turns to its own positions */
     part.y = cache_part (d, pass->cache_out, index, s, 0);
     ops->rms_norm (d->dev, &part);
-    ops->copy (d->dev, cache_part (d, pass->cache_out, index, s, 1), (char *) d->values + e * first * D, e * part.rows * D);
-  }
-  if (cached) {
-    part = own;
-    part.rows = cached;
-    part.x = cache_part (d, pass->cache_in, index, s, 0);
-    part.x_stride = D;
-    part.rope = d->rope + L * d->config.head_dim;
-    part.y = (char *) d->keys + e * L * D;
+    part.x = v + e * pass->cache_out_first * tpf * 3 * D;
+    part.weight = NULL;
+    part.y = cache_part (d, pass->cache_out, index, s, 1);
     ops->rms_norm (d->dev, &part);
-    ops->copy (d->dev, (char *) d->values + e * L * D, cache_part (d, pass->cache_in, index, s, 1), e * cached * D);
+  }
+
+  part = rows;
+  part.rows = L;
+  part.parts = 2;
+  part.x = part.y = d->qkv;
+  part.x_stride = part.y_stride = 3 * D;
+  part.weight = layer->norm_qk;
+  part.rope = d->rope;
+  ops->rms_norm (d->dev, &part);
+
+  if (cached) {
+    part = rows;
+    part.rows = cached;
+    part.y_stride = 3 * D;
+    part.x = cache_part (d, pass->cache_in, index, s, 0);
+    part.rope = d->rope + L * d->config.head_dim;
+    part.y = k + e * L * 3 * D;
+    ops->rms_norm (d->dev, &part);
+    part.x = cache_part (d, pass->cache_in, index, s, 1);
+    part.rope = NULL;
+    part.y = v + e * L * 3 * D;
+    ops->rms_norm (d->dev, &part);
   }
   return L + cached;
 }
@@ -654,19 +656,16 @@ self_attention (DpDit *d, const DpDitPass *pass, int index)
   const Layer *layer = &d->layers[index];
   DpType type = d->spec.type;
   gsize e = dp_type_size (type), D = d->D, L = (gsize) pass->frames * d->tokens_per_frame;
+  char *q = d->qkv, *k = q + e * D, *v = k + e * D;
   int S = d->spec.batch;
 
   ops->layer_norm (d->dev, &(DpLayerNormArgs) { .rows = S * L, .cols = D, .x = pass->tokens, .gain = d->modulation + D,
       .shift = d->modulation, .eps = d->config.eps, .y = d->normed, .y_type = type });
-  ops->linear (d->dev, layer->qkv, &(DpLinearArgs) { .rows = S * L, .x = d->normed, .y = d->qkv, .y_type = type });
   for (int s = 0; s < S; s++) {
-    char *qkv = (char *) d->qkv + e * s * L * 3 * D;
-    int kv_len = gather_keys (d, pass, index, s, qkv);
-
-    ops->rms_norm (d->dev, &(DpRmsNormArgs) { .rows = L, .heads = d->config.heads, .head_dim = d->config.head_dim, .x = qkv, .x_type = type,
-        .x_stride = 3 * D, .weight = layer->norm_q, .eps = d->config.eps, .rope = d->rope, .y = qkv, .y_type = type, .y_stride = 3 * D });
+    ops->linear (d->dev, layer->qkv, &(DpLinearArgs) { .rows = L, .x = (char *) d->normed + e * s * L * D, .y = d->qkv, .y_type = type });
+    int kv_len = complete_keys (d, pass, index, s);
     ops->attention (d->dev, &(DpAttentionArgs) { .type = type, .heads = d->config.heads, .head_dim = d->config.head_dim,
-        .q_len = L, .kv_len = kv_len, .q = qkv, .q_stride = 3 * D, .k = d->keys, .v = d->values,
+        .q_len = L, .kv_len = kv_len, .q = q, .k = k, .v = v, .q_stride = 3 * D, .k_stride = 3 * D, .v_stride = 3 * D,
         .out = (char *) d->attended + e * s * L * D, .scale = 1 / sqrtf (d->config.head_dim) });
   }
   ops->linear (d->dev, layer->out, &(DpLinearArgs) { .rows = S * L, .x = d->attended, .y = pass->tokens, .accumulate = true,

@@ -131,14 +131,16 @@ typedef struct
 } DpLayerNormArgs;
 
 /** y = rope (x / sqrt (mean (x^2) + eps) * weight): the mean runs over a whole row (all heads' channels);
- *  rope turns each interleaved pair (2i, 2i+1) of a head by the row's angle i. Either part may be absent. */
+ *  rope turns each interleaved pair (2i, 2i+1) of a head by the row's angle i. Either may be absent; without both it copies rows.
+ *  With several parts a row is that many such rows side by side (q and k), each with its own norm and weight and the same angles. */
 typedef struct
 {
   int rows, heads, head_dim;
-  const void *x;                /* [rows, H * d]; may be y (same type and stride) */
+  int parts;                    /* P; 0 means 1 */
+  const void *x;                /* [rows, P * H * d]; may be y (same type and stride) */
   DpType x_type;
   int x_stride;
-  const float *weight;          /* [H * d], or NULL: no norm */
+  const float *weight;          /* [P, H * d], or NULL: no norm */
   float eps;
   const float *rope;            /* [rows, d] as (cos, sin) pairs, or NULL: no rotation */
   void *y;

@@ -52,9 +52,11 @@ void
 rms_norm_cpu (DpDevice *dev, const DpRmsNormArgs *given)
 {
   DpRmsNormArgs args = *given;
-  int width = args.heads * args.head_dim;
+  int width;
 
   assert (args.rope == NULL || args.head_dim % 2 == 0);
+  args.parts = args.parts ? args.parts : 1;
+  width = args.parts * args.heads * args.head_dim;
   args.x_stride = args.x_stride ? args.x_stride : width;
   args.y_stride = args.y_stride ? args.y_stride : width;
   run (dev, table (dev)->rms_norm, &args, args.rows, width);

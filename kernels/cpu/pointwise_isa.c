@@ -298,21 +298,25 @@ INLINE void
 rms_norm_row (const DpRmsNormArgs *a, size_t row, DpType x_type, DpType y_type)
 {
   size_t width = (size_t) a->heads * a->head_dim, d = a->rope ? (size_t) a->head_dim : width;
-  const void *x = at (x_type, a->x, row * a->x_stride);
-  void *y = (void *) at (y_type, a->y, row * a->y_stride);
   const float *rope = a->rope ? a->rope + row * d : NULL;
-  float inverse = a->weight ? 1 / sqrtf (sum_squares (x_type, x, width, 0) / width + a->eps) : 1;
 
-  for (size_t head = 0; head < width; head += d)
-    for (size_t i = 0; i < d; i += N) {
-      V v = load (x_type, x, head + i, head + d);
+  for (int part = 0; part < a->parts; part++) {
+    const void *x = at (x_type, a->x, row * a->x_stride + part * width);
+    void *y = (void *) at (y_type, a->y, row * a->y_stride + part * width);
+    const float *weight = a->weight ? a->weight + part * width : NULL;
+    float inverse = weight ? 1 / sqrtf (sum_squares (x_type, x, width, 0) / width + a->eps) : 1;
 
-      if (a->weight)
-        v *= inverse * load (DP_TYPE_F32, a->weight, head + i, head + d);
-      if (rope)
-        v = rotate (v, load (DP_TYPE_F32, rope, i, d));
-      store (y_type, y, head + i, head + d, v);
-    }
+    for (size_t head = 0; head < width; head += d)
+      for (size_t i = 0; i < d; i += N) {
+        V v = load (x_type, x, head + i, head + d);
+
+        if (weight)
+          v *= inverse * load (DP_TYPE_F32, weight, head + i, head + d);
+        if (rope)
+          v = rotate (v, load (DP_TYPE_F32, rope, i, d));
+        store (y_type, y, head + i, head + d, v);
+      }
+  }
 }
 
 static void

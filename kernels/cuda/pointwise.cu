@@ -119,7 +119,7 @@ layer_norm_cuda (DpDevice *base, const DpLayerNormArgs *args)
   dp_cuda_launched (dev, "layer_norm");
 }
 
-/* ---- rms norm and rotation: y = rope (x / sqrt (mean (x^2) + eps) * weight); a block per row, the row in registers ---- */
+/* ---- rms norm and rotation: y = rope (x / sqrt (mean (x^2) + eps) * weight); a block per row and part, which is in registers ---- */
 
 typedef struct
 {
@@ -156,6 +156,19 @@ scale_and_turn (const Rms *a, const float *rope, int i, float inverse, float (&v
   }
 }
 
+/* The row of this block, and the part of it. */
+template <typename X, typename Y>
+__device__ static inline void
+take_part (Rms *a, const X **x, Y **y)
+{
+  size_t part = blockIdx.y * (size_t) a->width;
+
+  *x += blockIdx.x * a->x_stride + part;
+  *y += blockIdx.x * a->y_stride + part;
+  if (a->weight)
+    a->weight += part;
+}
+
 template <typename X, typename Y, int V>
 __global__ void __launch_bounds__ (MAX_THREADS, 1)
 rms_norm (Rms a, const X *x, Y *y)
@@ -164,8 +177,7 @@ rms_norm (Rms a, const X *x, Y *y)
   const float *rope = a.rope ? a.rope + (size_t) blockIdx.x * a.head_dim : NULL;
   float v[PER][V], squares = 0, inverse = 1;
 
-  x += blockIdx.x * a.x_stride;
-  y += blockIdx.x * a.y_stride;
+  take_part (&a, &x, &y);
 #pragma unroll
   for (int j = 0; j < PER; j++) {
     int i = (j * blockDim.x + threadIdx.x) * V;
@@ -200,8 +212,7 @@ rms_norm_any (Rms a, const X *x, Y *y)
   const float *rope = a.rope ? a.rope + (size_t) blockIdx.x * a.head_dim : NULL;
   float squares = 0, inverse = 1;
 
-  x += blockIdx.x * a.x_stride;
-  y += blockIdx.x * a.y_stride;
+  take_part (&a, &x, &y);
   if (a.weight) {
     for (int i = threadIdx.x; i < a.width; i += blockDim.x)
       squares += to_f32 (x[i]) * to_f32 (x[i]);
@@ -224,9 +235,9 @@ static void
 run_rms_norm (DpDeviceCuda *dev, const DpRmsNormArgs *args)
 {
   const int V = 16 / sizeof (X);
-  int width = args->heads * args->head_dim;
-  Rms a = { width, args->head_dim, (size_t) (args->x_stride ? args->x_stride : width), (size_t) (args->y_stride ? args->y_stride : width),
-    args->weight, args->rope, args->eps };
+  int width = args->heads * args->head_dim, parts = args->parts ? args->parts : 1;
+  Rms a = { width, args->head_dim, (size_t) (args->x_stride ? args->x_stride : parts * width),
+    (size_t) (args->y_stride ? args->y_stride : parts * width), args->weight, args->rope, args->eps };
   const X *x = (const X *) args->x;
   Y *y = (Y *) args->y;
   size_t bytes = V * sizeof (Y) < 16 ? V * sizeof (Y) : 16;
@@ -235,9 +246,9 @@ run_rms_norm (DpDeviceCuda *dev, const DpRmsNormArgs *args)
   int threads = vector ? row_threads (width / V) : 0;
 
   if (threads > 0)
-    rms_norm<X, Y, V><<<args->rows, threads, 0, dev->stream>>> (a, x, y);
+    rms_norm<X, Y, V><<<dim3 (args->rows, parts), threads, 0, dev->stream>>> (a, x, y);
   else
-    rms_norm_any<X, Y><<<args->rows, width > 512 ? MAX_THREADS : 128, 0, dev->stream>>> (a, x, y);
+    rms_norm_any<X, Y><<<dim3 (args->rows, parts), width > 512 ? MAX_THREADS : 128, 0, dev->stream>>> (a, x, y);
 }
 
 void

@@ -25,35 +25,43 @@ layer_norm_ref (DpDevice *dev, const DpLayerNormArgs *args)
   }
 }
 
+/* One part of one row. */
+static void
+rms_norm_part (const DpRmsNormArgs *args, size_t x, size_t y, const float *weight, const float *rope)
+{
+  int width = args->heads * args->head_dim;
+  double inverse = 1;
+
+  if (weight) {
+    double sum = 0;
+
+    for (int i = 0; i < width; i++)
+      sum += pow (dp_load (args->x_type, args->x, x + i), 2);
+    inverse = 1 / sqrt (sum / width + args->eps);
+  }
+  for (int i = 0; i < width; i += 2) {
+    bool pair = i + 1 < width;
+    double a = dp_load (args->x_type, args->x, x + i) * inverse * (weight ? weight[i] : 1);
+    double b = pair ? dp_load (args->x_type, args->x, x + i + 1) * inverse * (weight ? weight[i + 1] : 1) : 0;
+    double cosine = rope ? rope[i % args->head_dim] : 1, sine = rope ? rope[i % args->head_dim + 1] : 0;
+
+    dp_store (args->y_type, args->y, y + i, a * cosine - b * sine);
+    if (pair)
+      dp_store (args->y_type, args->y, y + i + 1, a * sine + b * cosine);
+  }
+}
+
 void
 rms_norm_ref (DpDevice *dev, const DpRmsNormArgs *args)
 {
-  int width = args->heads * args->head_dim;
-  size_t x_stride = args->x_stride ? args->x_stride : width, y_stride = args->y_stride ? args->y_stride : width;
+  int width = args->heads * args->head_dim, parts = args->parts ? args->parts : 1;
+  size_t x_stride = args->x_stride ? args->x_stride : parts * width, y_stride = args->y_stride ? args->y_stride : parts * width;
 
   assert (args->rope == NULL || args->head_dim % 2 == 0);
-  for (int l = 0; l < args->rows; l++) {
-    const float *rope = args->rope ? args->rope + (size_t) l * args->head_dim : NULL;
-    double inverse = 1;
-
-    if (args->weight) {
-      double sum = 0;
-
-      for (int i = 0; i < width; i++)
-        sum += pow (dp_load (args->x_type, args->x, l * x_stride + i), 2);
-      inverse = 1 / sqrt (sum / width + args->eps);
-    }
-    for (int i = 0; i < width; i += 2) {
-      bool pair = i + 1 < width;
-      double a = dp_load (args->x_type, args->x, l * x_stride + i) * inverse * (args->weight ? args->weight[i] : 1);
-      double b = pair ? dp_load (args->x_type, args->x, l * x_stride + i + 1) * inverse * (args->weight ? args->weight[i + 1] : 1) : 0;
-      double cosine = rope ? rope[i % args->head_dim] : 1, sine = rope ? rope[i % args->head_dim + 1] : 0;
-
-      dp_store (args->y_type, args->y, l * y_stride + i, a * cosine - b * sine);
-      if (pair)
-        dp_store (args->y_type, args->y, l * y_stride + i + 1, a * sine + b * cosine);
-    }
-  }
+  for (int l = 0; l < args->rows; l++)
+    for (int p = 0; p < parts; p++)
+      rms_norm_part (args, l * x_stride + p * width, l * y_stride + p * width, args->weight ? args->weight + p * width : NULL,
+          args->rope ? args->rope + (size_t) l * args->head_dim : NULL);
 }
 
 void

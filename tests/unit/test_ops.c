@@ -463,15 +463,16 @@ typedef struct
   bool weight, rope;
   int pad;
   bool in_place;
+  int parts;
 } RmsNormParams;
 
 static void
 rms_norm_body (Case *c, const void *params)
 {
   const RmsNormParams *p = params;
-  int width = p->heads * p->head_dim, stride = p->pad ? width + p->pad : 0;
+  int width = (p->parts ? p->parts : 1) * p->heads * p->head_dim, stride = p->pad ? width + p->pad : 0;
   DpRmsNormArgs args = {
-    .rows = p->rows, .heads = p->heads, .head_dim = p->head_dim, .eps = 1e-6, .x_type = p->x_type, .y_type = p->y_type,
+    .rows = p->rows, .heads = p->heads, .head_dim = p->head_dim, .parts = p->parts, .eps = 1e-6, .x_type = p->x_type, .y_type = p->y_type,
     .x_stride = stride, .y_stride = stride,
   };
 
@@ -491,11 +492,11 @@ rms_norm_case (RmsNormParams p)
 {
   Case c = {
     .tolerance = TOLERANCE (p.y_type),
-    .bytes = (double) p.rows * p.heads * p.head_dim * (dp_type_size (p.x_type) + dp_type_size (p.y_type)),
+    .bytes = (double) p.rows * (p.parts ? p.parts : 1) * p.heads * p.head_dim * (dp_type_size (p.x_type) + dp_type_size (p.y_type)),
   };
 
-  snprintf (c.name, sizeof c.name, "rms_norm %d rows %dx%d %s->%s%s%s%s%s", p.rows, p.heads, p.head_dim, type_name (p.x_type),
-      type_name (p.y_type), p.weight ? " weight" : "", p.rope ? " rope" : "", p.pad ? " strided" : "", p.in_place ? " in place" : "");
+  snprintf (c.name, sizeof c.name, "rms_norm %d rows %dx%d%s %s->%s%s%s%s%s", p.rows, p.heads, p.head_dim, p.parts > 1 ? " twice" : "",
+      type_name (p.x_type), type_name (p.y_type), p.weight ? " weight" : "", p.rope ? " rope" : "", p.pad ? " strided" : "", p.in_place ? " in place" : "");
   run_case (&c, rms_norm_body, &p);
 }
 
@@ -536,7 +537,7 @@ test_norms_wan (void)
   for (int d = 1536; d <= 5120; d += 3584)
     for (DpType type = F32; type <= BF16; type++) {
       layer_norm_case ((LayerNormParams) { 700, d, type, true, true });
-      rms_norm_case ((RmsNormParams) { 700, d / 128, 128, type, type, true, true, .pad = 2 * d, .in_place = true });
+      rms_norm_case ((RmsNormParams) { 700, d / 128, 128, type, type, true, true, .pad = d, .in_place = true, .parts = 2 });
       rms_norm_case ((RmsNormParams) { 700, d / 128, 128, type, BF16, true, true });
     }
   layer_norm_case ((LayerNormParams) { 5, 20000, BF16, true, true });
@@ -566,7 +567,10 @@ test_norms (void)
         rms_norm_case ((RmsNormParams) { rows[i], 2, 80, x_type, type, true, true });
         rms_norm_case ((RmsNormParams) { rows[i], 1, 33, x_type, type, true, false });
       }
-      rms_norm_case ((RmsNormParams) { rows[i], 3, 64, type, type, true, true, .pad = 384, .in_place = true });
+      rms_norm_case ((RmsNormParams) { rows[i], 3, 64, type, type, true, true, .pad = 192, .in_place = true, .parts = 2 });
+      rms_norm_case ((RmsNormParams) { rows[i], 3, 20, type, type, true, true, .parts = 2 });
+      rms_norm_case ((RmsNormParams) { rows[i], 3, 20, type, BF16, false, false, .pad = 40 });
+      rms_norm_case ((RmsNormParams) { rows[i], 3, 64, type, type, true, false, .pad = 384, .in_place = true });
       rms_norm_case ((RmsNormParams) { rows[i], 2, 36, type, type, false, true, .in_place = true });
       for (int c = 0; c < 9; c++) {
         static const int channels[] = { 3, 5, 8, 20, 1, 4, 16, 32, 64 };
@@ -588,9 +592,9 @@ bench_norms_gpu (void)
     layer_norm_case ((LayerNormParams) { 32760, 5120, type, true, true });
   }
   rms_norm_case ((RmsNormParams) { 49920, 12, 128, BF16, BF16, true, true });
-  rms_norm_case ((RmsNormParams) { 49920, 12, 128, BF16, BF16, true, true, .pad = 3072, .in_place = true });
+  rms_norm_case ((RmsNormParams) { 49920, 12, 128, BF16, BF16, true, true, .pad = 1536, .in_place = true, .parts = 2 });
   rms_norm_case ((RmsNormParams) { 49920, 12, 128, BF16, BF16, true, false });
-  rms_norm_case ((RmsNormParams) { 32760, 40, 128, BF16, BF16, true, true, .pad = 10240, .in_place = true });
+  rms_norm_case ((RmsNormParams) { 32760, 40, 128, BF16, BF16, true, true, .pad = 5120, .in_place = true, .parts = 2 });
   rms_norm_case ((RmsNormParams) { 512, 64, 64, F32, BF16, true, false });
   channel_norm_case ((ChannelNormParams) { 4 * 480 * 832, 96, BF16, DP_ACT_SILU });
   channel_norm_case ((ChannelNormParams) { 4 * 240 * 416, 192, BF16, DP_ACT_SILU });
