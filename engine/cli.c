@@ -34,6 +34,7 @@ static const GOptionEntry engine_options[] = {
   { "height", 0, 0, G_OPTION_ARG_INT, &settings.height, "Pixels, a multiple of 16", "H" },
   { "steps", 0, 0, G_OPTION_ARG_INT, &settings.steps, "Sampling steps", "T" },
   { "guidance-scale", 0, 0, G_OPTION_ARG_DOUBLE, &settings.guidance_scale, "Classifier-free guidance; 1: none", "G" },
+  { "guidance-scale-2", 0, 0, G_OPTION_ARG_DOUBLE, &settings.guidance_scale_2, "The same for the second of two transformers", "G" },
   { "flow-shift", 0, 0, G_OPTION_ARG_DOUBLE, &settings.flow_shift, "Shift of the noise schedule", "S" },
   { "sampler", 0, 0, G_OPTION_ARG_STRING, &settings.sampler, "unipc or euler", "NAME" },
   { "seed", 0, 0, G_OPTION_ARG_INT64, &settings.seed, "Same seed, same video", "N" },
@@ -289,6 +290,13 @@ generate (GError **error)
   return ok && (dump == NULL || write_dump (engine, &d, &resolved, error));
 }
 
+/* "5", or "4, 3" where there are two transformers. */
+static char *
+guidance_text (const DpSettings *s)
+{
+  return s->guidance_scale_2 != 0 ? g_strdup_printf ("%g, %g", s->guidance_scale, s->guidance_scale_2) : g_strdup_printf ("%g", s->guidance_scale);
+}
+
 /* ---- inspect ---- */
 
 static void
@@ -322,6 +330,19 @@ directory_bytes (const char *model, const char *part)
   return bytes;
 }
 
+static void
+print_transformers (const char *model, const DpModelConfig *c)
+{
+  static const char *const names[] = { "transformer", "transformer_2" };
+
+  for (int i = 0; i < c->experts; i++)
+    printf ("  %-13s %d layers, %d heads of %d, feed-forward %d, %.1f MiB\n", names[i], c->dit.layers, c->dit.heads, c->dit.head_dim, c->dit.ffn,
+        directory_bytes (model, names[i]) / 1048576.0);
+  if (c->experts == 2)
+    printf ("  boundary      %g: steps of timestep %g and above go through transformer, the others through transformer_2\n", c->boundary_ratio,
+        c->boundary_ratio * c->scheduler.train_timesteps);
+}
+
 static gboolean
 inspect (GError **error)
 {
@@ -335,15 +356,15 @@ inspect (GError **error)
     return FALSE;
   const DpSettings *s = &r->settings;
   const DpModelConfig *c = &r->config;
+  g_autofree char *guidance = guidance_text (s);
   printf ("model %s (%s)\n", s->model, r->info.name);
   printf ("  text encoder  %d layers, %d wide, %d tokens known, %.1f MiB\n", c->text.layers, c->text.d_model, c->text.vocab,
       directory_bytes (s->model, "text_encoder") / 1048576.0);
-  printf ("  transformer   %d layers, %d heads of %d, feed-forward %d, %.1f MiB\n", c->dit.layers, c->dit.heads, c->dit.head_dim, c->dit.ffn,
-      directory_bytes (s->model, "transformer") / 1048576.0);
+  print_transformers (s->model, c);
   printf ("  decoder       %d latent channels, %dx%d pixels and %d frames a latent, %.1f MiB\n", c->vae.z_dim, c->vae.spatial_scale,
       c->vae.spatial_scale, c->vae.temporal_scale, directory_bytes (s->model, "vae") / 1048576.0);
-  printf ("settings\n  %dx%d at %d/%d frames a second, %s, %d steps, guidance %g, flow shift %g\n", s->width, s->height, r->info.fps_n,
-      r->info.fps_d, s->sampler, s->steps, s->guidance_scale, s->flow_shift);
+  printf ("settings\n  %dx%d at %d/%d frames a second, %s, %d steps, guidance %s, flow shift %g\n", s->width, s->height, r->info.fps_n,
+      r->info.fps_d, s->sampler, s->steps, guidance, s->flow_shift);
   printf ("  blocks of %d latents, context %d, at most %d in flight, %s, devices %s\n", s->block_latents, r->context_latents, s->queue_blocks,
       s->precision, s->devices);
   return TRUE;
@@ -388,8 +409,9 @@ print_bench (const DpResolved *r, const DpStats *first, const DpStats *last, dou
     puts (text);
     return;
   }
-  printf ("%s %dx%d, %d steps, guidance %g, B %d, C %d, Q %d, %s, %d stage%s, %d threads\n", r->info.name, r->settings.width, r->settings.height,
-      r->settings.steps, r->settings.guidance_scale, r->settings.block_latents, r->context_latents, r->settings.queue_blocks, r->settings.precision,
+  g_autofree char *guidance = guidance_text (&r->settings);
+  printf ("%s %dx%d, %d steps, guidance %s, B %d, C %d, Q %d, %s, %d stage%s, %d threads\n", r->info.name, r->settings.width, r->settings.height,
+      r->settings.steps, guidance, r->settings.block_latents, r->context_latents, r->settings.queue_blocks, r->settings.precision,
       r->n_devices, r->n_devices == 1 ? "" : "s", r->settings.threads);
   printf ("  block-steps per second  %8.2f\n", (last->passes - first->passes) / seconds);
   printf ("  frames per second       %8.2f   (%.2f x real time)\n", fps, fps / rate);

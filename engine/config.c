@@ -335,25 +335,40 @@ want_nothing (Reader *r, const char *key, const char *why)
 
 /* ---- the files ---- */
 
-/* A component is a pair [library, class]; the class must be `wanted`, or null where `wanted` is NULL. */
-static void
-want_component (Reader *r, const char *key, const char *wanted, const char *why)
+/* A component is a pair [library, class]; the class must be `wanted`, or null where it is `optional`. FALSE when there is none. */
+static gboolean
+want_component (Reader *r, const char *key, const char *wanted, gboolean optional)
 {
   JsonNode *node = get_node (r, key), *class = NULL;
-  g_autofree char *found = NULL;
 
   if (node == NULL)
-    return;
+    return FALSE;
   if (JSON_NODE_HOLDS_ARRAY (node) && json_array_get_length (json_node_get_array (node)) == 2)
     class = json_array_get_element (json_node_get_array (node), 1);
-  if (class && (wanted ? is_type (class, G_TYPE_STRING) && strcmp (json_node_get_string (class), wanted) == 0 : JSON_NODE_HOLDS_NULL (class)))
-    return;
-  found = describe (node);
-  reader_fail (r, "%s: expected %s, found %s%s%s", key, wanted ? wanted : "none", found, *why ? ": " : "", why);
+  if (is_type (class, G_TYPE_STRING) && strcmp (json_node_get_string (class), wanted) == 0)
+    return TRUE;
+  if (!(optional && class && JSON_NODE_HOLDS_NULL (class)))
+    reader_expected (r, key, node, wanted);
+  return FALSE;
+}
+
+/* Without a boundary the reference never runs the second of two transformers: what was meant is not known, so it is refused. */
+static void
+read_experts (DpModelConfig *c, Reader *r)
+{
+  gboolean second = want_component (r, "transformer_2", "WanTransformer3DModel", TRUE);
+
+  c->boundary_ratio = get_double (r, "boundary_ratio", 0, 1, -1);
+  c->experts = second ? 2 : 1;
+  if (second && c->boundary_ratio < 0)
+    reader_fail (r, "boundary_ratio: expected a number from 0 to 1, as there is a transformer_2, found nothing");
+  if (!second && c->boundary_ratio >= 0)
+    reader_fail (r, "boundary_ratio: expected none, as there is no transformer_2, found %g; it is where the second transformer takes over",
+        c->boundary_ratio);
 }
 
 static gboolean
-read_index (const char *dir, GError **error)
+read_index (DpModelConfig *c, const char *dir, GError **error)
 {
   g_autofree char *path = g_build_filename (dir, "model_index.json", NULL);
   Reader r = { 0 };
@@ -369,12 +384,11 @@ read_index (const char *dir, GError **error)
   }
   if (reader_open (&r, dir, "model_index.json")) {
     want_string (&r, "_class_name", "WanPipeline", FALSE);
-    want_nothing (&r, "boundary_ratio", "two experts are not supported yet");
-    want_component (&r, "transformer_2", NULL, "two experts are not supported yet");
+    read_experts (c, &r);
     want_bool (&r, "expand_timesteps", FALSE, FALSE);
-    want_component (&r, "text_encoder", "UMT5EncoderModel", "");
-    want_component (&r, "transformer", "WanTransformer3DModel", "");
-    want_component (&r, "vae", "AutoencoderKLWan", "");
+    want_component (&r, "text_encoder", "UMT5EncoderModel", FALSE);
+    want_component (&r, "transformer", "WanTransformer3DModel", FALSE);
+    want_component (&r, "vae", "AutoencoderKLWan", FALSE);
   }
   return reader_close (&r, error);
 }
@@ -418,11 +432,11 @@ check_patch_size (Reader *r)
 }
 
 static gboolean
-read_dit (DpDitConfig *c, const char *dir, GError **error)
+read_dit (DpDitConfig *c, const char *dir, const char *name, GError **error)
 {
   Reader r = { 0 };
 
-  if (reader_open (&r, dir, "transformer/config.json")) {
+  if (reader_open (&r, dir, name)) {
     want_string (&r, "_class_name", "WanTransformer3DModel", FALSE);
     want_string (&r, "qk_norm", "rms_norm_across_heads", TRUE);
     want_nothing (&r, "image_dim", "image-to-video models are not supported");
@@ -584,6 +598,7 @@ read_default_values (DpDefaults *d, Reader *r)
   d->height = get_int (r, "height", 16, 8192, d->height);
   d->steps = get_int (r, "steps", 1, 1000, d->steps);
   d->guidance_scale = get_double (r, "guidance_scale", 0, 100, d->guidance_scale);
+  d->guidance_scale_2 = get_double (r, "guidance_scale_2", 0, 100, 0);
   d->flow_shift = get_double (r, "flow_shift", 1e-3, 1e3, 0);
   d->block_latents = get_int (r, "block_latents", 1, 1024, d->block_latents);
   d->context_latents = get_int (r, "context_latents", -1, d->block_latents, MIN (d->context_latents, d->block_latents));
@@ -604,7 +619,7 @@ static gboolean
 read_defaults (DpDefaults *d, const char *dir, GError **error)
 {
   static const char *const known[] = { "name", "prompt", "negative_prompt", "width", "height", "framerate", "steps", "guidance_scale",
-    "flow_shift", "block_latents", "context_latents", "queue_blocks", "sampler", NULL };
+    "guidance_scale_2", "flow_shift", "block_latents", "context_latents", "queue_blocks", "sampler", NULL };
   g_autofree char *path = g_build_filename (dir, "dualparal.json", NULL);
   g_autofree char *canonical = g_canonicalize_filename (dir, NULL);
   g_autofree char *base = g_path_get_basename (canonical);
@@ -625,6 +640,33 @@ read_defaults (DpDefaults *d, const char *dir, GError **error)
   return reader_close (&r, error);
 }
 
+/* A pass goes through either expert, with the keys and values of either: they differ in their weights only. */
+static gboolean
+read_second_dit (const DpModelConfig *c, const char *dir, GError **error)
+{
+  const DpDitConfig *a = &c->dit;
+  DpDitConfig b;
+
+  if (c->experts == 1)
+    return TRUE;
+  if (!read_dit (&b, dir, "transformer_2/config.json", error))
+    return FALSE;
+  const struct { const char *key; double first, second; } values[] = {
+    { "num_layers", a->layers, b.layers }, { "num_attention_heads", a->heads, b.heads }, { "attention_head_dim", a->head_dim, b.head_dim },
+    { "ffn_dim", a->ffn, b.ffn }, { "in_channels", a->in_channels, b.in_channels }, { "out_channels", a->out_channels, b.out_channels },
+    { "text_dim", a->text_dim, b.text_dim }, { "freq_dim", a->freq_dim, b.freq_dim }, { "rope_max_seq_len", a->rope_max, b.rope_max },
+    { "cross_attn_norm", a->cross_attn_norm, b.cross_attn_norm }, { "eps", a->eps, b.eps },
+  };
+
+  for (gsize i = 0; i < G_N_ELEMENTS (values); i++)
+    if (values[i].first != values[i].second) {
+      g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s/transformer_2/config.json: %s: expected %g as in transformer/config.json, found %g",
+          dir, values[i].key, values[i].first, values[i].second);
+      return FALSE;
+    }
+  return TRUE;
+}
+
 /* Do the parts fit each other? */
 static gboolean
 check_together (const DpModelConfig *c, const char *dir, GError **error)
@@ -639,6 +681,11 @@ check_together (const DpModelConfig *c, const char *dir, GError **error)
         dir, c->text.d_model, c->dit.text_dim);
     return FALSE;
   }
+  if (c->experts == 1 && c->defaults.guidance_scale_2 != 0) {
+    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL,
+        "%s/dualparal.json: guidance_scale_2: expected none, as the model has no transformer_2, found %g", dir, c->defaults.guidance_scale_2);
+    return FALSE;
+  }
   return TRUE;
 }
 
@@ -646,7 +693,8 @@ gboolean
 dp_model_config_read (DpModelConfig *config, const char *dir, GError **error)
 {
   *config = (DpModelConfig) { 0 };
-  return read_index (dir, error) && read_text (&config->text, dir, error) && read_dit (&config->dit, dir, error)
+  return read_index (config, dir, error) && read_text (&config->text, dir, error)
+      && read_dit (&config->dit, dir, "transformer/config.json", error) && read_second_dit (config, dir, error)
       && read_vae (&config->vae, dir, error) && read_scheduler (&config->scheduler, dir, error)
       && read_defaults (&config->defaults, dir, error) && check_together (config, dir, error);
 }

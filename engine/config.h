@@ -18,7 +18,7 @@ typedef struct
   float eps;
 } DpTextConfig;
 
-/** transformer/config.json (WanTransformer3DModel) */
+/** transformer/config.json (WanTransformer3DModel); a transformer_2/config.json says the same */
 typedef struct
 {
   int layers, heads, head_dim, ffn;
@@ -64,13 +64,16 @@ typedef struct
   int width, height, fps_n, fps_d;
   int steps, block_latents, context_latents, queue_blocks;
   double guidance_scale, flow_shift;    /* flow_shift 0: the scheduler's */
+  double guidance_scale_2;      /* of the second expert; 0: guidance_scale */
   char sampler[16];             /* "": the scheduler's */
 } DpDefaults;
 
 typedef struct
 {
   DpTextConfig text;
-  DpDitConfig dit;
+  int experts;                  /* 1; or 2: transformer/ takes the noisy steps, transformer_2/ the others */
+  double boundary_ratio;        /* with 2: a step is noisy from this part of the scheduler's train_timesteps up, 0..1 */
+  DpDitConfig dit;              /* of each expert */
   DpVaeConfig vae;
   DpSchedulerConfig scheduler;
   DpDefaults defaults;

@@ -358,9 +358,14 @@ allocate (DpDit *d, GError **error)
   if (!dp_arena_allocate (&d->params, d->dev, "the transformer's tables", error))
     return FALSE;
   layout_params (d);
-  layout_scratch (d);
-  if (!dp_arena_allocate (&d->scratch, d->dev, "the transformer's working memory", error))
-    return FALSE;
+  if (d->spec.lender) {
+    d->scratch = d->spec.lender->scratch;
+    d->scratch.used = 0;
+  } else {
+    layout_scratch (d);
+    if (!dp_arena_allocate (&d->scratch, d->dev, "the transformer's working memory", error))
+      return FALSE;
+  }
   layout_scratch (d);
   return TRUE;
 }
@@ -431,7 +436,8 @@ dp_dit_free (DpDit *d)
   d->ops->linear_free (d->dev, d->text_out);
   d->ops->linear_free (d->dev, d->proj_out);
   dp_arena_free (&d->params);
-  dp_arena_free (&d->scratch);
+  if (d->spec.lender == NULL)
+    dp_arena_free (&d->scratch);
   g_free (d->layers);
   g_free (d);
 }

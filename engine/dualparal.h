@@ -58,6 +58,7 @@ typedef struct
   int width, height;            /* pixels, multiples of 16 */
   int steps;                    /* T, sampling steps, 1..1000 */
   double guidance_scale;        /* up to 1: no classifier-free guidance (half the work); 0 the default */
+  double guidance_scale_2;      /* the same in the steps of the second of two transformers (half the work: where both are up to 1); without one it stays 0 */
   double flow_shift;            /* shift of the noise schedule towards high noise */
   int block_latents;            /* B, latent frames a block owns */
   int context_latents;          /* C, latent frames taken from each neighbour, 1..B; -1: none */

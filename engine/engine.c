@@ -13,7 +13,7 @@ struct _DpEngine
   DpProgress progress;
   gpointer progress_data;
   gint64 opened_us;
-  DpWeights *dit_weights, *vae_weights;
+  DpWeights *dit_weights[2], *vae_weights;       /* of the experts; NULL: no second */
   DpSampler *sampler;
   DpConditioner *conditioner;
   DpDecoder *decoder;
@@ -117,6 +117,19 @@ start_decoder (DpEngine *e, int max_own, GError **error)
   return e->decoder != NULL;
 }
 
+/* How many steps the first expert takes: those of the boundary's timestep or more, compared in float32 as the reference does. */
+static int
+switch_step (const DpEngine *e)
+{
+  const DpModelConfig *c = &e->resolved.config;
+  float boundary = c->boundary_ratio * c->scheduler.train_timesteps;
+  int step = 0, steps = dp_sampler_steps (e->sampler);
+
+  while (step < steps && (c->experts == 1 || dp_sampler_timestep (e->sampler, step) >= boundary))
+    step++;
+  return step;
+}
+
 static gboolean
 start_pipeline (DpEngine *e, gint64 latents, int max_own, GError **error)
 {
@@ -128,10 +141,10 @@ start_pipeline (DpEngine *e, gint64 latents, int max_own, GError **error)
   int max_input = latents >= 0 && latents <= max_own ? max_own : MAX (max_own, B + C);
 
   e->pipeline = dp_pipeline_new (&(DpPipelineSpec) {
-      .stage = { .dit = r->config.dit, .sampler = e->sampler, .bfloat16 = r->bfloat16, .guidance_scale = s->guidance_scale,
-        .latent_h = s->height / scale, .latent_w = s->width / scale, .max_own = max_own, .max_input = max_input, .max_cached = C,
+      .stage = { .dit = r->config.dit, .sampler = e->sampler, .bfloat16 = r->bfloat16, .switch_step = switch_step (e),
+        .guidance_scales = { s->guidance_scale, s->guidance_scale_2 }, .latent_h = s->height / scale, .latent_w = s->width / scale, .max_own = max_own, .max_input = max_input, .max_cached = C,
         .text_length = s->text_length },
-      .weights = e->dit_weights, .n_stages = r->n_devices, .devices = r->devices, .threads = MAX (1, s->threads / r->n_devices),
+      .weights = { e->dit_weights[0], e->dit_weights[1] }, .n_stages = r->n_devices, .devices = r->devices, .threads = MAX (1, s->threads / r->n_devices),
       .block_latents = B, .context_latents = C, .queue_blocks = s->queue_blocks, .latents = latents, .seed = s->seed,
       .noise = s->noise, .noise_latents = s->noise_latents, .conditioner = e->conditioner, .decoder = e->decoder,
       .loaded = part_loaded, .failed = part_failed, .user_data = e }, error);
@@ -153,7 +166,7 @@ dp_engine_open (DpEngine **engine, const DpSettings *settings, DpProgress progre
 {
   DpEngine *e = g_new0 (DpEngine, 1);
   DpResolved *r = &e->resolved;
-  g_autofree char *transformer = NULL, *vae = NULL;
+  g_autofree char *vae = NULL;
 
   g_mutex_init (&e->lock);
   e->opened_us = g_get_monotonic_time ();
@@ -164,11 +177,14 @@ dp_engine_open (DpEngine **engine, const DpSettings *settings, DpProgress progre
     goto fail;
 
   const DpSettings *s = &r->settings;
-  transformer = g_build_filename (s->model, "transformer", NULL);
+  for (int i = 0; i < r->config.experts; i++) {
+    g_autofree char *transformer = g_build_filename (s->model, i == 0 ? "transformer" : "transformer_2", NULL);
+
+    e->dit_weights[i] = dp_weights_open (transformer, "diffusion_pytorch_model", error);
+    if (e->dit_weights[i] == NULL)
+      goto fail;
+  }
   vae = g_build_filename (s->model, "vae", NULL);
-  e->dit_weights = dp_weights_open (transformer, "diffusion_pytorch_model", error);
-  if (e->dit_weights == NULL)
-    goto fail;
   e->vae_weights = dp_weights_open (vae, "diffusion_pytorch_model", error);
   if (e->vae_weights == NULL)
     goto fail;
@@ -220,7 +236,8 @@ dp_engine_free (DpEngine *e)
   if (was_loading)
     report (e, "cancelled", -1);
   dp_sampler_free (e->sampler);
-  dp_weights_free (e->dit_weights);
+  dp_weights_free (e->dit_weights[0]);
+  dp_weights_free (e->dit_weights[1]);
   dp_weights_free (e->vae_weights);
   g_clear_error (&e->error);
   g_mutex_clear (&e->lock);

@@ -17,7 +17,7 @@
 typedef struct
 {
   DpStageSpec stage;
-  const DpWeights *weights;     /* must outlive the pipeline, like sampler, conditioner, decoder, noise */
+  const DpWeights *weights[2];  /* as dp_stage_new() takes them; must outlive the pipeline, like sampler, conditioner, decoder, noise */
   int n_stages;
   const char *const *devices;   /* [n_stages] */
   int threads;                  /* host threads of each stage */

@@ -98,10 +98,12 @@ fill_defaults (DpResolved *r, GStringChunk *storage)
   s->width = s->width ? s->width : d->width;
   s->height = s->height ? s->height : d->height;
   s->steps = s->steps ? s->steps : d->steps;
+  /* what was not asked for follows what was: a default never makes a setting of the caller's invalid, or half of it ineffective */
+  if (s->guidance_scale_2 == 0 && r->config.experts == 2)
+    s->guidance_scale_2 = s->guidance_scale != 0 ? s->guidance_scale : d->guidance_scale_2 != 0 ? d->guidance_scale_2 : d->guidance_scale;
   s->guidance_scale = s->guidance_scale != 0 ? s->guidance_scale : d->guidance_scale;
   s->flow_shift = s->flow_shift != 0 ? s->flow_shift : d->flow_shift > 0 ? d->flow_shift : scheduler->flow_shift;
   s->block_latents = s->block_latents ? s->block_latents : d->block_latents;
-  /* what was not asked for follows what was: a default never makes a setting of the caller's invalid */
   s->context_latents = s->context_latents ? s->context_latents : MIN (d->context_latents, s->block_latents);
   s->queue_blocks = s->queue_blocks ? s->queue_blocks : d->queue_blocks ? MIN (d->queue_blocks, s->steps) : s->steps;
   s->threads = s->threads ? s->threads : dp_device_processors ();
@@ -122,6 +124,14 @@ check_size (const DpResolved *r, const char *name, int value, GError **error)
 }
 
 static gboolean
+check_guidance (const char *name, double value, GError **error)
+{
+  if (!isfinite (value) || value < 0 || value > 100)
+    return refuse (error, "%s is %g; it must be above 0 and at most 100 (up to 1: no guidance)", name, value);
+  return TRUE;
+}
+
+static gboolean
 check_values (const DpResolved *r, GError **error)
 {
   const DpSettings *s = &r->settings;
@@ -137,8 +147,10 @@ check_values (const DpResolved *r, GError **error)
         s->block_latents);
   if (s->num_frames < -1 || s->num_frames == 0 || s->num_frames > MAX_FRAMES)
     return refuse (error, "num-frames is %" G_GINT64_FORMAT "; it must be at least 1, or -1 for an endless video", s->num_frames);
-  if (!isfinite (s->guidance_scale) || s->guidance_scale < 0 || s->guidance_scale > 100)
-    return refuse (error, "guidance-scale is %g; it must be above 0 and at most 100 (up to 1: no guidance)", s->guidance_scale);
+  if (!check_guidance ("guidance-scale", s->guidance_scale, error) || !check_guidance ("guidance-scale-2", s->guidance_scale_2, error))
+    return FALSE;
+  if (s->guidance_scale_2 != 0 && r->config.experts == 1)
+    return refuse (error, "guidance-scale-2 is %g, but the model has no second transformer (transformer_2) for it; leave it out", s->guidance_scale_2);
   if (!isfinite (s->flow_shift) || s->flow_shift <= 0 || s->flow_shift > 100)
     return refuse (error, "flow-shift is %g; it must be above 0 and at most 100", s->flow_shift);
   if (strcmp (s->sampler, "unipc") != 0 && strcmp (s->sampler, "euler") != 0)

@@ -7,6 +7,7 @@
 typedef struct
 {
   guint id;
+  int expert;
   DpDitText *text;
 } Text;
 
@@ -15,7 +16,7 @@ struct _DpStage
   DpStageSpec spec;
   int first, last, batch;
   DpDevice *dev;
-  DpDit *dit;
+  DpDit *dits[2];               /* the experts; they work in the scratch of the first */
 
   DpDitCache *caches[2];        /* one is read (the following block's), one is written (this block's) */
   int written;                  /* index of the one the last pass wrote */
@@ -53,7 +54,8 @@ setup_sampling (DpStage *s, GError **error)
 }
 
 DpStage *
-dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const DpWeights *weights, int first, int last, GError **error)
+dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const DpWeights *const weights[2], int first, int last,
+    GError **error)
 {
   DpStage *s = g_new0 (DpStage, 1);
   int steps = dp_sampler_steps (spec->sampler);
@@ -63,7 +65,7 @@ dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const Dp
   s->spec = *spec;
   s->first = first;
   s->last = last;
-  s->batch = spec->guidance_scale > 1 ? 2 : 1;   /* as the reference pipeline decides it */
+  s->batch = MAX (spec->guidance_scales[0], spec->guidance_scales[1]) > 1 ? 2 : 1;
   s->texts = g_array_new (FALSE, FALSE, sizeof (Text));
   s->dev = dp_device_open (device, threads, message, sizeof message);
   if (s->dev == NULL) {
@@ -73,13 +75,15 @@ dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const Dp
   s->dev->cancel = spec->cancel;
   for (int i = 0; i < steps; i++)
     timesteps[i] = dp_sampler_timestep (spec->sampler, i);
-  s->dit = dp_dit_new (s->dev, &spec->dit, weights, &(DpDitSpec) { .first = first, .last = last,
-      .type = spec->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, .latent_h = spec->latent_h, .latent_w = spec->latent_w,
-      .max_input = spec->max_input, .max_cached = spec->max_cached, .batch = s->batch, .steps = steps, .timesteps = timesteps }, error);
-  if (s->dit == NULL)
-    goto fail;
+  for (int i = 0; i < 2 && weights[i]; i++) {
+    s->dits[i] = dp_dit_new (s->dev, &spec->dit, weights[i], &(DpDitSpec) { .first = first, .last = last, .lender = s->dits[0],
+        .type = spec->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, .latent_h = spec->latent_h, .latent_w = spec->latent_w,
+        .max_input = spec->max_input, .max_cached = spec->max_cached, .batch = s->batch, .steps = steps, .timesteps = timesteps }, error);
+    if (s->dits[i] == NULL)
+      goto fail;
+  }
   for (int i = 0; i < 2 && spec->max_cached > 0; i++) {
-    s->caches[i] = dp_dit_cache_new (s->dit, error);
+    s->caches[i] = dp_dit_cache_new (s->dits[0], error);
     if (s->caches[i] == NULL)
       goto fail;
   }
@@ -97,13 +101,16 @@ dp_stage_free (DpStage *s)
 {
   if (s == NULL)
     return;
-  for (guint i = 0; i < s->texts->len; i++)
-    dp_dit_text_free (s->dit, g_array_index (s->texts, Text, i).text);
+  for (guint i = 0; i < s->texts->len; i++) {
+    Text *t = &g_array_index (s->texts, Text, i);
+    dp_dit_text_free (s->dits[t->expert], t->text);
+  }
   g_array_unref (s->texts);
   for (int i = 0; i < 2; i++)
-    dp_dit_cache_free (s->dit, s->caches[i]);
+    dp_dit_cache_free (s->dits[0], s->caches[i]);
   dp_arena_free (&s->arena);
-  dp_dit_free (s->dit);
+  dp_dit_free (s->dits[1]);     /* before its lender */
+  dp_dit_free (s->dits[0]);
   dp_device_close (s->dev);
   g_free (s->states);
   g_free (s);
@@ -123,7 +130,7 @@ dp_stage_block_new (DpStage *s, GError **error)
 
   for (int i = 0; i < 2; i++) {
     b->latents = dp_arena_take (&arena, sizeof (float) * s->spec.max_input * latent_size (s));
-    b->tokens = dp_arena_take (&arena, sizeof (float) * s->batch * s->spec.max_input * dp_dit_tokens_per_frame (s->dit)
+    b->tokens = dp_arena_take (&arena, sizeof (float) * s->batch * s->spec.max_input * dp_dit_tokens_per_frame (s->dits[0])
         * s->spec.dit.heads * s->spec.dit.head_dim);
     if (i == 0 && !dp_arena_allocate (&arena, s->dev, "a block on its way", error)) {
       g_free (b);
@@ -143,28 +150,36 @@ dp_stage_block_free (DpStage *s, DpBlock *b)
   g_free (b);
 }
 
-/* The prompt's keys and values for this stage's layers, made when its first block comes by and dropped behind its last. */
+static int
+expert_of (const DpStage *s, const DpBlock *b)
+{
+  return b->pass.step >= s->spec.switch_step;
+}
+
+/* The prompt's keys and values for this stage's layers of the pass's expert, made when the first such pass of the prompt comes by and dropped
+ * behind its last block. */
 static DpDitText *
 text_of (DpStage *s, const DpBlock *b, GError **error)
 {
   DpConditioning *c = b->conditioning;
+  int expert = expert_of (s, b);
   DpDitText *found = NULL;
 
   for (guint i = 0; i < s->texts->len;) {
     Text *t = &g_array_index (s->texts, Text, i);
     if (t->id < b->oldest_prompt) {
-      dp_dit_text_free (s->dit, t->text);
+      dp_dit_text_free (s->dits[t->expert], t->text);
       g_array_remove_index (s->texts, i);
       continue;
     }
-    if (t->id == c->id)
+    if (t->id == c->id && t->expert == expert)
       found = t->text;
     i++;
   }
   if (found == NULL) {
-    found = dp_dit_text_new (s->dit, (const float *const *) c->embeds, c->n, s->spec.text_length, error);
+    found = dp_dit_text_new (s->dits[expert], (const float *const *) c->embeds, c->n, s->spec.text_length, error);
     if (found)
-      g_array_append_val (s->texts, ((Text) { c->id, found }));
+      g_array_append_val (s->texts, ((Text) { c->id, expert, found }));
   }
   return found;
 }
@@ -175,10 +190,11 @@ step_sampler (DpStage *s, DpBlock *b)
   const DpOps *ops = s->dev->ops;
   gsize n = b->own * latent_size (s);
   float *own = b->latents + b->context * latent_size (s);
-  float g = (float) s->spec.guidance_scale;
+  int expert = expert_of (s, b);
+  float g = (float) s->spec.guidance_scales[expert];
 
-  dp_dit_head (s->dit, b->context + b->own, b->context, b->pass.step, b->tokens, s->velocity);
-  if (s->batch == 2)            /* uncond + g * (cond - uncond) */
+  dp_dit_head (s->dits[expert], b->context + b->own, b->context, b->pass.step, b->tokens, s->velocity);
+  if (g > 1)                    /* uncond + g * (cond - uncond); else cond, which comes first */
     ops->combine (s->dev, n, 2, (const float *[]) { s->velocity, s->velocity + n }, (const float[]) { g, 1 - g }, s->velocity);
   dp_sampler_step (s->spec.sampler, s->dev, &s->states[b->pass.block % s->spec.depth], b->pass.step, s->velocity, own, n);
 }
@@ -187,13 +203,14 @@ gboolean
 dp_stage_run (DpStage *s, DpBlock *b, GError **error)
 {
   DpDitText *text = text_of (s, b, error);
+  DpDit *dit = s->dits[expert_of (s, b)];
   char message[256];
 
   if (text == NULL)
     return FALSE;
   if (s->first == 0)
-    dp_dit_embed (s->dit, b->context + b->own, b->latents, b->tokens);
-  dp_dit_run (s->dit, &(DpDitPass) {
+    dp_dit_embed (dit, b->context + b->own, b->latents, b->tokens);
+  dp_dit_run (dit, &(DpDitPass) {
       .frames = b->context + b->own, .step = b->pass.step, .text = text, .tokens = b->tokens,
       .cache_in = b->next_cached ? s->caches[s->written] : NULL, .cache_in_frames = b->next_cached,
       .cache_out = b->to_cache ? s->caches[!s->written] : NULL, .cache_out_first = b->context, .cache_out_frames = b->to_cache });

@@ -4,6 +4,9 @@
  *
  * A stage owns its device, its part of the transformer, the feature cache of the block that passed just before, the text
  * of every prompt in flight and, at the end of the ring, the samplers' history of every block in flight. It keeps nothing else between passes.
+ *
+ * A model may have two transformers of the same sizes, *experts*: one for the noisy steps, which come first, and one for the others. Then a stage
+ * holds the same layers of both, and a pass goes through the one of its step.
  */
 #pragma once
 
@@ -20,7 +23,8 @@ typedef struct
   DpDitConfig dit;
   const DpSampler *sampler;
   gboolean bfloat16;
-  double guidance_scale;        /* up to 1: one batch element, no guidance */
+  int switch_step;              /* the first step of the second expert; the number of steps where there is none */
+  double guidance_scales[2];    /* of each expert's steps, 0 where there is no second; up to 1: no guidance. Both up to 1: one batch element */
   int latent_h, latent_w;
   int max_own, max_input, max_cached;   /* latent frames */
   int depth;                    /* most blocks in flight */
@@ -31,8 +35,9 @@ typedef struct
 /* Thread-safety: one thread at a time. */
 typedef struct _DpStage DpStage;
 
-/** Opens `device` with `threads` host threads and loads layers [first, last). Blocks. */
-DpStage *dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const DpWeights *weights, int first, int last, GError **error);
+/** Opens `device` with `threads` host threads and loads layers [first, last). weights: of each expert, NULL where there is no second. Blocks. */
+DpStage *dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const DpWeights *const weights[2], int first, int last,
+    GError **error);
 void dp_stage_free (DpStage *stage);
 DpDevice *dp_stage_device (DpStage *stage);
 

@@ -143,6 +143,19 @@ install_picture_properties (GObjectClass * klass)
           "How strictly the prompt is followed, 1 = no guidance (0 = the "
           "model's default)", 0, 1000, 0, READY));
   /**
+   * GstDualParalSrc:guidance-scale-2:
+   *
+   * #GstDualParalSrc:guidance-scale in the steps of the second transformer, for
+   * models that have two (Wan2.2-A14B). When only the other is set, both have
+   * its value.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_GUIDANCE_SCALE_2,
+      g_param_spec_double ("guidance-scale-2", "Guidance scale 2",
+          "The guidance scale of the second of two transformers (0 = the "
+          "model's default)", 0, 1000, 0, READY));
+  /**
    * GstDualParalSrc:flow-shift:
    *
    * Shift of the noise schedule towards high noise; larger pictures want more.
@@ -322,6 +335,9 @@ gst_dualparal_settings_set (GstDualParalSettings * settings, guint prop_id,
     case GST_DUALPARAL_PROP_GUIDANCE_SCALE:
       settings->guidance_scale = g_value_get_double (value);
       return TRUE;
+    case GST_DUALPARAL_PROP_GUIDANCE_SCALE_2:
+      settings->guidance_scale_2 = g_value_get_double (value);
+      return TRUE;
     case GST_DUALPARAL_PROP_FLOW_SHIFT:
       settings->flow_shift = g_value_get_double (value);
       return TRUE;
@@ -380,6 +396,9 @@ gst_dualparal_settings_get (const GstDualParalSettings * settings,
     case GST_DUALPARAL_PROP_GUIDANCE_SCALE:
       g_value_set_double (value, settings->guidance_scale);
       return TRUE;
+    case GST_DUALPARAL_PROP_GUIDANCE_SCALE_2:
+      g_value_set_double (value, settings->guidance_scale_2);
+      return TRUE;
     case GST_DUALPARAL_PROP_FLOW_SHIFT:
       g_value_set_double (value, settings->flow_shift);
       return TRUE;
@@ -434,6 +453,7 @@ gst_dualparal_settings_for_engine (const GstDualParalSettings * settings,
   engine->precision = precisions[settings->precision];
   engine->steps = settings->steps;
   engine->guidance_scale = settings->guidance_scale;
+  engine->guidance_scale_2 = settings->guidance_scale_2;
   engine->flow_shift = settings->flow_shift;
   engine->block_latents = settings->block_latents;
   engine->context_latents = settings->context_latents;

@@ -59,6 +59,7 @@ enum
   GST_DUALPARAL_PROP_SEED,
   GST_DUALPARAL_PROP_STEPS,
   GST_DUALPARAL_PROP_GUIDANCE_SCALE,
+  GST_DUALPARAL_PROP_GUIDANCE_SCALE_2,
   GST_DUALPARAL_PROP_FLOW_SHIFT,
   GST_DUALPARAL_PROP_SAMPLER,
   GST_DUALPARAL_PROP_BLOCK_LATENTS,
@@ -80,7 +81,7 @@ typedef struct
   GstDualParalPrecision precision;
   guint64 seed;
   gint64 num_frames;
-  gdouble guidance_scale, flow_shift;
+  gdouble guidance_scale, guidance_scale_2, flow_shift;
   gint steps, block_latents, context_latents, queue_blocks;
   gint max_queue_frames, threads;
 } GstDualParalSettings;

@@ -30,7 +30,7 @@ GST_START_TEST (test_defaults)
   GstElement *src = source_new ("");
   gchar *model, *prompt, *negative, *devices;
   gint steps, block, context, queue, frames, threads, sampler, precision;
-  gdouble guidance, shift;
+  gdouble guidance, guidance_2, shift;
   guint64 seed;
   gint64 num_frames;
   GstStructure *stats;
@@ -39,13 +39,14 @@ GST_START_TEST (test_defaults)
       &negative, "devices", &devices, "steps", &steps, "block-latents", &block,
       "context-latents", &context, "queue-blocks", &queue, "max-queue-frames",
       &frames, "threads", &threads, "sampler", &sampler, "precision",
-      &precision, "guidance-scale", &guidance, "flow-shift", &shift, "seed",
-      &seed, "num-frames", &num_frames, "stats", &stats, NULL);
+      &precision, "guidance-scale", &guidance, "guidance-scale-2", &guidance_2,
+      "flow-shift", &shift, "seed", &seed, "num-frames", &num_frames, "stats",
+      &stats, NULL);
   fail_unless (model == NULL && prompt == NULL && negative == NULL);
   fail_unless_equals_string (devices, "auto");
   fail_unless (steps == 0 && block == 0 && context == 0 && queue == 0
       && frames == 0 && threads == 0 && sampler == 0 && precision == 0);
-  fail_unless (guidance == 0 && shift == 0 && seed == 0);
+  fail_unless (guidance == 0 && guidance_2 == 0 && shift == 0 && seed == 0);
   fail_unless_equals_int64 (num_frames, -1);
   fail_unless (gst_structure_has_name (stats, "application/x-dualparal-stats"));
   fail_unless (gst_structure_has_field_typed (stats, "frames", G_TYPE_UINT64));
@@ -61,7 +62,7 @@ GST_START_TEST (test_read_back)
   GstElement *src = source_new ("");
   gchar *model, *prompt, *negative, *devices;
   gint steps, block, context, queue, frames, threads, sampler, precision;
-  gdouble guidance, shift;
+  gdouble guidance, guidance_2, shift;
   guint64 seed;
   gint64 num_frames;
 
@@ -69,14 +70,14 @@ GST_START_TEST (test_read_back)
       "negative-prompt", "", "devices", "cpu, cpu", "steps", 7,
       "block-latents", 3, "context-latents", -1, "queue-blocks", 2,
       "max-queue-frames", 5, "threads", 9, "sampler", 2, "precision", 1,
-      "guidance-scale", 0.1, "flow-shift", 1. / 3, "seed", G_MAXUINT64,
-      "num-frames", G_MAXINT64, NULL);
+      "guidance-scale", 0.1, "guidance-scale-2", 0.2, "flow-shift", 1. / 3,
+      "seed", G_MAXUINT64, "num-frames", G_MAXINT64, NULL);
   g_object_get (src, "model", &model, "prompt", &prompt, "negative-prompt",
       &negative, "devices", &devices, "steps", &steps, "block-latents", &block,
       "context-latents", &context, "queue-blocks", &queue, "max-queue-frames",
       &frames, "threads", &threads, "sampler", &sampler, "precision",
-      &precision, "guidance-scale", &guidance, "flow-shift", &shift, "seed",
-      &seed, "num-frames", &num_frames, NULL);
+      &precision, "guidance-scale", &guidance, "guidance-scale-2", &guidance_2,
+      "flow-shift", &shift, "seed", &seed, "num-frames", &num_frames, NULL);
   fail_unless_equals_string (model, "/some/where");
   fail_unless_equals_string (prompt, "a \xc3\xa4 b");
   fail_unless_equals_string (negative, "");
@@ -89,7 +90,7 @@ GST_START_TEST (test_read_back)
   fail_unless_equals_int (threads, 9);
   fail_unless_equals_int (sampler, 2);
   fail_unless_equals_int (precision, 1);
-  fail_unless (guidance == 0.1 && shift == 1. / 3);
+  fail_unless (guidance == 0.1 && guidance_2 == 0.2 && shift == 1. / 3);
   fail_unless (seed == G_MAXUINT64 && num_frames == G_MAXINT64);
   g_free (model);
   g_free (prompt);
