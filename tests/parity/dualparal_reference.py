@@ -106,15 +106,26 @@ def cut(latents, B, C):
     return blocks
 
 
+class LowNoise:
+    """The second of two experts: takes the steps whose timestep is under `boundary`."""
+
+    def __init__(self, transformer, boundary, guidance):
+        self.transformer = transformer
+        self.boundary = boundary        # a timestep
+        self.guidance = guidance        # of its steps
+
+
 @torch.no_grad()
-def dualparal(transformer, make_scheduler, noise, text_of_block, *, steps, B, C, queue_blocks, guidance, cached=None):
+def dualparal(transformer, make_scheduler, noise, text_of_block, *, steps, B, C, queue_blocks, guidance, cached=None, low_noise=None):
     """Denoises a whole video, block by block.
 
     noise [c, L, h, w]: what latent frame l starts from. make_scheduler() gives a fresh scheduler. text_of_block(b) gives (conditional,
-    unconditional) embeds [1, length, text_dim]; the latter is not used with guidance <= 1.
+    unconditional) embeds [1, length, text_dim]; the latter is not used with guidance <= 1. low_noise: a LowNoise, or None: one transformer.
     Returns latents [c, L, h, w] as they leave the sampler (normalised).
     """
     model = cached or CachedTransformer(transformer)
+    second = CachedTransformer(low_noise.transformer) if low_noise else None
+    guided = guidance > 1 or (low_noise is not None and low_noise.guidance > 1)
     lag = math.ceil(steps / queue_blocks)
     pieces = cut(noise.shape[1], B, C)
     queue = collections.deque()         # head (oldest, cleanest) left, tail (newest) right
@@ -141,12 +152,15 @@ def dualparal(transformer, make_scheduler, noise, text_of_block, *, steps, B, C,
             front = before[block.index - 1][:, :, -C:] if block.index > 0 and C > 0 else own[:, :, :0]
             window = torch.cat((front, own), dim=2)
             t = block.scheduler.timesteps[block.step]            # the block's own, for every token of the window
+            expert, scale = model, guidance
+            if low_noise and t < low_noise.boundary:
+                expert, scale = second, low_noise.guidance
             velocity = []
-            for i in range(2 if guidance > 1 else 1):
-                v, stored = model.forward(window, t, block.text[i], caches[i], front.shape[2], min(C, own.shape[2]))
+            for i in range(2 if guided else 1):                  # the keys behind may be the other expert's
+                v, stored = expert.forward(window, t, block.text[i], caches[i], front.shape[2], min(C, own.shape[2]))
                 velocity.append(v[:, :, front.shape[2]:])
                 caches[i] = stored if C > 0 else None
-            v = velocity[0] if len(velocity) == 1 else velocity[1] + guidance * (velocity[0] - velocity[1])
+            v = velocity[0] if scale <= 1 else velocity[1] + scale * (velocity[0] - velocity[1])
             block.latents = block.scheduler.step(v, t, own, return_dict=False)[0]
             block.step += 1
         iteration += 1

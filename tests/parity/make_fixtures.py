@@ -20,12 +20,13 @@ from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from safetensors.torch import save_file
 from transformers import T5TokenizerFast
 
-from dualparal_reference import CachedTransformer, dualparal
+from dualparal_reference import CachedTransformer, LowNoise, dualparal
 from oracle_models import MODELS, Model, make_scheduler
 
 HERE = pathlib.Path(__file__).resolve().parent
 OUT = HERE / "fixtures"
 NOISE_LATENTS = 24      # per model; a case uses the first L of them
+PLAIN = ("odd", "wide", "deep")         # models of one transformer; the parts of the other one are like theirs
 
 PROMPTS = [
     "a red ball bouncing over a green meadow",
@@ -91,7 +92,8 @@ def make_tokenizer(folder):
 def pipeline(name):
     """diffusers' own pipeline over the oracle's modules."""
     m = models[name]
-    pipe = WanPipeline(tokenizer=tokenizer(), text_encoder=m.text_encoder, vae=m.vae, scheduler=make_scheduler(name), transformer=m.transformer)
+    pipe = WanPipeline(tokenizer=tokenizer(), text_encoder=m.text_encoder, vae=m.vae, scheduler=make_scheduler(name), transformer=m.transformer,
+                       transformer_2=m.transformer_2, boundary_ratio=m.boundary_ratio)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -123,7 +125,7 @@ def make_text():
         cases.append({"prompt": p, "clean": clean, "ids": ids})
     write("text", "tokens", {"max": 64, "cases": cases}, {"unused": torch.zeros(1)})
 
-    for name in MODELS:
+    for name in PLAIN:
         m = models[name]
         tensors, lengths = {}, [1, 7, 31, 64]
         ids = {}
@@ -142,7 +144,7 @@ def make_text():
 @torch.no_grad()
 def make_dit():
     """One layer; the whole transformer; a pass that stores keys and values, and the pass in front of it that reads them."""
-    for name in MODELS:
+    for name in PLAIN:
         m = models[name]
         tr = m.transformer
         c, dim, text_dim = tr.config.in_channels, tr.config.num_attention_heads * tr.config.attention_head_dim, tr.config.text_dim
@@ -280,16 +282,25 @@ def frames_of(name, latents):
     return (decode(models[name].vae, latents) * 0.5 + 0.5).clamp(0, 1).half()
 
 
+def second_expert(m, guidance_2):
+    """What the reference is told of the low-noise expert of a model that has one."""
+    return LowNoise(m.transformer_2, m.boundary_ratio * 1000, guidance_2) if m.transformer_2 is not None else None
+
+
 def make_run():
     """Plain Wan through diffusers' pipeline: one block, all steps."""
-    for name, L, steps, guidance, length in (("odd", 5, 6, 5.0, 64), ("wide", 4, 5, 3.0, 512), ("deep", 3, 8, 1.0, 64)):
+    for name, L, steps, guidance, guidance_2, length in (("odd", 5, 6, 5.0, None, 64), ("wide", 4, 5, 3.0, None, 512),
+                                                         ("deep", 3, 8, 1.0, None, 64), ("pair", 4, 6, 4.0, 2.5, 512)):
         pipe = pipeline(name)
         m = models[name]
         noise = noise_of(m)[:, :L]
         settings = {"model": name, "latents": L, "steps": steps, "guidance_scale": guidance, "text_length": length,
                     "prompt": PROMPTS[0], "negative_prompt": NEGATIVES[0], "width": m.w * 8, "height": m.h * 8}
+        if guidance_2 is not None:
+            settings["guidance_scale_2"] = guidance_2
         call = dict(prompt=PROMPTS[0], negative_prompt=NEGATIVES[0], height=m.h * 8, width=m.w * 8, num_frames=4 * L - 3,
-                    num_inference_steps=steps, guidance_scale=guidance, max_sequence_length=length, latents=noise[None])
+                    num_inference_steps=steps, guidance_scale=guidance, guidance_scale_2=guidance_2, max_sequence_length=length,
+                    latents=noise[None])
         latents = pipe(**call, output_type="latent").frames[0]
         frames = torch.from_numpy(pipe(**call, output_type="np").frames[0])
         embeds, negative = pipe.encode_prompt(PROMPTS[0], NEGATIVES[0], True, max_sequence_length=length)
@@ -297,7 +308,7 @@ def make_run():
         assert (own.float() - frames).abs().max() < 1e-3
         # The scheme's reference with a single block is the pipeline.
         again = dualparal(m.transformer, lambda: make_scheduler(name), noise, lambda b: (embeds, negative),
-                          steps=steps, B=L, C=0, queue_blocks=1, guidance=guidance)
+                          steps=steps, B=L, C=0, queue_blocks=1, guidance=guidance, low_noise=second_expert(m, guidance_2))
         error = ((again - latents).norm() / latents.norm()).item()
         print(f"  dualparal of one block against the pipeline: {error:.1e}")
         assert error < 1e-5
@@ -311,7 +322,7 @@ def change(block, prompt, negative=None):
     return {"block": block, "prompt": PROMPTS[prompt], "negative_prompt": negative}
 
 
-# model, L, B, C, T, Q, guidance, sampler, text length, prompt changes, every 4th frame kept
+# model, L, B, C, T, Q, guidance (of each expert where there are two), sampler, text length, prompt changes, every 4th frame kept
 CASES = {
     # every pairing of C < B and C = B, lag 1 and 3, guidance on and off; five blocks or more
     "small-context-lag1-cfg": ("odd", 17, 3, 2, 5, 5, 5.0, None, 64, [change(3, 1)], False),
@@ -330,17 +341,25 @@ CASES = {
     "no-context": ("deep", 10, 2, 0, 3, 3, 2.0, None, 64, [change(3, 1)], False),
     # more blocks in flight than there are, and a queue that does not divide the steps
     "uneven": ("odd", 13, 2, 1, 10, 7, 2.0, None, 64, [change(5, 1, NEGATIVES[1])], False),
+    # two experts, neighbours on either side of the boundary; guided both, the first alone, the second alone, neither
+    "experts-lag1": ("pair", 14, 2, 2, 6, 6, (4.0, 2.5), None, 64, [change(3, 1)], True),
+    "experts-lag2": ("pair", 16, 3, 1, 6, 3, (3.0, 1.0), None, 64, [change(2, 3, NEGATIVES[1])], False),
+    "experts-lag3": ("pair", 12, 2, 2, 7, 3, (1.0, 3.0), "euler", 64, [change(3, 1)], False),
+    "experts-unguided": ("pair", 11, 2, 1, 6, 6, (1.0, 1.0), None, 512, [change(1, 2)], False),
 }
 
 
 def run_case(name, variant=None):
     """(settings, latents [c, L, h, w]) of a DualParal case. `variant` may change the reference (sensitivity.py)."""
     model, L, B, C, T, Q, guidance, sampler, length, changes, _ = CASES[name]
+    guidance, guidance_2 = guidance if isinstance(guidance, tuple) else (guidance, None)
     pipe = pipeline(model)
     m = models[model]
     settings = {"model": model, "latents": L, "block_latents": B, "context_latents": C, "steps": T, "queue_blocks": Q,
                 "guidance_scale": guidance, "sampler": sampler, "flow_shift": MODELS[model]["flow_shift"], "text_length": length,
                 "prompt": PROMPTS[0], "negative_prompt": NEGATIVES[0], "changes": changes, "width": m.w * 8, "height": m.h * 8}
+    if guidance_2 is not None:
+        settings["guidance_scale_2"] = guidance_2
     embeds = {}
 
     def embed(prompt):
@@ -357,7 +376,7 @@ def run_case(name, variant=None):
 
     run = variant or dualparal
     latents = run(m.transformer, lambda: make_scheduler(model, sampler), noise_of(m)[:, :L], text_of_block,
-                  steps=T, B=B, C=C, queue_blocks=Q, guidance=guidance)
+                  steps=T, B=B, C=C, queue_blocks=Q, guidance=guidance, low_noise=second_expert(m, guidance_2))
     del models[model]
     return settings, latents
 

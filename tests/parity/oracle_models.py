@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Three small Wan models with random weights, in diffusers layout.
+"""Four small Wan models with random weights, in diffusers layout.
 
 Each is the real architecture, built by diffusers and transformers, at sizes that are awkward on purpose. Weights are drawn so that every
 term matters: no norm weight is one, no bias, table or gate is zero. They are rounded to the type they are stored in *before*
@@ -11,6 +11,11 @@ the oracle runs, which then computes in float32, as the engine does.
 | wide | 2 heads x 64, ffn 72, 3 layers       | 64, inner 60| base 4, 1-2-4-4, 2 res blocks      | F16 and BF16, sharded           |
 | deep | 1 head x 44, ffn 70, 6 layers, no    | 36          | decoder base 5, own encoder base,  | F32                             |
 |      | cross-attention norm, 6 channels     |             | temporal scales at other levels    |                                 |
+| pair | two experts of 1 head x 24, ffn 40,  | 16          | base 3                             | BF16, the second expert sharded |
+|      | 4 layers                             |             |                                    |                                 |
+
+`pair` is Wan2.2's arrangement: `transformer` takes the steps from the boundary up, `transformer_2` the others. The boundary is the very timestep
+of the third of six steps.
 """
 import json
 import math
@@ -51,6 +56,15 @@ MODELS = {
         vae=dict(base_dim=3, decoder_base_dim=5, z_dim=6, dim_mult=[1, 2, 2, 2], num_res_blocks=1,
                  temperal_downsample=[True, True, False]),
         types=dict(transformer=F32, text_encoder=F16, vae=F32), shards=dict(transformer=2, text_encoder=1), keep_encoder=True),
+    "pair": dict(
+        seed=404, latent=(2, 4), flow_shift=3.0, sampler="unipc", order=2, solver="bh2", boundary_ratio=0.857,
+        dit=dict(num_attention_heads=1, attention_head_dim=24, ffn_dim=40, num_layers=4, in_channels=4, out_channels=4,
+                 text_dim=16, freq_dim=32, cross_attn_norm=True, eps=1e-6),
+        text=dict(d_model=16, d_kv=8, num_heads=2, d_ff=24, num_layers=1, relative_attention_num_buckets=16,
+                  relative_attention_max_distance=20),
+        vae=dict(base_dim=3, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]),
+        types=dict(transformer=BF16, text_encoder=BF16, vae=BF16), shards=dict(transformer=1, transformer_2=2, text_encoder=1),
+        keep_encoder=False),
 }
 VOCAB = 192             # rows of the token table: more than the tokenizer's pieces, as in the published models
 
@@ -116,7 +130,10 @@ def make_scheduler(name, sampler=None, flow_shift=None):
 
 
 class Model:
-    """One of MODELS: .transformer, .text_encoder, .vae in float32 with the weights as stored, and .h, .w of its fixtures."""
+    """One of MODELS: .transformer, .text_encoder, .vae in float32 with the weights as stored, and .h, .w of its fixtures.
+
+    .transformer_2 and .boundary_ratio are None where there is one transformer.
+    """
 
     def __init__(self, name):
         self.name = name
@@ -141,49 +158,61 @@ class Model:
         randomise(self.vae, g, gain=1.2)
         self.vae.decoder.conv_out.weight.data *= 0.3             # pictures mostly within -1..1
 
+        self.boundary_ratio = m.get("boundary_ratio")
+        self.transformer_2 = None
+        if self.boundary_ratio is not None:
+            self.transformer_2 = WanTransformer3DModel(**m["dit"]).eval()
+            randomise(self.transformer_2, g)
+
         t = m["types"]
         self.tensors = {
             "transformer": stored(self.transformer, t["transformer"]),
             "text_encoder": stored(self.text_encoder, t["text_encoder"]),
             "vae": stored(self.vae, t["vae"], None if m["keep_encoder"] else ("decoder.", "post_quant_conv.")),
         }
+        self.transformers = {"transformer": self.transformer}
+        if self.transformer_2 is not None:
+            self.transformers["transformer_2"] = self.transformer_2
+            self.tensors["transformer_2"] = stored(self.transformer_2, t["transformer"])
 
     def save(self, folder, tokenizer):
         """Writes the model directory; `tokenizer` is the folder whose files are copied into it."""
         m = MODELS[self.name]
         folder = pathlib.Path(folder)
         shutil.rmtree(folder, ignore_errors=True)
-        for part in ("scheduler", "text_encoder", "transformer", "vae"):
+        for part in ("scheduler", "text_encoder", "vae", *self.transformers):
             (folder / part).mkdir(parents=True)
         shutil.copytree(tokenizer, folder / "tokenizer")
         scheduler = make_scheduler(self.name)
         scheduler.save_config(folder / "scheduler")
-        self.transformer.save_config(folder / "transformer")
+        for part, transformer in self.transformers.items():
+            transformer.save_config(folder / part)
+            write_tensors(folder / part, "diffusion_pytorch_model", self.tensors[part], m["shards"][part])
         self.vae.save_config(folder / "vae")
         self.text_config.architectures = ["UMT5EncoderModel"]
         self.text_config.save_pretrained(folder / "text_encoder")
-        write_tensors(folder / "transformer", "diffusion_pytorch_model", self.tensors["transformer"], m["shards"]["transformer"])
         write_tensors(folder / "text_encoder", "model", self.tensors["text_encoder"], m["shards"]["text_encoder"])
         write_tensors(folder / "vae", "diffusion_pytorch_model", self.tensors["vae"], 1)
         (folder / "model_index.json").write_text(json.dumps({
             "_class_name": "WanPipeline",
             "_diffusers_version": "0.35.0",
-            "boundary_ratio": None,
+            "boundary_ratio": self.boundary_ratio,
             "expand_timesteps": False,
             "scheduler": ["diffusers", type(scheduler).__name__],
             "text_encoder": ["transformers", "UMT5EncoderModel"],
             "tokenizer": ["transformers", "T5TokenizerFast"],
             "transformer": ["diffusers", "WanTransformer3DModel"],
-            "transformer_2": [None, None],
+            "transformer_2": [None, None] if self.transformer_2 is None else ["diffusers", "WanTransformer3DModel"],
             "vae": ["diffusers", "AutoencoderKLWan"],
         }, indent=2) + "\n")
         self.check(folder)
 
     def check(self, folder):
         """What was written is what diffusers and transformers read."""
-        again = WanTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=F32)
-        for name, p in self.transformer.state_dict().items():
-            assert torch.equal(p, again.state_dict()[name]), name
+        for part, transformer in self.transformers.items():
+            again = WanTransformer3DModel.from_pretrained(folder / part, torch_dtype=F32)
+            for name, p in transformer.state_dict().items():
+                assert torch.equal(p, again.state_dict()[name]), name
         again = UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=F32)
         for name, p in self.text_encoder.state_dict().items():
             assert torch.equal(p, again.state_dict()[name]), name

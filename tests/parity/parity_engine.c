@@ -48,6 +48,8 @@ parity_settings (const ParityCase *c, DpSettings *settings)
     .noise_latents = latents,
   };
   g_assert_cmpint (latents, <=, dims[1]);
+  if (json_object_has_member (o, "guidance_scale_2"))
+    settings->guidance_scale_2 = json_object_get_double_member (o, "guidance_scale_2");
   if (json_object_has_member (o, "block_latents")) {
     int context = parity_int (c, "context_latents");
     settings->block_latents = parity_int (c, "block_latents");

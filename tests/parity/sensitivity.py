@@ -39,7 +39,13 @@ MISTAKES = {
     "prompt of block 0": ("text_of_block(admitted), make", "text_of_block(0), make"),
     "timestep of the block in front": ("block.scheduler.timesteps[block.step] ",
                                        "block.scheduler.timesteps[min(block.step + lag * (block.index > 0), steps - 1)] "),
-    "guidance the other way": ("velocity[1] + guidance * (velocity[0] - velocity[1])", "velocity[0] + guidance * (velocity[1] - velocity[0])"),
+    "guidance the other way": ("velocity[1] + scale * (velocity[0] - velocity[1])", "velocity[0] + scale * (velocity[1] - velocity[0])"),
+    "the second expert at the boundary": ("t < low_noise.boundary", "t <= low_noise.boundary"),
+    "one expert": ("expert, scale = second, low_noise.guidance", "scale = low_noise.guidance"),
+    "one guidance scale": ("expert, scale = second, low_noise.guidance", "expert = second"),
+    "no cache from the other expert": ("            velocity = []\n",
+                                       "            caches = caches if block is queue[-1] or expert is last else [None, None]\n"
+                                       "            last = expert\n            velocity = []\n"),
     "block 0 owns B": ("first, count = [], 0, B + C", "first, count = [], 0, B"),
 }
 

@@ -7,6 +7,7 @@
 #include <gio/gio.h>
 #include <glib/gstdio.h>
 #include <math.h>
+#include <string.h>
 
 static void
 add (GPtrArray *argv, const char *format, ...) G_GNUC_PRINTF (2, 3);
@@ -42,6 +43,8 @@ generate (const ParityCase *c, const char *dump)
   add (argv, "--height=%d", parity_int (c, "height"));
   add (argv, "--steps=%d", parity_int (c, "steps"));
   add (argv, "--guidance-scale=%g", json_object_get_double_member (o, "guidance_scale"));
+  if (json_object_has_member (o, "guidance_scale_2"))
+    add (argv, "--guidance-scale-2=%g", json_object_get_double_member (o, "guidance_scale_2"));
   add (argv, "--block-latents=%d", blocks ? parity_int (c, "block_latents") : latents);
   add (argv, "--context-latents=%d", context ? context : -1);
   add (argv, "--queue-blocks=%d", blocks ? parity_int (c, "queue_blocks") : 1);
@@ -117,11 +120,31 @@ test_generate (gconstpointer data)
   g_rmdir (dir);
 }
 
+/* A model of two experts says so. */
+static void
+test_inspect (void)
+{
+  static const char *const words[] = { "transformer   4 layers", "transformer_2 4 layers", "0.857", "timestep 857", "guidance 4, 3" };
+  g_autoptr (GError) error = NULL;
+  g_autofree char *model = parity_model_dir ("pair"), *out = NULL;
+  g_autoptr (GSubprocess) process = g_subprocess_new (G_SUBPROCESS_FLAGS_STDOUT_PIPE, &error, DUALPARAL, "inspect", "--model", model,
+      "--guidance-scale=4", "--guidance-scale-2=3", NULL);
+
+  g_assert_no_error (error);
+  g_subprocess_communicate_utf8 (process, NULL, NULL, &out, NULL, &error);
+  g_assert_no_error (error);
+  g_assert_true (g_subprocess_get_successful (process));
+  for (gsize i = 0; i < G_N_ELEMENTS (words); i++)
+    if (strstr (out, words[i]) == NULL)
+      g_test_fail_printf ("inspect does not say \"%s\": %s", words[i], out);
+}
+
 int
 main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
   parity_add ("/parity/generate", test_generate,
-      (const char *const[]) { "run-wide", "dualparal-full-context-lag1-cfg", "dualparal-small-context-lag3", NULL });
+      (const char *const[]) { "run-wide", "run-pair", "dualparal-full-context-lag1-cfg", "dualparal-small-context-lag3", NULL });
+  g_test_add_func ("/parity/inspect", test_inspect);
   return g_test_run ();
 }

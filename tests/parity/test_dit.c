@@ -63,17 +63,25 @@ fixture_close (Fixture *f)
   g_free (f->name);
 }
 
+#define MAX_INPUT 6
+
 static DpDit *
-open_range (Fixture *f, int first, int last, int batch)
+open_borrower (Fixture *f, const DpDit *lender, int first, int last, int batch)
 {
   g_autoptr (GError) error = NULL;
   DpDit *dit = dp_dit_new (f->dev, &f->model->config.dit, f->weights, &(DpDitSpec) {
-        .first = first, .last = last, .type = DP_TYPE_F32, .latent_h = f->h, .latent_w = f->w, .max_input = 6, .max_cached = 2,
+        .first = first, .last = last, .lender = lender, .type = DP_TYPE_F32, .latent_h = f->h, .latent_w = f->w, .max_input = MAX_INPUT, .max_cached = 2,
         .batch = batch, .steps = f->steps, .timesteps = f->timesteps,
       }, &error);
   g_assert_no_error (error);
   g_assert_cmpint (dp_dit_tokens_per_frame (dit), ==, f->h * f->w / 4);
   return dit;
+}
+
+static DpDit *
+open_range (Fixture *f, int first, int last, int batch)
+{
+  return open_borrower (f, NULL, first, last, batch);
 }
 
 static DpDitText *
@@ -220,6 +228,32 @@ test_cache (gconstpointer data)
   fixture_close (&f);
 }
 
+/* One that works in another's scratch computes the same, leaves nothing there that the other would see, and needs the less memory. */
+static void
+test_lender (gconstpointer data)
+{
+  Fixture f;
+  fixture_open (&f, data);
+  gint64 dims[8];
+  gsize n, D = (gsize) f.model->config.dit.heads * f.model->config.dit.head_dim, before = f.dev->bytes;
+  g_autofree float *latents = parity_video (f.c, dims, "latents");
+  DpDit *lender = open_range (&f, 0, f.layers, 2);
+  gsize alone = f.dev->bytes - before;
+  DpDit *borrower = open_borrower (&f, lender, 0, f.layers, 2);
+  gsize borrowing = f.dev->bytes - before - alone, qkv = sizeof (float) * 2 * MAX_INPUT * dp_dit_tokens_per_frame (lender) * 3 * D;
+  g_assert_cmpuint (borrowing + qkv, <, alone);
+  g_autofree float *want = run (&f, &lender, 1, dims[1], latents, (DpDitPass) { .step = 0 }, 0, &n);
+  g_autofree float *other = run (&f, &borrower, 1, dims[1] - 1, latents, (DpDitPass) { .step = 1 }, 0, &n);
+  g_autofree float *again = run (&f, &lender, 1, dims[1], latents, (DpDitPass) { .step = 0 }, 0, &n);
+  g_autofree float *borrowed = run (&f, &borrower, 1, dims[1], latents, (DpDitPass) { .step = 0 }, 0, &n);
+  parity_check_same ("the lender after the borrower", again, want, n * sizeof (float));
+  parity_check_same ("the borrower", borrowed, want, n * sizeof (float));
+  dp_dit_free (borrower);
+  dp_dit_free (lender);
+  g_assert_cmpuint (f.dev->bytes, ==, before);
+  fixture_close (&f);
+}
+
 int
 main (int argc, char **argv)
 {
@@ -228,5 +262,6 @@ main (int argc, char **argv)
   parity_add ("/parity/dit/layer", test_layer, names);
   parity_add ("/parity/dit/velocity", test_velocity, names);
   parity_add ("/parity/dit/cache", test_cache, names);
+  parity_add ("/parity/dit/lender", test_lender, names);
   return g_test_run ();
 }

@@ -12,7 +12,8 @@
 static const char *const cases[] = {
   "small-context-lag1-cfg", "small-context-lag1", "small-context-lag3-cfg", "small-context-lag3",
   "full-context-lag1-cfg", "full-context-lag1", "full-context-lag3-cfg", "full-context-lag3",
-  "short-last", "one-in-flight", "no-context", "uneven", NULL
+  "short-last", "one-in-flight", "no-context", "uneven",
+  "experts-lag1", "experts-lag2", "experts-lag3", "experts-unguided", NULL
 };
 
 static void
@@ -58,11 +59,32 @@ test_stages (gconstpointer name)
   parity_settings_clear (&settings);
 }
 
+/* Steps of an expert with a scale up to 1 are those of a video without guidance, whatever the other expert's scale is. */
+static void
+test_guidance_of_other (void)
+{
+  g_autoptr (ParityCase) c = parity_case_open ("dualparal", "experts-unguided");
+  DpSettings settings;
+  parity_settings (c, &settings);
+  settings.devices = "cpu,cpu";
+  settings.steps = settings.queue_blocks = 2;
+  settings.flow_shift = 10;     /* both steps are the first expert's */
+  g_autoptr (ParityVideo) unguided = parity_run (c, &settings);
+  settings.guidance_scale_2 = 5;
+  g_autoptr (ParityVideo) other = parity_run (c, &settings);
+  parity_check_same ("the other expert guided", other->latents->data, unguided->latents->data, unguided->latents->len * sizeof (float));
+  settings.guidance_scale = 5;
+  g_autoptr (ParityVideo) guided = parity_run (c, &settings);
+  g_assert_cmpfloat (parity_rel_l2 ((const float *) guided->latents->data, (const float *) unguided->latents->data, unguided->latents->len), >, 0.01);
+  parity_settings_clear (&settings);
+}
+
 int
 main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
   parity_add ("/parity/dualparal", test_parity, cases);
   parity_add ("/parity/stages", test_stages, cases);
+  g_test_add_func ("/parity/guidance-of-other", test_guidance_of_other);
   return g_test_run ();
 }
