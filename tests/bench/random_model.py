@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Writes a full-size Wan2.1 model of random weights, for speed and memory: random_model.py 1.3B|14B DIR [--text-encoder].
+"""Writes a full-size Wan model of random weights, for speed and memory: random_model.py 1.3B|14B|A14B DIR [--text-encoder].
 
-Shapes and names are the published ones; numbers are Gaussian at a scale that keeps activations finite. With a GPU it takes seconds. The
+A14B is Wan2.2's pair of 14B transformers, of which the second is the first one again, by hard links: it takes the memory and time of two, but
+room for one on the disk. Shapes and names are the published ones; numbers are Gaussian at a scale that keeps activations finite. With a GPU it takes seconds. The
 tokenizer is the embedded model's: prompts mean nothing here. Needs torch and safetensors.
 """
 import argparse
 import json
+import os
 import pathlib
 import shutil
 
@@ -15,6 +17,8 @@ from safetensors.torch import save_file
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DIT = {"1.3B": dict(num_layers=30, num_attention_heads=12, ffn_dim=8960), "14B": dict(num_layers=40, num_attention_heads=40, ffn_dim=13824)}
+DIT["A14B"] = DIT["14B"]
+BOUNDARY_RATIO = 0.875  # of the published text-to-video A14B
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -118,6 +122,15 @@ def write(directory, part, stem, config, weights):
     save_file(weights, folder / f"{stem}.safetensors")
 
 
+def write_index(directory, experts):
+    index = json.loads((ROOT / "models" / "tiny" / "model_index.json").read_text())
+    if experts == 2:
+        index |= {"transformer_2": index["transformer"], "boundary_ratio": BOUNDARY_RATIO}
+        shutil.rmtree(directory / "transformer_2", ignore_errors=True)
+        shutil.copytree(directory / "transformer", directory / "transformer_2", copy_function=os.link)
+    (directory / "model_index.json").write_text(json.dumps(index, indent=2))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("size", choices=DIT)
@@ -131,7 +144,7 @@ def main():
     tiny = ROOT / "models" / "tiny"
     for part in ("scheduler", "tokenizer"):
         shutil.copytree(tiny / part, args.directory / part, dirs_exist_ok=True)
-    shutil.copy(tiny / "model_index.json", args.directory)
+    write_index(args.directory, 2 if args.size == "A14B" else 1)
 
 
 if __name__ == "__main__":
