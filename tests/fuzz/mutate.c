@@ -16,6 +16,7 @@ static const char *const seeds[] = {
   "0",                          /* WEIGHTS, see make_input() */
   "1{\"metadata\":{\"total_size\":8},\"weight_map\":{\"a\":\"w.safetensors\",\"b\":\"w.safetensors\"}}",
   "2{\"_class_name\":\"WanPipeline\",\"boundary_ratio\":null,\"transformer_2\":[null,null],\"vae\":[\"diffusers\",\"AutoencoderKLWan\"]}",
+  "2{\"_class_name\":\"WanPipeline\",\"boundary_ratio\":0.9,\"transformer_2\":[\"diffusers\",\"WanTransformer3DModel\"]}",
   "3{\"model_type\":\"umt5\",\"feed_forward_proj\":\"gated-gelu\",\"num_layers\":1,\"d_model\":8,\"d_ff\":8,\"d_kv\":4,\"num_heads\":2,"
       "\"vocab_size\":9,\"layer_norm_epsilon\":1e-06}",
   "4{\"_class_name\":\"WanTransformer3DModel\",\"num_layers\":1,\"num_attention_heads\":1,\"attention_head_dim\":6,\"ffn_dim\":8,"

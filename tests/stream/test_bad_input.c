@@ -5,6 +5,7 @@
  */
 #include "stream.h"
 
+#include <glib/gstdio.h>
 #include <json-glib/json-glib.h>
 #include <math.h>
 #include <string.h>
@@ -88,6 +89,8 @@ test_values (void)
     { WITH (.steps = 1001), DP_ERROR_SETTINGS, "steps|1001|1000" },
     { WITH (.guidance_scale = -1), DP_ERROR_SETTINGS, "guidance-scale|-1" },
     { WITH (.guidance_scale = NAN), DP_ERROR_SETTINGS, "guidance-scale" },
+    { WITH (.guidance_scale_2 = 3), DP_ERROR_SETTINGS, "guidance-scale-2|3|transformer_2" },
+    { WITH (.guidance_scale_2 = NAN), DP_ERROR_SETTINGS, "guidance-scale-2" },
     { WITH (.flow_shift = INFINITY), DP_ERROR_SETTINGS, "flow-shift" },
     { WITH (.sampler = "ddim"), DP_ERROR_SETTINGS, "sampler|ddim|unipc" },
     { WITH (.sampler = "\377"), DP_ERROR_SETTINGS, "sampler|unipc" },
@@ -392,7 +395,10 @@ test_configs (void)
   static const struct { const char *file, *key, *value, *needles; } bad[] = {
     { "model_index.json", "_class_name", "\"StableDiffusionPipeline\"", "_class_name|WanPipeline|StableDiffusionPipeline" },
     { "model_index.json", "_class_name", "null", "_class_name" },
-    { "model_index.json", "boundary_ratio", "0.9", "boundary_ratio|0.9" },
+    { "model_index.json", "boundary_ratio", "0.9", "boundary_ratio|0.9|transformer_2" },
+    { "model_index.json", "boundary_ratio", "1.5", "boundary_ratio|1.5|0 to 1" },
+    { "model_index.json", "transformer_2", "[\"diffusers\", \"WanTransformer3DModel\"]", "boundary_ratio|transformer_2|nothing" },
+    { "model_index.json", "transformer_2", "[\"diffusers\", \"UNet3D\"]", "transformer_2|WanTransformer3DModel|UNet3D" },
     { "transformer/config.json", "num_layers", "0", "num_layers|0" },
     { "transformer/config.json", "num_layers", "100000", "num_layers|100000" },
     { "transformer/config.json", "num_layers", "-8", "num_layers|-8" },
@@ -426,6 +432,7 @@ test_configs (void)
     { "dualparal.json", "framerate", "[16, 0]", "framerate" },
     { "dualparal.json", "steps", "1e9", "steps" },
     { "dualparal.json", "prompt", "17", "prompt|17" },
+    { "dualparal.json", "guidance_scale_2", "3", "guidance_scale_2|3|transformer_2" },
     { "dualparal.json", "no_such_setting", "1", "no_such_setting" },
   };
 
@@ -469,6 +476,76 @@ test_other_weights (void)
     g_autofree char *edited = g_strconcat (parts[0], bad[i].to, parts[1], NULL);
     check_file (bad[i].file, edited, strlen (edited), bad[i].code, bad[i].needles);
   }
+}
+
+/* The embedded model with its transformer as both experts; `file` of the second one holds `text`, or is missing when that is NULL. */
+static char *
+experts_new (const char *file, const char *text)
+{
+  g_autoptr (GBytes) bytes = stream_model_file ("model_index.json");
+  g_autofree char *index = g_strndup (g_bytes_get_data (bytes, NULL), g_bytes_get_size (bytes));
+  g_autoptr (JsonNode) root = json_from_string (index, NULL);
+  static const char *const names[] = { "config.json", "diffusion_pytorch_model.safetensors" };
+
+  json_object_set_double_member (json_node_get_object (root), "boundary_ratio", 0.9);
+  json_object_set_member (json_node_get_object (root), "transformer_2", json_from_string ("[\"diffusers\", \"WanTransformer3DModel\"]", NULL));
+  g_autofree char *changed = json_to_string (root, FALSE);
+  char *dir = stream_model_new ("model_index.json", changed, strlen (changed));
+  g_autofree char *second = g_build_filename (dir, "transformer_2", NULL);
+  g_assert_cmpint (g_mkdir (second, 0700), ==, 0);
+  for (guint i = 0; i < G_N_ELEMENTS (names); i++) {
+    g_autofree char *from = g_build_filename (dp_embedded_model (), "transformer", names[i], NULL);
+    g_autofree char *to = g_build_filename (second, names[i], NULL);
+
+    if (g_strcmp0 (file, names[i]) != 0)
+      g_assert_cmpint (symlink (from, to), ==, 0);
+    else if (text)
+      g_assert_true (g_file_set_contents (to, text, -1, NULL));
+  }
+  return dir;
+}
+
+static void
+check_experts (const char *file, const char *text, double guidance_2, int code, const char *needles)
+{
+  char *dir = experts_new (file, text);
+
+  check_refused (&WITH (.model = dir, .width = 64, .height = 64, .guidance_scale_2 = guidance_2), code, needles);
+  stream_model_free (dir);
+}
+
+static void
+test_experts (void)
+{
+  g_autoptr (GBytes) bytes = stream_model_file ("transformer/config.json");
+  g_autofree char *config = g_strndup (g_bytes_get_data (bytes, NULL), g_bytes_get_size (bytes));
+  g_auto (GStrv) parts = g_strsplit (config, "\"num_layers\": 8", 2);
+  DpSettings s = stream_small ();
+
+  g_assert_nonnull (parts[1]);
+  g_autofree char *more = g_strconcat (parts[0], "\"num_layers\": 9", parts[1], NULL);
+  check_experts ("config.json", NULL, 0, DP_ERROR_NOT_FOUND, "transformer_2/config.json");
+  check_experts ("config.json", "{}", 0, DP_ERROR_BAD_MODEL, "transformer_2/config.json|_class_name");
+  check_experts ("config.json", more, 0, DP_ERROR_BAD_MODEL, "transformer_2/config.json|num_layers|8|9");
+  check_experts ("diffusion_pytorch_model.safetensors", NULL, 0, DP_ERROR_NOT_FOUND, "transformer_2/diffusion_pytorch_model");
+  check_experts ("diffusion_pytorch_model.safetensors", "not weights", 0, DP_ERROR_BAD_MODEL, "transformer_2/diffusion_pytorch_model");
+  check_experts (NULL, NULL, 101, DP_ERROR_SETTINGS, "guidance-scale-2|101");
+  check_experts (NULL, NULL, -1, DP_ERROR_SETTINGS, "guidance-scale-2|-1");
+
+  /* this is fine, and twice the same expert is that expert; one scale given is both's, also where it turns guidance off */
+  char *dir = experts_new (NULL, NULL);
+  const double scales[] = { 0, 1, 4 };
+  s.num_frames = 41;
+  s.steps = 3;
+  for (guint i = 0; i < G_N_ELEMENTS (scales); i++) {
+    s.guidance_scale = scales[i];
+    s.model = NULL;
+    g_autofree char *one = stream_hash (&s);
+    s.model = dir;
+    g_autofree char *two = stream_hash (&s);
+    g_assert_cmpstr (one, ==, two);
+  }
+  stream_model_free (dir);
 }
 
 /* A failure is for good, for every puller, and told to the progress callback once. */
@@ -574,6 +651,7 @@ main (int argc, char **argv)
   g_test_add_func ("/bad-input/tokenizer", test_tokenizer);
   g_test_add_func ("/bad-input/configs", test_configs);
   g_test_add_func ("/bad-input/other-weights", test_other_weights);
+  g_test_add_func ("/bad-input/experts", test_experts);
   g_test_add_func ("/bad-input/told-once", test_told_once);
   g_test_add_func ("/bad-input/nothing-left", test_nothing_left);
   return g_test_run ();

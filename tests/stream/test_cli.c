@@ -124,8 +124,8 @@ test_usage (void)
   g_assert_cmpstr (help.err, ==, "");
   g_assert_nonnull (strstr (help.out, "bench"));
   g_assert_cmpint (command_help.status, ==, 0);
-  static const char *const options[] = { "--model", "--prompt", "--negative-prompt", "--frames", "--width", "--height", "--steps", "--guidance-scale",
-    "--flow-shift", "--sampler", "--seed", "--block-latents", "--context-latents", "--queue-blocks", "--devices", "--noise", "--dump", "--output" };
+  static const char *const options[] = { "--model", "--prompt", "--negative-prompt", "--frames", "--width", "--height", "--steps", "--guidance-scale=",
+    "--guidance-scale-2", "--flow-shift", "--sampler", "--seed", "--block-latents", "--context-latents", "--queue-blocks", "--devices", "--noise", "--dump", "--output" };
   for (guint i = 0; i < G_N_ELEMENTS (options); i++)
     if (strstr (command_help.out, options[i]) == NULL)
       g_test_fail_printf ("generate has no %s", options[i]);

@@ -136,7 +136,7 @@ test_refused (void)
 {
   static const struct { int file; const char *key, *json; } bad[] = {
     { 0, "_class_name", "\"WanImageToVideoPipeline\"" }, { 0, "boundary_ratio", "0.875" }, { 0, "boundary_ratio", "0" },
-    { 0, "transformer_2", "[\"diffusers\", \"WanTransformer3DModel\"]" }, { 0, "transformer_2", "[]" }, { 0, "expand_timesteps", "true" },
+    { 0, "transformer_2", "[]" }, { 0, "transformer", "[null, null]" }, { 0, "expand_timesteps", "true" },
     { 0, "vae", "[\"diffusers\", \"AutoencoderKL\"]" },
     { 1, "model_type", "\"t5\"" }, { 1, "feed_forward_proj", "\"relu\"" }, { 1, "num_layers", "0" }, { 1, "num_layers", "\"3\"" },
     { 1, "num_layers", "3.5" }, { 1, "num_layers", "null" }, { 1, "num_layers", NULL }, { 1, "d_model", "99999999999" }, { 1, "d_ff", "-1" },
@@ -157,7 +157,7 @@ test_refused (void)
     { 4, "disable_corrector", "[0]" }, { 4, "solver_p", "{}" }, { 4, "flow_shift", "0" }, { 4, "flow_shift", "-3" }, { 4, "num_train_timesteps", "1" },
     { 5, "width", "100" }, { 5, "height", "0" }, { 5, "steps", "1001" }, { 5, "framerate", "16" }, { 5, "framerate", "[16, 0]" },
     { 5, "context_latents", "5" }, { 5, "context_latents", "0" }, { 5, "queue_blocks", "7" }, { 5, "sampler", "\"heun\"" }, { 5, "wdith", "256" },
-    { 5, "guidance_scale", "-1" }, { 5, "prompt", "3" },
+    { 5, "guidance_scale", "-1" }, { 5, "guidance_scale_2", "101" }, { 5, "guidance_scale_2", "3" }, { 5, "prompt", "3" },
   };
 
   for (gsize i = 0; i < G_N_ELEMENTS (bad); i++) {
@@ -175,6 +175,92 @@ test_refused (void)
   put ("dualparal.json", "{ \"name\": \"\\ud800x\" }");       /* half a character, which the json library lets through */
   assert_refused (DP_ERROR_BAD_MODEL, "dualparal.json", "name");
   restore ("dualparal.json");
+}
+
+/* The index of a model with two transformers; NULL leaves a key out. */
+static void
+put_index (const char *second, const char *ratio)
+{
+  g_autofree char *text = original ("model_index.json"), *changed = NULL;
+  g_autoptr (JsonNode) root = json_from_string (text, NULL);
+  const char *const keys[] = { "transformer_2", "boundary_ratio" }, *const values[] = { second, ratio };
+
+  for (int i = 0; i < 2; i++) {
+    json_object_remove_member (json_node_get_object (root), keys[i]);
+    if (values[i])
+      json_object_set_member (json_node_get_object (root), keys[i], json_from_string (values[i], NULL));
+  }
+  changed = json_to_string (root, FALSE);
+  put ("model_index.json", changed);
+}
+
+/* transformer_2/config.json: that of transformer, with one member changed. */
+static void
+put_second (const char *key, const char *json)
+{
+  g_autofree char *text = NULL, *first = in_dir ("transformer/config.json");
+
+  change ("transformer/config.json", key, json);
+  g_assert_true (g_file_get_contents (first, &text, NULL, NULL));
+  put ("transformer_2/config.json", text);
+  restore ("transformer/config.json");
+}
+
+#define TRANSFORMER "[\"diffusers\", \"WanTransformer3DModel\"]"
+
+static void
+test_experts (void)
+{
+  static const struct { const char *second, *ratio, *names; } bad_index[] = {
+    { TRANSFORMER, NULL, "boundary_ratio: expected a number from 0 to 1, as there is a transformer_2, found nothing" },
+    { TRANSFORMER, "null", "boundary_ratio" }, { TRANSFORMER, "1.01", "boundary_ratio: expected a number from 0 to 1, found 1.01" },
+    { TRANSFORMER, "-0.1", "boundary_ratio" }, { TRANSFORMER, "\"0.9\"", "boundary_ratio" },
+    { NULL, "0.875", "boundary_ratio: expected none, as there is no transformer_2, found 0.875" }, { "[null, null]", "0.875", "boundary_ratio" },
+    { "[null, null]", "0", "boundary_ratio" }, { "[\"diffusers\", \"UNet\"]", "0.875", "transformer_2: expected WanTransformer3DModel" },
+    { "\"transformer\"", "0.875", "transformer_2" },
+  };
+  static const struct { const char *key, *json, *says; } others[] = {
+    { "num_layers", "9", "num_layers: expected 8 as in transformer/config.json, found 9" }, { "num_attention_heads", "4", "found 4" },
+    { "attention_head_dim", "32", "found 32" }, { "ffn_dim", "64", "found 64" }, { "text_dim", "64", "found 64" }, { "freq_dim", "128", "found 128" },
+    { "rope_max_seq_len", "512", "expected 1024" }, { "cross_attn_norm", "false", "expected 1" }, { "eps", "1e-05", "found 1e-05" },
+    { "num_layers", "0", "num_layers: expected a whole number" }, { "image_dim", "1280", "image_dim" },
+  };
+  static const char *const ratios[] = { "0", "0.875", "1" };
+  g_autofree char *folder = in_dir ("transformer_2"), *second = in_dir ("transformer_2/config.json");
+  DpModelConfig c;
+
+  assert_read (&c);
+  g_assert_cmpint (c.experts, ==, 1);
+  put_index (TRANSFORMER, "0.875");
+  assert_refused (DP_ERROR_NOT_FOUND, "transformer_2/config.json", "cannot be read");
+  g_assert_cmpint (g_mkdir (folder, 0700), ==, 0);
+  put_second ("eps", "1e-06");
+  for (gsize i = 0; i < G_N_ELEMENTS (ratios); i++) {
+    put_index (TRANSFORMER, ratios[i]);
+    assert_read (&c);
+    g_assert_cmpint (c.experts, ==, 2);
+    g_assert_cmpfloat (c.boundary_ratio, ==, g_ascii_strtod (ratios[i], NULL));
+    g_assert_cmpfloat (c.defaults.guidance_scale_2, ==, 0);
+  }
+  change ("dualparal.json", "guidance_scale_2", "3.5");
+  assert_read (&c);
+  g_assert_cmpfloat (c.defaults.guidance_scale_2, ==, 3.5);
+  restore ("dualparal.json");
+  for (gsize i = 0; i < G_N_ELEMENTS (others); i++) {
+    put_second (others[i].key, others[i].json);
+    assert_refused (DP_ERROR_BAD_MODEL, "transformer_2/config.json", others[i].says);
+  }
+  put_second ("eps", "1e-06");
+  for (gsize i = 0; i < G_N_ELEMENTS (bad_index); i++) {
+    put_index (bad_index[i].second, bad_index[i].ratio);
+    assert_refused (DP_ERROR_BAD_MODEL, "model_index.json", bad_index[i].names);
+  }
+  put_index (NULL, NULL);
+  assert_read (&c);
+  g_assert_cmpint (c.experts, ==, 1);
+  restore ("model_index.json");
+  g_unlink (second);
+  g_rmdir (folder);
 }
 
 static void
@@ -239,6 +325,7 @@ main (int argc, char **argv)
   g_test_add_func ("/config/tiny", test_tiny);
   g_test_add_func ("/config/fallbacks", test_fallbacks);
   g_test_add_func ("/config/refused", test_refused);
+  g_test_add_func ("/config/experts", test_experts);
   g_test_add_func ("/config/not_json", test_not_json);
   g_test_add_func ("/config/missing", test_missing);
   failed = g_test_run ();
