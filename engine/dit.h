@@ -25,8 +25,7 @@ typedef struct _DpDitText DpDitText;
 typedef struct
 {
   int first, last;              /* layers [first, last) */
-  const DpDit *lender;          /* NULL; or one of the same sizes on the same device, which it must outlive: this one works in its scratch,
-                                 * as long as no more than one of the two is in a call */
+  const DpDit *lender;          /* NULL, or one of the same sizes on the same device in whose scratch this one works; it must outlive this one */
   DpType type;                  /* of weights and activations between the float32 parts */
   int latent_h, latent_w;       /* even */
   int max_input, max_cached;    /* latent frames: of an input, and of a neighbour's cache */

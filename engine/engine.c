@@ -142,9 +142,11 @@ start_pipeline (DpEngine *e, gint64 latents, int max_own, GError **error)
 
   e->pipeline = dp_pipeline_new (&(DpPipelineSpec) {
       .stage = { .dit = r->config.dit, .sampler = e->sampler, .bfloat16 = r->bfloat16, .switch_step = switch_step (e),
-        .guidance_scales = { s->guidance_scale, s->guidance_scale_2 }, .latent_h = s->height / scale, .latent_w = s->width / scale, .max_own = max_own, .max_input = max_input, .max_cached = C,
+        .guidance_scales = { s->guidance_scale, s->guidance_scale_2 },
+        .latent_h = s->height / scale, .latent_w = s->width / scale, .max_own = max_own, .max_input = max_input, .max_cached = C,
         .text_length = s->text_length },
-      .weights = { e->dit_weights[0], e->dit_weights[1] }, .n_stages = r->n_devices, .devices = r->devices, .threads = MAX (1, s->threads / r->n_devices),
+      .weights = { e->dit_weights[0], e->dit_weights[1] }, .n_stages = r->n_devices, .devices = r->devices,
+      .threads = MAX (1, s->threads / r->n_devices),
       .block_latents = B, .context_latents = C, .queue_blocks = s->queue_blocks, .latents = latents, .seed = s->seed,
       .noise = s->noise, .noise_latents = s->noise_latents, .conditioner = e->conditioner, .decoder = e->decoder,
       .loaded = part_loaded, .failed = part_failed, .user_data = e }, error);
