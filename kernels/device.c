@@ -30,6 +30,27 @@ in_build_tree (void)
       && strncmp (path, DP_BUILD_DIR "/", strlen (DP_BUILD_DIR "/")) == 0;
 }
 
+/* What the module needs, as the loader names it, and where that comes from. */
+static const struct
+{
+  const char *library, *package;
+} needs[] = {
+  { "libcublasLt.so", "libcublas-13-0 (libcublas-12-9 for a build with CUDA 12)" },
+  { "libcudnn_graph.so", "libcudnn9-cuda-13 (libcudnn9-cuda-12 for a build with CUDA 12)" },
+};
+
+static void
+say_why (const char *name, const char *loader, char *error, size_t error_size)
+{
+  int n = snprintf (error, error_size, "device %s: %s cannot be opened: %s; ", name, CUDA_MODULE, loader);
+
+  for (size_t i = 0; i < sizeof needs / sizeof *needs && n > 0 && (size_t) n < error_size; i++)
+    if (strncmp (loader, needs[i].library, strlen (needs[i].library)) == 0)
+      n += snprintf (error + n, error_size - n, "install NVIDIA's package %s, or ", needs[i].package);
+  if (n > 0 && (size_t) n < error_size)
+    snprintf (error + n, error_size - n, "use devices=cpu");
+}
+
 /* Opens the module beside this code, where it is installed, or where the system looks for libraries. */
 static void *
 open_module (const char *name, char *error, size_t error_size)
@@ -46,13 +67,12 @@ open_module (const char *name, char *error, size_t error_size)
       return module;
     message = dlerror ();
     if (strncmp (message, CUDA_MODULE ":", strlen (CUDA_MODULE ":")) != 0) {
-      snprintf (error, error_size, "device %s: %s cannot be opened: %s (it needs cuBLASLt and cuDNN; use devices=cpu without)", name,
-          CUDA_MODULE, message);
+      say_why (name, message, error, error_size);
       return NULL;
     }
   }
-  snprintf (error, error_size, "device %s: the CUDA module, %s, is neither in %s nor among the system's libraries; use devices=cpu", name,
-      CUDA_MODULE, DP_MODULE_DIR);
+  snprintf (error, error_size, "device %s: the CUDA module, %s, is neither in %s nor among the system's libraries; build it with -Dcuda=enabled, "
+      "or use devices=cpu", name, CUDA_MODULE, DP_MODULE_DIR);
   return NULL;
 }
 
@@ -67,7 +87,7 @@ find_cuda (const char *name, char *error, size_t error_size)
     get = (const DpBackend *(*) (void)) dlsym (module, "dp_cuda_backend_v1");
     cuda = get ? get () : NULL;
     if (cuda == NULL)
-      snprintf (error, error_size, "device %s: %s is of another version than this program", name, CUDA_MODULE);
+      snprintf (error, error_size, "device %s: %s is of another version than this program; install both from one build", name, CUDA_MODULE);
   }
   pthread_mutex_unlock (&opening);
   return cuda;

@@ -24,6 +24,7 @@ struct DpDevice
   const int *cancel;            /* set by whoever opened it, or NULL; read atomically. Once it is non-zero, for good, ops return early and what they
                                  * leave is undefined, and packing may return NULL: their caller is about to free everything */
   char error[256];              /* first failure since the last take, or "" */
+  bool no_memory;               /* the latest of those was that something did not fit */
 };
 
 /** For backends, from any of their threads. */

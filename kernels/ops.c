@@ -184,6 +184,7 @@ dp_device_fail (DpDevice *dev, const char *format, ...)
 
   if (dev->error[0])
     return;
+  dev->no_memory = false;
   va_start (ap, format);
   vsnprintf (dev->error, sizeof dev->error, format, ap);
   va_end (ap);

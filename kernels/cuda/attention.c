@@ -158,11 +158,12 @@ run_cudnn (DpDeviceCuda *dev, const DpAttentionArgs *args)
 {
   static const int64_t uids[] = { UID_Q, UID_K, UID_V, UID_OUT, UID_SCALE };
   Plan *plan = plan_for (dev, args, build_cudnn);
+  void *workspace = plan ? dp_cuda_workspace (dev, plan->plan.workspace) : NULL;
 
-  if (plan == NULL)
+  if (workspace == NULL)
     return;
   void *pointers[] = { (void *) args->q, (void *) args->k, (void *) args->v, args->out, &plan->scale };
-  dp_cuda_cudnn_ok (dev, dp_plan_run (&plan->plan, dev->cudnn, 5, uids, pointers, dp_cuda_workspace (dev, plan->plan.workspace)), "attention");
+  dp_cuda_cudnn_ok (dev, dp_plan_run (&plan->plan, dev->cudnn, 5, uids, pointers, workspace), "attention");
 }
 
 /* ---- wide heads: logits = scale * q . k^T, softmax, out = p . v, for `rows` queries at a time ---- */
@@ -250,15 +251,14 @@ static bool
 run_chunk (DpDeviceCuda *dev, const Plan *plan, const DpAttentionArgs *args, int head, int first)
 {
   size_t size = dp_type_size (args->type), at = head * args->head_dim * size;
-  char *blas = dp_cuda_workspace (dev, wide_workspace (plan));
+  char *blas = dp_cuda_workspace (dev, wide_workspace (plan)), *p = blas + BLAS_BYTES + logits_bytes (plan);
   float *logits = (float *) (blas + BLAS_BYTES);
-  void *p = (char *) logits + logits_bytes (plan);
   const char *q = (const char *) args->q + at + first * size * args->q_stride, *k = (const char *) args->k + at,
       *v = (const char *) args->v + at;
   char *out = (char *) args->out + at + first * size * args->out_stride;
   float one = 1, zero = 0;
 
-  if (!dp_cuda_blas_ok (dev, cublasLtMatmul (dev->blas, plan->logits_op, &args->scale, k, plan->k, q, plan->q, &zero, logits, plan->s,
+  if (blas == NULL || !dp_cuda_blas_ok (dev, cublasLtMatmul (dev->blas, plan->logits_op, &args->scale, k, plan->k, q, plan->q, &zero, logits, plan->s,
               logits, plan->s, &plan->logits_algo, blas, BLAS_BYTES, dev->stream), "attention"))
     return false;
   dp_attention_softmax (dev, args, head, first, plan->rows, pitch_of (args), logits, p);

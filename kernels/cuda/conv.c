@@ -205,10 +205,10 @@ run_cudnn (DpDeviceCuda *dev, const DpConv *conv, const DpConvArgs *args)
   static const int64_t uids[] = { UID_X, UID_W, UID_Y, UID_BIAS, UID_ADD };
   Plan *plan = plan_for (dev, conv, args);
   size_t n = (size_t) (args->t - conv->spec.kt + 1) * args->h * args->w;
+  char *scratch = plan ? dp_cuda_workspace (dev, scratch_size (plan) + plan->plan.workspace) : NULL;
 
-  if (plan == NULL)
+  if (scratch == NULL)
     return;
-  char *scratch = dp_cuda_workspace (dev, scratch_size (plan) + plan->plan.workspace);
   void *sum = scratch_size (plan) ? scratch : args->y;
   void *pointers[] = { (void *) args->x, conv->weights, sum, conv->bias, (void *) args->add };
   if (dp_cuda_cudnn_ok (dev, dp_plan_run (&plan->plan, dev->cudnn, !plan->fused ? 3 : args->add ? 5 : 4, uids, pointers,

@@ -26,7 +26,7 @@ typedef struct
   int index;                    /* N of "cuda:N" */
   int sm_count;                 /* multiprocessors */
   int capability;               /* 10 * major + minor */
-  bool lost;                    /* an error that this process cannot recover from; already latched */
+  bool lost;                    /* an error that this process cannot recover from; dp_device_check() says so every time */
   cudaStream_t stream;
   cublasLtHandle_t blas;
   cudnnHandle_t cudnn;          /* bound to stream */
@@ -49,10 +49,10 @@ extern const DpBackend dp_backend_cuda;
 
 /* -- device.c: errors and memory -- */
 
-/** Makes the device current on this thread. False when there is nothing to do: the device is lost or cancelled. */
+/** Makes the device current on this thread. False when there is nothing to do: the device is cancelled, or a failure waits to be read. */
 bool dp_cuda_enter (DpDeviceCuda *dev);
 
-/** Whether the call succeeded; latches "what: <the library's own words>" if not. */
+/** Whether the call succeeded; latches "what: <the library's own words>" if not, or that the GPU is lost or has no memory left. */
 bool dp_cuda_ok (DpDeviceCuda *dev, cudaError_t status, const char *what);
 bool dp_cuda_blas_ok (DpDeviceCuda *dev, cublasStatus_t status, const char *what);
 bool dp_cuda_cudnn_ok (DpDeviceCuda *dev, cudnnStatus_t status, const char *what);

@@ -10,6 +10,8 @@
 #define WORKSPACE ((size_t) 64 << 20)
 #define PIECE ((size_t) 32 << 20)
 
+#define LOST "; the GPU is lost to this process, start it again"
+
 struct DpAllocation
 {
   void *ptr;
@@ -41,38 +43,67 @@ is_fatal (cudaError_t status)
   }
 }
 
+/* Latches that there is no memory for `what`; `bytes` of it are needed, or 0 where a library does not say. */
+static void
+fail_memory (DpDeviceCuda *dev, const char *what, size_t bytes)
+{
+  size_t available = 0, total = 0;
+  char needed[32] = "";
+
+  if (dev->base.error[0])
+    return;
+  if (bytes > 0)
+    snprintf (needed, sizeof needed, "%.1f MiB needed, ", bytes / 1048576.0);
+  cudaMemGetInfo (&available, &total);
+  cudaGetLastError ();
+  dp_device_fail (&dev->base, "%s: not enough memory for %s: %s%.1f of %.1f MiB free", dev->base.name, what, needed, available / 1048576.0,
+      total / 1048576.0);
+  dev->base.no_memory = true;
+}
+
 bool
 dp_cuda_ok (DpDeviceCuda *dev, cudaError_t status, const char *what)
 {
   if (status == cudaSuccess)
     return true;
   cudaGetLastError ();
-  if (is_fatal (status)) {
-    dev->lost = true;
-    dp_device_fail (&dev->base, "%s: %s: CUDA says \"%s\"; the GPU is lost to this process, start it again", dev->base.name, what,
-        cudaGetErrorString (status));
-  } else {
-    dp_device_fail (&dev->base, "%s: %s: CUDA says \"%s\"", dev->base.name, what, cudaGetErrorString (status));
+  if (status == cudaErrorMemoryAllocation) {
+    fail_memory (dev, what, 0);
+    return false;
   }
+  dev->lost |= is_fatal (status);
+  dp_device_fail (&dev->base, "%s: %s: CUDA says \"%s\"%s", dev->base.name, what, cudaGetErrorString (status), is_fatal (status) ? LOST : "");
+  return false;
+}
+
+/* What a library could not do may be for a GPU that was lost before; CUDA knows. */
+static bool
+library_failed (DpDeviceCuda *dev, const char *what, const char *library, const char *says, bool no_memory)
+{
+  cudaError_t status = cudaStreamQuery (dev->stream);
+
+  cudaGetLastError ();
+  if (is_fatal (status))
+    return dp_cuda_ok (dev, status, what);
+  if (no_memory)
+    fail_memory (dev, what, 0);
+  dp_device_fail (&dev->base, "%s: %s: %s says %s", dev->base.name, what, library, says);
   return false;
 }
 
 bool
 dp_cuda_blas_ok (DpDeviceCuda *dev, cublasStatus_t status, const char *what)
 {
-  if (status == CUBLAS_STATUS_SUCCESS)
-    return true;
-  dp_device_fail (&dev->base, "%s: %s: cuBLASLt says %s", dev->base.name, what, cublasLtGetStatusString (status));
-  return false;
+  return status == CUBLAS_STATUS_SUCCESS
+      || library_failed (dev, what, "cuBLASLt", cublasLtGetStatusString (status), status == CUBLAS_STATUS_ALLOC_FAILED);
 }
 
 bool
 dp_cuda_cudnn_ok (DpDeviceCuda *dev, cudnnStatus_t status, const char *what)
 {
-  if (status == CUDNN_STATUS_SUCCESS)
-    return true;
-  dp_device_fail (&dev->base, "%s: %s: cuDNN says %s", dev->base.name, what, cudnnGetErrorString (status));
-  return false;
+  return status == CUDNN_STATUS_SUCCESS
+      || library_failed (dev, what, "cuDNN", cudnnGetErrorString (status), 
+          status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED);
 }
 
 bool
@@ -84,7 +115,7 @@ dp_cuda_launched (DpDeviceCuda *dev, const char *what)
 bool
 dp_cuda_enter (DpDeviceCuda *dev)
 {
-  return !dev->lost && !dp_device_cancelled (&dev->base) && dp_cuda_ok (dev, cudaSetDevice (dev->index), "choosing the GPU");
+  return !dev->base.error[0] && !dp_device_cancelled (&dev->base) && dp_cuda_ok (dev, cudaSetDevice (dev->index), "choosing the GPU");
 }
 
 /* ---- memory ---- */
@@ -95,7 +126,6 @@ dp_cuda_memory_new (DpDeviceCuda *dev, size_t bytes, const char *what)
   struct DpAllocation *allocations = realloc (dev->allocations, (dev->n_allocations + 1) * sizeof *allocations);
   void *ptr = NULL;
   cudaError_t status;
-  size_t available = 0, total = 0;
 
   if (allocations == NULL || !dp_cuda_ok (dev, cudaSetDevice (dev->index), "choosing the GPU"))
     return NULL;
@@ -103,9 +133,8 @@ dp_cuda_memory_new (DpDeviceCuda *dev, size_t bytes, const char *what)
   status = cudaMalloc (&ptr, bytes > 0 ? bytes : 1);
   if (status == cudaErrorMemoryAllocation || status == cudaErrorInvalidValue) {
     cudaGetLastError ();
-    if (what && cudaMemGetInfo (&available, &total) == cudaSuccess)
-      dp_device_fail (&dev->base, "%s: not enough memory for %s: %.1f MiB needed, %.1f of %.1f MiB free", dev->base.name, what,
-          bytes / 1048576.0, available / 1048576.0, total / 1048576.0);
+    if (what)
+      fail_memory (dev, what, bytes);
     return NULL;
   }
   if (!dp_cuda_ok (dev, status, "allocating"))
@@ -125,7 +154,7 @@ dp_cuda_memory_free (DpDeviceCuda *dev, void *ptr)
       dev->base.bytes -= dev->allocations[i].bytes;
       dev->allocations[i] = dev->allocations[--dev->n_allocations];
       /* It waits for what is queued, which may still use the memory. A lost GPU has freed it already. */
-      if (dp_cuda_ok (dev, cudaSetDevice (dev->index), "choosing the GPU"))
+      if (!dev->lost && dp_cuda_ok (dev, cudaSetDevice (dev->index), "choosing the GPU"))
         dp_cuda_ok (dev, cudaFree (ptr), "freeing");
       return;
     }
@@ -161,16 +190,18 @@ static void *
 host_alloc_cuda (DpDevice *base, size_t bytes)
 {
   DpDeviceCuda *dev = dp_cuda (base);
+  cudaError_t status;
   void *ptr = NULL;
 
   base->allocations++;
   if (!dp_cuda_enter (dev))
     return NULL;
-  if (cudaMallocHost (&ptr, bytes > 0 ? bytes : 1) != cudaSuccess) {
+  status = cudaMallocHost (&ptr, bytes > 0 ? bytes : 1);
+  if (status == cudaErrorMemoryAllocation || status == cudaErrorInvalidValue) {
     cudaGetLastError ();        /* too much to pin: the caller says so */
     return NULL;
   }
-  return ptr;
+  return dp_cuda_ok (dev, status, "pinning host memory") ? ptr : NULL;
 }
 
 static void
@@ -178,7 +209,7 @@ host_free_cuda (DpDevice *base, void *ptr)
 {
   DpDeviceCuda *dev = dp_cuda (base);
 
-  if (ptr && dp_cuda_ok (dev, cudaSetDevice (dev->index), "choosing the GPU"))
+  if (ptr && !dev->lost && dp_cuda_ok (dev, cudaSetDevice (dev->index), "choosing the GPU"))
     dp_cuda_ok (dev, cudaFreeHost (ptr), "freeing");
 }
 
@@ -227,7 +258,9 @@ sync_cuda (DpDevice *base)
 {
   DpDeviceCuda *dev = dp_cuda (base);
 
-  if (!dev->lost && dp_cuda_ok (dev, cudaSetDevice (dev->index), "choosing the GPU"))
+  if (dev->lost)
+    dp_device_fail (base, "%s" LOST, base->name);
+  else if (dp_cuda_ok (dev, cudaSetDevice (dev->index), "choosing the GPU"))
     dp_cuda_ok (dev, cudaStreamSynchronize (dev->stream), "waiting for the GPU");
 }
 
@@ -248,7 +281,7 @@ dp_cuda_upload_weight (DpDeviceCuda *dev, const DpHostWeight *weight, size_t n, 
     if (raw)
       convert_cuda (&dev->base, m, weight->type, raw, type, (char *) dst + i * to);
   }
-  return !dev->lost;
+  return !dev->base.error[0];
 }
 
 /* ---- opening ---- */
@@ -321,19 +354,20 @@ find_gpu (const char *name, int *index, struct cudaDeviceProp *prop, char *error
   cudaGetLastError ();
   cudaDriverGetVersion (&driver);
   if (driver == 0)
-    snprintf (error, error_size, "device %s: there is no NVIDIA driver here (libcuda.so.1)", name);
+    snprintf (error, error_size, "device %s: there is no NVIDIA driver here (libcuda.so.1); install it, or use devices=cpu", name);
   else if (status == cudaErrorInsufficientDriver)
-    snprintf (error, error_size, "device %s: the NVIDIA driver is too old: it serves CUDA %d.%d, this build needs %d.%d", name,
+    snprintf (error, error_size, "device %s: the NVIDIA driver is too old: it serves CUDA %d.%d, this build needs %d.%d; install a newer one, or use "
+        "devices=cpu", name,
         driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
   else if (status != cudaSuccess && status != cudaErrorNoDevice)
-    snprintf (error, error_size, "device %s: CUDA says \"%s\"", name, cudaGetErrorString (status));
+    snprintf (error, error_size, "device %s: CUDA says \"%s\"%s", name, cudaGetErrorString (status), is_fatal (status) ? LOST : "");
   else if (count == 0)
     snprintf (error, error_size, "device %s: the NVIDIA driver shows no GPU", name);
   else if (n >= count)
     snprintf (error, error_size, "device %s: the NVIDIA driver shows %d GPU%s, the last is cuda:%d", name, count, count == 1 ? "" : "s",
         count - 1);
   else if ((status = cudaGetDeviceProperties (prop, n)) != cudaSuccess)
-    snprintf (error, error_size, "device %s: CUDA says \"%s\"", name, cudaGetErrorString (status));
+    snprintf (error, error_size, "device %s: CUDA says \"%s\"%s", name, cudaGetErrorString (status), is_fatal (status) ? LOST : "");
   else if (prop->major < 8)
     snprintf (error, error_size, "device %s: %s has compute capability %d.%d; 8.0 or more is needed (bfloat16)", name, prop->name,
         prop->major, prop->minor);
@@ -344,15 +378,16 @@ find_gpu (const char *name, int *index, struct cudaDeviceProp *prop, char *error
   return false;
 }
 
+/* Memory first: unlike the libraries it says how much is missing. */
 static bool
 open_parts (DpDeviceCuda *dev)
 {
   return dp_cuda_ok (dev, cudaSetDevice (dev->index), "choosing the GPU")
       && dp_cuda_ok (dev, cudaStreamCreateWithFlags (&dev->stream, cudaStreamNonBlocking), "making a stream")
+      && dp_cuda_workspace (dev, WORKSPACE) != NULL
       && dp_cuda_blas_ok (dev, cublasLtCreate (&dev->blas), "opening cuBLASLt")
       && dp_cuda_cudnn_ok (dev, cudnnCreate (&dev->cudnn), "opening cuDNN")
       && dp_cuda_cudnn_ok (dev, cudnnSetStream (dev->cudnn, dev->stream), "opening cuDNN")
-      && dp_cuda_workspace (dev, WORKSPACE) != NULL
       && dp_cuda_probe (dev);
 }
 
@@ -398,7 +433,7 @@ info_cuda (const char *name, DpDeviceInfo *info, char *error, size_t error_size)
     status = cudaMemGetInfo (&info->memory_free, &info->memory_total);
   if (status != cudaSuccess) {
     cudaGetLastError ();
-    snprintf (error, error_size, "device %s: CUDA says \"%s\"", name, cudaGetErrorString (status));
+    snprintf (error, error_size, "device %s: CUDA says \"%s\"%s", name, cudaGetErrorString (status), is_fatal (status) ? LOST : "");
     return false;
   }
   cudaDriverGetVersion (&driver);
