@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "arena.h"
 #include "dualparal.h"
+#include "error.h"
 
 void *
 dp_arena_take (DpArena *arena, gsize bytes)
@@ -23,9 +24,7 @@ dp_arena_allocate (DpArena *arena, DpDevice *dev, const char *what, GError **err
   arena->used = 0;
   arena->memory = dev->ops->alloc (dev, MAX (arena->size, 64));
   if (arena->memory == NULL) {
-    g_set_error (error, DP_ERROR, DP_ERROR_NO_MEMORY,
-        "%s needs %.1f MiB on %s, which has not that much left; a smaller width, height, block-latents or context-latents needs less",
-        what, arena->size / 1048576.0, dev->name);
+    dp_error_no_room (dev, error, arena->size, "a smaller width, height, block-latents or context-latents needs less", "%s", what);
     return FALSE;
   }
   return TRUE;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "decoder.h"
 #include "arena.h"
+#include "error.h"
 #include "vae.h"
 
 #include <string.h>
@@ -133,10 +134,16 @@ load (DpDecoder *d, GError **error)
   d->dev->cancel = &d->cancel;
   d->latent = d->dev->ops->alloc (d->dev, sizeof (float) * d->latent_size);
   d->packed = d->dev->ops->alloc (d->dev, d->frame_bytes);
-  guint8 *memory = d->latent && d->packed ? d->dev->ops->host_alloc (d->dev, d->frame_bytes * d->n_slots) : NULL;
+  if (d->latent == NULL || d->packed == NULL) {
+    dp_error_no_room (d->dev, error, d->frame_bytes, "use a smaller width or height", "a frame");
+    return FALSE;
+  }
+  guint8 *memory = d->dev->ops->host_alloc (d->dev, d->frame_bytes * d->n_slots);
   if (memory == NULL) {
-    g_set_error (error, DP_ERROR, DP_ERROR_NO_MEMORY, "a queue of %d frames needs %.1f MiB, which %s has not left; use a smaller max-queue-frames, width or height",
-        d->n_slots, d->frame_bytes * d->n_slots / 1048576.0, d->device);
+    if (dp_error_check_device (d->dev, error, "while the queue of frames was allocated"))
+      g_set_error (error, DP_ERROR, DP_ERROR_NO_MEMORY,
+          "a queue of %d frames needs %.1f MiB, which this machine has not left; use a smaller max-queue-frames, width or height",
+          d->n_slots, d->frame_bytes * d->n_slots / 1048576.0);
     return FALSE;
   }
   for (int i = 0; i < d->n_slots; i++)
@@ -200,6 +207,8 @@ emit_frame (DpDecoder *d, const void *pixels, const Job *job)
   }
   d->dev->ops->pack_frame (d->dev, &args);
   d->dev->ops->download (d->dev, d->slots[index].memory, d->packed, d->frame_bytes);
+  if (d->dev->error[0] || g_atomic_int_get (&d->cancel))        /* then there is no picture in it */
+    return FALSE;
   put_frame (d, index, job);
   return TRUE;
 }
@@ -238,8 +247,6 @@ fail (DpDecoder *d, GError *error)
 static void
 run (DpDecoder *d)
 {
-  char message[256];
-
   for (;;) {
     g_mutex_lock (&d->lock);
     while (!d->cancelled && d->n_jobs == 0 && !d->finished)
@@ -258,8 +265,9 @@ run (DpDecoder *d)
     if (callback)
       callback (job->latents, job->n, d->spec.latent_h, d->spec.latent_w, d->spec.vae.z_dim, callback_data);
     decode_block (d, job);
-    if (!dp_device_check (d->dev, message, sizeof message))
-      fail (d, g_error_new (DP_ERROR, DP_ERROR_DEVICE, "%s failed while block %" G_GINT64_FORMAT " was decoded: %s", d->device, job->block, message));
+    GError *error = NULL;
+    if (!dp_error_check_device (d->dev, &error, "while block %" G_GINT64_FORMAT " was decoded", job->block))
+      fail (d, error);
 
     g_mutex_lock (&d->lock);
     dp_conditioning_unref (job->conditioning);
@@ -375,7 +383,8 @@ dp_decoder_push (DpDecoder *d, DpDevice *dev, const float *latents, int n, gint6
     job->block = block;
     job->conditioning = dp_conditioning_ref (conditioning);
     dev->ops->download (dev, job->latents, latents, sizeof (float) * n * d->latent_size);
-    d->n_jobs++;
+    ok = dev->error[0] == 0;
+    d->n_jobs += ok;
     g_cond_broadcast (&d->changed);
   }
   g_mutex_unlock (&d->lock);

@@ -55,7 +55,7 @@ void dp_decoder_free (DpDecoder *decoder);
 void dp_decoder_set_latents_callback (DpDecoder *decoder, DpLatentsCallback callback, gpointer user_data);
 
 /** Hands over a finished block: n latent frames [n, h, w, C] float32 on `dev`. Copies; waits while two blocks are already waiting.
- *  FALSE after dp_decoder_cancel(). */
+ *  FALSE after dp_decoder_cancel(), and when `dev` failed, which stays latched there. */
 gboolean dp_decoder_push (DpDecoder *decoder, DpDevice *dev, const float *latents, int n, gint64 block, DpConditioning *conditioning);
 /** No more blocks will come: the stream ends with the last frame of the last one. */
 void dp_decoder_finish (DpDecoder *decoder);

@@ -5,6 +5,7 @@
 #include "dit.h"
 #include "arena.h"
 #include "dualparal.h"
+#include "error.h"
 
 #include <math.h>
 #include <string.h>
@@ -109,9 +110,8 @@ load_linear (Loader *l, DpType type, int n, int k, const char *prefix, const cha
   DpLinear *linear = l->dit->ops->linear_new (l->dit->dev, &(DpLinearSpec) {
       .k = k, .type = type, .n_weights = count, .weights = w, .biases = b });
   if (linear == NULL) {
-    g_set_error (l->error, DP_ERROR, DP_ERROR_NO_MEMORY,
-        "%s has no memory left for %s%s (%.1f MiB); use more devices, or a smaller model", l->dit->dev->name, prefix, parts[0],
-        (double) count * n * k * dp_type_size (type) / 1048576.0);
+    dp_error_no_room (l->dit->dev, l->error, (gsize) count * n * k * dp_type_size (type), "use more devices, or a smaller model", "%s%s", prefix,
+        parts[0]);
     l->failed = TRUE;
   }
   return linear;
@@ -200,7 +200,8 @@ load_patch_embedding (Loader *l)
       .k = 4 * C, .type = d->spec.type, .n_weights = 1,
       .weights = &(DpHostWeight) { w, DP_TYPE_F32, D }, .biases = &(DpHostWeight) { bias->data, bias->type, D } });
   if (d->patch_embedding == NULL) {
-    g_set_error (l->error, DP_ERROR, DP_ERROR_NO_MEMORY, "%s has no memory left for patch_embedding", d->dev->name);
+    dp_error_no_room (d->dev, l->error, (gsize) 4 * C * D * dp_type_size (d->spec.type), "use more devices, or a smaller model",
+        "patch_embedding");
     l->failed = TRUE;
   }
 }
@@ -375,7 +376,6 @@ dp_dit_new (DpDevice *dev, const DpDitConfig *config, const DpWeights *weights, 
 {
   DpDit *d = g_new0 (DpDit, 1);
   Loader l = { d, weights, error, FALSE };
-  char message[256];
 
   g_assert (spec->first >= 0 && spec->first < spec->last && spec->last <= config->layers);
   g_assert (spec->batch >= 1 && spec->batch <= 2 && spec->max_input >= 1 && spec->max_cached >= 0);
@@ -408,10 +408,8 @@ dp_dit_new (DpDevice *dev, const DpDitConfig *config, const DpWeights *weights, 
   if (l.failed)
     goto fail;
   compute_rope (d);
-  if (!dp_device_check (dev, message, sizeof message)) {
-    g_set_error (error, DP_ERROR, DP_ERROR_DEVICE, "%s failed while the transformer was loaded: %s", dev->name, message);
+  if (!dp_error_check_device (dev, error, "while the transformer was loaded"))
     goto fail;
-  }
   return d;
 
 fail:
@@ -509,7 +507,7 @@ dp_dit_text_new (DpDit *d, const float *const *embeds, const int *n, int length,
   }
   text->memory = d->ops->alloc (d->dev, total);
   if (text->memory == NULL) {
-    g_set_error (error, DP_ERROR, DP_ERROR_NO_MEMORY, "%s has no memory left for a prompt (%.1f MiB)", d->dev->name, total / 1048576.0);
+    dp_error_no_room (d->dev, error, total, "use more devices", "a prompt");
     dp_dit_text_free (d, text);
     return NULL;
   }
@@ -562,8 +560,7 @@ dp_dit_cache_new (DpDit *d, GError **error)
   bytes = dp_type_size (d->spec.type) * d->n_layers * d->spec.batch * 2 * cache->rows * d->D;
   cache->memory = d->ops->alloc (d->dev, MAX (bytes, 64));
   if (cache->memory == NULL) {
-    g_set_error (error, DP_ERROR, DP_ERROR_NO_MEMORY, "%s has no memory left for the feature cache (%.1f MiB); a smaller context-latents needs less",
-        d->dev->name, bytes / 1048576.0);
+    dp_error_no_room (d->dev, error, bytes, "a smaller context-latents needs less", "the feature cache");
     g_free (cache);
     return NULL;
   }

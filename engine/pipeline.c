@@ -2,6 +2,7 @@
 #include "pipeline.h"
 #include "arena.h"
 #include "dualparal.h"
+#include "error.h"
 #include "noise.h"
 
 /* A block in flight, or the one that left last. */
@@ -147,8 +148,13 @@ absorb (DpPipeline *p, DpBlock *b)
 
   gint64 start = g_get_monotonic_time ();
   gboolean done = slot->steps_done == p->queue.steps;
-  if (done && !dp_decoder_push (p->spec.decoder, dev, slot->latents, slot->n, b->pass.block, slot->conditioning))
+  if (done && !dp_decoder_push (p->spec.decoder, dev, slot->latents, slot->n, b->pass.block, slot->conditioning)) {
+    GError *error = NULL;
+
+    if (!dp_error_check_device (dev, &error, "after block %" G_GINT64_FORMAT, b->pass.block))
+      fail (p, error);
     return FALSE;
+  }
   g_mutex_lock (&p->lock);
   p->stats.end_us = g_get_monotonic_time ();
   p->stats.passes++;

@@ -3,6 +3,7 @@
 #include "arena.h"
 #include "dit.h"
 #include "dualparal.h"
+#include "error.h"
 
 typedef struct
 {
@@ -204,7 +205,6 @@ dp_stage_run (DpStage *s, DpBlock *b, GError **error)
 {
   DpDitText *text = text_of (s, b, error);
   DpDit *dit = s->dits[expert_of (s, b)];
-  char message[256];
 
   if (text == NULL)
     return FALSE;
@@ -217,10 +217,5 @@ dp_stage_run (DpStage *s, DpBlock *b, GError **error)
   s->written = !s->written;
   if (s->last == s->spec.dit.layers)
     step_sampler (s, b);
-  if (!dp_device_check (s->dev, message, sizeof message)) {
-    g_set_error (error, DP_ERROR, DP_ERROR_DEVICE, "%s failed in block %" G_GINT64_FORMAT ", step %d: %s", s->dev->name, b->pass.block,
-        b->pass.step, message);
-    return FALSE;
-  }
-  return TRUE;
+  return dp_error_check_device (s->dev, error, "in block %" G_GINT64_FORMAT ", step %d", b->pass.block, b->pass.step);
 }

@@ -5,6 +5,7 @@
 #include "text_encoder.h"
 #include "arena.h"
 #include "dualparal.h"
+#include "error.h"
 
 #include <math.h>
 
@@ -101,13 +102,9 @@ load_linear (DpTextEncoder *e, const DpWeights *weights, int layer, const char *
     pieces[i] = (DpHostWeight) { .data = t->data, .type = t->type, .rows = rows };
   }
   linear = e->dev->ops->linear_new (e->dev, &(DpLinearSpec) { .k = k, .type = e->type, .n_weights = n, .weights = pieces });
-  if (linear == NULL) {
-    char message[256] = "";
-
-    dp_device_check (e->dev, message, sizeof message);
-    g_set_error (error, DP_ERROR, DP_ERROR_NO_MEMORY, "the text encoder does not fit on %s: no room for %" G_GSIZE_FORMAT " bytes of layer %d%s%s",
-        e->dev->name, (gsize) n * rows * k * dp_type_size (e->type), layer, *message ? ": " : "", message);
-  }
+  if (linear == NULL)
+    dp_error_no_room (e->dev, error, (gsize) n * rows * k * dp_type_size (e->type), "use another device for the first stage",
+        "layer %d of the text encoder", layer);
   return linear;
 }
 
@@ -272,7 +269,6 @@ dp_text_encoder_encode (DpTextEncoder *encoder, const gint32 *ids, int n, float 
 {
   gsize d = encoder->config.d_model;
   DpDevice *dev = encoder->dev;
-  char message[256];
 
   g_assert (n > 0 && n <= encoder->max_tokens);
   for (int i = 0; i < n; i++) {
@@ -288,9 +284,5 @@ dp_text_encoder_encode (DpTextEncoder *encoder, const gint32 *ids, int n, float 
     run_layer (encoder, &encoder->layers[i], n);
   norm (encoder, n, encoder->norm, encoder->out, DP_TYPE_F32);
   dev->ops->download (dev, out, encoder->out, n * d * sizeof (float));
-  if (!dp_device_check (dev, message, sizeof message)) {
-    g_set_error (error, DP_ERROR, DP_ERROR_DEVICE, "the text encoder failed on %s: %s", dev->name, message);
-    return FALSE;
-  }
-  return TRUE;
+  return dp_error_check_device (dev, error, "in the text encoder");
 }

@@ -8,6 +8,7 @@
 #include "vae.h"
 #include "arena.h"
 #include "dualparal.h"
+#include "error.h"
 
 #include <math.h>
 #include <string.h>
@@ -99,7 +100,8 @@ load_conv (Loader *l, int kt, int k, int ci, int co, const char *name, gboolean 
   DpConv *conv = v->ops->conv_new (v->dev, &(DpConvSpec) { .ci = ci, .co = co, .kt = kt, .kh = k, .kw = k, .type = v->type,
       .weight = { tw->data, tw->type, co }, .bias = { tb->data, tb->type, co } });
   if (conv == NULL) {
-    g_set_error (l->error, DP_ERROR, DP_ERROR_NO_MEMORY, "%s has no memory left for the decoder's %s", v->dev->name, name);
+    dp_error_no_room (v->dev, l->error, (gsize) co * ci * kt * k * k * dp_type_size (v->type), "use another device for the last stage",
+        "the decoder's %s", name);
     l->failed = TRUE;
   }
   return conv;
@@ -257,7 +259,7 @@ load_post_quant (Loader *l)
   v->post_quant = v->ops->conv_new (v->dev, &(DpConvSpec) { .ci = z, .co = z, .kt = 1, .kh = 1, .kw = 1, .type = DP_TYPE_F32,
       .weight = { w, DP_TYPE_F32, z }, .bias = { b, DP_TYPE_F32, z } });
   if (v->post_quant == NULL) {
-    g_set_error (l->error, DP_ERROR, DP_ERROR_NO_MEMORY, "%s has no memory left for the decoder's post_quant_conv", v->dev->name);
+    dp_error_no_room (v->dev, l->error, sizeof (float) * z * z, "use another device for the last stage", "the decoder's post_quant_conv");
     l->failed = TRUE;
   }
 }
@@ -278,7 +280,6 @@ dp_vae_new (DpDevice *dev, const DpVaeConfig *config, const DpWeights *weights, 
 {
   DpVae *v = g_new0 (DpVae, 1);
   Loader l = { .vae = v, .weights = weights, .error = error };
-  char message[256];
 
   *v = (DpVae) { .dev = dev, .ops = dev->ops, .config = *config, .type = type, .latent_h = latent_h, .latent_w = latent_w };
   setup (&l);
@@ -297,10 +298,8 @@ dp_vae_new (DpDevice *dev, const DpVaeConfig *config, const DpWeights *weights, 
   if (l.failed)
     goto fail;
   dp_vae_reset (v);
-  if (!dp_device_check (dev, message, sizeof message)) {
-    g_set_error (error, DP_ERROR, DP_ERROR_DEVICE, "%s failed while the decoder was loaded: %s", dev->name, message);
+  if (!dp_error_check_device (dev, error, "while the decoder was loaded"))
     goto fail;
-  }
   return v;
 
 fail:
