@@ -81,13 +81,16 @@ static bool
 library_failed (DpDeviceCuda *dev, const char *what, const char *library, const char *says, bool no_memory)
 {
   cudaError_t status = cudaStreamQuery (dev->stream);
+  size_t available = 0, total = 0;
 
   cudaGetLastError ();
   if (is_fatal (status))
     return dp_cuda_ok (dev, status, what);
   if (no_memory)
     fail_memory (dev, what, 0);
-  dp_device_fail (&dev->base, "%s: %s: %s says %s", dev->base.name, what, library, says);
+  cudaMemGetInfo (&available, &total);
+  dp_device_fail (&dev->base, "%s: %s: %s says %s (%.1f of %.1f MiB free)", dev->base.name, what, library, says, available / 1048576.0,
+      total / 1048576.0);
   return false;
 }
 

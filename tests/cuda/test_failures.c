@@ -1,0 +1,489 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * test_failures.c: the engine on a GPU that has no memory left, or breaks while it streams; that it leaves nothing behind; and that it
+ * makes the same video as ever. Skipped where there is no cuda:0. DUALPARAL_TEST_MODEL names the embedded model's directory where it does not lie
+ * where this was built.
+ */
+#include "gpu.h"
+#include "noise.h"
+#include "stream.h"
+#include "kernels/device.h"
+
+#include <math.h>
+#include <string.h>
+
+#define FRAMES 400              /* of which the checksums are known */
+
+static DpSettings
+on_gpu (void)
+{
+  return (DpSettings) { .model = g_getenv ("DUALPARAL_TEST_MODEL"), .devices = "cuda:0", .num_frames = -1, .seed = 7, .format = DP_FORMAT_I420 };
+}
+
+/* Skips the test where there is no GPU. */
+static void
+run_on_gpu (gconstpointer data)
+{
+  void (*const *test) (void) = data;
+  DpDeviceInfo info;
+  char error[256];
+
+  if (dp_device_info ("cuda:0", &info, error, sizeof error))
+    (*test) ();
+  else
+    g_test_skip (error);
+}
+
+/* `needles`: what the sentence must contain, separated by '|'. */
+static void
+check_sentence (const char *sentence, const char *needles)
+{
+  g_auto (GStrv) words = g_strsplit (needles, "|", -1);
+
+  g_test_message ("%s", sentence);
+  for (int i = 0; words[i]; i++)
+    if (strstr (sentence, words[i]) == NULL)
+      g_test_fail_printf ("the sentence does not say \"%s\": %s", words[i], sentence);
+}
+
+/* Pulls until something other than a frame comes, which must be an error. */
+static GError *
+pull_until_error (DpEngine *engine)
+{
+  GError *error = NULL;
+  DpFrame frame;
+  int result;
+
+  while ((result = dp_engine_pull (engine, &frame, G_USEC_PER_SEC * 20, &error)) == 1)
+    dp_engine_release_frame (engine, &frame);
+  g_assert_cmpint (result, ==, -1);
+  g_assert_nonnull (error);     /* else nothing came in all that time */
+  return error;
+}
+
+static GError *
+failure_of (const DpSettings *settings)
+{
+  DpEngine *engine = NULL;
+  GError *error = NULL;
+
+  if (dp_engine_open (&engine, settings, NULL, NULL, &error))
+    error = pull_until_error (engine);
+  dp_engine_free (engine);
+  return error;
+}
+
+static void
+check_no_memory (const GError *error, const char *needles)
+{
+  g_assert_error (error, DP_ERROR, DP_ERROR_NO_MEMORY);
+  check_sentence (error->message, needles);
+}
+
+/* Free memory is what it was. */
+static void
+check_given_back (const char *when, gsize before)
+{
+  gsize now = gpu_free_bytes ();
+
+  g_test_message ("%s: %.1f MiB free, %.1f before", when, now / 1048576.0, before / 1048576.0);
+  g_assert_cmpuint (now, >=, before);
+}
+
+/* ---- the same video ---- */
+
+static void
+test_same_bytes (void)
+{
+  DpSettings s = on_gpu ();
+
+  s.num_frames = 150;
+  g_autofree char *once = stream_hash (&s), *twice = stream_hash (&s);
+  s.devices = "cuda:0,cuda:0,cuda:0";
+  g_autofree char *stages = stream_hash (&s);
+  g_assert_cmpstr (once, ==, twice);
+  g_assert_cmpstr (once, ==, stages);
+}
+
+static double
+squared_difference (const DpFrame *a, const DpFrame *b)
+{
+  double sum = 0;
+
+  for (int y = 0; y < a->height; y++) {
+    const float *p = (const float *) (a->planes[0] + (gsize) y * a->strides[0]), *q = (const float *) (b->planes[0] + (gsize) y * b->strides[0]);
+
+    for (int x = 0; x < 3 * a->width; x++)
+      sum += ((double) p[x] - q[x]) * ((double) p[x] - q[x]);
+  }
+  return sum;
+}
+
+/* Five blocks from the same noise. */
+static void
+test_like_cpu (void)
+{
+  g_autoptr (GStringChunk) storage = g_string_chunk_new (1024);
+  DpSettings s = on_gpu (), resolved = s;
+  DpModelInfo info;
+  double sum = 0, worst = 0;
+  gint64 next[2] = { 0, 0 };
+  DpFrame a, b;
+
+  g_assert_true (dp_settings_resolve (&resolved, &info, storage, NULL));
+  int latents = 5 * resolved.block_latents + MAX (resolved.context_latents, 0);
+  gsize n = (gsize) latents * (resolved.width / info.spatial_scale) * (resolved.height / info.spatial_scale) * info.latent_channels;
+  g_autofree float *noise = g_new (float, n);
+  dp_noise_fill (3, 0, 0, n, noise);
+  s.noise = noise;
+  s.noise_latents = latents;
+  s.num_frames = 1 + (latents - 1) * info.temporal_scale;
+  s.format = DP_FORMAT_RGB_F32;
+  g_autoptr (DpEngine) gpu = stream_open (&s);
+  s.devices = "cpu";
+  g_autoptr (DpEngine) cpu = stream_open (&s);
+  while (stream_pull (cpu, &a, &next[0])) {
+    g_assert_true (stream_pull (gpu, &b, &next[1]));
+    double difference = squared_difference (&a, &b);
+    sum += difference;
+    worst = fmax (worst, difference);
+    g_assert_true (isfinite (difference));
+    dp_engine_release_frame (cpu, &a);
+    dp_engine_release_frame (gpu, &b);
+  }
+  g_assert_cmpint (next[0], ==, s.num_frames);
+  double values = 3.0 * resolved.width * resolved.height, psnr = -10 * log10 (sum / values / s.num_frames);
+  g_test_message ("%d frames: %.1f dB from the CPU's, the worst frame %.1f dB", (int) s.num_frames, psnr, -10 * log10 (worst / values));
+  if (!(psnr >= 40))
+    g_test_fail_printf ("%.1f dB from the CPU's frames, under 40", psnr);
+}
+
+static void
+test_nothing_grows (void)
+{
+  DpSettings s = on_gpu ();
+  g_autoptr (DpEngine) engine = stream_open (&s);
+  gint64 next = 0;
+  DpStats early, late;
+  DpFrame frame;
+
+  stream_pull_until_block (engine, 1, &next, &frame);
+  dp_engine_get_stats (engine, &early);
+  stream_pull_until_block (engine, 31, &next, &frame);
+  dp_engine_get_stats (engine, &late);
+  g_test_message ("%" G_GUINT64_FORMAT " allocations, %.1f MiB after block 0; %" G_GUINT64_FORMAT ", %.1f MiB after block 30", early.allocations,
+      early.device_bytes / 1048576.0, late.allocations, late.device_bytes / 1048576.0);
+  g_assert_cmpuint (early.device_bytes, >, 0);
+  g_assert_cmpuint (early.allocations, ==, late.allocations);
+  g_assert_cmpuint (early.device_bytes, ==, late.device_bytes);
+}
+
+/* ---- no such GPU ---- */
+
+static void
+test_no_such_gpu (void)
+{
+  DpSettings s = on_gpu ();
+  int n = gpu_count ();
+  g_autofree char *name = g_strdup_printf ("cuda:%d", MAX (n, 9)), *needles = g_strdup_printf ("%s|%d GPU|cuda:%d", name, n, n - 1);
+
+  s.devices = name;
+  g_autoptr (GError) error = failure_of (&s);
+  g_assert_error (error, DP_ERROR, DP_ERROR_DEVICE);
+  check_sentence (error->message, needles);
+}
+
+/* ---- no memory ---- */
+
+/* At every amount of memory that does not suffice, wherever that ends the opening: the sentence, nothing kept, and all is well afterwards. */
+static void
+test_no_memory (void)
+{
+  static const gsize left[] = { 2, 40, 100, 130, 200, 300 };    /* MiB */
+  DpSettings s = on_gpu ();
+  int failures = 0;
+
+  s.num_frames = 40;
+  g_autofree char *expected = stream_hash (&s);
+  gsize before = gpu_free_bytes ();
+  for (guint i = 0; i < G_N_ELEMENTS (left); i++) {
+    DpEngine *engine = NULL;
+    g_autoptr (GError) error = NULL;
+    gint64 start = g_get_monotonic_time ();
+    DpFrame frame;
+    int result = -1;
+
+    gpu_take (left[i] << 20);
+    gsize taken = gpu_free_bytes ();
+    if (dp_engine_open (&engine, &s, NULL, NULL, &error))
+      while ((result = dp_engine_pull (engine, &frame, G_USEC_PER_SEC * 20, &error)) == 1)
+        dp_engine_release_frame (engine, &frame);
+    dp_engine_free (engine);
+    g_assert_true (error != NULL || result == 0);
+    if (error) {
+      failures++;
+      /* dp_device_open() has a sentence and no code */
+      g_assert_true (g_error_matches (error, DP_ERROR, DP_ERROR_NO_MEMORY) || g_error_matches (error, DP_ERROR, DP_ERROR_DEVICE));
+      check_sentence (error->message, "cuda:0|MiB| free");
+    }
+    stream_check_seconds ("the opening ended", start, 5);
+    check_given_back ("after it", taken);
+    gpu_give_back ();
+  }
+  g_assert_cmpint (failures, >=, 3);
+  check_given_back ("with all that was taken given back", before);
+  g_autofree char *again = stream_hash (&s);
+  g_assert_cmpstr (again, ==, expected);
+  check_given_back ("after another video", before);
+}
+
+static void
+saw_progress (const char *code, const char *text, int percent, gpointer data)
+{
+  if (percent >= 100)
+    g_atomic_int_set ((int *) data, 1);
+}
+
+static void
+wait_loaded (int *loaded)
+{
+  for (int i = 0; i < 20000 && !g_atomic_int_get (loaded); i++)
+    g_usleep (1000);
+  g_assert_cmpint (g_atomic_int_get (loaded), ==, 1);
+}
+
+/* The engine is loaded, and what the first block needs besides is not there any more. */
+static void
+test_no_memory_later (void)
+{
+  g_autofree char *prompt = g_strnfill (4000, 'x');
+  DpSettings s = on_gpu ();
+  g_autoptr (GError) error = NULL;
+  DpEngine *engine = NULL;
+  int loaded = 0;
+
+  s.num_frames = 40;
+  s.prompt = prompt;
+  g_autofree char *expected = stream_hash (&s);
+  gsize before = gpu_free_bytes ();
+  g_assert_true (dp_engine_open (&engine, &s, saw_progress, &loaded, &error));
+  wait_loaded (&loaded);
+  gpu_take (0);
+  gint64 start = g_get_monotonic_time ();
+  error = pull_until_error (engine);
+  stream_check_seconds ("the error came", start, 5);
+  check_no_memory (error, "cuda:0|MiB| free");
+  dp_engine_free (engine);
+  gpu_give_back ();
+  check_given_back ("with all that was taken given back", before);
+  g_autofree char *again = stream_hash (&s);
+  g_assert_cmpstr (again, ==, expected);
+  check_given_back ("after another video", before);
+}
+
+/* An attention whose scratch is more than the device was opened with; the others have to do without it too, and the device lives. */
+static void
+run_attention (DpDevice *dev, int len, void *memory, gsize part)
+{
+  char *at = memory;
+
+  dev->ops->attention (dev, &(DpAttentionArgs) { .type = DP_TYPE_BF16, .heads = 1, .head_dim = 384, .q_len = len, .kv_len = len, .q = at,
+          .k = at + part, .v = at + 2 * part, .out = at + 3 * part, .scale = 0.05f });
+}
+
+static void
+test_no_scratch (void)
+{
+  enum { SMALL = 1024, LARGE = 8192 };
+  const gsize part = (gsize) LARGE * 384 * 2, small = (gsize) SMALL * 384 * 2;
+  char message[256];
+  DpDevice *dev = dp_device_open ("cuda:0", 0, message, sizeof message);
+  g_autofree char *input = g_malloc (3 * part), *first = g_malloc (small), *again = g_malloc (small);
+
+  g_assert_nonnull (dev);
+  for (gsize i = 0; i < 3 * part / 2; i++)
+    ((guint16 *) input)[i] = 0x3e00 + i * 2654435761u % 512;    /* 0.125 to 0.5 */
+  char *memory = dev->ops->alloc (dev, 4 * part);
+  g_assert_nonnull (memory);
+  dev->ops->upload (dev, memory, input, 3 * part);
+  run_attention (dev, SMALL, memory, part);
+  dev->ops->download (dev, first, memory + 3 * part, small);
+  g_assert_true (dp_device_check (dev, message, sizeof message));
+
+  gpu_take (0);
+  run_attention (dev, LARGE, memory, part);
+  g_assert_false (dp_device_check (dev, message, sizeof message));
+  check_sentence (message, "cuda:0|MiB needed| free");
+  g_assert_true (dev->no_memory);
+  gpu_take (0);                 /* also what it had before */
+  run_attention (dev, SMALL, memory, part);
+  g_assert_false (dp_device_check (dev, message, sizeof message));
+  check_sentence (message, "cuda:0|MiB needed| free");
+
+  gpu_give_back ();
+  run_attention (dev, LARGE, memory, part);
+  run_attention (dev, SMALL, memory, part);
+  dev->ops->download (dev, again, memory + 3 * part, small);
+  g_assert_true (dp_device_check (dev, message, sizeof message));
+  g_assert_cmpmem (first, small, again, small);
+  dev->ops->free (dev, memory);
+  dp_device_close (dev);
+}
+
+/* ---- teardown ---- */
+
+static void
+test_teardown (void)
+{
+  DpSettings s = on_gpu ();
+  gsize before = 0;
+
+  s.width = 832;
+  s.height = 480;
+  s.steps = 50;
+  for (int i = 0; i < 21; i++) {
+    g_autofree char *what = g_strdup_printf ("freed %d ms after the first block began", i * 7);
+    int loaded = 0;
+    DpEngine *engine = NULL;
+
+    g_assert_true (dp_engine_open (&engine, &s, saw_progress, &loaded, NULL));
+    stream_start (engine);
+    if (i > 0)                  /* once while it loads */
+      wait_loaded (&loaded);
+    g_usleep (i * 7000);
+    gint64 start = g_get_monotonic_time ();
+    dp_engine_free (engine);
+    stream_check_seconds (what, start, 1);
+    if (i == 10)                /* by now all kernels are there that stay */
+      before = gpu_free_bytes ();
+    else if (i == 20)
+      check_given_back ("ten engines later", before);
+  }
+}
+
+/* ---- the GPU breaks ---- */
+
+static char *
+checksum (const DpFrame *frame)
+{
+  g_autoptr (GChecksum) sum = g_checksum_new (G_CHECKSUM_SHA256);
+
+  stream_hash_frame (sum, frame);
+  return g_strdup (g_checksum_get_string (sum));
+}
+
+/* Breaks it when frame `last` has come, at once where that is -1. Frames that come after it are good ones all the same. */
+static void
+break_after (const char *devices, int last)
+{
+  g_autoptr (GPtrArray) sums = g_ptr_array_new_with_free_func (g_free);
+  g_autoptr (GError) error = NULL, again = NULL, reopen = NULL;
+  DpSettings s = on_gpu ();
+  gint64 next = 0, start;
+  DpEngine *engine;
+  DpFrame frame;
+  int result;
+
+  s.num_frames = FRAMES;
+  s.devices = devices;
+  engine = stream_open (&s);
+  while (stream_pull (engine, &frame, &next)) {
+    g_ptr_array_add (sums, checksum (&frame));
+    dp_engine_release_frame (engine, &frame);
+  }
+  dp_engine_free (engine);
+
+  s.num_frames = -1;
+  engine = stream_open (&s);
+  if (last < 0)
+    gpu_break ();
+  start = g_get_monotonic_time ();
+  while ((result = dp_engine_pull (engine, &frame, G_USEC_PER_SEC * 10, &error)) == 1) {
+    g_autofree char *sum = checksum (&frame);
+
+    g_assert_cmpint (frame.index, <, FRAMES);   /* it has to end before it could make that many */
+    g_assert_cmpstr (sum, ==, g_ptr_array_index (sums, frame.index));
+    if (frame.index == last) {
+      gpu_break ();
+      start = g_get_monotonic_time ();
+    }
+    dp_engine_release_frame (engine, &frame);
+  }
+  g_assert_cmpint (result, ==, -1);
+  g_assert_error (error, DP_ERROR, DP_ERROR_DEVICE);
+  check_sentence (error->message, "cuda:0|lost to this process");
+  stream_check_seconds ("the error came", start, 2);
+  g_assert_cmpint (dp_engine_pull (engine, &frame, -1, &again), ==, -1);
+  g_assert_cmpstr (again->message, ==, error->message);
+  start = g_get_monotonic_time ();
+  dp_engine_free (engine);
+  stream_check_seconds ("freed", start, 1);
+
+  /* this process has no GPU any more, and can do without */
+  reopen = failure_of (&s);
+  g_assert_error (reopen, DP_ERROR, DP_ERROR_DEVICE);
+  check_sentence (reopen->message, "cuda:0|lost to this process");
+  s.devices = "cpu";
+  s.num_frames = 1;
+  g_autofree char *cpu = stream_hash (&s);
+}
+
+/* In a process of its own: what is broken stays so. */
+static void
+in_subprocess (const char *devices, int last)
+{
+  if (g_test_subprocess ()) {
+    break_after (devices, last);
+    return;
+  }
+  g_test_trap_subprocess (NULL, 60 * G_USEC_PER_SEC, G_TEST_SUBPROCESS_INHERIT_STDERR);
+  g_test_trap_assert_passed ();
+}
+
+static void
+test_break_loading (void)
+{
+  in_subprocess ("cuda:0", -1);
+}
+
+static void
+test_break_early (void)
+{
+  in_subprocess ("cuda:0", 0);
+}
+
+static void
+test_break (void)
+{
+  in_subprocess ("cuda:0", 100);
+}
+
+static void
+test_break_stages (void)
+{
+  in_subprocess ("cuda:0,cuda:0,cuda:0", 60);
+}
+
+int
+main (int argc, char **argv)
+{
+  static const struct { const char *path; void (*test) (void); } tests[] = {
+    { "/cuda/same-bytes", test_same_bytes },
+    { "/cuda/like-cpu", test_like_cpu },
+    { "/cuda/nothing-grows", test_nothing_grows },
+    { "/cuda/no-such-gpu", test_no_such_gpu },
+    { "/cuda/no-memory", test_no_memory },
+    { "/cuda/no-memory-later", test_no_memory_later },
+    { "/cuda/no-scratch", test_no_scratch },
+    { "/cuda/teardown", test_teardown },
+    { "/cuda/break-loading", test_break_loading },
+    { "/cuda/break-early", test_break_early },
+    { "/cuda/break", test_break },
+    { "/cuda/break-stages", test_break_stages },
+  };
+
+  g_test_init (&argc, &argv, NULL);
+  for (guint i = 0; i < G_N_ELEMENTS (tests); i++)
+    g_test_add_data_func (tests[i].path, &tests[i].test, run_on_gpu);
+  return g_test_run ();
+}
