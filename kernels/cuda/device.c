@@ -37,6 +37,7 @@ is_fatal (cudaError_t status)
     case cudaErrorNvlinkUncorrectable:
     case cudaErrorAssert:
     case cudaErrorContextIsDestroyed:
+    case cudaErrorMpsClientTerminated:
       return true;
     default:
       return false;
