@@ -32,6 +32,6 @@ dp_error_no_room (DpDevice *dev, GError **error, gsize bytes, const char *help, 
   what = g_strdup_vprintf (format, args);
   va_end (args);
   if (dp_error_check_device (dev, error, "while %s was allocated", what))
-    g_set_error (error, DP_ERROR, DP_ERROR_NO_MEMORY, "%s needs %.1f MiB on %s, where %.1f MiB are free; %s", what, bytes / 1048576.0, dev->name,
-        dp_device_info (dev->name, &info, message, sizeof message) ? info.memory_free / 1048576.0 : 0, help);
+    g_set_error (error, DP_ERROR, DP_ERROR_NO_MEMORY, "%s needs %.1f MiB on %s, where %.1f MiB are free; %s", what, bytes / 1048576.0,
+        dev->name, dp_device_info (dev->name, &info, message, sizeof message) ? info.memory_free / 1048576.0 : 0, help);
 }

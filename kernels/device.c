@@ -71,8 +71,8 @@ open_module (const char *name, char *error, size_t error_size)
       return NULL;
     }
   }
-  snprintf (error, error_size, "device %s: the CUDA module, %s, is neither in %s nor among the system's libraries; build it with -Dcuda=enabled, "
-      "or use devices=cpu", name, CUDA_MODULE, DP_MODULE_DIR);
+  snprintf (error, error_size, "device %s: the CUDA module, %s, is neither in %s nor among the system's libraries; build it with "
+      "-Dcuda=enabled, or use devices=cpu", name, CUDA_MODULE, DP_MODULE_DIR);
   return NULL;
 }
 
@@ -87,7 +87,8 @@ find_cuda (const char *name, char *error, size_t error_size)
     get = (const DpBackend *(*) (void)) dlsym (module, "dp_cuda_backend_v1");
     cuda = get ? get () : NULL;
     if (cuda == NULL)
-      snprintf (error, error_size, "device %s: %s is of another version than this program; install both from one build", name, CUDA_MODULE);
+      snprintf (error, error_size, "device %s: %s is of another version than this program; install both from one build", name,
+          CUDA_MODULE);
   }
   pthread_mutex_unlock (&opening);
   return cuda;

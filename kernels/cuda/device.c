@@ -73,7 +73,8 @@ dp_cuda_ok (DpDeviceCuda *dev, cudaError_t status, const char *what)
     return false;
   }
   dev->lost |= is_fatal (status);
-  dp_device_fail (&dev->base, "%s: %s: CUDA says \"%s\"%s", dev->base.name, what, cudaGetErrorString (status), is_fatal (status) ? LOST : "");
+  dp_device_fail (&dev->base, "%s: %s: CUDA says \"%s\"%s", dev->base.name, what, cudaGetErrorString (status),
+      is_fatal (status) ? LOST : "");
   return false;
 }
 
@@ -360,8 +361,8 @@ find_gpu (const char *name, int *index, struct cudaDeviceProp *prop, char *error
   if (driver == 0)
     snprintf (error, error_size, "device %s: there is no NVIDIA driver here (libcuda.so.1); install it, or use devices=cpu", name);
   else if (status == cudaErrorInsufficientDriver)
-    snprintf (error, error_size, "device %s: the NVIDIA driver is too old: it serves CUDA %d.%d, this build needs %d.%d; install a newer one, or use "
-        "devices=cpu", name,
+    snprintf (error, error_size, "device %s: the NVIDIA driver is too old: it serves CUDA %d.%d, this build needs %d.%d; install a "
+        "newer one, or use devices=cpu", name,
         driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
   else if (status != cudaSuccess && status != cudaErrorNoDevice)
     snprintf (error, error_size, "device %s: CUDA says \"%s\"%s", name, cudaGetErrorString (status), is_fatal (status) ? LOST : "");

@@ -16,7 +16,8 @@ int gpu_count (void);
 /** Bytes of device memory free. Waits for nothing. */
 size_t gpu_free_bytes (void);
 
-/** Takes all device memory but `leave` bytes, to the last few KiB; more memory is taken when called again. gpu_give_back() frees all of it. */
+/** Takes all device memory but `leave` bytes, to the last few KiB; more memory is taken when called again. gpu_give_back() frees
+ *  all of it. */
 void gpu_take (size_t leave);
 void gpu_give_back (void);
 

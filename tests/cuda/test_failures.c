@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * test_failures.c: the engine on a GPU that has no memory left, or breaks while it streams; that it leaves nothing behind; and that it
- * makes the same video as ever. Skipped where there is no cuda:0. DUALPARAL_TEST_MODEL names the embedded model's directory where it does not lie
- * where this was built.
+ * makes the same video as ever. Skipped where there is no cuda:0. DUALPARAL_TEST_MODEL names the embedded model's directory where it
+ * does not lie where this was built.
  */
 #include "gpu.h"
 #include "noise.h"
@@ -17,7 +17,8 @@
 static DpSettings
 on_gpu (void)
 {
-  return (DpSettings) { .model = g_getenv ("DUALPARAL_TEST_MODEL"), .devices = "cuda:0", .num_frames = -1, .seed = 7, .format = DP_FORMAT_I420 };
+  return (DpSettings) { .model = g_getenv ("DUALPARAL_TEST_MODEL"), .devices = "cuda:0", .num_frames = -1, .seed = 7,
+    .format = DP_FORMAT_I420 };
 }
 
 /* Skips the test where there is no GPU. */
@@ -111,7 +112,8 @@ squared_difference (const DpFrame *a, const DpFrame *b)
   double sum = 0;
 
   for (int y = 0; y < a->height; y++) {
-    const float *p = (const float *) (a->planes[0] + (gsize) y * a->strides[0]), *q = (const float *) (b->planes[0] + (gsize) y * b->strides[0]);
+    const float *p = (const float *) (a->planes[0] + (gsize) y * a->strides[0]);
+    const float *q = (const float *) (b->planes[0] + (gsize) y * b->strides[0]);
 
     for (int x = 0; x < 3 * a->width; x++)
       sum += ((double) p[x] - q[x]) * ((double) p[x] - q[x]);
@@ -171,8 +173,8 @@ test_nothing_grows (void)
   dp_engine_get_stats (engine, &early);
   stream_pull_until_block (engine, 31, &next, &frame);
   dp_engine_get_stats (engine, &late);
-  g_test_message ("%" G_GUINT64_FORMAT " allocations, %.1f MiB after block 0; %" G_GUINT64_FORMAT ", %.1f MiB after block 30", early.allocations,
-      early.device_bytes / 1048576.0, late.allocations, late.device_bytes / 1048576.0);
+  g_test_message ("%" G_GUINT64_FORMAT " allocations, %.1f MiB after block 0; %" G_GUINT64_FORMAT ", %.1f MiB after block 30",
+      early.allocations, early.device_bytes / 1048576.0, late.allocations, late.device_bytes / 1048576.0);
   g_assert_cmpuint (early.device_bytes, >, 0);
   g_assert_cmpuint (early.allocations, ==, late.allocations);
   g_assert_cmpuint (early.device_bytes, ==, late.device_bytes);
@@ -195,7 +197,7 @@ test_no_such_gpu (void)
 
 /* ---- no memory ---- */
 
-/* At every amount of memory that does not suffice, wherever that ends the opening: the sentence, nothing kept, and all is well afterwards. */
+/* At every amount of memory that does not suffice, wherever that ends the opening: a sentence, nothing kept, and all is well afterwards. */
 static void
 test_no_memory (void)
 {
