@@ -3,7 +3,9 @@
 """Writes a full-size Wan model of random weights, for speed and memory: random_model.py 1.3B|14B|A14B DIR [--text-encoder].
 
 A14B is Wan2.2's pair of 14B transformers, of which the second is the first one again, by hard links: it takes the memory and time of two, but
-room for one on the disk. Shapes and names are the published ones; numbers are Gaussian at a scale that keeps activations finite. With a GPU it takes seconds. The
+room for one on the disk. Shapes and names are the published ones; numbers are Gaussian at a scale that keeps activations finite and lets
+attention choose: with queries and keys of unit length each token would see the mean of all others, and no error in attention would show. With a
+GPU it takes seconds. The
 tokenizer is the embedded model's: prompts mean nothing here. Needs torch and safetensors.
 """
 import argparse
@@ -47,11 +49,11 @@ def transformer(size):
     for i in range(config["num_layers"]):
         p = f"blocks.{i}"
         w[f"{p}.scale_shift_table"] = normal(1, 6, d, scale=0.1)
-        for a in ("attn1", "attn2"):
+        for a, sharpness in (("attn1", 3), ("attn2", 2)):       # standard deviation of the logits
             for part in ("to_q", "to_k", "to_v", "to_out.0"):
                 linear(w, f"{p}.{a}.{part}", d, d)
             for part in ("norm_q", "norm_k"):
-                w[f"{p}.{a}.{part}.weight"] = 1 + normal(d, scale=0.1)
+                w[f"{p}.{a}.{part}.weight"] = sharpness ** 0.5 * (1 + normal(d, scale=0.1))
         w[f"{p}.norm2.weight"], w[f"{p}.norm2.bias"] = 1 + normal(d, scale=0.1), normal(d, scale=0.1)
         linear(w, f"{p}.ffn.net.0.proj", f, d)
         linear(w, f"{p}.ffn.net.2", d, f)
