@@ -372,8 +372,33 @@ inspect (GError **error)
 
 /* ---- bench ---- */
 
+/* Memory once a block is decoded, when the first frame of the next one is there. */
+typedef struct
+{
+  gsize held;                   /* by the engine, on its devices */
+  gsize in_use;                 /* of those devices, by whomever: what their drivers say */
+} Memory;
+
+static Memory
+look_at_memory (const DpResolved *r, const DpStats *stats)
+{
+  Memory memory = { .held = stats->device_bytes };
+  char message[256];
+
+  for (int i = 0; i < r->n_devices; i++) {
+    DpDeviceInfo info;
+    gboolean seen = FALSE;
+
+    for (int j = 0; j < i; j++)
+      seen |= strcmp (r->devices[i], r->devices[j]) == 0;
+    if (!seen && dp_device_info (r->devices[i], &info, message, sizeof message))
+      memory.in_use += info.memory_total - info.memory_free;
+  }
+  return memory;
+}
+
 static void
-print_bench (const DpResolved *r, const DpStats *first, const DpStats *last, double seconds, double first_frame)
+print_bench (const DpResolved *r, const DpStats *first, const DpStats *last, double seconds, double first_frame, GArray *memory)
 {
   double frames = last->frames - first->frames, fps = frames / seconds, rate = (double) r->info.fps_n / r->info.fps_d;
   struct rusage usage;
@@ -402,6 +427,17 @@ print_bench (const DpResolved *r, const DpStats *first, const DpStats *last, dou
       json_builder_add_double_value (b, last->stage_busy[i]);
     json_builder_end_array (b);
     NUMBER ("device_bytes", last->device_bytes);
+    /* by block: element k when block k was decoded */
+    json_builder_set_member_name (b, "device_bytes_by_block");
+    json_builder_begin_array (b);
+    for (guint i = 0; i < memory->len; i++)
+      json_builder_add_double_value (b, g_array_index (memory, Memory, i).held);
+    json_builder_end_array (b);
+    json_builder_set_member_name (b, "in_use_bytes_by_block");
+    json_builder_begin_array (b);
+    for (guint i = 0; i < memory->len; i++)
+      json_builder_add_double_value (b, g_array_index (memory, Memory, i).in_use);
+    json_builder_end_array (b);
     NUMBER ("peak_rss_bytes", usage.ru_maxrss * 1024.0);
     json_builder_end_object (b);
     g_autoptr (JsonNode) root = json_builder_get_root (b);
@@ -420,6 +456,10 @@ print_bench (const DpResolved *r, const DpStats *first, const DpStats *last, dou
   for (int i = 0; i < last->stages; i++)
     printf ("  stage %-2d idle           %8.0f %%\n", i, 100 * (1 - last->stage_busy[i]));
   printf ("  device memory           %8.1f MiB, process peak %.1f MiB\n", last->device_bytes / 1048576.0, usage.ru_maxrss / 1024.0);
+  for (guint i = 0; i < memory->len; i += MAX (1, memory->len - 1)) {
+    const Memory *m = &g_array_index (memory, Memory, i);
+    printf ("  after block %-4u        %8.1f MiB held, %.1f MiB in use on the device\n", i, m->held / 1048576.0, m->in_use / 1048576.0);
+  }
 }
 
 /* Measures whole blocks, from the end of one to the end of another, so that the start does not count. */
@@ -429,6 +469,7 @@ bench (GError **error)
   g_autoptr (GStringChunk) storage = g_string_chunk_new (256);
   g_autoptr (DpEngine) engine = NULL;
   g_autofree DpResolved *r = g_new0 (DpResolved, 1);
+  g_autoptr (GArray) memory = g_array_new (FALSE, FALSE, sizeof (Memory));
   DpStats first = { 0 }, last;
   DpFrame frame;
   gint64 block = -1, start = 0;
@@ -445,18 +486,23 @@ bench (GError **error)
 
     block = frame.block;
     dp_engine_release_frame (engine, &frame);
-    if (next && block == 1) {
-      dp_engine_get_stats (engine, &first);
+    if (!next || block == 0)
+      continue;
+    dp_engine_get_stats (engine, &last);
+    Memory now = look_at_memory (r, &last);
+    g_array_append_val (memory, now);
+    if (block == 1) {
+      first = last;
       start = g_get_monotonic_time ();
     }
-    if (next && block == 1 + bench_blocks)
+    if (block == 1 + bench_blocks)
       break;
   }
   if (result < 0)
     return FALSE;
   dp_engine_get_stats (engine, &last);
   if (start)
-    print_bench (r, &first, &last, (g_get_monotonic_time () - start) / 1e6, last.first_frame_seconds);
+    print_bench (r, &first, &last, (g_get_monotonic_time () - start) / 1e6, last.first_frame_seconds, memory);
   return TRUE;
 }
 

@@ -83,7 +83,8 @@ run_pass (Bench *b)
 {
   dp_dit_embed (b->dit, b->C + b->B, b->latents, b->tokens);
   dp_dit_run (b->dit, &(DpDitPass) { .frames = b->C + b->B, .step = 0, .text = b->text, .tokens = b->tokens,
-      .cache_in = b->C ? b->caches[0] : NULL, .cache_in_frames = b->C, .cache_out = b->C ? b->caches[1] : NULL, .cache_out_first = b->C, .cache_out_frames = b->C });
+      .cache_in = b->C ? b->caches[0] : NULL, .cache_in_frames = b->C, .cache_out = b->C ? b->caches[1] : NULL, .cache_out_first = b->C,
+      .cache_out_frames = b->C });
   dp_dit_head (b->dit, b->C + b->B, b->C, 0, b->tokens, b->velocity);
   b->dev->ops->sync (b->dev);
 }
@@ -218,7 +219,8 @@ open_pass (Bench *b, const char *dir, GError **error)
   b->velocity = b->dev->ops->alloc (b->dev, 2 * L * 4 * b->config.dit.out_channels * sizeof (float));
   b->tokens = b->dev->ops->alloc (b->dev, 2 * L * D * sizeof (float));
   if (b->velocity == NULL || b->tokens == NULL) {
-    g_set_error (error, DP_ERROR, DP_ERROR_NO_MEMORY, "%s has no memory left for %" G_GSIZE_FORMAT " tokens; take a smaller block or size", b->dev->name, L);
+    g_set_error (error, DP_ERROR, DP_ERROR_NO_MEMORY, "%s has no memory left for %" G_GSIZE_FORMAT " tokens; take a smaller block or size",
+        b->dev->name, L);
     return FALSE;
   }
   /* the first pass leaves its keys for those that are timed */
@@ -281,7 +283,8 @@ static gboolean
 open_input (Bench *b, GError **error)
 {
   b->input = dp_weights_open (input, NULL, error);
-  const DpTensor *latents = b->input ? dp_weights_find (b->input, "latents") : NULL, *prompt = b->input ? dp_weights_find (b->input, "prompt_embeds") : NULL;
+  const DpTensor *latents = b->input ? dp_weights_find (b->input, "latents") : NULL;
+  const DpTensor *prompt = b->input ? dp_weights_find (b->input, "prompt_embeds") : NULL;
 
   if (b->input == NULL)
     return FALSE;
@@ -377,8 +380,9 @@ measure (Bench *b, const char *dir, GError **error)
     g_propagate_error (error, g_steal_pointer (&b->error));
     return FALSE;
   }
-  printf ("{\"device\": \"%s\", \"precision\": \"%s\", \"threads\": %d, \"width\": %d, \"height\": %d, \"batch\": %d, \"block\": %d, \"context\": %d, "
-      "\"text_tokens\": %d", b->dev->name, b->type == DP_TYPE_F32 ? "float32" : "bfloat16", b->dev->threads, b->w * b->config.vae.spatial_scale,
+  printf ("{\"device\": \"%s\", \"precision\": \"%s\", \"threads\": %d, \"width\": %d, \"height\": %d, \"batch\": %d, \"block\": %d, "
+      "\"context\": %d, \"text_tokens\": %d", b->dev->name, b->type == DP_TYPE_F32 ? "float32" : "bfloat16", b->dev->threads,
+      b->w * b->config.vae.spatial_scale,
       b->h * b->config.vae.spatial_scale, batch, b->B, b->C, text_tokens);
   for (guint i = 0; i < G_N_ELEMENTS (all_parts); i++)
     if (chosen[i])

@@ -8,8 +8,8 @@
 
 The peer is the fastest of its ways: on the CPU float32 and bfloat16, eager and compiled; on a GPU bfloat16, eager and compiled, attention by cuDNN,
 and for the decoder channels first or last. With context the pass has the scheme's keys of the following block appended
-(tests/parity/dualparal_reference.py). Ours runs before each of the peer's ways; the middle one of its medians counts. Ours is timed by the clock from a device
-that waits to one that waits again, the peer on a GPU by CUDA events, which leave out what the host does before and after.
+(tests/parity/dualparal_reference.py). Ours runs before each of the peer's ways; the middle one of its medians counts. Ours is timed by the clock from
+a device that waits to one that waits again, the peer on a GPU by CUDA events, which leave out what the host does before and after.
 
 Each part is a process of its own, so that none takes another one down. Needs torch, safetensors, diffusers, and transformers for the text.
 """
@@ -80,7 +80,8 @@ class Pass(torch.nn.Module):
 def peer_pass(args, dtype):
     device = args.torch_device
     model = load_transformer(args.model, dtype, device)
-    latents = torch.randn(args.batch, model.config.in_channels, args.block + args.context, args.height // 8, args.width // 8, dtype=dtype, device=device)
+    frames, channels = args.block + args.context, model.config.in_channels
+    latents = torch.randn(args.batch, channels, frames, args.height // 8, args.width // 8, dtype=dtype, device=device)
     timestep = torch.full((args.batch,), 750, device=device)
     text = torch.zeros(args.batch, 512, model.config.text_dim, dtype=dtype, device=device)
     text[:, :args.text_tokens] = torch.randn(args.batch, args.text_tokens, model.config.text_dim)
@@ -104,7 +105,8 @@ def peer_decode(args, dtype):
     device = args.torch_device
     vae = load_vae(args.model, dtype, device)
     torch.backends.cudnn.benchmark = True                       # picks the fastest convolutions while warming up
-    video = [torch.randn(1, vae.config.z_dim, n, args.height // 8, args.width // 8, dtype=dtype, device=device) for n in (args.block, 1 + args.block, 1)]
+    video = [torch.randn(1, vae.config.z_dim, n, args.height // 8, args.width // 8, dtype=dtype, device=device)
+             for n in (args.block, 1 + args.block, 1)]
 
     def measure():
         """The whole video; or, of a block in the middle of a stream, what `block` latents more cost."""
@@ -150,7 +152,7 @@ def ours(args, part, precision):
     command = [f"{args.build}/tests/bench/bench_parts", "--device", args.device, "--model", args.model, "--parts", part, "--precision", precision]
     for name in ("threads", "block", "context", "batch", "width", "height", "text_tokens", "runs"):
         command += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=args.limit)
     if done.returncode != 0:
         raise RuntimeError(done.stderr.strip())
     result = json.loads(done.stdout)
@@ -206,8 +208,8 @@ def collect(args, part):
     there.close()
     try:
         while True:
-            if not here.poll(args.limit):
-                print(f"  {part}: nothing for {args.limit} s, stopped", flush=True)
+            if not here.poll(args.limit + 30):                  # what ours is given, and the start
+                print(f"  {part}: nothing for {args.limit + 30} s, stopped", flush=True)
                 process.kill()
                 break
             who, name, ms, memory = here.recv()

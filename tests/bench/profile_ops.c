@@ -133,8 +133,8 @@ conv_profile (DpDevice *dev, DpConv *conv, const DpConvArgs *a)
   gint64 start = begin (dev);
 
   real->conv (dev, conv, a);
-  end (dev, start, TRUE, 2.0 * frames * a->h * a->w * s->n * s->k * s->kt * s->kh * s->kw, "conv %d->%d %dx%dx%d, %dx%d, %d frame%s %s%s", s->k, s->n,
-      s->kt, s->kh, s->kw, a->h, a->w, frames, frames == 1 ? "" : "s", type_name (s->type), a->add ? " +" : "");
+  end (dev, start, TRUE, 2.0 * frames * a->h * a->w * s->n * s->k * s->kt * s->kh * s->kw, "conv %d->%d %dx%dx%d, %dx%d, %d frame%s %s%s",
+      s->k, s->n, s->kt, s->kh, s->kw, a->h, a->w, frames, frames == 1 ? "" : "s", type_name (s->type), a->add ? " +" : "");
 }
 
 static void
@@ -143,8 +143,8 @@ attention_profile (DpDevice *dev, const DpAttentionArgs *a)
   gint64 start = begin (dev);
 
   real->attention (dev, a);
-  end (dev, start, TRUE, 4.0 * a->heads * a->head_dim * a->q_len * a->kv_len, "attention %d heads of %d, %dx%d %s%s%s", a->heads, a->head_dim, a->q_len,
-      a->kv_len, type_name (a->type), a->last_key_bias != 0 ? " last key" : "", a->rel_bias ? " bias" : "");
+  end (dev, start, TRUE, 4.0 * a->heads * a->head_dim * a->q_len * a->kv_len, "attention %d heads of %d, %dx%d %s%s%s", a->heads,
+      a->head_dim, a->q_len, a->kv_len, type_name (a->type), a->last_key_bias != 0 ? " last key" : "", a->rel_bias ? " bias" : "");
 }
 
 /* ---- memory ---- */
@@ -155,7 +155,8 @@ layer_norm_profile (DpDevice *dev, const DpLayerNormArgs *a)
   gint64 start = begin (dev);
 
   real->layer_norm (dev, a);
-  end (dev, start, FALSE, (double) a->rows * a->cols * (4 + dp_type_size (a->y_type)), "layer norm %dx%d -> %s", a->rows, a->cols, type_name (a->y_type));
+  end (dev, start, FALSE, (double) a->rows * a->cols * (4 + dp_type_size (a->y_type)), "layer norm %dx%d -> %s", a->rows, a->cols,
+      type_name (a->y_type));
 }
 
 static void
@@ -165,7 +166,8 @@ rms_norm_profile (DpDevice *dev, const DpRmsNormArgs *a)
   gint64 start = begin (dev);
 
   real->rms_norm (dev, a);
-  end (dev, start, FALSE, a->rows * ((double) cols * (dp_type_size (a->x_type) + dp_type_size (a->y_type)) + (a->rope ? 4.0 * a->head_dim : 0)),
+  end (dev, start, FALSE,
+      a->rows * ((double) cols * (dp_type_size (a->x_type) + dp_type_size (a->y_type)) + (a->rope ? 4.0 * a->head_dim : 0)),
       "%s%s%s %dx%d -> %s", a->weight ? "RMS norm" : "", a->weight && a->rope ? ", " : !a->weight && !a->rope ? "copy of rows" : "",
       a->rope ? "rope" : "", a->rows, cols, type_name (a->y_type));
 }
@@ -176,8 +178,8 @@ channel_norm_profile (DpDevice *dev, const DpChannelNormArgs *a)
   gint64 start = begin (dev);
 
   real->channel_norm (dev, a);
-  end (dev, start, FALSE, 2.0 * a->rows * a->channels * dp_type_size (a->type), "channel norm %dx%d %s%s", a->rows, a->channels, type_name (a->type),
-      a->act == DP_ACT_SILU ? " silu" : "");
+  end (dev, start, FALSE, 2.0 * a->rows * a->channels * dp_type_size (a->type), "channel norm %dx%d %s%s", a->rows, a->channels,
+      type_name (a->type), a->act == DP_ACT_SILU ? " silu" : "");
 }
 
 static void
@@ -187,8 +189,8 @@ upsample_profile (DpDevice *dev, const DpUpsampleArgs *a)
   gint64 start = begin (dev);
 
   real->upsample (dev, a);
-  end (dev, start, FALSE, 5.0 * frames * a->h * a->w * a->channels * dp_type_size (a->type), "upsample %dx%dx%d of %d %s%s", a->t, a->h, a->w, a->channels,
-      type_name (a->type), a->temporal ? ", in time too" : "");
+  end (dev, start, FALSE, 5.0 * frames * a->h * a->w * a->channels * dp_type_size (a->type), "upsample %dx%dx%d of %d %s%s", a->t, a->h,
+      a->w, a->channels, type_name (a->type), a->temporal ? ", in time too" : "");
 }
 
 static void
@@ -215,7 +217,8 @@ convert_profile (DpDevice *dev, size_t n, DpType x_type, const void *x, DpType y
   gint64 start = begin (dev);
 
   real->convert (dev, n, x_type, x, y_type, y);
-  end (dev, start, FALSE, (double) n * (dp_type_size (x_type) + dp_type_size (y_type)), "convert %zu %s -> %s", n, type_name (x_type), type_name (y_type));
+  end (dev, start, FALSE, (double) n * (dp_type_size (x_type) + dp_type_size (y_type)), "convert %zu %s -> %s", n, type_name (x_type),
+      type_name (y_type));
 }
 
 static void

@@ -326,6 +326,16 @@ test_bench (void)
     g_assert_cmpfloat (json_array_get_double_element (busy, i), >, 0);
     g_assert_cmpfloat (json_array_get_double_element (busy, i), <=, 1.05);
   }
+  static const char *const by_block[] = { "device_bytes_by_block", "in_use_bytes_by_block" };
+  for (guint i = 0; i < G_N_ELEMENTS (by_block); i++) {
+    JsonArray *bytes = json_object_get_array_member (o, by_block[i]);
+    g_assert_cmpuint (json_array_get_length (bytes), ==, 3);    /* blocks 0 to 2 */
+    for (int k = 0; k < 3; k++)
+      g_assert_cmpfloat (json_array_get_double_element (bytes, k), >, 0);
+  }
+  JsonArray *held = json_object_get_array_member (o, by_block[0]);
+  g_assert_cmpfloat (json_array_get_double_element (held, 2), ==, json_object_get_double_member (o, "device_bytes"));
+  g_assert_nonnull (strstr (table, "after block 2"));
   g_assert_nonnull (strstr (table, "frames per second"));
   g_assert_nonnull (strstr (table, "stage 0"));
 }
