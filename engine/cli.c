@@ -42,7 +42,7 @@ static const GOptionEntry engine_options[] = {
   { "context-latents", 0, 0, G_OPTION_ARG_INT, &settings.context_latents, "Latent frames taken from each neighbour; -1: none", "C" },
   { "queue-blocks", 0, 0, G_OPTION_ARG_INT, &settings.queue_blocks, "Most blocks in flight", "Q" },
   { "threads", 0, 0, G_OPTION_ARG_INT, &settings.threads, "Host threads in all (default: one per processor)", "N" },
-  { "precision", 0, 0, G_OPTION_ARG_STRING, &settings.precision, "auto, float32 or bfloat16", "NAME" },
+  { "precision", 0, 0, G_OPTION_ARG_STRING, &settings.precision, "auto, float32, bfloat16 or fp8 (some GPUs)", "NAME" },
   { NULL }
 };
 

@@ -88,7 +88,7 @@ get (Loader *l, int n_dims, const gint64 *dims, const char *name)
 
 /* A linear layer of n outputs a part, each part "<prefix><part>.weight" and ".bias", stacked. */
 static DpLinear *
-load_linear (Loader *l, DpType type, int n, int k, const char *prefix, const char *const *parts)
+load_linear (Loader *l, DpType type, gboolean fp8, int n, int k, const char *prefix, const char *const *parts)
 {
   DpHostWeight w[3], b[3];
   int count = 0;
@@ -108,7 +108,7 @@ load_linear (Loader *l, DpType type, int n, int k, const char *prefix, const cha
     return NULL;
 
   DpLinear *linear = l->dit->ops->linear_new (l->dit->dev, &(DpLinearSpec) {
-      .k = k, .type = type, .n_weights = count, .weights = w, .biases = b });
+      .k = k, .type = type, .n_weights = count, .weights = w, .biases = b, .fp8 = fp8 });
   if (linear == NULL) {
     dp_error_no_room (l->dit->dev, l->error, (gsize) count * n * k * dp_type_size (type), "use more devices, or a smaller model", "%s%s", prefix,
         parts[0]);
@@ -148,17 +148,18 @@ load_layer (Loader *l, Layer *layer, int index)
 {
   DpDit *d = l->dit;
   DpType type = d->spec.type;
+  gboolean fp8 = d->spec.fp8;
   int D = d->D, F = d->config.ffn;
   g_autofree char *p = g_strdup_printf ("blocks.%d.", index);
   g_autofree char *table_name = g_strconcat (p, "scale_shift_table", NULL);
 
-  layer->qkv = load_linear (l, type, D, D, p, (const char *[]) { "attn1.to_q", "attn1.to_k", "attn1.to_v", NULL });
-  layer->out = load_linear (l, type, D, D, p, (const char *[]) { "attn1.to_out.0", NULL });
-  layer->cross_q = load_linear (l, type, D, D, p, (const char *[]) { "attn2.to_q", NULL });
-  layer->cross_kv = load_linear (l, type, D, D, p, (const char *[]) { "attn2.to_k", "attn2.to_v", NULL });
-  layer->cross_out = load_linear (l, type, D, D, p, (const char *[]) { "attn2.to_out.0", NULL });
-  layer->ffn_in = load_linear (l, type, F, D, p, (const char *[]) { "ffn.net.0.proj", NULL });
-  layer->ffn_out = load_linear (l, type, D, F, p, (const char *[]) { "ffn.net.2", NULL });
+  layer->qkv = load_linear (l, type, fp8, D, D, p, (const char *[]) { "attn1.to_q", "attn1.to_k", "attn1.to_v", NULL });
+  layer->out = load_linear (l, type, fp8, D, D, p, (const char *[]) { "attn1.to_out.0", NULL });
+  layer->cross_q = load_linear (l, type, fp8, D, D, p, (const char *[]) { "attn2.to_q", NULL });
+  layer->cross_kv = load_linear (l, type, FALSE, D, D, p, (const char *[]) { "attn2.to_k", "attn2.to_v", NULL });
+  layer->cross_out = load_linear (l, type, fp8, D, D, p, (const char *[]) { "attn2.to_out.0", NULL });
+  layer->ffn_in = load_linear (l, type, fp8, F, D, p, (const char *[]) { "ffn.net.0.proj", NULL });
+  layer->ffn_out = load_linear (l, type, fp8, D, F, p, (const char *[]) { "ffn.net.2", NULL });
 
   load_vector (l, layer->norm_qk, D, p, "attn1.norm_q.weight");
   load_vector (l, layer->norm_qk + D, D, p, "attn1.norm_k.weight");
@@ -228,9 +229,9 @@ compute_timesteps (Loader *l)
   DpDevice *dev = d->dev;
   int T = d->spec.steps, D = d->D, R = d->config.freq_dim;
   const char *p = "condition_embedder.";
-  DpLinear *in = load_linear (l, DP_TYPE_F32, D, R, p, (const char *[]) { "time_embedder.linear_1", NULL });
-  DpLinear *out = load_linear (l, DP_TYPE_F32, D, D, p, (const char *[]) { "time_embedder.linear_2", NULL });
-  DpLinear *proj = load_linear (l, DP_TYPE_F32, 6 * D, D, p, (const char *[]) { "time_proj", NULL });
+  DpLinear *in = load_linear (l, DP_TYPE_F32, FALSE, D, R, p, (const char *[]) { "time_embedder.linear_1", NULL });
+  DpLinear *out = load_linear (l, DP_TYPE_F32, FALSE, D, D, p, (const char *[]) { "time_embedder.linear_2", NULL });
+  DpLinear *proj = load_linear (l, DP_TYPE_F32, FALSE, 6 * D, D, p, (const char *[]) { "time_proj", NULL });
   DpArena arena = { 0 };
   float *sinusoid, *hidden, *embedding;
   g_autofree float *host = g_new (float, (gsize) T * MAX (R, D));
@@ -397,14 +398,14 @@ dp_dit_new (DpDevice *dev, const DpDitConfig *config, const DpWeights *weights, 
   d->spec.timesteps = spec->timesteps;
   compute_timesteps (&l);
   d->spec.timesteps = NULL;     /* the caller's, and not needed any more */
-  d->text_in = load_linear (&l, DP_TYPE_F32, d->D, config->text_dim, "condition_embedder.text_embedder.", (const char *[]) { "linear_1", NULL });
-  d->text_out = load_linear (&l, DP_TYPE_F32, d->D, d->D, "condition_embedder.text_embedder.", (const char *[]) { "linear_2", NULL });
+  d->text_in = load_linear (&l, DP_TYPE_F32, FALSE, d->D, config->text_dim, "condition_embedder.text_embedder.", (const char *[]) { "linear_1", NULL });
+  d->text_out = load_linear (&l, DP_TYPE_F32, FALSE, d->D, d->D, "condition_embedder.text_embedder.", (const char *[]) { "linear_2", NULL });
   if (spec->first == 0)
     load_patch_embedding (&l);
   for (int i = 0; i < d->n_layers && !l.failed; i++)
     load_layer (&l, &d->layers[i], spec->first + i);
   if (spec->last == config->layers)
-    d->proj_out = load_linear (&l, spec->type, 4 * config->out_channels, d->D, "", (const char *[]) { "proj_out", NULL });
+    d->proj_out = load_linear (&l, spec->type, FALSE, 4 * config->out_channels, d->D, "", (const char *[]) { "proj_out", NULL });
   if (l.failed)
     goto fail;
   compute_rope (d);
@@ -668,7 +669,7 @@ self_attention (DpDit *d, const DpDitPass *pass, int index)
     ops->linear (d->dev, layer->qkv, &(DpLinearArgs) { .rows = L, .x = (char *) d->normed + e * s * L * D, .y = d->qkv, .y_type = type });
     int kv_len = complete_keys (d, pass, index, s);
     ops->attention (d->dev, &(DpAttentionArgs) { .type = type, .heads = d->config.heads, .head_dim = d->config.head_dim,
-        .q_len = L, .kv_len = kv_len, .q = q, .k = k, .v = v, .q_stride = 3 * D, .k_stride = 3 * D, .v_stride = 3 * D,
+        .q_len = L, .kv_len = kv_len, .fp8 = d->spec.fp8, .q = q, .k = k, .v = v, .q_stride = 3 * D, .k_stride = 3 * D, .v_stride = 3 * D,
         .out = (char *) d->attended + e * s * L * D, .scale = 1 / sqrtf (d->config.head_dim) });
   }
   ops->linear (d->dev, layer->out, &(DpLinearArgs) { .rows = S * L, .x = d->attended, .y = pass->tokens, .accumulate = true,

@@ -27,6 +27,7 @@ typedef struct
   int first, last;              /* layers [first, last) */
   const DpDit *lender;          /* NULL, or one of the same sizes on the same device in whose scratch this one works; it must outlive this one */
   DpType type;                  /* of weights and activations between the float32 parts */
+  gboolean fp8;                 /* the layers' products and self-attention in e4m3 */
   int latent_h, latent_w;       /* even */
   int max_input, max_cached;    /* latent frames: of an input, and of a neighbour's cache */
   int batch;                    /* S */

@@ -68,7 +68,8 @@ typedef struct
   int max_queue_frames;         /* frames decoded ahead of the consumer, >= 1 */
   DpFormat format;
   int threads;                  /* host threads in all, shared by the CPU stages; 0: one per processor */
-  const char *precision;        /* "float32", "bfloat16" (activations and weights); NULL: "auto", the faster one on these devices */
+  const char *precision;        /* "float32", "bfloat16" (activations and weights), "fp8" (the same, but products and self-attention of the
+                                 * transformer in e4m3; never chosen by itself); NULL: "auto", the faster of the first two on these devices */
   int text_length;              /* tokens the text is padded to, 0: 512 */
   const float *noise;           /* [noise_latents, h, w, C_latent] float32: latent frame l of the stream starts from that slice */
   gint64 noise_latents;         /*   instead of the pool; NULL: the pool. Kept until the engine is freed. */

@@ -141,7 +141,7 @@ start_pipeline (DpEngine *e, gint64 latents, int max_own, GError **error)
   int max_input = latents >= 0 && latents <= max_own ? max_own : MAX (max_own, B + C);
 
   e->pipeline = dp_pipeline_new (&(DpPipelineSpec) {
-      .stage = { .dit = r->config.dit, .sampler = e->sampler, .bfloat16 = r->bfloat16, .switch_step = switch_step (e),
+      .stage = { .dit = r->config.dit, .sampler = e->sampler, .bfloat16 = r->bfloat16, .fp8 = r->fp8, .switch_step = switch_step (e),
         .guidance_scales = { s->guidance_scale, s->guidance_scale_2 },
         .latent_h = s->height / scale, .latent_w = s->width / scale, .max_own = max_own, .max_input = max_input, .max_cached = C,
         .text_length = s->text_length },

@@ -53,6 +53,7 @@ parse_devices (DpResolved *r, GStringChunk *storage, GError **error)
 {
   const char *list = g_strcmp0 (r->settings.devices, "auto") == 0 ? "cpu" : r->settings.devices;
   g_auto (GStrv) names = g_strsplit (list, ",", -1);
+  const char *without_fp8 = NULL;
   gboolean fast_bf16 = TRUE;
   char message[256];
 
@@ -69,7 +70,10 @@ parse_devices (DpResolved *r, GStringChunk *storage, GError **error)
       return FALSE;
     }
     fast_bf16 &= info.fast_bf16;
-    r->devices[r->n_devices++] = g_string_chunk_insert_const (storage, name);
+    r->devices[r->n_devices] = g_string_chunk_insert_const (storage, name);
+    if (!info.fp8)
+      without_fp8 = r->devices[r->n_devices];
+    r->n_devices++;
   }
   if (r->n_devices == 0)
     return refuse (error, "devices is empty; use for example \"cpu\" or \"auto\"");
@@ -77,9 +81,13 @@ parse_devices (DpResolved *r, GStringChunk *storage, GError **error)
     return refuse (error, "devices names %d stages, but the model has only %d layers; name at most that many", r->n_devices, r->config.dit.layers);
   if (strcmp (r->settings.precision, "auto") == 0)
     r->settings.precision = fast_bf16 ? "bfloat16" : "float32";
-  r->bfloat16 = strcmp (r->settings.precision, "bfloat16") == 0;
+  r->fp8 = strcmp (r->settings.precision, "fp8") == 0;
+  r->bfloat16 = r->fp8 || strcmp (r->settings.precision, "bfloat16") == 0;
   if (!r->bfloat16 && strcmp (r->settings.precision, "float32") != 0)
-    return refuse (error, "precision is \"%s\"; it must be auto, float32 or bfloat16", r->settings.precision);
+    return refuse (error, "precision is \"%s\"; it must be auto, float32, bfloat16 or fp8", r->settings.precision);
+  if (r->fp8 && without_fp8)
+    return refuse (error, "precision is fp8, which needs GPUs of compute capability 9.0 (H100, H200), and device %s is none; use bfloat16",
+        without_fp8);
   return TRUE;
 }
 

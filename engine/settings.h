@@ -16,7 +16,7 @@ typedef struct
   DpModelInfo info;
   int n_devices;
   const char *devices[DP_MAX_STAGES];
-  gboolean bfloat16;
+  gboolean bfloat16, fp8;       /* fp8 comes with bfloat16 for what is not multiplied in e4m3 */
   int context_latents;          /* C, 0 for none */
 } DpResolved;
 

@@ -78,7 +78,7 @@ dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const Dp
     timesteps[i] = dp_sampler_timestep (spec->sampler, i);
   for (int i = 0; i < 2 && weights[i]; i++) {
     s->dits[i] = dp_dit_new (s->dev, &spec->dit, weights[i], &(DpDitSpec) { .first = first, .last = last, .lender = s->dits[0],
-        .type = spec->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, .latent_h = spec->latent_h, .latent_w = spec->latent_w,
+        .type = spec->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, .fp8 = spec->fp8, .latent_h = spec->latent_h, .latent_w = spec->latent_w,
         .max_input = spec->max_input, .max_cached = spec->max_cached, .batch = s->batch, .steps = steps, .timesteps = timesteps }, error);
     if (s->dits[i] == NULL)
       goto fail;

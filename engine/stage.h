@@ -22,7 +22,7 @@ typedef struct
 {
   DpDitConfig dit;
   const DpSampler *sampler;
-  gboolean bfloat16;
+  gboolean bfloat16, fp8;       /* fp8: with bfloat16, and where the device has it */
   int switch_step;              /* the first step of the second expert; the number of steps where there is none */
   double guidance_scales[2];    /* of each expert's steps, 0 where there is no second; up to 1: no guidance. Both up to 1: one batch element */
   int latent_h, latent_w;

@@ -36,6 +36,8 @@ gst_dualparal_precision_get_type (void)
     {GST_DUALPARAL_PRECISION_FLOAT32, "Single precision", "float32"},
     {GST_DUALPARAL_PRECISION_BFLOAT16, "bfloat16 weights and activations",
         "bfloat16"},
+    {GST_DUALPARAL_PRECISION_FP8, "bfloat16, and the transformer's products and "
+          "self-attention in e4m3 (GPUs of compute capability 9.0)", "fp8"},
     {0, NULL, NULL},
   };
 
@@ -442,7 +444,9 @@ gst_dualparal_settings_for_engine (const GstDualParalSettings * settings,
     DpSettings * engine, GStringChunk * storage)
 {
   static const char *const samplers[] = { NULL, "unipc", "euler" };
-  static const char *const precisions[] = { NULL, "float32", "bfloat16" };
+  static const char *const precisions[] = { NULL, "float32", "bfloat16",
+    "fp8"
+  };
 
   memset (engine, 0, sizeof (*engine));
   engine->model = keep (storage, settings->model);

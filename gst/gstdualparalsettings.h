@@ -33,6 +33,8 @@ typedef enum
  * @GST_DUALPARAL_PRECISION_AUTO: the faster one on the chosen devices
  * @GST_DUALPARAL_PRECISION_FLOAT32: single precision
  * @GST_DUALPARAL_PRECISION_BFLOAT16: bfloat16 weights and activations
+ * @GST_DUALPARAL_PRECISION_FP8: bfloat16, and the transformer's products and
+ *   self-attention in e4m3; GPUs of compute capability 9.0 only
  *
  * What the model computes in.
  *
@@ -43,6 +45,7 @@ typedef enum
   GST_DUALPARAL_PRECISION_AUTO,
   GST_DUALPARAL_PRECISION_FLOAT32,
   GST_DUALPARAL_PRECISION_BFLOAT16,
+  GST_DUALPARAL_PRECISION_FP8,
 } GstDualParalPrecision;
 
 #define GST_TYPE_DUALPARAL_SAMPLER (gst_dualparal_sampler_get_type ())

@@ -42,6 +42,7 @@ typedef struct
   char libraries[128];          /* "oneDNN 2.6.3" */
   size_t memory_total, memory_free;     /* bytes */
   bool fast_bf16;               /* bfloat16 is worth using here */
+  bool fp8;                     /* DpLinearSpec.fp8 is to be had */
 } DpDeviceInfo;
 
 /** Opens `name` with `threads` host threads (0: one per processor this process may use).

@@ -65,6 +65,8 @@ typedef struct
   int n_weights;
   const DpHostWeight *weights;  /* each [rows, k] */
   const DpHostWeight *biases;   /* each [rows], or NULL for no bias at all */
+  bool fp8;                     /* multiply in e4m3 where K and N are multiples of 16: each row of W and of x is scaled by a power of
+                                 * two (e4m3.h) and rounded; type is bfloat16. Only where DpDeviceInfo says so */
 } DpLinearSpec;
 
 typedef struct
@@ -115,6 +117,8 @@ typedef struct
   float last_key_bias;          /* added to the logit of the last key: log (n) makes it stand for n equal keys; else 0 */
   const float *rel_bias;        /* [H, 2 * kv_len - 1], added to logit (i, j) at index j - i + kv_len - 1; or NULL;
                                  * with it, q_len == kv_len */
+  bool fp8;                     /* q, k, v, the probabilities and out may be rounded to e4m3, each matrix scaled as a whole by a power of
+                                 * two: then a row does depend on the other rows. type is bfloat16 */
 } DpAttentionArgs;
 
 /* ---- norms ---- */

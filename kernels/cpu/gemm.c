@@ -460,6 +460,7 @@ linear_new_cpu (DpDevice *base, const DpLinearSpec *spec)
   int saved;
   bool ok;
 
+  assert (!spec->fp8);
   base->allocations++;
   if (linear == NULL)
     return NULL;

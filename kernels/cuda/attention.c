@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Four ways, by what the heads are like. Long rows of keys in bfloat16, d <= 128: cuDNN. Fewer keys, or biases (the text's padding, the
+ * Five ways, by what the heads are like. Long rows of keys in bfloat16, d <= 128: cuDNN, with fp8 in e4m3. Fewer keys, or biases (the text's padding, the
  * text encoder): an own kernel on tensor cores, which needs no plan, so prompts of any length cost nothing to prepare. Wide heads
  * (the VAE's single one): two matrix products with a softmax between them, some queries at a time. The rest: an own kernel in float32.
  * Which way is chosen depends on the keys and never on the number of queries.
  */
 #include "attention.h"
 #include "graph.h"
+#include "quantize.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +20,11 @@ enum
   BLAS_BYTES = 8 << 20,
 };
 
-enum { UID_Q = 1, UID_K, UID_V, UID_OUT, UID_SCALE };
+enum
+{
+  UID_Q = 1, UID_K, UID_V, UID_OUT, UID_SCALE,
+  UID_INVERSE_Q, UID_INVERSE_K, UID_INVERSE_V, UID_P, UID_INVERSE_P, UID_SCALE_OUT, UID_MOST_P, UID_MOST_OUT, UID_INNER
+};
 
 /* cuDNN's, or the two products for `rows` queries. */
 struct DpAttentionPlan
@@ -55,6 +60,7 @@ shape_of (const DpAttentionArgs *args)
   shape.v_stride = args->v_stride;
   shape.out_stride = args->out_stride;
   shape.scale = args->scale;
+  shape.fp8 = args->fp8;
   return shape;
 }
 
@@ -114,11 +120,17 @@ plan_for (DpDeviceCuda *dev, const DpAttentionArgs *args, bool (*build) (DpDevic
 
 /* ---- cuDNN ---- */
 
+static size_t
+align (size_t bytes)
+{
+  return (bytes + 255) / 256 * 256;
+}
+
 /* Row r, head h at [r * stride + h * d]. */
 static cudnnBackendDescriptor_t
 heads_tensor (DpGraph *graph, int64_t uid, const DpAttentionArgs *s, int64_t len, int64_t stride)
 {
-  return dp_graph_tensor (graph, &(DpGraphTensor) { .uid = uid, .type = CUDNN_DATA_BFLOAT16, .n_dims = 4,
+  return dp_graph_tensor (graph, &(DpGraphTensor) { .uid = uid, .type = s->fp8 ? CUDNN_DATA_FP8_E4M3 : CUDNN_DATA_BFLOAT16, .n_dims = 4,
           .dims = { 1, s->heads, len, s->head_dim }, .strides = { len * stride, s->head_dim, stride, 1 } });
 }
 
@@ -166,18 +178,105 @@ run_cudnn (DpDeviceCuda *dev, const DpAttentionArgs *args)
   dp_cuda_cudnn_ok (dev, dp_plan_run (&plan->plan, dev->cudnn, 5, uids, pointers, workspace), "attention");
 }
 
+/* ---- cuDNN, in e4m3: its engine wants the whole softmax written out ---- */
+
+/* A number: in device memory, or in the plan. */
+static cudnnBackendDescriptor_t
+number (DpGraph *graph, int64_t uid)
+{
+  return dp_graph_tensor (graph, &(DpGraphTensor) { .uid = uid, .type = CUDNN_DATA_FLOAT, .n_dims = 4, .dims = { 1, 1, 1, 1 },
+          .strides = { 1, 1, 1, 1 }, .by_value = uid == UID_SCALE });
+}
+
+/* What is between two operations: [heads, queries, n]. */
+static cudnnBackendDescriptor_t
+inner (DpGraph *graph, int64_t *uid, const DpAttentionArgs *s, int64_t n, cudnnDataType_t type)
+{
+  return dp_graph_tensor (graph, &(DpGraphTensor) { .uid = (*uid)++, .type = type, .n_dims = 4, .dims = { 1, s->heads, s->q_len, n },
+          .strides = { s->heads * s->q_len * n, s->q_len * n, n, 1 }, .is_virtual = true });
+}
+
+/* x times each of the numbers, the last product being y if that is given. */
+static cudnnBackendDescriptor_t
+times (DpGraph *graph, int64_t *uid, const DpAttentionArgs *s, int64_t n, cudnnBackendDescriptor_t x, int count, const int64_t *numbers)
+{
+  for (int i = 0; i < count; i++) {
+    cudnnBackendDescriptor_t y = inner (graph, uid, s, n, CUDNN_DATA_FLOAT);
+
+    dp_graph_pointwise (graph, CUDNN_POINTWISE_MUL, x, number (graph, numbers[i]), y);
+    x = y;
+  }
+  return x;
+}
+
+static bool
+build_fp8 (DpDeviceCuda *dev, Plan *plan)
+{
+  const DpAttentionArgs *s = &plan->shape;
+  int64_t uid = UID_INNER, keys = s->kv_len, d = s->head_dim, width = s->heads * d;
+  DpGraph graph = { .handle = dev->cudnn };
+  cudnnBackendDescriptor_t q = heads_tensor (&graph, UID_Q, s, s->q_len, width), v = heads_tensor (&graph, UID_V, s, keys, width);
+  cudnnBackendDescriptor_t k = dp_graph_tensor (&graph, &(DpGraphTensor) { .uid = UID_K, .type = CUDNN_DATA_FP8_E4M3, .n_dims = 4,
+          .dims = { 1, s->heads, d, keys }, .strides = { keys * width, d, 1, width } });
+  cudnnBackendDescriptor_t out = heads_tensor (&graph, UID_OUT, s, s->q_len, width);
+  cudnnBackendDescriptor_t logits = inner (&graph, &uid, s, keys, CUDNN_DATA_FLOAT), less, exponentials, p, p8, most, sum, product;
+  bool ok;
+
+  dp_graph_matmul (&graph, q, k, logits);
+  logits = times (&graph, &uid, s, keys, logits, 3, (const int64_t[]) { UID_SCALE, UID_INVERSE_Q, UID_INVERSE_K });
+  most = inner (&graph, &uid, s, 1, CUDNN_DATA_FLOAT);
+  dp_graph_reduce (&graph, CUDNN_REDUCE_TENSOR_MAX, logits, most);
+  less = inner (&graph, &uid, s, keys, CUDNN_DATA_FLOAT);
+  dp_graph_pointwise (&graph, CUDNN_POINTWISE_SUB, logits, most, less);
+  exponentials = inner (&graph, &uid, s, keys, CUDNN_DATA_FLOAT);
+  dp_graph_pointwise (&graph, CUDNN_POINTWISE_EXP, less, NULL, exponentials);
+  sum = inner (&graph, &uid, s, 1, CUDNN_DATA_FLOAT);
+  dp_graph_reduce (&graph, CUDNN_REDUCE_TENSOR_ADD, exponentials, sum);
+  p = inner (&graph, &uid, s, keys, CUDNN_DATA_FLOAT);
+  dp_graph_pointwise (&graph, CUDNN_POINTWISE_DIV, exponentials, sum, p);
+  dp_graph_reduce (&graph, CUDNN_REDUCE_TENSOR_AMAX, p, number (&graph, UID_MOST_P));
+  p8 = inner (&graph, &uid, s, keys, CUDNN_DATA_FP8_E4M3);
+  dp_graph_pointwise (&graph, CUDNN_POINTWISE_MUL, p, number (&graph, UID_P), p8);
+  product = inner (&graph, &uid, s, d, CUDNN_DATA_FLOAT);
+  dp_graph_matmul (&graph, p8, v, product);
+  product = times (&graph, &uid, s, d, product, 2, (const int64_t[]) { UID_INVERSE_P, UID_INVERSE_V });
+  dp_graph_pointwise (&graph, CUDNN_POINTWISE_MUL, product, number (&graph, UID_SCALE_OUT), out);
+  dp_graph_reduce (&graph, CUDNN_REDUCE_TENSOR_AMAX, product, number (&graph, UID_MOST_OUT));
+  ok = dp_plan_build (&plan->plan, &graph);
+  if (!ok)
+    dp_device_fail (&dev->base, "%s: attention of %d heads of %d, %d queries, %d keys in e4m3: cuDNN says %s", dev->base.name, s->heads,
+        s->head_dim, s->q_len, s->kv_len, graph.error);
+  dp_graph_clear (&graph);
+  return ok;
+}
+
+static void
+run_fp8 (DpDeviceCuda *dev, const DpAttentionArgs *args)
+{
+  static const int64_t uids[] = { UID_Q, UID_K, UID_V, UID_OUT, UID_SCALE, UID_INVERSE_Q, UID_INVERSE_K, UID_INVERSE_V, UID_P, UID_INVERSE_P,
+    UID_SCALE_OUT, UID_MOST_P, UID_MOST_OUT };
+  Plan *plan = plan_for (dev, args, build_fp8);
+  size_t width = args->heads * args->head_dim, queries = align (args->q_len * width), keys = align (args->kv_len * width);
+  size_t own = plan ? align (plan->plan.workspace) : 0;
+  char *workspace = plan ? dp_cuda_workspace (dev, own + 2 * queries + 2 * keys + sizeof (DpAttentionScales)) : NULL;
+  char *q = workspace + own, *k = q + queries, *v = k + keys, *out = v + keys;
+  DpAttentionScales *scales = (DpAttentionScales *) (out + queries);
+
+  if (workspace == NULL)
+    return;
+  void *pointers[] = { q, k, v, out, &plan->scale, scales->inverse[0], scales->inverse[1], scales->inverse[2], scales->p, scales->inverse_p,
+    scales->out, scales->most_p, scales->most_out };
+  dp_cuda_round_attention (dev, args, q, k, v, scales);
+  if (dp_cuda_cudnn_ok (dev, dp_plan_run (&plan->plan, dev->cudnn, 13, uids, pointers, workspace), "attention"))
+    dp_cuda_widen_attention (dev, args, out, scales);
+}
+
 /* ---- wide heads: logits = scale * q . k^T, softmax, out = p . v, for `rows` queries at a time ---- */
 
 static int
 pitch_of (const DpAttentionArgs *s)
 {
   return (s->kv_len + 63) / 64 * 64;
-}
-
-static size_t
-align (size_t bytes)
-{
-  return (bytes + 255) / 256 * 256;
 }
 
 /* Bytes of the logits and of the probabilities of a chunk. */
@@ -310,8 +409,13 @@ attention_cuda (DpDevice *base, const DpAttentionArgs *given)
   args.out_stride = args.out_stride ? args.out_stride : width;
   if (args.head_dim > 128 && is_aligned (&args))
     run_wide (dev, &args);
-  else if (args.type == DP_TYPE_BF16 && args.head_dim <= 128 && args.kv_len >= CUDNN_KEYS && !biased && is_aligned (&args))
-    run_cudnn (dev, &args);
+  else if (args.type == DP_TYPE_BF16 && args.head_dim <= 128 && args.kv_len >= CUDNN_KEYS && !biased && is_aligned (&args)) {
+    args.fp8 &= dev->capability == DP_CUDA_FP8 && args.head_dim % 16 == 0;
+    if (args.fp8)
+      run_fp8 (dev, &args);
+    else
+      run_cudnn (dev, &args);
+  }
   else if (args.type == DP_TYPE_BF16 && args.head_dim <= 128)
     dp_attention_flash (dev, &args);
   else if (args.head_dim <= DP_ATTENTION_SIMPLE_MAX)

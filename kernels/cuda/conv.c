@@ -125,9 +125,9 @@ build (DpDeviceCuda *dev, Plan *plan, bool fused, char *error, size_t error_size
     append_conv (&graph, &v, sum);
     if (plan->shape.add)
       biased = tensor (&graph, UID_BIASED, CUDNN_DATA_FLOAT, v.dims + 2, v.y);
-    dp_graph_add (&graph, sum, bias, biased);
+    dp_graph_pointwise (&graph, CUDNN_POINTWISE_ADD, sum, bias, biased);
     if (plan->shape.add)
-      dp_graph_add (&graph, biased, tensor (&graph, UID_ADD, CUDNN_DATA_BFLOAT16, v.dims + 2, v.y), y);
+      dp_graph_pointwise (&graph, CUDNN_POINTWISE_ADD, biased, tensor (&graph, UID_ADD, CUDNN_DATA_BFLOAT16, v.dims + 2, v.y), y);
   } else {
     append_conv (&graph, &v, y);
   }

@@ -19,6 +19,9 @@ extern "C" {
 
 #include "../backend.h"
 
+/* The compute capability whose e4m3 products cuBLASLt scales by rows, and for which cuDNN has attention in e4m3 of every size. */
+enum { DP_CUDA_FP8 = 90 };
+
 /** Thread-safety: as DpDevice. */
 typedef struct
 {

@@ -449,6 +449,7 @@ info_cuda (const char *name, DpDeviceInfo *info, char *error, size_t error_size)
       CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10, driver / 1000, driver % 1000 / 10, blas / 10000, blas / 100 % 100, blas % 100,
       cudnn / 10000, cudnn / 100 % 100, cudnn % 100);
   info->fast_bf16 = true;
+  info->fp8 = 10 * prop.major + prop.minor == DP_CUDA_FP8;
   return true;
 }
 

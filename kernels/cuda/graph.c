@@ -78,20 +78,53 @@ dp_graph_tensor (DpGraph *graph, const DpGraphTensor *t)
 }
 
 void
-dp_graph_add (DpGraph *graph, cudnnBackendDescriptor_t a, cudnnBackendDescriptor_t b, cudnnBackendDescriptor_t y)
+dp_graph_pointwise (DpGraph *graph, cudnnPointwiseMode_t mode, cudnnBackendDescriptor_t a, cudnnBackendDescriptor_t b,
+    cudnnBackendDescriptor_t y)
 {
-  cudnnBackendDescriptor_t add = dp_graph_new (graph, CUDNN_BACKEND_POINTWISE_DESCRIPTOR), op;
-  cudnnPointwiseMode_t mode = CUDNN_POINTWISE_ADD;
+  cudnnBackendDescriptor_t how = dp_graph_new (graph, CUDNN_BACKEND_POINTWISE_DESCRIPTOR), op;
   cudnnDataType_t type = CUDNN_DATA_FLOAT;
 
-  dp_graph_set (graph, add, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode);
-  dp_graph_set (graph, add, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &type);
-  dp_graph_finalize (graph, add);
+  dp_graph_set (graph, how, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode);
+  dp_graph_set (graph, how, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &type);
+  dp_graph_finalize (graph, how);
   op = dp_graph_new (graph, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
-  dp_graph_set (graph, op, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &add);
+  dp_graph_set (graph, op, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &how);
   dp_graph_set (graph, op, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &a);
-  dp_graph_set (graph, op, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &b);
+  if (b)
+    dp_graph_set (graph, op, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &b);
   dp_graph_set (graph, op, CUDNN_ATTR_OPERATION_POINTWISE_YDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &y);
+  dp_graph_append (graph, op);
+}
+
+void
+dp_graph_matmul (DpGraph *graph, cudnnBackendDescriptor_t a, cudnnBackendDescriptor_t b, cudnnBackendDescriptor_t y)
+{
+  cudnnBackendDescriptor_t how = dp_graph_new (graph, CUDNN_BACKEND_MATMUL_DESCRIPTOR), op;
+  cudnnDataType_t type = CUDNN_DATA_FLOAT;
+
+  dp_graph_set (graph, how, CUDNN_ATTR_MATMUL_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &type);
+  dp_graph_finalize (graph, how);
+  op = dp_graph_new (graph, CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR);
+  dp_graph_set (graph, op, CUDNN_ATTR_OPERATION_MATMUL_DESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &how);
+  dp_graph_set (graph, op, CUDNN_ATTR_OPERATION_MATMUL_ADESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &a);
+  dp_graph_set (graph, op, CUDNN_ATTR_OPERATION_MATMUL_BDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &b);
+  dp_graph_set (graph, op, CUDNN_ATTR_OPERATION_MATMUL_CDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &y);
+  dp_graph_append (graph, op);
+}
+
+void
+dp_graph_reduce (DpGraph *graph, cudnnReduceTensorOp_t mode, cudnnBackendDescriptor_t a, cudnnBackendDescriptor_t y)
+{
+  cudnnBackendDescriptor_t how = dp_graph_new (graph, CUDNN_BACKEND_REDUCTION_DESCRIPTOR), op;
+  cudnnDataType_t type = CUDNN_DATA_FLOAT;
+
+  dp_graph_set (graph, how, CUDNN_ATTR_REDUCTION_OPERATOR, CUDNN_TYPE_REDUCTION_OPERATOR_TYPE, 1, &mode);
+  dp_graph_set (graph, how, CUDNN_ATTR_REDUCTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &type);
+  dp_graph_finalize (graph, how);
+  op = dp_graph_new (graph, CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR);
+  dp_graph_set (graph, op, CUDNN_ATTR_OPERATION_REDUCTION_DESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &how);
+  dp_graph_set (graph, op, CUDNN_ATTR_OPERATION_REDUCTION_XDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &a);
+  dp_graph_set (graph, op, CUDNN_ATTR_OPERATION_REDUCTION_YDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &y);
   dp_graph_append (graph, op);
 }
 

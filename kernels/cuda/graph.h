@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { DP_GRAPH_MAX = 24, DP_GRAPH_MAX_OPS = 4, DP_PLAN_MAX = 6 };
+enum { DP_GRAPH_MAX = 96, DP_GRAPH_MAX_OPS = 20, DP_PLAN_MAX = 16 };
 
 /** Starts as { .handle = ... }; ends with dp_graph_clear(). */
 typedef struct
@@ -49,8 +49,11 @@ void dp_graph_append (DpGraph *graph, cudnnBackendDescriptor_t op);
 /** Pointers and device memory are taken to be 16-byte aligned. */
 cudnnBackendDescriptor_t dp_graph_tensor (DpGraph *graph, const DpGraphTensor *tensor);
 
-/** Appends y = a + b, added in float32. */
-void dp_graph_add (DpGraph *graph, cudnnBackendDescriptor_t a, cudnnBackendDescriptor_t b, cudnnBackendDescriptor_t y);
+/** Each appends an operation in float32: y = a (mode) b, or y = mode (a) with b NULL; y = a . b; y = a reduced to y's dimensions. */
+void dp_graph_pointwise (DpGraph *graph, cudnnPointwiseMode_t mode, cudnnBackendDescriptor_t a, cudnnBackendDescriptor_t b,
+    cudnnBackendDescriptor_t y);
+void dp_graph_matmul (DpGraph *graph, cudnnBackendDescriptor_t a, cudnnBackendDescriptor_t b, cudnnBackendDescriptor_t y);
+void dp_graph_reduce (DpGraph *graph, cudnnReduceTensorOp_t mode, cudnnBackendDescriptor_t a, cudnnBackendDescriptor_t y);
 
 void dp_graph_clear (DpGraph *graph);
 

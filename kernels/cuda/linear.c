@@ -7,8 +7,11 @@
  * rows that does not split K. It takes the K steps of an element in one order, so a row's bits do not depend on L or on the row's
  * place, and nothing is timed, so they do not depend on the run. (The library promises this of one kind of GPU and one version of
  * itself; that L does not matter is not promised, but tested.)
+ *
+ * With fp8 both sides are e4m3, each row with its own scale: a row of W for good when it is packed, a row of x as it comes. The library
+ * multiplies the scales back in; the gate goes in with those of W.
  */
-#include "cuda.h"
+#include "quantize.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -23,8 +26,10 @@
 struct DpLinear
 {
   int k, n;
-  DpType type;
+  DpType type;                  /* of x */
+  bool fp8;
   void *weights;                /* [N, K]; one allocation with what follows */
+  float *inverse;               /* [N], of the scales of the rows of e4m3 weights, or NULL */
   float *bias;                  /* [N], or NULL */
   void *bias16;                 /* [N], the same as bfloat16 in a layer of that type, or NULL */
 };
@@ -41,7 +46,7 @@ typedef enum
 /* No padding: keys are compared as bytes. */
 typedef struct
 {
-  int k, n, type, y_type, x_stride, y_stride, x_align, y_align, ending, bias;
+  int k, n, type, fp8, y_type, x_stride, y_stride, x_align, y_align, ending, bias;
 } Key;
 
 struct DpProduct
@@ -60,6 +65,19 @@ static cudaDataType_t
 data_type (int type)
 {
   return type == DP_TYPE_F32 ? CUDA_R_32F : CUDA_R_16BF;
+}
+
+/* Of W and x as they are multiplied. */
+static cudaDataType_t
+factor_type (const Key *key)
+{
+  return key->fp8 ? CUDA_R_8F_E4M3 : data_type (key->type);
+}
+
+static size_t
+factor_size (const Key *key)
+{
+  return key->fp8 ? 1 : dp_type_size (key->type);
 }
 
 /* The largest power of two, up to 16, that divides pointer and stride in bytes. */
@@ -81,8 +99,8 @@ typedef struct
 static bool
 lay_out (const Key *key, int rows, Layouts *l)
 {
-  return cublasLtMatrixLayoutInit (&l->w, data_type (key->type), key->k, key->n, key->k) == CUBLAS_STATUS_SUCCESS
-      && cublasLtMatrixLayoutInit (&l->x, data_type (key->type), key->k, rows, key->x_stride) == CUBLAS_STATUS_SUCCESS
+  return cublasLtMatrixLayoutInit (&l->w, factor_type (key), key->k, key->n, key->k) == CUBLAS_STATUS_SUCCESS
+      && cublasLtMatrixLayoutInit (&l->x, factor_type (key), key->k, rows, key->x_stride) == CUBLAS_STATUS_SUCCESS
       && cublasLtMatrixLayoutInit (&l->y, data_type (key->y_type), key->n, rows, key->y_stride) == CUBLAS_STATUS_SUCCESS;
 }
 
@@ -92,7 +110,13 @@ set (cublasLtMatmulDesc_t desc, cublasLtMatmulDescAttributes_t name, int32_t val
   return cublasLtMatmulDescSetAttribute (desc, name, &value, sizeof value) == CUBLAS_STATUS_SUCCESS;
 }
 
-/* The heuristics look at the bias's pointer too: it starts as the workspace, which is aligned as every bias is. */
+static bool
+set_pointer (cublasLtMatmulDesc_t desc, cublasLtMatmulDescAttributes_t name, const void *pointer)
+{
+  return cublasLtMatmulDescSetAttribute (desc, name, &pointer, sizeof pointer) == CUBLAS_STATUS_SUCCESS;
+}
+
+/* The heuristics look at the pointers too: they start as the workspace, which is aligned as every vector is. */
 static cublasLtMatmulDesc_t
 describe (DpDeviceCuda *dev, const Key *key, cudaDataType_t bias_type)
 {
@@ -104,7 +128,11 @@ describe (DpDeviceCuda *dev, const Key *key, cudaDataType_t bias_type)
     return NULL;
   if (set (desc, CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T) && set (desc, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue)
       && (!key->bias || (set (desc, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, bias_type)
-              && !cublasLtMatmulDescSetAttribute (desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &dev->workspace, sizeof (void *))))
+              && set_pointer (desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, dev->workspace)))
+      && (!key->fp8 || (set (desc, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F)
+              && set (desc, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F)
+              && set_pointer (desc, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, dev->workspace)
+              && set_pointer (desc, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, dev->workspace)))
       && (key->ending != GATED_ADD || set (desc, CUBLASLT_MATMUL_DESC_POINTER_MODE, CUBLASLT_POINTER_MODE_ALPHA_DEVICE_VECTOR_BETA_HOST)))
     return desc;
   cublasLtMatmulDescDestroy (desc);
@@ -120,7 +148,7 @@ set_preference (cublasLtMatmulPreference_t preference, const Key *key)
     uint32_t value;
   } attributes[] = {
     { CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, CUBLASLT_REDUCTION_SCHEME_NONE },
-    { CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment (NULL, key->k * dp_type_size (key->type)) },
+    { CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment (NULL, key->k * factor_size (key)) },
     { CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, key->x_align },
     { CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, key->y_align },
     { CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, key->y_align },
@@ -186,8 +214,8 @@ choose (DpDeviceCuda *dev, DpProduct *product)
 static DpProduct *
 find_product (DpDeviceCuda *dev, const Key *key)
 {
-  cudaDataType_t bias_types[] = { CUDA_R_32F, CUDA_R_16BF };
-  int n = key->bias && key->y_type == DP_TYPE_BF16 ? 2 : 1;
+  static const cudaDataType_t bias_types[] = { CUDA_R_32F, CUDA_R_16BF };
+  int first = key->fp8, n = key->fp8 || (key->bias && key->y_type == DP_TYPE_BF16) ? 2 : 1;
   DpProduct *product;
 
   for (product = dev->products; product; product = product->next)
@@ -200,7 +228,7 @@ find_product (DpDeviceCuda *dev, const Key *key)
   }
   dev->base.allocations++;
   product->key = *key;
-  for (int i = 0; i < n && !product->available; i++) {
+  for (int i = first; i < n && !product->available; i++) {
     product->bias_type = bias_types[i];
     product->desc = describe (dev, key, bias_types[i]);
     product->available = product->desc && choose (dev, product);
@@ -229,13 +257,10 @@ linear_close_cuda (DpDeviceCuda *dev)
 
 /* ---- packing ---- */
 
+/* The pieces one behind the other, as the spec's type. */
 static bool
-upload_pieces (DpDeviceCuda *dev, DpLinear *linear, const DpLinearSpec *spec)
+upload_weights (DpDeviceCuda *dev, const DpLinearSpec *spec, char *to)
 {
-  char *to = linear->weights;
-  float *biases;
-  bool ok = true;
-
   for (int i = 0; i < spec->n_weights; i++) {
     size_t n = (size_t) spec->weights[i].rows * spec->k;
 
@@ -243,6 +268,29 @@ upload_pieces (DpDeviceCuda *dev, DpLinear *linear, const DpLinearSpec *spec)
       return false;
     to += n * dp_type_size (spec->type);
   }
+  return true;
+}
+
+static bool
+upload_rounded (DpDeviceCuda *dev, DpLinear *linear, const DpLinearSpec *spec)
+{
+  void *staged = dp_cuda_memory_new (dev, (size_t) linear->n * linear->k * dp_type_size (spec->type), "rounding a linear layer");
+  bool ok = staged && upload_weights (dev, spec, staged);
+
+  if (ok)
+    dp_cuda_round_rows (dev, linear->n, linear->k, staged, linear->k, linear->weights, linear->inverse);
+  dp_cuda_memory_free (dev, staged);
+  return ok;
+}
+
+static bool
+upload_pieces (DpDeviceCuda *dev, DpLinear *linear, const DpLinearSpec *spec)
+{
+  float *biases;
+  bool ok = true;
+
+  if (!(linear->fp8 ? upload_rounded (dev, linear, spec) : upload_weights (dev, spec, linear->weights)))
+    return false;
   if (linear->bias == NULL)
     return true;
   biases = malloc (linear->n * sizeof *biases);
@@ -268,17 +316,20 @@ linear_new_cuda (DpDevice *base, const DpLinearSpec *spec)
   DpDeviceCuda *dev = dp_cuda (base);
   DpLinear *linear = calloc (1, sizeof *linear);
   int n = dp_linear_rows (spec);
-  size_t weights = round_up ((size_t) n * spec->k * dp_type_size (spec->type)), bias = spec->biases ? round_up (n * sizeof (float)) : 0;
+  bool fp8 = spec->fp8 && spec->k % 16 == 0 && n % 16 == 0;
+  size_t weights = round_up ((size_t) n * spec->k * (fp8 ? 1 : dp_type_size (spec->type)));
+  size_t inverse = fp8 ? round_up (n * sizeof (float)) : 0, bias = spec->biases ? round_up (n * sizeof (float)) : 0;
   size_t bias16 = spec->biases && spec->type == DP_TYPE_BF16 ? round_up (n * 2) : 0;
   char *memory;
 
   base->allocations++;
   if (linear == NULL)
     return NULL;
-  memory = dp_cuda_memory_new (dev, weights + bias + bias16, "a linear layer");
+  assert (!spec->fp8 || dev->capability == DP_CUDA_FP8);
+  memory = dp_cuda_memory_new (dev, weights + inverse + bias + bias16, "a linear layer");
   *linear = (DpLinear) {
-    .k = spec->k, .n = n, .type = spec->type, .weights = memory, .bias = bias ? (float *) (memory + weights) : NULL,
-    .bias16 = bias16 ? memory + weights + bias : NULL,
+    .k = spec->k, .n = n, .type = spec->type, .fp8 = fp8, .weights = memory, .inverse = fp8 ? (float *) (memory + weights) : NULL,
+    .bias = bias ? (float *) (memory + weights + inverse) : NULL, .bias16 = bias16 ? memory + weights + inverse + bias : NULL,
   };
   if (memory == NULL || (!upload_pieces (dev, linear, spec) && !dp_device_cancelled (base))) {
     linear_free_cuda (base, linear);
@@ -298,22 +349,38 @@ linear_free_cuda (DpDevice *dev, DpLinear *linear)
 
 /* ---- running ---- */
 
+/* What a product takes besides its shape. */
+typedef struct
+{
+  const void *x;
+  const float *bias;            /* NULL without; ignored where the product takes bias16 */
+  const void *bias16;
+  const float *gate;            /* of GATED_ADD */
+  const float *inverse, *x_inverse;     /* of the scales of rows, with fp8 */
+} Factors;
+
 static bool
-multiply (DpDeviceCuda *dev, const DpProduct *product, const DpLinear *linear, const void *x, int rows, const float *bias, const float *gate,
-    void *y)
+multiply (DpDeviceCuda *dev, const DpProduct *product, const DpLinear *linear, const Factors *f, int rows, void *y)
 {
   const Key *key = &product->key;
   float one = 1, zero = 0;
-  const void *b = product->bias_type == CUDA_R_32F ? (const void *) bias : linear->bias16;
+  const void *b = product->bias_type == CUDA_R_32F ? (const void *) f->bias : f->bias16;
   Layouts l;
   cublasStatus_t status = CUBLAS_STATUS_INVALID_VALUE;
 
-  if (lay_out (key, rows, &l)
-      && (!key->bias || !cublasLtMatmulDescSetAttribute (product->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &b, sizeof b)))
-    status = cublasLtMatmul (dev->blas, product->desc, gate ? gate : &one, linear->weights, &l.w, x, &l.x,
+  if (lay_out (key, rows, &l) && (!key->bias || set_pointer (product->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, b))
+      && (!key->fp8 || (set_pointer (product->desc, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, f->inverse)
+              && set_pointer (product->desc, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, f->x_inverse))))
+    status = cublasLtMatmul (dev->blas, product->desc, f->gate ? f->gate : &one, linear->weights, &l.w, f->x, &l.x,
         key->ending == ADD || key->ending == GATED_ADD ? &one : &zero, y, &l.y, y, &l.y, &product->algo, (char *) dev->workspace + STAGING,
         BLAS_WORKSPACE, dev->stream);
   return dp_cuda_blas_ok (dev, status, "linear");
+}
+
+static Ending
+ending_of (const DpLinearArgs *a)
+{
+  return a->accumulate ? a->gate ? GATED_ADD : ADD : a->act == DP_ACT_GELU_TANH ? GELU : STORE;
 }
 
 /* The library ends the product itself, if it can. */
@@ -323,10 +390,9 @@ run_whole (DpDeviceCuda *dev, const DpLinear *linear, const DpLinearArgs *a)
   Key key = {
     .k = linear->k, .n = linear->n, .type = linear->type, .y_type = a->y_type, .x_stride = a->x_stride, .y_stride = a->y_stride,
     .x_align = alignment (a->x, a->x_stride * dp_type_size (linear->type)),
-    .y_align = alignment (a->y, a->y_stride * dp_type_size (a->y_type)),
-    .ending = a->accumulate ? a->gate ? GATED_ADD : ADD : a->act == DP_ACT_GELU_TANH ? GELU : STORE, .bias = linear->bias != NULL,
+    .y_align = alignment (a->y, a->y_stride * dp_type_size (a->y_type)), .ending = ending_of (a), .bias = linear->bias != NULL,
   };
-  const float *bias = linear->bias;
+  Factors f = { .x = a->x, .bias = linear->bias, .bias16 = linear->bias16, .gate = a->gate };
   DpProduct *product;
 
   if (a->act == DP_ACT_SILU || (a->act == DP_ACT_GELU_TANH && a->y_type == DP_TYPE_F32) || linear->n * sizeof (float) > STAGING)
@@ -334,12 +400,40 @@ run_whole (DpDeviceCuda *dev, const DpLinear *linear, const DpLinearArgs *a)
   product = find_product (dev, &key);
   if (product == NULL)
     return false;
-  if (key.ending == GATED_ADD && bias) {
-    dp_cuda_scale_bias (dev, linear->n, bias, a->gate, dev->workspace);
-    bias = dev->workspace;
+  if (key.ending == GATED_ADD && f.bias) {
+    dp_cuda_scale_bias (dev, linear->n, f.bias, a->gate, dev->workspace);
+    f.bias = dev->workspace;
   }
-  multiply (dev, product, linear, a->x, a->rows, bias, a->gate, a->y);
+  multiply (dev, product, linear, &f, a->rows, a->y);
   return true;
+}
+
+/* The product of an fp8 layer: x is rounded behind the scratch of the others. */
+static void
+run_fp8 (DpDeviceCuda *dev, const DpLinear *linear, const DpLinearArgs *a)
+{
+  Key key = {
+    .k = linear->k, .n = linear->n, .type = linear->type, .fp8 = true, .y_type = a->y_type, .x_stride = linear->k, .y_stride = a->y_stride,
+    .x_align = 16, .y_align = alignment (a->y, a->y_stride * dp_type_size (a->y_type)),
+    .ending = a->accumulate ? ADD : ending_of (a), .bias = linear->bias != NULL,
+  };
+  size_t x_size = round_up ((size_t) a->rows * linear->k), inverses = round_up (a->rows * sizeof (float));
+  char *workspace = dp_cuda_workspace (dev, STAGING + BLAS_WORKSPACE + x_size + inverses), *x = workspace + STAGING + BLAS_WORKSPACE;
+  Factors f = { .x = x, .bias16 = linear->bias16, .inverse = linear->inverse, .x_inverse = (float *) (x + x_size) };
+  DpProduct *product = workspace ? find_product (dev, &key) : NULL;
+
+  if (product == NULL) {
+    dp_device_fail (&dev->base, "%s: linear: cuBLASLt has no algorithm for %d -> %d features in e4m3", dev->base.name, linear->k, linear->n);
+    return;
+  }
+  dp_cuda_round_rows (dev, a->rows, linear->k, a->x, a->x_stride, x, (float *) (x + x_size));
+  if (a->gate) {
+    f.inverse = (float *) workspace;
+    dp_cuda_gate_rows (dev, linear->n, linear->inverse, linear->bias16, a->gate, (float *) workspace,
+        workspace + round_up (linear->n * sizeof (float)));
+    f.bias16 = workspace + round_up (linear->n * sizeof (float));
+  }
+  multiply (dev, product, linear, &f, a->rows, a->y);
 }
 
 /* A piece of the product at a time in float32, finished by an own kernel. */
@@ -365,7 +459,7 @@ run_staged (DpDeviceCuda *dev, const DpLinear *linear, const DpLinearArgs *a)
     part.rows = a->rows - row < rows ? a->rows - row : rows;
     part.x = (const char *) a->x + (size_t) row * a->x_stride * dp_type_size (linear->type);
     part.y = (char *) a->y + (size_t) row * a->y_stride * dp_type_size (a->y_type);
-    if (!multiply (dev, product, linear, part.x, part.rows, NULL, NULL, dev->workspace))
+    if (!multiply (dev, product, linear, &(Factors) { .x = part.x }, part.rows, dev->workspace))
       return;
     dp_cuda_finish_linear (dev, linear->n, dev->workspace, linear->bias, &part);
   }
@@ -382,6 +476,8 @@ linear_cuda (DpDevice *base, const DpLinear *linear, const DpLinearArgs *given)
     return;
   args.x_stride = args.x_stride ? args.x_stride : linear->k;
   args.y_stride = args.y_stride ? args.y_stride : linear->n;
-  if (!run_whole (dev, linear, &args))
+  if (linear->fp8)
+    run_fp8 (dev, linear, &args);
+  else if (!run_whole (dev, linear, &args))
     run_staged (dev, linear, &args);
 }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "../backend.h"
+#include "../e4m3.h"
 #include "../numeric.h"
 
 #include <assert.h>

@@ -4,9 +4,8 @@
 
 A14B is Wan2.2's pair of 14B transformers, of which the second is the first one again, by hard links: it takes the memory and time of two, but
 room for one on the disk. Shapes and names are the published ones; numbers are Gaussian at a scale that keeps activations finite and lets
-attention choose: with queries and keys of unit length each token would see the mean of all others, and no error in attention would show. With a
-GPU it takes seconds. The
-tokenizer is the embedded model's: prompts mean nothing here. Needs torch and safetensors.
+attention choose: with queries and keys of unit length each token would see the mean of all others, and no error in attention would show. With
+a GPU it takes seconds. The tokenizer is the embedded model's: prompts mean nothing here. Needs torch and safetensors.
 """
 import argparse
 import json

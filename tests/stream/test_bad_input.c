@@ -95,6 +95,7 @@ test_values (void)
     { WITH (.sampler = "ddim"), DP_ERROR_SETTINGS, "sampler|ddim|unipc" },
     { WITH (.sampler = "\377"), DP_ERROR_SETTINGS, "sampler|unipc" },
     { WITH (.precision = "int4"), DP_ERROR_SETTINGS, "precision|int4|bfloat16" },
+    { WITH (.precision = "fp8"), DP_ERROR_SETTINGS, "precision|fp8|9.0|device cpu|bfloat16" },
     { WITH (.threads = -1), DP_ERROR_SETTINGS, "threads|-1" },
     { WITH (.threads = 1025), DP_ERROR_SETTINGS, "threads|1025|1024" },
     { WITH (.max_queue_frames = -1), DP_ERROR_SETTINGS, "max-queue-frames|-1" },

@@ -32,6 +32,19 @@ harness_gpu (void)
   return NULL;
 }
 
+bool
+harness_fp8 (void)
+{
+  DpDeviceInfo info;
+  char error[256];
+  bool all = true;
+
+  for (int i = 0; i < harness_n_devices; i++)
+    if (strcmp (harness_devices[i]->name, "ref") != 0)
+      all = all && dp_device_info (harness_devices[i]->name, &info, error, sizeof error) && info.fp8;
+  return all;
+}
+
 /* ---- random numbers ---- */
 
 static uint64_t state;

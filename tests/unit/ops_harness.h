@@ -90,6 +90,9 @@ extern const char *harness_filter;      /* only cases whose name contains it, or
 /** The first device that is a GPU, or NULL. */
 DpDevice *harness_gpu (void);
 
+/** Whether all devices beside the reference have fp8. */
+bool harness_fp8 (void);
+
 /** Device matrix of random normal numbers times `scale`; what lies around its rows is NaN. stride 0: dense. */
 void *in (Case *c, size_t rows, size_t cols, size_t stride, DpType type, float scale);
 

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * e4m3.h: the eight-bit float of precision "fp8": 4 bits of exponent, 3 of mantissa, no infinities, 448 at most, 2^-9 the least step.
+ *
+ * Numbers are scaled into its range by powers of two. They cost up to a bit of range and no precision: what was rounded once is
+ * not rounded again when it is scaled anew, and scaling back is exact in bfloat16.
+ */
+#pragma once
+
+#include <math.h>
+
+#ifdef __CUDACC__
+#define DP_EVERYWHERE __host__ __device__
+#else
+#define DP_EVERYWHERE
+#endif
+
+#define DP_E4M3_MAX 448.f
+
+/** The largest power of two that keeps numbers up to `amax` in range; 1 for 0. */
+DP_EVERYWHERE static inline float
+dp_e4m3_scale (float amax)
+{
+  int exponent;
+  float mantissa = frexpf (amax, &exponent);    /* amax = mantissa * 2^exponent, 0.5 <= mantissa < 1; 448 = 0.875 * 2^9 */
+
+  if (!(amax > 0))
+    return 1;
+  exponent = (mantissa <= 0.875f ? 9 : 8) - exponent;
+  return ldexpf (1, exponent < -120 ? -120 : exponent > 120 ? 120 : exponent);
+}
