@@ -72,6 +72,7 @@ bool dp_cpu_dnnl_ok (DpDevice *dev, dnnl_status_t status, const char *what);
 
 DpLinear *linear_new_cpu (DpDevice *dev, const DpLinearSpec *spec);
 void linear_free_cpu (DpDevice *dev, DpLinear *linear);
+bool linear_refill_cpu (DpDevice *dev, DpLinear *linear, const DpLinearSpec *spec);
 void linear_cpu (DpDevice *dev, const DpLinear *linear, const DpLinearArgs *args);
 
 DpConv *conv_new_cpu (DpDevice *dev, const DpConvSpec *spec);

@@ -17,6 +17,7 @@ static const DpOps ops_cpu = {
   .sync = dp_host_sync,
   .linear_new = linear_new_cpu,
   .linear_free = linear_free_cpu,
+  .linear_refill = linear_refill_cpu,
   .conv_new = conv_new_cpu,
   .conv_free = conv_free_cpu,
   .linear = linear_cpu,

@@ -436,18 +436,22 @@ lay_out_panels (DpDeviceCpu *dev, DpLinear *linear)
   return true;
 }
 
-static bool
-pack (DpDeviceCpu *dev, DpLinear *linear, const DpLinearSpec *spec)
+bool
+linear_refill_cpu (DpDevice *base, DpLinear *linear, const DpLinearSpec *spec)
 {
+  DpDeviceCpu *dev = dp_cpu (base);
   dnnl_status_t *statuses = calloc (linear->n_panels, sizeof *statuses);
   PackJob job = { dev, linear, spec, statuses };
   bool ok = true;
 
+  assert (linear->k == spec->k && linear->n == dp_linear_rows (spec) && linear->type == spec->type);
   if (statuses == NULL)
     return false;
+  if (!dp_linear_biases (spec, linear->biases))
+    memset (linear->biases, 0, linear->n * sizeof (float));
   dp_team_run (dev->team, linear->n_panels, pack_chunk, &job);
   for (int i = 0; i < linear->n_panels && ok; i++)
-    ok = dp_cpu_dnnl_ok (&dev->base, statuses[i], "packing a linear layer");
+    ok = dp_cpu_dnnl_ok (base, statuses[i], "packing a linear layer");
   free (statuses);
   return ok;
 }
@@ -478,12 +482,10 @@ linear_new_cpu (DpDevice *base, const DpLinearSpec *spec)
     linear_free_cpu (base, linear);
     return NULL;
   }
-  if (!dp_linear_biases (spec, linear->biases))
-    memset (linear->biases, 0, linear->n * sizeof (float));
   saved = dp_team_enter ();
   ok = lay_out_panels (dev, linear);
   dp_team_leave (saved);
-  if (!ok || !pack (dev, linear, spec)) {
+  if (!ok || !linear_refill_cpu (base, linear, spec)) {
     linear_free_cpu (base, linear);
     return NULL;
   }

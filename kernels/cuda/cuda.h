@@ -86,6 +86,7 @@ void conv_close_cuda (DpDeviceCuda *dev);
 
 DpLinear *linear_new_cuda (DpDevice *dev, const DpLinearSpec *spec);
 void linear_free_cuda (DpDevice *dev, DpLinear *linear);
+bool linear_refill_cuda (DpDevice *dev, DpLinear *linear, const DpLinearSpec *spec);
 void linear_cuda (DpDevice *dev, const DpLinear *linear, const DpLinearArgs *args);
 
 DpConv *conv_new_cuda (DpDevice *dev, const DpConvSpec *spec);

@@ -303,6 +303,7 @@ static const DpOps ops_cuda = {
   .sync = sync_cuda,
   .linear_new = linear_new_cuda,
   .linear_free = linear_free_cuda,
+  .linear_refill = linear_refill_cuda,
   .conv_new = conv_new_cuda,
   .conv_free = conv_free_cuda,
   .linear = linear_cuda,

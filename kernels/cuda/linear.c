@@ -331,11 +331,18 @@ linear_new_cuda (DpDevice *base, const DpLinearSpec *spec)
     .k = spec->k, .n = n, .type = spec->type, .fp8 = fp8, .weights = memory, .inverse = fp8 ? (float *) (memory + weights) : NULL,
     .bias = bias ? (float *) (memory + weights + inverse) : NULL, .bias16 = bias16 ? memory + weights + inverse + bias : NULL,
   };
-  if (memory == NULL || (!upload_pieces (dev, linear, spec) && !dp_device_cancelled (base))) {
+  if (memory == NULL || !linear_refill_cuda (base, linear, spec)) {
     linear_free_cuda (base, linear);
     return NULL;
   }
   return linear;
+}
+
+bool
+linear_refill_cuda (DpDevice *base, DpLinear *linear, const DpLinearSpec *spec)
+{
+  assert (linear->k == spec->k && linear->n == dp_linear_rows (spec) && linear->type == spec->type && !linear->bias == !spec->biases);
+  return upload_pieces (dp_cuda (base), linear, spec) || dp_device_cancelled (base);
 }
 
 void

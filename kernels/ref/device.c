@@ -16,6 +16,7 @@ static const DpOps ops_ref = {
   .sync = dp_host_sync,
   .linear_new = linear_new_ref,
   .linear_free = linear_free_ref,
+  .linear_refill = linear_refill_ref,
   .conv_new = conv_new_ref,
   .conv_free = conv_free_ref,
   .linear = linear_ref,

@@ -52,11 +52,7 @@ linear_new_ref (DpDevice *dev, const DpLinearSpec *spec)
     linear_free_ref (dev, linear);
     return NULL;
   }
-  dp_linear_weights (spec, linear->weights);
-  for (int j = 0; j < n && linear->fp8; j++)
-    round_row (linear->weights + (size_t) j * spec->k, spec->k);
-  if (!dp_linear_biases (spec, linear->biases))
-    memset (linear->biases, 0, n * sizeof (float));
+  linear_refill_ref (dev, linear, spec);
   return linear;
 }
 
@@ -68,6 +64,18 @@ linear_free_ref (DpDevice *dev, DpLinear *linear)
   dp_host_memory_free (dev, linear->weights);
   dp_host_memory_free (dev, linear->biases);
   dp_host_memory_free (dev, linear);
+}
+
+bool
+linear_refill_ref (DpDevice *dev, DpLinear *linear, const DpLinearSpec *spec)
+{
+  assert (linear->k == spec->k && linear->n == dp_linear_rows (spec) && linear->type == spec->type);
+  dp_linear_weights (spec, linear->weights);
+  for (int j = 0; j < linear->n && linear->fp8; j++)
+    round_row (linear->weights + (size_t) j * linear->k, linear->k);
+  if (!dp_linear_biases (spec, linear->biases))
+    memset (linear->biases, 0, linear->n * sizeof (float));
+  return true;
 }
 
 /* y = act (x . W^T + b), or y += gate * (x . W^T + b). */

@@ -14,6 +14,7 @@
 
 DpLinear *linear_new_ref (DpDevice *dev, const DpLinearSpec *spec);
 void linear_free_ref (DpDevice *dev, DpLinear *linear);
+bool linear_refill_ref (DpDevice *dev, DpLinear *linear, const DpLinearSpec *spec);
 void linear_ref (DpDevice *dev, const DpLinear *linear, const DpLinearArgs *args);
 
 DpConv *conv_new_ref (DpDevice *dev, const DpConvSpec *spec);

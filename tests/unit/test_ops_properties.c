@@ -330,6 +330,97 @@ check_rows (void)
     }
 }
 
+static void
+run_linear (const DpLinear *linear, int n, const void *x, float *y)
+{
+  dev->ops->linear (dev, linear, &(DpLinearArgs) { .rows = 5, .x = x, .y = y, .y_type = DP_TYPE_F32 });
+}
+
+/* What a layer gives after a refill is what a new one gives, what was queued before it is as it was, and the file's numbers may go. */
+static void
+check_refill (int k, int n, DpType type, DpType file_type, bool biased)
+{
+  size_t half = (size_t) n / 2 * k, all = half * 2, size = dp_type_size (file_type), y_bytes = 5 * n * sizeof (float), bytes, allocations;
+  char *file = malloc (2 * all * size), *copy = malloc (all * size), *host_x = malloc (5 * k * 4);
+  float *b = malloc (2 * n * sizeof *b), *results = malloc (4 * y_bytes), *y[4];
+  DpHostWeight weights[2][2], biases[2][2];
+  DpLinearSpec specs[2];
+  DpLinear *linears[2];
+  void *x;
+
+  for (size_t i = 0; i < 2 * all; i++)
+    if (file_type == DP_TYPE_F16)
+      ((uint16_t *) file)[i] = (uint16_t) (i * 2654435761u >> 16) & 0xb7ff;     /* below 1 */
+    else
+      dp_store (file_type, file, i, number (i % 100003 + 7 * (i / all)) / 8);
+  for (int i = 0; i < 2 * n; i++)
+    b[i] = number (3 * i);
+  for (int i = 0; i < 5 * k; i++)
+    dp_store (type, host_x, i, number (5 * i));
+  for (int i = 0; i < 2; i++) {
+    for (int j = 0; j < 2; j++) {
+      weights[i][j] = (DpHostWeight) { file + (i * all + j * half) * size, file_type, n / 2 };
+      biases[i][j] = (DpHostWeight) { b + i * n + j * (n / 2), DP_TYPE_F32, n / 2 };
+    }
+    specs[i] = (DpLinearSpec) { .k = k, .type = type, .n_weights = 2, .weights = weights[i], .biases = biased ? biases[i] : NULL };
+    linears[i] = dev->ops->linear_new (dev, &specs[i]);
+  }
+  x = upload (host_x, 5 * k * dp_type_size (type));
+  for (int i = 0; i < 4; i++)
+    y[i] = upload (NULL, y_bytes);
+  run_linear (linears[0], n, x, y[0]);
+  run_linear (linears[1], n, x, y[1]);
+  bytes = dev->bytes;
+  allocations = dev->allocations;
+  /* from memory that is overwritten at once, and a second time while the first may still be on its way */
+  for (int i = 0; i < 2; i++) {
+    run_linear (linears[0], n, x, y[2]);
+    memcpy (copy, weights[1 - i][0].data, all * size);
+    weights[0][0].data = copy;
+    weights[0][1].data = copy + half * size;
+    specs[0].biases = biased ? biases[1 - i] : NULL;
+    check (dev->ops->linear_refill (dev, linears[0], &specs[0]), "refill %d->%d on %s says no", k, n, dev->name);
+    memset (copy, 0, all * size);
+    weights[0][0].data = file;
+    weights[0][1].data = file + half * size;
+    if (i == 0)
+      run_linear (linears[0], n, x, y[3]);
+  }
+  dev->ops->download (dev, results, y[0], y_bytes);
+  dev->ops->download (dev, results + 5 * n, y[1], y_bytes);
+  dev->ops->download (dev, results + 10 * n, y[2], y_bytes);
+  dev->ops->download (dev, results + 15 * n, y[3], y_bytes);
+  check (memcmp (results, results + 5 * n, y_bytes) != 0, "refill %d->%d: the two weights are alike", k, n);
+  check (memcmp (results + 5 * n, results + 10 * n, y_bytes) == 0 && memcmp (results + 5 * n, results + 15 * n, y_bytes) == 0,
+      "refill %d->%d types %d %d on %s: not the bits of a new layer", k, n, type, file_type, dev->name);
+  run_linear (linears[0], n, x, y[3]);
+  dev->ops->download (dev, results + 15 * n, y[3], y_bytes);
+  check (memcmp (results, results + 15 * n, y_bytes) == 0, "refill %d->%d types %d %d on %s: not the bits it had at first", k, n, type, file_type,
+      dev->name);
+  check (dev->bytes == bytes && dev->allocations == allocations, "refill %d->%d on %s allocates", k, n, dev->name);
+  dev->ops->linear_free (dev, linears[0]);
+  dev->ops->linear_free (dev, linears[1]);
+  release ();
+  free (file);
+  free (copy);
+  free (host_x);
+  free (b);
+  free (results);
+}
+
+/* For a GPU also what goes there in several pieces, the last of which is not full. */
+static void
+check_refills (void)
+{
+  for (DpType type = DP_TYPE_F32; type <= DP_TYPE_BF16; type++)
+    for (DpType file_type = DP_TYPE_F32; file_type <= DP_TYPE_F16; file_type++) {
+      check_refill (33, 34, type, file_type, true);
+      check_refill (192, 1500, type, file_type, false);
+      if (dev == harness_gpu ())
+        check_refill (4099, 6002, type, file_type, true);
+    }
+}
+
 /* The same promise at the size of a picture, for a GPU, whose library would choose another algorithm for fewer rows. */
 static void
 check_linear_many_rows (int k, int n, int rows, const DpLinearArgs *how)
@@ -474,6 +565,7 @@ test_properties (void)
     dev = harness_devices[i];
     check_device ();
     check_linear ();
+    check_refills ();
     check_conv ();
     check_attention ();
     check_norms ();
