@@ -4,6 +4,8 @@
 #include "text_encoder.h"
 #include "tokenizer.h"
 
+#include <string.h>
+
 typedef struct
 {
   char *prompt, *negative;      /* cleaned; what is encoded */
@@ -24,6 +26,8 @@ struct _DpConditioner
   DpWeights *weights;
   DpDevice *dev;
   DpTextEncoder *encoder;
+  DpConditioning *encoded;      /* the last one, for its negative */
+  char *encoded_negative;       /* what that was the encoding of */
 
   /* -- protected by lock -- */
   GMutex lock;
@@ -36,6 +40,7 @@ struct _DpConditioner
   DpConditioning *current, *first;
   guint next_id;
   gint64 last_block;            /* admitted so far; -1: none */
+  gsize device_bytes;
   GError *error;                /* of an encoding; for good */
 };
 
@@ -67,33 +72,40 @@ entry_free (Entry *e)
   g_free (e);
 }
 
-static float *
-encode_text (DpConditioner *c, const char *text, int *n, GError **error)
-{
-  g_autofree gint32 *ids = g_new (gint32, c->spec.text_length);
-
-  *n = dp_tokenizer_encode (c->tokenizer, text, ids, c->spec.text_length, error);
-  if (*n < 0)
-    return NULL;
-  g_autofree float *out = g_new (float, (gsize) *n * c->spec.config.d_model);
-  if (!dp_text_encoder_encode (c->encoder, ids, *n, out, error))
-    return NULL;
-  return g_steal_pointer (&out);
-}
-
+/* Both texts in one sweep over the layers; a negative one that is the last entry's has been encoded already. */
 static DpConditioning *
 encode (DpConditioner *c, const Entry *e, GError **error)
 {
   DpConditioning *out = g_new0 (DpConditioning, 1);
+  const char *texts[2] = { e->prompt, e->negative };
+  g_autofree gint32 *ids = g_new (gint32, 2 * c->spec.text_length);
+  DpTokens tokens[2];
+  gboolean known = c->encoded && strcmp (e->negative, c->encoded_negative) == 0;
+  gsize row = sizeof (float) * c->spec.config.d_model;
 
   out->refs = 1;
   out->dim = c->spec.config.d_model;
   out->prompt = g_strdup (e->text);
-  out->embeds[0] = encode_text (c, e->prompt, &out->n[0], error);
-  if (out->embeds[0])
-    out->embeds[1] = encode_text (c, e->negative, &out->n[1], error);
-  if (out->embeds[1])
-    return out;
+  for (int i = 0; i < (known ? 1 : 2); i++) {
+    tokens[i].ids = ids + i * c->spec.text_length;
+    out->n[i] = tokens[i].n = dp_tokenizer_encode (c->tokenizer, texts[i], ids + i * c->spec.text_length, c->spec.text_length, error);
+    if (out->n[i] < 0)
+      goto fail;
+    out->embeds[i] = tokens[i].out = g_malloc (out->n[i] * row);
+  }
+  if (!dp_text_encoder_encode (c->encoder, tokens, known ? 1 : 2, error))
+    goto fail;
+  if (known) {
+    out->n[1] = c->encoded->n[1];
+    out->embeds[1] = g_memdup2 (c->encoded->embeds[1], out->n[1] * row);
+  }
+  dp_conditioning_unref (c->encoded);
+  c->encoded = dp_conditioning_ref (out);
+  g_free (c->encoded_negative);
+  c->encoded_negative = g_strdup (e->negative);
+  return out;
+
+fail:
   dp_conditioning_unref (out);
   return NULL;
 }
@@ -125,7 +137,8 @@ load (DpConditioner *c, GError **error)
     return FALSE;
   }
   c->dev->cancel = &c->cancel;
-  c->encoder = dp_text_encoder_new (c->dev, &c->spec.config, c->weights, c->spec.bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, c->spec.text_length, error);
+  c->encoder = dp_text_encoder_new (c->dev, &c->spec.config, c->weights, c->spec.bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, c->spec.text_length,
+      c->spec.streamed, error);
   return c->encoder != NULL;
 }
 
@@ -171,6 +184,7 @@ encoding_thread (gpointer data)
     g_autoptr (GError) error = NULL;
     DpConditioning *encoded = encode (c, e, &error);
     g_mutex_lock (&c->lock);
+    c->device_bytes = c->dev->bytes;
     c->encoding = NULL;
     e->encoded = encoded;
     if (encoded == NULL)
@@ -218,7 +232,9 @@ dp_conditioner_free (DpConditioner *c)
   g_queue_clear_full (&c->entries, (GDestroyNotify) entry_free);
   dp_conditioning_unref (c->current);
   dp_conditioning_unref (c->first);
+  dp_conditioning_unref (c->encoded);
   g_clear_error (&c->error);
+  g_free (c->encoded_negative);
   g_free (c->negative);
   g_free (c->dir);
   g_free (c->device);
@@ -350,6 +366,17 @@ dp_conditioner_first (DpConditioner *c, GError **error)
   }
   g_mutex_unlock (&c->lock);
   return result;
+}
+
+gsize
+dp_conditioner_device_bytes (DpConditioner *c)
+{
+  gsize bytes;
+
+  g_mutex_lock (&c->lock);
+  bytes = c->device_bytes;
+  g_mutex_unlock (&c->lock);
+  return bytes;
 }
 
 void

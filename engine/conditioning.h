@@ -35,6 +35,7 @@ typedef struct
   const char *device;
   int threads;
   gboolean bfloat16;
+  gboolean streamed;            /* see text_encoder.h */
   int text_length;              /* most tokens of a prompt */
   void (*loaded) (gpointer user_data);  /* called from its thread once the weights are in */
   void (*failed) (GError *error, gpointer user_data);   /* called from its thread; takes the error */
@@ -62,3 +63,6 @@ void dp_conditioner_cancel (DpConditioner *conditioner);
 
 /** The first prompt's conditioning once it is encoded (a new reference); waits for it. NULL with `error` as above. */
 DpConditioning *dp_conditioner_first (DpConditioner *conditioner, GError **error);
+
+/** Memory it held on its device when a prompt was last encoded; 0 before. */
+gsize dp_conditioner_device_bytes (DpConditioner *conditioner);

@@ -303,13 +303,15 @@ void
 dp_engine_get_stats (DpEngine *e, DpStats *stats)
 {
   const DpModelInfo *info = &e->resolved.info;
+  gsize text_bytes = dp_conditioner_device_bytes (e->conditioner);
   DpDecoderStats d;
   DpPipelineStats p;
 
   dp_decoder_get_stats (e->decoder, &d);
   dp_pipeline_get_stats (e->pipeline, &p);
   *stats = (DpStats) { .blocks = p.blocks, .passes = p.passes, .frames = d.frames, .queue_frames = d.queue_frames, .ended = d.ended,
-    .stages = e->resolved.n_devices, .device_bytes = p.device_bytes + d.device_bytes, .allocations = p.allocations + d.allocations };
+    .stages = e->resolved.n_devices, .device_bytes = p.device_bytes + d.device_bytes + text_bytes,
+    .allocations = p.allocations + d.allocations };
   if (d.first_frame_us)
     stats->first_frame_seconds = (d.first_frame_us - e->opened_us) / 1e6;
   if (p.start_us == 0)

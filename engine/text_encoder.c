@@ -9,9 +9,14 @@
 
 #include <math.h>
 
+/* The matrix products of a layer, and the tensors they are made of. */
+enum { QKV, O, WI0, WI1, WO, PRODUCTS };
+
+enum { TENSORS = 7 };
+
 typedef struct
 {
-  DpLinear *qkv, *o, *wi0, *wi1, *wo;
+  DpHostWeight weights[TENSORS];        /* q, k, v, o, wi_0, wi_1, wo: in the file */
   float *norm0, *norm1;         /* [D], on the device */
   float *bias;                  /* [buckets, H], on the host */
 } Layer;
@@ -23,13 +28,16 @@ struct _DpTextEncoder
   DpType type;
   int max_tokens;
   const DpTensor *table;        /* [vocab, D], in the weights */
+  gboolean streamed;
   Layer *layers;
+  DpLinear *(*linears)[PRODUCTS];       /* of each layer; streamed: one, filled with each layer in turn */
   float *norm;                  /* [D] */
   int *bucket;                  /* [2 M - 1]: of relative position r at r + M - 1 */
   float *host;                  /* staging: [M, D] or [H, 2 M - 1] */
 
   DpArena arena;
-  float *x, *out;               /* [M, D] */
+  float *x[DP_TEXT_ENCODER_TEXTS];      /* [M, D]: the residual stream of each text */
+  float *out;                   /* [M, D] */
   void *normed;                 /* [M, D] */
   void *qkv;                    /* [M, 3 I] */
   void *att;                    /* [M, I] */
@@ -63,7 +71,8 @@ layout (DpTextEncoder *e)
     e->layers[i].norm1 = dp_arena_take (a, d * 4);
   }
   e->norm = dp_arena_take (a, d * 4);
-  e->x = dp_arena_take (a, m * d * 4);
+  for (int i = 0; i < DP_TEXT_ENCODER_TEXTS; i++)
+    e->x[i] = dp_arena_take (a, m * d * 4);
   e->out = dp_arena_take (a, m * d * 4);
   e->normed = dp_arena_take (a, m * d * size);
   e->qkv = dp_arena_take (a, m * 3 * inner * size);
@@ -71,6 +80,17 @@ layout (DpTextEncoder *e)
   e->h0 = dp_arena_take (a, m * c->d_ff * size);
   e->h1 = dp_arena_take (a, m * c->d_ff * size);
   e->bias = dp_arena_take (a, c->heads * (2 * m - 1) * 4);
+}
+
+gsize
+dp_text_encoder_bytes (const DpTextConfig *c, DpType type, int max_tokens, gboolean streamed)
+{
+  g_autofree Layer *layers = g_new0 (Layer, c->layers);
+  DpTextEncoder e = { .config = *c, .type = type, .max_tokens = max_tokens, .layers = layers };
+  gsize layer = dp_type_size (type) * c->d_model * (4 * (gsize) c->heads * c->d_kv + 3 * (gsize) c->d_ff);
+
+  layout (&e);
+  return e.arena.used + layer * (streamed ? 1 : c->layers);
 }
 
 /* ---- opening ---- */
@@ -87,25 +107,62 @@ load_norm (DpTextEncoder *e, const DpWeights *weights, float *norm, const char *
   return TRUE;
 }
 
-/* Packs tensors [rows, k] named `prefix` + each of names into one product. */
-static DpLinear *
-load_linear (DpTextEncoder *e, const DpWeights *weights, int layer, const char *const *names, int n, int rows, int k, GError **error)
+/* How to pack a product of a layer. */
+static DpLinearSpec
+spec_of (const DpTextEncoder *e, const Layer *layer, int product)
 {
-  DpHostWeight pieces[3];
-  DpLinear *linear;
+  static const int first[] = { 0, 3, 4, 5, 6 };
+  const DpTextConfig *c = &e->config;
+  const int k[] = { c->d_model, c->heads * c->d_kv, c->d_model, c->d_model, c->d_ff };
 
-  for (int i = 0; i < n; i++) {
-    const DpTensor *t = dp_weights_get (weights, error, 2, (gint64[]) { rows, k }, "encoder.block.%d.layer.%s.weight", layer, names[i]);
+  return (DpLinearSpec) { .k = k[product], .type = e->type, .n_weights = product == QKV ? 3 : 1, .weights = layer->weights + first[product] };
+}
+
+static gboolean
+find_weights (DpTextEncoder *e, const DpWeights *weights, int layer, GError **error)
+{
+  const DpTextConfig *c = &e->config;
+  int inner = c->heads * c->d_kv;
+  const struct { const char *name; int rows, k; } tensors[TENSORS] = {
+    { "0.SelfAttention.q", inner, c->d_model }, { "0.SelfAttention.k", inner, c->d_model }, { "0.SelfAttention.v", inner, c->d_model },
+    { "0.SelfAttention.o", c->d_model, inner }, { "1.DenseReluDense.wi_0", c->d_ff, c->d_model },
+    { "1.DenseReluDense.wi_1", c->d_ff, c->d_model }, { "1.DenseReluDense.wo", c->d_model, c->d_ff },
+  };
+
+  for (int i = 0; i < TENSORS; i++) {
+    const DpTensor *t = dp_weights_get (weights, error, 2, (gint64[]) { tensors[i].rows, tensors[i].k }, "encoder.block.%d.layer.%s.weight", layer,
+        tensors[i].name);
 
     if (t == NULL)
-      return NULL;
-    pieces[i] = (DpHostWeight) { .data = t->data, .type = t->type, .rows = rows };
+      return FALSE;
+    e->layers[layer].weights[i] = (DpHostWeight) { .data = t->data, .type = t->type, .rows = tensors[i].rows };
   }
-  linear = e->dev->ops->linear_new (e->dev, &(DpLinearSpec) { .k = k, .type = e->type, .n_weights = n, .weights = pieces });
-  if (linear == NULL)
-    dp_error_no_room (e->dev, error, (gsize) n * rows * k * dp_type_size (e->type), "use another device for the first stage",
-        "layer %d of the text encoder", layer);
-  return linear;
+  return TRUE;
+}
+
+static gboolean
+no_room (DpTextEncoder *e, const DpLinearSpec *spec, int layer, GError **error)
+{
+  gsize bytes = 0;
+
+  for (int i = 0; i < spec->n_weights; i++)
+    bytes += (gsize) spec->weights[i].rows * spec->k * dp_type_size (e->type);
+  dp_error_no_room (e->dev, error, bytes, e->streamed ? "use another device for the first stage" : "text-encoder=streamed needs less",
+      "layer %d of the text encoder", layer);
+  return FALSE;
+}
+
+static gboolean
+load_linears (DpTextEncoder *e, int layer, GError **error)
+{
+  for (int i = 0; i < PRODUCTS; i++) {
+    DpLinearSpec spec = spec_of (e, &e->layers[layer], i);
+
+    e->linears[layer][i] = e->dev->ops->linear_new (e->dev, &spec);
+    if (e->linears[layer][i] == NULL)
+      return no_room (e, &spec, layer, error);
+  }
+  return TRUE;
 }
 
 static gboolean
@@ -125,22 +182,12 @@ load_bias (DpTextEncoder *e, const DpWeights *weights, int layer, GError **error
 static gboolean
 load_layer (DpTextEncoder *e, const DpWeights *weights, int i, GError **error)
 {
-  static const char *const qkv[] = { "0.SelfAttention.q", "0.SelfAttention.k", "0.SelfAttention.v" }, *const o[] = { "0.SelfAttention.o" };
-  static const char *const wi0[] = { "1.DenseReluDense.wi_0" }, *const wi1[] = { "1.DenseReluDense.wi_1" };
-  static const char *const wo[] = { "1.DenseReluDense.wo" };
-  const DpTextConfig *c = &e->config;
-  int inner = c->heads * c->d_kv;
   Layer *l = &e->layers[i];
   g_autofree char *norm0 = g_strdup_printf ("encoder.block.%d.layer.0.layer_norm.weight", i);
   g_autofree char *norm1 = g_strdup_printf ("encoder.block.%d.layer.1.layer_norm.weight", i);
 
-  return (l->qkv = load_linear (e, weights, i, qkv, 3, inner, c->d_model, error))
-      && (l->o = load_linear (e, weights, i, o, 1, c->d_model, inner, error))
-      && (l->wi0 = load_linear (e, weights, i, wi0, 1, c->d_ff, c->d_model, error))
-      && (l->wi1 = load_linear (e, weights, i, wi1, 1, c->d_ff, c->d_model, error))
-      && (l->wo = load_linear (e, weights, i, wo, 1, c->d_model, c->d_ff, error))
-      && load_norm (e, weights, l->norm0, norm0, error) && load_norm (e, weights, l->norm1, norm1, error)
-      && load_bias (e, weights, i, error);
+  return find_weights (e, weights, i, error) && load_norm (e, weights, l->norm0, norm0, error) && load_norm (e, weights, l->norm1, norm1, error)
+      && load_bias (e, weights, i, error) && ((e->streamed && i > 0) || load_linears (e, i, error));
 }
 
 static gboolean
@@ -164,7 +211,8 @@ load (DpTextEncoder *e, const DpWeights *weights, GError **error)
 }
 
 DpTextEncoder *
-dp_text_encoder_new (DpDevice *dev, const DpTextConfig *config, const DpWeights *weights, DpType type, int max_tokens, GError **error)
+dp_text_encoder_new (DpDevice *dev, const DpTextConfig *config, const DpWeights *weights, DpType type, int max_tokens, gboolean streamed,
+    GError **error)
 {
   DpTextEncoder *e = g_new0 (DpTextEncoder, 1);
   int spread = 2 * max_tokens - 1;
@@ -174,7 +222,9 @@ dp_text_encoder_new (DpDevice *dev, const DpTextConfig *config, const DpWeights 
   e->config = *config;
   e->type = type;
   e->max_tokens = max_tokens;
+  e->streamed = streamed;
   e->layers = g_new0 (Layer, config->layers);
+  e->linears = g_malloc0_n (streamed ? 1 : config->layers, sizeof *e->linears);
   e->host = g_new (float, MAX ((gsize) max_tokens * config->d_model, (gsize) config->heads * spread));
   e->bucket = g_new (int, spread);
   for (int i = 0; i < spread; i++)
@@ -194,16 +244,13 @@ dp_text_encoder_free (DpTextEncoder *encoder)
   if (encoder == NULL)
     return;
   ops = encoder->dev->ops;
-  for (int i = 0; i < encoder->config.layers; i++) {
-    Layer *l = &encoder->layers[i];
-    DpLinear *linears[] = { l->qkv, l->o, l->wi0, l->wi1, l->wo };
-
-    for (gsize k = 0; k < G_N_ELEMENTS (linears); k++)
-      if (linears[k])
-        ops->linear_free (encoder->dev, linears[k]);
-    g_free (l->bias);
-  }
+  for (int i = 0; i < (encoder->streamed ? 1 : encoder->config.layers); i++)
+    for (int k = 0; k < PRODUCTS; k++)
+      ops->linear_free (encoder->dev, encoder->linears[i][k]);
+  for (int i = 0; i < encoder->config.layers; i++)
+    g_free (encoder->layers[i].bias);
   dp_arena_free (&encoder->arena);
+  g_free (encoder->linears);
   g_free (encoder->layers);
   g_free (encoder->bucket);
   g_free (encoder->host);
@@ -213,20 +260,24 @@ dp_text_encoder_free (DpTextEncoder *encoder)
 /* ---- running ---- */
 
 static void
-norm (DpTextEncoder *e, int n, const float *weight, void *y, DpType y_type)
+norm (DpTextEncoder *e, int n, const float *x, const float *weight, void *y, DpType y_type)
 {
-  e->dev->ops->rms_norm (e->dev, &(DpRmsNormArgs) { .rows = n, .heads = 1, .head_dim = e->config.d_model, .x = e->x, .x_type = DP_TYPE_F32,
+  e->dev->ops->rms_norm (e->dev, &(DpRmsNormArgs) { .rows = n, .heads = 1, .head_dim = e->config.d_model, .x = x, .x_type = DP_TYPE_F32,
           .weight = weight, .eps = e->config.eps, .y = y, .y_type = y_type });
 }
 
-/* y = act (x . W^T), or y += x . W^T where y is the residual stream. */
+/* y = act (x . W^T) */
 static void
 product (DpTextEncoder *e, const DpLinear *linear, int n, const void *x, void *y, DpActivation act)
 {
-  gboolean residual = y == e->x;
+  e->dev->ops->linear (e->dev, linear, &(DpLinearArgs) { .rows = n, .x = x, .y = y, .y_type = e->type, .act = act });
+}
 
-  e->dev->ops->linear (e->dev, linear, &(DpLinearArgs) { .rows = n, .x = x, .y = y, .y_type = residual ? DP_TYPE_F32 : e->type, .act = act,
-          .accumulate = residual });
+/* y += x . W^T, y the residual stream */
+static void
+add_product (DpTextEncoder *e, const DpLinear *linear, int n, const void *x, float *y)
+{
+  e->dev->ops->linear (e->dev, linear, &(DpLinearArgs) { .rows = n, .x = x, .y = y, .y_type = DP_TYPE_F32, .accumulate = true });
 }
 
 /* The layer's bias for n tokens: [H, 2 n - 1]. */
@@ -243,46 +294,84 @@ upload_bias (DpTextEncoder *e, const Layer *l, int n)
 }
 
 static void
-run_layer (DpTextEncoder *e, const Layer *l, int n)
+run_layer (DpTextEncoder *e, const Layer *l, DpLinear *const *linears, int n, float *x)
 {
   const DpTextConfig *c = &e->config;
   gsize inner = (gsize) c->heads * c->d_kv, size = dp_type_size (e->type);
   const char *qkv = e->qkv;
 
   upload_bias (e, l, n);
-  norm (e, n, l->norm0, e->normed, e->type);
-  product (e, l->qkv, n, e->normed, e->qkv, DP_ACT_NONE);
+  norm (e, n, x, l->norm0, e->normed, e->type);
+  product (e, linears[QKV], n, e->normed, e->qkv, DP_ACT_NONE);
   e->dev->ops->attention (e->dev, &(DpAttentionArgs) { .type = e->type, .heads = c->heads, .head_dim = c->d_kv, .q_len = n, .kv_len = n,
           .q = qkv, .k = qkv + inner * size, .v = qkv + 2 * inner * size, .q_stride = 3 * inner, .k_stride = 3 * inner, .v_stride = 3 * inner,
           .out = e->att, .out_stride = inner, .scale = 1, .rel_bias = e->bias });
-  product (e, l->o, n, e->att, e->x, DP_ACT_NONE);
+  add_product (e, linears[O], n, e->att, x);
 
-  norm (e, n, l->norm1, e->normed, e->type);
-  product (e, l->wi0, n, e->normed, e->h0, DP_ACT_GELU_TANH);
-  product (e, l->wi1, n, e->normed, e->h1, DP_ACT_NONE);
+  norm (e, n, x, l->norm1, e->normed, e->type);
+  product (e, linears[WI0], n, e->normed, e->h0, DP_ACT_GELU_TANH);
+  product (e, linears[WI1], n, e->normed, e->h1, DP_ACT_NONE);
   e->dev->ops->multiply (e->dev, (gsize) n * c->d_ff, e->type, e->h0, e->h1, e->h0);
-  product (e, l->wo, n, e->h0, e->x, DP_ACT_NONE);
+  add_product (e, linears[WO], n, e->h0, x);
+}
+
+/* The layer's products on the device: its own, or those that are filled with it now. NULL with an error latched, or no memory. */
+static DpLinear *const *
+linears_of (DpTextEncoder *e, int layer)
+{
+  if (!e->streamed)
+    return e->linears[layer];
+  for (int i = 0; i < PRODUCTS; i++) {
+    DpLinearSpec spec = spec_of (e, &e->layers[layer], i);
+
+    if (!e->dev->ops->linear_refill (e->dev, e->linears[0][i], &spec))
+      return NULL;
+  }
+  return e->linears[0];
+}
+
+/* The text's rows of the table, into its residual stream. */
+static gboolean
+embed (DpTextEncoder *e, const DpTokens *text, float *x, GError **error)
+{
+  gsize d = e->config.d_model;
+
+  g_assert (text->n > 0 && text->n <= e->max_tokens);
+  for (int i = 0; i < text->n; i++) {
+    if (text->ids[i] < 0 || text->ids[i] >= e->config.vocab) {
+      g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "token %d: expected an id below the vocabulary's %d, found %d", i, e->config.vocab,
+          text->ids[i]);
+      return FALSE;
+    }
+    dp_tensor_to_f32 (e->table, text->ids[i] * d, d, e->host + i * d);
+  }
+  e->dev->ops->upload (e->dev, x, e->host, text->n * d * sizeof (float));
+  return TRUE;
 }
 
 gboolean
-dp_text_encoder_encode (DpTextEncoder *encoder, const gint32 *ids, int n, float *out, GError **error)
+dp_text_encoder_encode (DpTextEncoder *e, const DpTokens *texts, int n_texts, GError **error)
 {
-  gsize d = encoder->config.d_model;
-  DpDevice *dev = encoder->dev;
+  gboolean ok = TRUE;
 
-  g_assert (n > 0 && n <= encoder->max_tokens);
-  for (int i = 0; i < n; i++) {
-    if (ids[i] < 0 || ids[i] >= encoder->config.vocab) {
-      g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "token %d: expected an id below the vocabulary's %d, found %d", i,
-          encoder->config.vocab, ids[i]);
+  g_assert (n_texts > 0 && n_texts <= DP_TEXT_ENCODER_TEXTS);
+  for (int t = 0; t < n_texts; t++)
+    if (!embed (e, &texts[t], e->x[t], error))
       return FALSE;
-    }
-    dp_tensor_to_f32 (encoder->table, ids[i] * d, d, encoder->host + i * d);
+  for (int i = 0; i < e->config.layers && ok; i++) {
+    DpLinear *const *linears = linears_of (e, i);
+
+    ok = linears != NULL;
+    for (int t = 0; t < n_texts && ok; t++)
+      run_layer (e, &e->layers[i], linears, texts[t].n, e->x[t]);
   }
-  dev->ops->upload (dev, encoder->x, encoder->host, n * d * sizeof (float));
-  for (int i = 0; i < encoder->config.layers; i++)
-    run_layer (encoder, &encoder->layers[i], n);
-  norm (encoder, n, encoder->norm, encoder->out, DP_TYPE_F32);
-  dev->ops->download (dev, out, encoder->out, n * d * sizeof (float));
-  return dp_error_check_device (dev, error, "in the text encoder");
+  for (int t = 0; t < n_texts && ok; t++) {
+    norm (e, texts[t].n, e->x[t], e->norm, e->out, DP_TYPE_F32);
+    e->dev->ops->download (e->dev, texts[t].out, e->out, sizeof (float) * texts[t].n * e->config.d_model);
+  }
+  if (!dp_error_check_device (e->dev, error, "in the text encoder"))
+    return FALSE;
+  if (!ok)
+    g_set_error (error, DP_ERROR, DP_ERROR_NO_MEMORY, "the text encoder on %s: not enough memory to load a layer", e->dev->name);
+  return ok;
 }

@@ -16,16 +16,17 @@ static DpWeights *weights;
 static void
 encode (const char *device, DpType type, int max_tokens, const gint32 *ids, int n, float *out)
 {
+  const DpTokens text = { ids, n, out };
   g_autoptr (GError) error = NULL;
   DpDevice *dev = dp_device_open (device, 1, (char[256]) { 0 }, 256);
-  DpTextEncoder *encoder = dp_text_encoder_new (dev, &config.text, weights, type, max_tokens, &error);
+  DpTextEncoder *encoder = dp_text_encoder_new (dev, &config.text, weights, type, max_tokens, FALSE, &error);
   g_autofree float *again = g_new (float, (gsize) n * config.text.d_model);
   size_t allocations;
 
   g_assert_no_error (error);
-  g_assert_true (dp_text_encoder_encode (encoder, ids, n, out, &error));
+  g_assert_true (dp_text_encoder_encode (encoder, &text, 1, &error));
   allocations = dev->allocations;
-  g_assert_true (dp_text_encoder_encode (encoder, ids, n, again, &error));
+  g_assert_true (dp_text_encoder_encode (encoder, &(DpTokens) { ids, n, again }, 1, &error));
   g_assert_cmpuint (dev->allocations, ==, allocations);
   g_assert_cmpmem (again, n * config.text.d_model * 4, out, n * config.text.d_model * 4);
   dp_text_encoder_free (encoder);
@@ -65,6 +66,62 @@ test_agreement (void)
   g_assert_true (distance (other, ref, config.text.d_model) <= 1e-5);
 }
 
+/* Streamed gives the bits of resident in less memory, two texts at once those of one at a time, and again after the layers went by. */
+static void
+test_streamed (void)
+{
+  static const char *const devices[] = { "ref", "cpu", "cuda:0" };
+  gsize d = config.text.d_model, layer = 0;
+  gint32 ids[N];
+
+  for (int i = 0; i < N; i++)
+    ids[i] = i * 11 % 260;
+  for (guint i = 0; i < G_N_ELEMENTS (devices); i++)
+    for (DpType type = DP_TYPE_F32; type <= DP_TYPE_BF16; type++) {
+      g_autoptr (GError) error = NULL;
+      char message[256];
+      DpDevice *dev = dp_device_open (devices[i], 2, message, sizeof message);
+      g_autofree float *want = g_new0 (float, (N + 5) * d), *got = g_new0 (float, (N + 5) * d);
+      gsize bytes[2];
+
+      if (dev == NULL) {
+        g_test_message ("not on %s: %s", devices[i], message);
+        continue;
+      }
+      for (int streamed = 0; streamed < 2; streamed++) {
+        gsize before = dev->bytes, planned = dp_text_encoder_bytes (&config.text, type, N, streamed);
+        DpTextEncoder *encoder = dp_text_encoder_new (dev, &config.text, weights, type, N, streamed, &error);
+        float *out = streamed ? got : want;
+
+        g_assert_no_error (error);
+        bytes[streamed] = dev->bytes - before;
+        if (strcmp (devices[i], "ref") != 0)    /* which keeps float32 only */
+          g_assert_true (bytes[streamed] >= planned && bytes[streamed] <= planned * 11 / 10);
+        if (streamed) {
+          size_t allocations;
+
+          g_assert_true (dp_text_encoder_encode (encoder, (DpTokens[]) { { ids, N, got }, { ids + 3, 5, got + N * d } }, 2, &error));
+          g_assert_cmpmem (got, (N + 5) * d * 4, want, (N + 5) * d * 4);
+          allocations = dev->allocations;
+          memset (got, 0, (N + 5) * d * 4);
+          g_assert_true (dp_text_encoder_encode (encoder, &(DpTokens) { ids + 3, 5, got + N * d }, 1, &error));
+          g_assert_true (dp_text_encoder_encode (encoder, &(DpTokens) { ids, N, got }, 1, &error));
+          g_assert_cmpuint (dev->allocations, ==, allocations);
+          g_assert_cmpmem (got, (N + 5) * d * 4, want, (N + 5) * d * 4);
+        } else {
+          g_assert_true (dp_text_encoder_encode (encoder, &(DpTokens) { ids, N, out }, 1, &error));
+          g_assert_true (dp_text_encoder_encode (encoder, &(DpTokens) { ids + 3, 5, out + N * d }, 1, &error));
+        }
+        dp_text_encoder_free (encoder);
+      }
+      /* the other layers' weights are what it is less by */
+      layer = dp_type_size (strcmp (devices[i], "ref") == 0 ? DP_TYPE_F32 : type) * d
+          * (4 * config.text.heads * config.text.d_kv + 3 * config.text.d_ff);
+      g_assert_cmpuint (bytes[0] - bytes[1], >=, (config.text.layers - 1) * layer);
+      dp_device_close (dev);
+    }
+}
+
 /* A bias of its own for each direction: turning the text around must not just turn the answer around. */
 static void
 test_order (void)
@@ -82,32 +139,34 @@ test_refused (void)
 {
   DpDevice *dev = dp_device_open ("ref", 1, (char[256]) { 0 }, 256);
   g_autoptr (GError) error = NULL;
-  DpTextEncoder *encoder = dp_text_encoder_new (dev, &config.text, weights, DP_TYPE_F32, 4, &error);
+  size_t before = dev->bytes;
+  DpTextEncoder *encoder = dp_text_encoder_new (dev, &config.text, weights, DP_TYPE_F32, 4, FALSE, &error);
   g_autofree float *out = g_new (float, 4 * config.text.d_model);
-  DpTextConfig wrong = config.text;
+  DpTextConfig wrong;
   size_t bytes = dev->bytes;
 
-  g_assert_false (dp_text_encoder_encode (encoder, (gint32[]) { 1, config.text.vocab }, 2, out, &error));
+  g_assert_false (dp_text_encoder_encode (encoder, &(DpTokens) { (gint32[]) { 1, config.text.vocab }, 2, out }, 1, &error));
   g_assert_error (error, DP_ERROR, DP_ERROR_BAD_MODEL);
   g_clear_error (&error);
-  g_assert_false (dp_text_encoder_encode (encoder, (gint32[]) { -1 }, 1, out, &error));
+  g_assert_false (dp_text_encoder_encode (encoder, &(DpTokens) { (gint32[]) { -1 }, 1, out }, 1, &error));
   g_clear_error (&error);
   dp_text_encoder_free (encoder);
 
-  wrong.layers++;
-  g_assert_null (dp_text_encoder_new (dev, &wrong, weights, DP_TYPE_F32, 4, &error));
-  g_assert_error (error, DP_ERROR, DP_ERROR_NOT_FOUND);
-  g_clear_error (&error);
-  wrong = config.text;
-  wrong.d_ff *= 2;
-  g_assert_null (dp_text_encoder_new (dev, &wrong, weights, DP_TYPE_F32, 4, &error));
-  g_assert_error (error, DP_ERROR, DP_ERROR_BAD_MODEL);
-  g_assert_nonnull (strstr (error->message, "wi_0"));
-  g_assert_cmpuint (dev->bytes, <, bytes);
-  bytes = dev->bytes;
-  g_clear_error (&error);
-  g_assert_null (dp_text_encoder_new (dev, &wrong, weights, DP_TYPE_F32, 4, &error));
-  g_assert_cmpuint (dev->bytes, ==, bytes);     /* what was built before the failure is gone again */
+  for (int streamed = 0; streamed < 2; streamed++) {
+    wrong = config.text;
+    wrong.layers++;
+    g_assert_null (dp_text_encoder_new (dev, &wrong, weights, DP_TYPE_F32, 4, streamed, &error));
+    g_assert_error (error, DP_ERROR, DP_ERROR_NOT_FOUND);
+    g_clear_error (&error);
+    wrong = config.text;
+    wrong.d_ff *= 2;
+    g_assert_null (dp_text_encoder_new (dev, &wrong, weights, DP_TYPE_F32, 4, streamed, &error));
+    g_assert_error (error, DP_ERROR, DP_ERROR_BAD_MODEL);
+    g_assert_nonnull (strstr (error->message, "wi_0"));
+    g_assert_cmpuint (dev->bytes, <, bytes);
+    g_assert_cmpuint (dev->bytes, ==, before);  /* what was built before the failure is gone again */
+    g_clear_error (&error);
+  }
   dp_text_encoder_free (NULL);
   dp_device_close (dev);
 }
@@ -127,6 +186,7 @@ main (int argc, char **argv)
   weights = dp_weights_open (text, "model", &error);
   g_assert_no_error (error);
   g_test_add_func ("/text_encoder/agreement", test_agreement);
+  g_test_add_func ("/text_encoder/streamed", test_streamed);
   g_test_add_func ("/text_encoder/order", test_order);
   g_test_add_func ("/text_encoder/refused", test_refused);
   failed = g_test_run ();
