@@ -5,6 +5,7 @@
  */
 #include "config.h"
 #include "dualparal.h"
+#include "memory.h"
 #include "pipeline.h"
 #include "settings.h"
 #include "weights.h"
@@ -43,6 +44,7 @@ static const GOptionEntry engine_options[] = {
   { "queue-blocks", 0, 0, G_OPTION_ARG_INT, &settings.queue_blocks, "Most blocks in flight", "Q" },
   { "threads", 0, 0, G_OPTION_ARG_INT, &settings.threads, "Host threads in all (default: one per processor)", "N" },
   { "precision", 0, 0, G_OPTION_ARG_STRING, &settings.precision, "auto, float32, bfloat16 or fp8 (some GPUs)", "NAME" },
+  { "text-encoder", 0, 0, G_OPTION_ARG_STRING, &settings.text_encoder, "auto, resident or streamed (less memory, more time for a prompt)", "NAME" },
   { NULL }
 };
 
@@ -367,6 +369,9 @@ inspect (GError **error)
       r->info.fps_d, s->sampler, s->steps, guidance, s->flow_shift);
   printf ("  blocks of %d latents, context %d, at most %d in flight, %s, devices %s\n", s->block_latents, r->context_latents, s->queue_blocks,
       s->precision, s->devices);
+  printf ("  text encoder %s: %.1f MiB on %s, where the video needs %.1f MiB (streamed: %.1f, resident: %.1f)\n", s->text_encoder,
+      dp_memory_of_text (r, r->streamed) / 1048576.0, r->devices[0], dp_memory_of_video (r, r->devices[0]) / 1048576.0,
+      dp_memory_of_text (r, TRUE) / 1048576.0, dp_memory_of_text (r, FALSE) / 1048576.0);
   return TRUE;
 }
 

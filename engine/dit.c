@@ -353,6 +353,45 @@ layout_scratch (DpDit *d)
   d->modulation = dp_arena_take (a, sizeof (float) * 6 * D);
 }
 
+static DpDit
+describe (const DpDitConfig *config, const DpDitSpec *spec)
+{
+  return (DpDit) { .config = *config, .spec = *spec, .D = config->heads * config->head_dim,
+    .tokens_per_frame = (spec->latent_h / 2) * (spec->latent_w / 2), .n_layers = spec->last - spec->first };
+}
+
+gsize
+dp_dit_bytes (const DpDitConfig *config, const DpDitSpec *spec, int experts)
+{
+  DpDit d = describe (config, spec);
+  g_autofree Layer *layers = g_new0 (Layer, d.n_layers);
+  gsize e = dp_type_size (spec->type), D = d.D, weights;
+
+  d.layers = layers;
+  layout_params (&d);
+  layout_scratch (&d);
+  weights = d.n_layers * (2 * e * D * D + (spec->fp8 ? 1 : e) * (6 * D * D + 2 * D * config->ffn)) + sizeof (float) * D * (config->text_dim + D);
+  if (spec->first == 0)
+    weights += e * 4 * config->in_channels * D;
+  if (spec->last == config->layers)
+    weights += e * 4 * config->out_channels * D;
+  return experts * (d.params.used + weights) + d.scratch.used;
+}
+
+static gsize
+cache_bytes (const DpDit *d)
+{
+  return dp_type_size (d->spec.type) * d->n_layers * d->spec.batch * 2 * d->spec.max_cached * d->tokens_per_frame * d->D;
+}
+
+gsize
+dp_dit_cache_bytes (const DpDitConfig *config, const DpDitSpec *spec)
+{
+  DpDit d = describe (config, spec);
+
+  return cache_bytes (&d);
+}
+
 static gboolean
 allocate (DpDit *d, GError **error)
 {
@@ -380,9 +419,9 @@ dp_dit_new (DpDevice *dev, const DpDitConfig *config, const DpWeights *weights, 
 
   g_assert (spec->first >= 0 && spec->first < spec->last && spec->last <= config->layers);
   g_assert (spec->batch >= 1 && spec->batch <= 2 && spec->max_input >= 1 && spec->max_cached >= 0);
-  *d = (DpDit) { .dev = dev, .ops = dev->ops, .config = *config, .spec = *spec,
-    .D = config->heads * config->head_dim, .tokens_per_frame = (spec->latent_h / 2) * (spec->latent_w / 2),
-    .n_layers = spec->last - spec->first };
+  *d = describe (config, spec);
+  d->dev = dev;
+  d->ops = dev->ops;
   d->spec.timesteps = NULL;
   d->layers = g_new0 (Layer, d->n_layers);
 
@@ -555,10 +594,9 @@ DpDitCache *
 dp_dit_cache_new (DpDit *d, GError **error)
 {
   DpDitCache *cache = g_new0 (DpDitCache, 1);
-  gsize bytes;
+  gsize bytes = cache_bytes (d);
 
   cache->rows = (gsize) d->spec.max_cached * d->tokens_per_frame;
-  bytes = dp_type_size (d->spec.type) * d->n_layers * d->spec.batch * 2 * cache->rows * d->D;
   cache->memory = d->ops->alloc (d->dev, MAX (bytes, 64));
   if (cache->memory == NULL) {
     dp_error_no_room (d->dev, error, bytes, "a smaller context-latents needs less", "the feature cache");

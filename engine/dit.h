@@ -40,6 +40,10 @@ DpDit *dp_dit_new (DpDevice *dev, const DpDitConfig *config, const DpWeights *we
 void dp_dit_free (DpDit *dit);
 int dp_dit_tokens_per_frame (const DpDit *dit);
 
+/** Device memory that such a range will take, once or with a second expert that works in its scratch, and a cache of it. */
+gsize dp_dit_bytes (const DpDitConfig *config, const DpDitSpec *spec, int experts);
+gsize dp_dit_cache_bytes (const DpDitConfig *config, const DpDitSpec *spec);
+
 /** The text as this range's layers see it. embeds: S pointers to [n[s], text_dim] float32 host rows, the real tokens; the text is padded to
  *  `length` with zero rows, which are folded into one row whose logit gets log (length - n). */
 DpDitText *dp_dit_text_new (DpDit *dit, const float *const *embeds, const int *n, int length, GError **error);

@@ -70,6 +70,8 @@ typedef struct
   int threads;                  /* host threads in all, shared by the CPU stages; 0: one per processor */
   const char *precision;        /* "float32", "bfloat16" (activations and weights), "fp8" (the same, but products and self-attention of the
                                  * transformer in e4m3; never chosen by itself); NULL: "auto", the faster of the first two on these devices */
+  const char *text_encoder;     /* "resident" on the first device, or "streamed" to it layer by layer for each prompt, for little memory; NULL: "auto",
+                                 * resident where all has room. The video is the same */
   int text_length;              /* tokens the text is padded to, 0: 512 */
   const float *noise;           /* [noise_latents, h, w, C_latent] float32: latent frame l of the stream starts from that slice */
   gint64 noise_latents;         /*   instead of the pool; NULL: the pool. Kept until the engine is freed. */

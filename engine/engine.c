@@ -85,14 +85,6 @@ part_failed (GError *error, gpointer data)
 
 /* ---- opening ---- */
 
-static gint64
-latents_of (const DpResolved *r)
-{
-  gint64 frames = r->settings.num_frames, scale = r->config.vae.temporal_scale;
-
-  return frames < 0 ? -1 : 1 + (frames - 1 + scale - 1) / scale;
-}
-
 static void
 start_conditioner (DpEngine *e)
 {
@@ -100,18 +92,19 @@ start_conditioner (DpEngine *e)
 
   e->conditioner = dp_conditioner_new (&(DpConditionerSpec) {
       .dir = r->settings.model, .config = r->config.text, .device = r->devices[0], .threads = r->settings.threads,
-      .bfloat16 = r->bfloat16, .text_length = r->settings.text_length, .loaded = part_loaded, .failed = part_failed, .user_data = e });
+      .bfloat16 = r->bfloat16, .streamed = r->streamed, .text_length = r->settings.text_length, .loaded = part_loaded, .failed = part_failed,
+      .user_data = e });
 }
 
 static gboolean
-start_decoder (DpEngine *e, int max_own, GError **error)
+start_decoder (DpEngine *e, GError **error)
 {
   const DpResolved *r = &e->resolved;
   int scale = r->config.vae.spatial_scale;
 
   e->decoder = dp_decoder_new (&(DpDecoderSpec) {
       .vae = r->config.vae, .weights = e->vae_weights, .device = r->devices[r->n_devices - 1], .threads = r->settings.threads,
-      .bfloat16 = r->bfloat16, .latent_h = r->settings.height / scale, .latent_w = r->settings.width / scale, .max_own = max_own,
+      .bfloat16 = r->bfloat16, .latent_h = r->settings.height / scale, .latent_w = r->settings.width / scale, .max_own = r->max_own,
       .max_queue_frames = r->settings.max_queue_frames, .format = r->settings.format,
       .num_frames = r->settings.num_frames, .loaded = part_loaded, .failed = part_failed, .user_data = e }, error);
   return e->decoder != NULL;
@@ -131,23 +124,17 @@ switch_step (const DpEngine *e)
 }
 
 static gboolean
-start_pipeline (DpEngine *e, gint64 latents, int max_own, GError **error)
+start_pipeline (DpEngine *e, GError **error)
 {
   const DpResolved *r = &e->resolved;
   const DpSettings *s = &r->settings;
-  int scale = r->config.vae.spatial_scale;
-  int B = s->block_latents, C = r->context_latents;
-  /* block 0 has no context in front, every other one C; the longest input is one of the two */
-  int max_input = latents >= 0 && latents <= max_own ? max_own : MAX (max_own, B + C);
+  DpStageSpec stage = dp_settings_stage (r, e->sampler);
 
+  stage.switch_step = switch_step (e);
   e->pipeline = dp_pipeline_new (&(DpPipelineSpec) {
-      .stage = { .dit = r->config.dit, .sampler = e->sampler, .bfloat16 = r->bfloat16, .fp8 = r->fp8, .switch_step = switch_step (e),
-        .guidance_scales = { s->guidance_scale, s->guidance_scale_2 },
-        .latent_h = s->height / scale, .latent_w = s->width / scale, .max_own = max_own, .max_input = max_input, .max_cached = C,
-        .text_length = s->text_length },
-      .weights = { e->dit_weights[0], e->dit_weights[1] }, .n_stages = r->n_devices, .devices = r->devices,
-      .threads = MAX (1, s->threads / r->n_devices),
-      .block_latents = B, .context_latents = C, .queue_blocks = s->queue_blocks, .latents = latents, .seed = s->seed,
+      .stage = stage, .weights = { e->dit_weights[0], e->dit_weights[1] }, .n_stages = r->n_devices, .devices = r->devices,
+      .threads = MAX (1, s->threads / r->n_devices), .block_latents = s->block_latents, .context_latents = r->context_latents,
+      .queue_blocks = s->queue_blocks, .latents = r->latents, .seed = s->seed,
       .noise = s->noise, .noise_latents = s->noise_latents, .conditioner = e->conditioner, .decoder = e->decoder,
       .loaded = part_loaded, .failed = part_failed, .user_data = e }, error);
   return e->pipeline != NULL;
@@ -194,18 +181,14 @@ dp_engine_open (DpEngine **engine, const DpSettings *settings, DpProgress progre
   if (e->sampler == NULL)
     goto fail;
 
-  gint64 latents = latents_of (r);
-  if (!check_noise (s, latents, error))
+  if (!check_noise (s, r->latents, error))
     goto fail;
-  int max_own = s->block_latents + r->context_latents;
-  if (latents >= 0 && latents < max_own)
-    max_own = latents;
   e->parts = r->n_devices + 2;
   report (e, "loading the model", 0);
   g_mutex_lock (&e->lock);      /* what a thread reports waits until all of them are there */
   start_conditioner (e);
-  gboolean ok = dp_conditioner_queue (e->conditioner, s->prompt, s->negative_prompt, 0, error) && start_decoder (e, max_own, error)
-      && start_pipeline (e, latents, max_own, error);
+  gboolean ok = dp_conditioner_queue (e->conditioner, s->prompt, s->negative_prompt, 0, error) && start_decoder (e, error)
+      && start_pipeline (e, error);
   g_mutex_unlock (&e->lock);
   if (!ok)
     goto fail;

@@ -307,6 +307,12 @@ worker_thread (gpointer data)
   return NULL;
 }
 
+int
+dp_pipeline_blocks (int stages, int depth)
+{
+  return stages == 1 ? 1 : MIN (depth, stages + 1);
+}
+
 DpPipeline *
 dp_pipeline_new (const DpPipelineSpec *spec, GError **error)
 {
@@ -330,7 +336,7 @@ dp_pipeline_new (const DpPipelineSpec *spec, GError **error)
   p->spec.stage.cancel = &p->cancel;
   p->n_slots = depth + 1;
   p->slots = g_new0 (Slot, p->n_slots);
-  p->n_blocks = spec->n_stages == 1 ? 1 : MIN (depth, spec->n_stages + 1);
+  p->n_blocks = dp_pipeline_blocks (spec->n_stages, depth);
   p->pool = dp_noise_pool_new (spec->seed, spec->block_latents, spec->context_latents);
   p->pool_frames = g_new (int, n);
   p->noise = noise;

@@ -52,6 +52,9 @@ typedef struct _DpPipeline DpPipeline;
 /** Layers [*first, *last) of stage `index` of `stages`: as even as can be, the first ones taking what is left over. */
 void dp_pipeline_layers (int layers, int stages, int index, int *first, int *last);
 
+/** How many blocks are on their way between stages at a time, of `depth` in flight. */
+int dp_pipeline_blocks (int stages, int depth);
+
 /** Starts the threads, which load their layers first. Errors: DP_ERROR_NO_MEMORY. */
 DpPipeline *dp_pipeline_new (const DpPipelineSpec *spec, GError **error);
 /** Makes every thread return within its current operation. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "settings.h"
+#include "memory.h"
 #include "tokenizer.h"
 #include "kernels/device.h"
 
@@ -91,6 +92,18 @@ parse_devices (DpResolved *r, GStringChunk *storage, GError **error)
   return TRUE;
 }
 
+static gboolean
+parse_text_encoder (DpResolved *r, GError **error)
+{
+  const char *name = r->settings.text_encoder;
+
+  if (strcmp (name, "auto") == 0)
+    r->settings.text_encoder = name = dp_memory_has_room (r) ? "resident" : "streamed";
+  r->streamed = strcmp (name, "streamed") == 0;
+  return r->streamed || strcmp (name, "resident") == 0
+      || refuse (error, "text-encoder is \"%s\"; it must be auto, resident or streamed", name);
+}
+
 static void
 fill_defaults (DpResolved *r, GStringChunk *storage)
 {
@@ -103,6 +116,7 @@ fill_defaults (DpResolved *r, GStringChunk *storage)
   s->devices = g_string_chunk_insert (storage, s->devices ? s->devices : "auto");
   s->sampler = g_string_chunk_insert (storage, s->sampler ? s->sampler : d->sampler[0] ? d->sampler : scheduler->sampler);
   s->precision = g_string_chunk_insert (storage, s->precision ? s->precision : "auto");
+  s->text_encoder = g_string_chunk_insert (storage, s->text_encoder ? s->text_encoder : "auto");
   s->width = s->width ? s->width : d->width;
   s->height = s->height ? s->height : d->height;
   s->steps = s->steps ? s->steps : d->steps;
@@ -176,6 +190,28 @@ check_prompt (const char *prompt, GError **error)
   return cleaned != NULL;
 }
 
+/* Block 0 has no context in front, every other one C; the longest input is one of the two. */
+static void
+measure_blocks (DpResolved *r)
+{
+  gint64 frames = r->settings.num_frames, scale = r->config.vae.temporal_scale;
+  int B = r->settings.block_latents, C = r->context_latents;
+
+  r->latents = frames < 0 ? -1 : 1 + (frames - 1 + scale - 1) / scale;
+  r->max_own = r->latents >= 0 ? MIN (r->latents, B + C) : B + C;
+  r->max_input = r->latents >= 0 && r->latents <= r->max_own ? r->max_own : MAX (r->max_own, B + C);
+}
+
+DpStageSpec
+dp_settings_stage (const DpResolved *r, const DpSampler *sampler)
+{
+  int scale = r->config.vae.spatial_scale;
+
+  return (DpStageSpec) { .dit = r->config.dit, .experts = r->config.experts, .sampler = sampler, .bfloat16 = r->bfloat16, .fp8 = r->fp8,
+    .guidance_scales = { r->settings.guidance_scale, r->settings.guidance_scale_2 }, .latent_h = r->settings.height / scale, .latent_w = r->settings.width / scale, .max_own = r->max_own, .max_input = r->max_input,
+    .max_cached = r->context_latents, .text_length = r->settings.text_length };
+}
+
 gboolean
 dp_settings_read (DpResolved *r, const DpSettings *settings, GStringChunk *storage, GError **error)
 {
@@ -193,6 +229,9 @@ dp_settings_read (DpResolved *r, const DpSettings *settings, GStringChunk *stora
   fill_defaults (r, storage);
   if (!check_values (r, error) || !parse_devices (r, storage, error) || !check_prompt (r->settings.prompt, error)
       || !check_prompt (r->settings.negative_prompt, error))
+    return FALSE;
+  measure_blocks (r);
+  if (!parse_text_encoder (r, error))
     return FALSE;
 
   const DpDefaults *d = &r->config.defaults;

@@ -54,6 +54,35 @@ setup_sampling (DpStage *s, GError **error)
   return TRUE;
 }
 
+static int
+batch_of (const DpStageSpec *spec)
+{
+  return MAX (spec->guidance_scales[0], spec->guidance_scales[1]) > 1 ? 2 : 1;
+}
+
+gsize
+dp_stage_block_bytes (const DpStageSpec *spec)
+{
+  gsize pixels = (gsize) spec->max_input * spec->latent_h * spec->latent_w;
+
+  return sizeof (float) * pixels * (spec->dit.in_channels + (gsize) batch_of (spec) * spec->dit.heads * spec->dit.head_dim / 4);
+}
+
+gsize
+dp_stage_bytes (const DpStageSpec *spec, int first, int last)
+{
+  DpDitSpec dit = { .first = first, .last = last, .type = spec->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, .latent_h = spec->latent_h,
+    .latent_w = spec->latent_w, .max_input = spec->max_input, .max_cached = spec->max_cached, .batch = batch_of (spec),
+    .fp8 = spec->fp8, .steps = dp_sampler_steps (spec->sampler) };
+  gsize n = (gsize) spec->max_own * spec->latent_h * spec->latent_w * spec->dit.in_channels;
+  gsize text = spec->experts * dp_type_size (dit.type) * dit.batch * (last - first) * 2 * spec->text_length * spec->dit.heads * spec->dit.head_dim;
+  gsize bytes = dp_dit_bytes (&spec->dit, &dit, spec->experts) + 2 * dp_dit_cache_bytes (&spec->dit, &dit) + text;
+
+  if (last == spec->dit.layers)
+    bytes += sizeof (float) * dit.batch * n + spec->depth * dp_sampler_state_bytes (spec->sampler, n);
+  return bytes;
+}
+
 DpStage *
 dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const DpWeights *const weights[2], int first, int last,
     GError **error)
@@ -66,7 +95,7 @@ dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const Dp
   s->spec = *spec;
   s->first = first;
   s->last = last;
-  s->batch = MAX (spec->guidance_scales[0], spec->guidance_scales[1]) > 1 ? 2 : 1;
+  s->batch = batch_of (spec);
   s->texts = g_array_new (FALSE, FALSE, sizeof (Text));
   s->dev = dp_device_open (device, threads, message, sizeof message);
   if (s->dev == NULL) {

@@ -21,6 +21,7 @@
 typedef struct
 {
   DpDitConfig dit;
+  int experts;                  /* 1 or 2 */
   const DpSampler *sampler;
   gboolean bfloat16, fp8;       /* fp8: with bfloat16, and where the device has it */
   int switch_step;              /* the first step of the second expert; the number of steps where there is none */
@@ -40,6 +41,10 @@ DpStage *dp_stage_new (const DpStageSpec *spec, const char *device, int threads,
     GError **error);
 void dp_stage_free (DpStage *stage);
 DpDevice *dp_stage_device (DpStage *stage);
+
+/** Device memory that a stage of these layers will take with one prompt of full length, and a block on its way. */
+gsize dp_stage_bytes (const DpStageSpec *spec, int first, int last);
+gsize dp_stage_block_bytes (const DpStageSpec *spec);
 
 /** A block with room for the largest pass, on the stage's device. */
 DpBlock *dp_stage_block_new (DpStage *stage, GError **error);

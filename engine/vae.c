@@ -77,7 +77,8 @@ typedef struct
   const DpWeights *weights;
   GError **error;
   gboolean failed;
-  gboolean upload;              /* FALSE: only lays out the arenas and packs the convolutions */
+  gboolean upload;              /* FALSE: only lays out the arenas and adds up the convolutions */
+  gsize conv_bytes;
 } Loader;
 
 static DpConv *
@@ -88,7 +89,9 @@ load_conv (Loader *l, int kt, int k, int ci, int co, const char *name, gboolean 
   g_autofree char *bias = g_strconcat ("decoder.", name, ".bias", NULL);
   const DpTensor *tw, *tb;
 
-  if (l->failed)
+  if (!l->upload)
+    l->conv_bytes += dp_type_size (v->type) * kt * k * k * ci * co;
+  if (l->failed || !l->upload)
     return NULL;
   tw = two_d ? dp_weights_get (l->weights, l->error, 4, (gint64[]) { co, ci, k, k }, "%s", weight)
       : dp_weights_get (l->weights, l->error, 5, (gint64[]) { co, ci, kt, k, k }, "%s", weight);
@@ -145,10 +148,9 @@ setup_causal (Loader *l, CausalConv *c, int t, int h, int w, int k, int ci, int 
 {
   DpVae *v = l->vae;
 
-  if (l->upload) {
-    c->conv = load_conv (l, 3, k, ci, co, name, FALSE);
+  c->conv = load_conv (l, 3, k, ci, co, name, FALSE);
+  if (l->upload)
     return;
-  }
   c->ci = ci;
   c->co = co;
   c->h = h;
@@ -170,7 +172,7 @@ setup_res (Loader *l, ResBlock *r, int t, int h, int w, int ci, int co, const ch
   take_gamma (l, &r->norm2, co, 4, norm2);
   setup_causal (l, &r->conv1, t, h, w, 3, ci, co, conv1);
   setup_causal (l, &r->conv2, t, h, w, 3, co, co, conv2);
-  if (l->upload && ci != co)
+  if (ci != co)
     r->shortcut = load_conv (l, 1, 1, ci, co, shortcut, FALSE);
 }
 
@@ -197,8 +199,7 @@ setup_up (Loader *l, UpBlock *u, int index, int *t, int *h, int *w, int ci, int 
   *t *= u->temporal ? 2 : 1;
   *h *= 2;
   *w *= 2;
-  if (l->upload)
-    u->resample = load_conv (l, 1, 3, co, co / 2, resample, TRUE);
+  u->resample = load_conv (l, 1, 3, co, co / 2, resample, TRUE);
   v->y_size = MAX (v->y_size, (gsize) *t * *h * *w * co);
   v->x_size = MAX (v->x_size, (gsize) *t * *h * *w * (co / 2));
 }
@@ -214,10 +215,8 @@ setup (Loader *l)
   setup_causal (l, &v->conv_in, t, h, w, 3, c->z_dim, top, "conv_in");
   setup_res (l, &v->mid[0], t, h, w, top, top, "mid_block.resnets.0");
   take_gamma (l, &v->attn_norm, top, 3, "mid_block.attentions.0.norm.gamma");
-  if (l->upload) {
-    v->attn_qkv = load_conv (l, 1, 1, top, 3 * top, "mid_block.attentions.0.to_qkv", TRUE);
-    v->attn_proj = load_conv (l, 1, 1, top, top, "mid_block.attentions.0.proj", TRUE);
-  }
+  v->attn_qkv = load_conv (l, 1, 1, top, 3 * top, "mid_block.attentions.0.to_qkv", TRUE);
+  v->attn_proj = load_conv (l, 1, 1, top, top, "mid_block.attentions.0.proj", TRUE);
   v->b_size = MAX (v->b_size, (gsize) h * w * 3 * top);
   setup_res (l, &v->mid[1], t, h, w, top, top, "mid_block.resnets.1");
   for (int i = 0; i < c->levels; i++) {
@@ -275,6 +274,32 @@ layout_work (DpVae *v)
   v->B = dp_arena_take (&v->work, e * v->b_size);
 }
 
+/* Runs setup() over fresh arenas. */
+static void
+measure (Loader *l)
+{
+  DpVae *v = l->vae;
+
+  setup (l);
+  /* X and Y change places as the stream passes through; post_quant writes float32 into B */
+  v->x_size = v->y_size = MAX (v->x_size, v->y_size);
+  v->b_size = MAX (v->b_size, (gsize) v->latent_h * v->latent_w * v->config.z_dim * 2);
+  layout_work (v);
+}
+
+gsize
+dp_vae_bytes (const DpVaeConfig *config, DpType type, int latent_h, int latent_w)
+{
+  g_autofree DpVae *v = g_new0 (DpVae, 1);
+  Loader l = { .vae = v };
+
+  *v = (DpVae) { .config = *config, .type = type, .latent_h = latent_h, .latent_w = latent_w };
+  measure (&l);
+  for (int i = 0; i < config->levels; i++)
+    g_free (v->up[i].res);
+  return v->past.used + v->params.used + v->work.used + l.conv_bytes;
+}
+
 DpVae *
 dp_vae_new (DpDevice *dev, const DpVaeConfig *config, const DpWeights *weights, DpType type, int latent_h, int latent_w, GError **error)
 {
@@ -282,11 +307,7 @@ dp_vae_new (DpDevice *dev, const DpVaeConfig *config, const DpWeights *weights, 
   Loader l = { .vae = v, .weights = weights, .error = error };
 
   *v = (DpVae) { .dev = dev, .ops = dev->ops, .config = *config, .type = type, .latent_h = latent_h, .latent_w = latent_w };
-  setup (&l);
-  /* X and Y change places as the stream passes through; post_quant writes float32 into B */
-  v->x_size = v->y_size = MAX (v->x_size, v->y_size);
-  v->b_size = MAX (v->b_size, (gsize) latent_h * latent_w * config->z_dim * 2);
-  layout_work (v);
+  measure (&l);
   if (!dp_arena_allocate (&v->past, dev, "the decoder's past frames", error) || !dp_arena_allocate (&v->params, dev, "the decoder's norms", error)
       || !dp_arena_allocate (&v->work, dev, "the decoder's working memory", error))
     goto fail;

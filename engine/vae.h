@@ -20,6 +20,9 @@ typedef struct _DpVae DpVae;
 DpVae *dp_vae_new (DpDevice *dev, const DpVaeConfig *config, const DpWeights *weights, DpType type, int latent_h, int latent_w, GError **error);
 void dp_vae_free (DpVae *vae);
 
+/** Device memory that it will take. */
+gsize dp_vae_bytes (const DpVaeConfig *config, DpType type, int latent_h, int latent_w);
+
 /** Decodes one normalised latent frame [h, w, z_dim] (float32, on the device). *frames then points to the device's [n, H, W, 3] of dp_vae_type()
  *  in about -1..1 (not clamped), valid until the next call; returns n. */
 int dp_vae_decode (DpVae *vae, const float *latent, const void **frames);

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "memory.h"
+#include "block_queue.h"
+#include "text_encoder.h"
+#include "vae.h"
+
+#include <string.h>
+
+static DpType
+type_of (const DpResolved *r)
+{
+  return r->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32;
+}
+
+gsize
+dp_memory_of_video (const DpResolved *r, const char *device)
+{
+  const DpSettings *s = &r->settings;
+  DpSampler *sampler = dp_sampler_new (s->sampler, s->steps, s->flow_shift, &r->config.scheduler, NULL);
+  DpStageSpec stage = dp_settings_stage (r, sampler);
+  gsize latent = sizeof (float) * stage.latent_h * stage.latent_w * r->config.vae.z_dim, bytes = 0;
+  DpBlockQueue queue;
+  int first, last;
+
+  if (sampler == NULL)          /* refused in a sentence by whoever opens the engine */
+    return 0;
+  dp_block_queue_init (&queue, s->steps, s->queue_blocks,
+      r->latents < 0 ? G_MAXINT64 : dp_blocks_of (r->latents, s->block_latents, r->context_latents));
+  stage.depth = dp_block_queue_depth (&queue);
+  for (int i = 0; i < r->n_devices; i++) {
+    if (strcmp (r->devices[i], device) != 0)
+      continue;
+    dp_pipeline_layers (r->config.dit.layers, r->n_devices, i, &first, &last);
+    bytes += dp_stage_bytes (&stage, first, last);
+    if (i == 0)
+      bytes += dp_pipeline_blocks (r->n_devices, stage.depth) * dp_stage_block_bytes (&stage) + (stage.depth + 1) * stage.max_own * latent;
+    if (i == r->n_devices - 1)
+      bytes += dp_vae_bytes (&r->config.vae, type_of (r), stage.latent_h, stage.latent_w);
+  }
+  dp_sampler_free (sampler);
+  return bytes;
+}
+
+gsize
+dp_memory_of_text (const DpResolved *r, gboolean streamed)
+{
+  return dp_text_encoder_bytes (&r->config.text, type_of (r), r->settings.text_length, streamed);
+}
+
+gboolean
+dp_memory_has_room (const DpResolved *r)
+{
+  gsize needed = dp_memory_of_video (r, r->devices[0]) + dp_memory_of_text (r, FALSE);
+  DpDeviceInfo info;
+  char message[256];
+
+  /* A device that cannot be asked cannot be opened either, which will be said then. */
+  return !dp_device_info (r->devices[0], &info, message, sizeof message) || needed + info.memory_total / 8 <= info.memory_free;
+}
