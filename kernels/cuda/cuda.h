@@ -35,6 +35,8 @@ typedef struct
   cudnnHandle_t cudnn;          /* bound to stream */
   void *workspace;              /* scratch of the op that runs; see dp_cuda_workspace() */
   size_t workspace_size;
+  int copy_threads;             /* that read weights from host memory */
+  struct DpUpload *upload;      /* upload.c's, from the first large weight on */
   struct DpAllocation *allocations;     /* device.c's */
   size_t n_allocations;
   struct DpProduct *products;   /* linear.c's, per shape */
@@ -73,11 +75,18 @@ void dp_cuda_memory_free (DpDeviceCuda *dev, void *ptr);
  *  NULL, with an error latched, when it does not fit. */
 void *dp_cuda_workspace (DpDeviceCuda *dev, size_t bytes);
 
-/** Enqueues: dst = n elements of the file's array as `type` (float32 or bfloat16). Host memory may be reused on return. */
+/** Enqueues: bytes from host memory to the device. It may be reused on return. */
+bool dp_cuda_upload (DpDeviceCuda *dev, void *dst, const void *host, size_t bytes);
+
+/* -- upload.c -- */
+
+/** Enqueues: dst = n elements of the file's array as `type` (float32 or bfloat16), which must not be in the workspace. Host memory may be reused on
+ *  return. False with an error latched, or when it was cancelled. */
 bool dp_cuda_upload_weight (DpDeviceCuda *dev, const DpHostWeight *weight, size_t n, DpType type, void *dst);
 
 /* -- what files keep on the device; called when it is closed, with the stream idle -- */
 
+void upload_close_cuda (DpDeviceCuda *dev);
 void linear_close_cuda (DpDeviceCuda *dev);
 void attention_close_cuda (DpDeviceCuda *dev);
 void conv_close_cuda (DpDeviceCuda *dev);

@@ -6,9 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* cuBLASLt asks for 32 MiB on the large chips, and weights are converted in pieces of half of it. */
+/* cuBLASLt asks for 32 MiB on the large chips, and products that it cannot finish are staged in as much. */
 #define WORKSPACE ((size_t) 64 << 20)
-#define PIECE ((size_t) 32 << 20)
 
 #define LOST "; the GPU is lost to this process, start it again"
 
@@ -219,8 +218,8 @@ host_free_cuda (DpDevice *base, void *ptr)
 }
 
 /* From pageable memory CUDA returns when it has staged the bytes, so they may change; from pinned memory it would return at once. */
-static bool
-upload (DpDeviceCuda *dev, void *dst, const void *host, size_t bytes)
+bool
+dp_cuda_upload (DpDeviceCuda *dev, void *dst, const void *host, size_t bytes)
 {
   struct cudaPointerAttributes attributes;
 
@@ -235,7 +234,7 @@ static void
 upload_cuda (DpDevice *base, void *dst, const void *host, size_t bytes)
 {
   if (dp_cuda_enter (dp_cuda (base)))
-    upload (dp_cuda (base), dst, host, bytes);
+    dp_cuda_upload (dp_cuda (base), dst, host, bytes);
 }
 
 static void
@@ -267,26 +266,6 @@ sync_cuda (DpDevice *base)
     dp_device_fail (base, "%s" LOST, base->name);
   else if (dp_cuda_ok (dev, cudaSetDevice (dev->index), "choosing the GPU"))
     dp_cuda_ok (dev, cudaStreamSynchronize (dev->stream), "waiting for the GPU");
-}
-
-bool
-dp_cuda_upload_weight (DpDeviceCuda *dev, const DpHostWeight *weight, size_t n, DpType type, void *dst)
-{
-  size_t from = dp_type_size (weight->type), to = dp_type_size (type), piece = PIECE / from;
-  void *raw = weight->type == type ? NULL : dp_cuda_workspace (dev, PIECE);
-
-  if (weight->type != type && raw == NULL)
-    return false;
-  for (size_t i = 0; i < n; i += piece) {
-    const char *host = (const char *) weight->data + i * from;
-    size_t m = n - i < piece ? n - i : piece;
-
-    if (!dp_cuda_enter (dev) || !upload (dev, raw ? raw : (char *) dst + i * to, host, m * from))
-      return false;
-    if (raw)
-      convert_cuda (&dev->base, m, weight->type, raw, type, (char *) dst + i * to);
-  }
-  return !dev->base.error[0];
 }
 
 /* ---- opening ---- */
@@ -328,6 +307,7 @@ close_cuda (DpDevice *base)
 
   /* This frees what the library calls above hold on to, also where a part of opening failed. */
   sync_cuda (base);
+  upload_close_cuda (dev);
   linear_close_cuda (dev);
   attention_close_cuda (dev);
   conv_close_cuda (dev);
@@ -413,7 +393,7 @@ open_cuda (const char *name, int threads, char *error, size_t error_size)
   }
   *dev = (DpDeviceCuda) {
     .base = { .ops = &ops_cuda, .threads = 1 }, .index = index, .sm_count = prop.multiProcessorCount,
-    .capability = 10 * prop.major + prop.minor,
+    .capability = 10 * prop.major + prop.minor, .copy_threads = threads,
   };
   snprintf (dev->base.name, sizeof dev->base.name, "%s", name);
   if (!open_parts (dev)) {

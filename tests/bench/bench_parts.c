@@ -27,12 +27,12 @@
 
 static int threads, runs = 15, block, context = -1, batch = 2, width, height, text_tokens = 12;
 static char *precision, *model, *device, *parts, *input, *output;
-static gboolean profile;
+static gboolean profile, streamed;
 
 static const GOptionEntry options[] = {
   { "parts", 0, 0, G_OPTION_ARG_STRING, &parts, "Any of pass, decode and text, comma-separated (default: pass,decode)", "LIST" },
   { "threads", 0, 0, G_OPTION_ARG_INT, &threads, "Host threads (default: all)", "N" },
-  { "precision", 0, 0, G_OPTION_ARG_STRING, &precision, "float32 or bfloat16 (default)", "NAME" },
+  { "precision", 0, 0, G_OPTION_ARG_STRING, &precision, "float32, bfloat16 (default) or fp8", "NAME" },
   { "device", 0, 0, G_OPTION_ARG_STRING, &device, "Where to run (default: cpu)", "NAME" },
   { "block", 0, 0, G_OPTION_ARG_INT, &block, "Latents of a block (default: the model's)", "B" },
   { "context", 0, 0, G_OPTION_ARG_INT, &context, "Context latents, in front and behind (default: the model's)", "C" },
@@ -40,6 +40,7 @@ static const GOptionEntry options[] = {
   { "width", 0, 0, G_OPTION_ARG_INT, &width, "Pixels (default: the model's)", "W" },
   { "height", 0, 0, G_OPTION_ARG_INT, &height, "Pixels (default: the model's)", "H" },
   { "text-tokens", 0, 0, G_OPTION_ARG_INT, &text_tokens, "Tokens of the prompt, 1 to 512 (default: 12)", "N" },
+  { "streamed", 0, 0, G_OPTION_ARG_NONE, &streamed, "The text encoder has room for one layer on the device", NULL },
   { "runs", 0, 0, G_OPTION_ARG_INT, &runs, "How many runs to take the median of", "N" },
   { "profile", 0, 0, G_OPTION_ARG_NONE, &profile, "Print what each op costs, to standard error", NULL },
   { "model", 0, 0, G_OPTION_ARG_FILENAME, &model, "Model directory (default: the embedded one)", "DIR" },
@@ -127,7 +128,7 @@ static void
 run_text (Bench *b)
 {
   if (b->error == NULL)
-    dp_text_encoder_encode (b->encoder, b->ids, text_tokens, b->embeds, &b->error);
+    dp_text_encoder_encode (b->encoder, &(DpTokens) { b->ids, text_tokens, b->embeds }, 1, &b->error);
 }
 
 /* ---- measuring ---- */
@@ -208,7 +209,8 @@ open_pass (Bench *b, const char *dir, GError **error)
     return FALSE;
   if (t)
     dp_tensor_to_f32 (t, 0, 1, &timestep);
-  b->dit = dp_dit_new (b->dev, &b->config.dit, weights, &(DpDitSpec) { .first = 0, .last = b->config.dit.layers, .type = b->type, .latent_h = b->h,
+  b->dit = dp_dit_new (b->dev, &b->config.dit, weights, &(DpDitSpec) { .first = 0, .last = b->config.dit.layers, .type = b->type, .fp8 = g_strcmp0 (precision, "fp8") == 0,
+      .latent_h = b->h,
       .latent_w = b->w, .max_input = b->B + b->C, .max_cached = b->C, .batch = batch, .steps = 1, .timesteps = &timestep }, error);
   if (b->dit == NULL || !open_prompt (b, error))
     return FALSE;
@@ -244,7 +246,7 @@ static gboolean
 open_text (Bench *b, const char *dir, GError **error)
 {
   b->encoder_weights = open_weights (dir, "text_encoder", "model", error);
-  b->encoder = b->encoder_weights ? dp_text_encoder_new (b->dev, &b->config.text, b->encoder_weights, b->type, text_tokens, error) : NULL;
+  b->encoder = b->encoder_weights ? dp_text_encoder_new (b->dev, &b->config.text, b->encoder_weights, b->type, text_tokens, streamed, error) : NULL;
   b->ids = g_new (gint32, text_tokens);
   b->embeds = g_new (float, (gsize) text_tokens * b->config.text.d_model);
   for (int i = 0; i < text_tokens; i++)
@@ -364,15 +366,20 @@ static gboolean
 measure (Bench *b, const char *dir, GError **error)
 {
   gboolean chosen[G_N_ELEMENTS (all_parts)] = { FALSE };
-  double ms[G_N_ELEMENTS (all_parts)];
+  double ms[G_N_ELEMENTS (all_parts)], load_seconds[G_N_ELEMENTS (all_parts)];
   char message[256];
 
   if (!choose_parts (chosen, error))
     return FALSE;
   fill_latents (b);
-  for (guint i = 0; i < G_N_ELEMENTS (all_parts); i++)
+  for (guint i = 0; i < G_N_ELEMENTS (all_parts); i++) {
+    gint64 start = g_get_monotonic_time ();
+
     if (chosen[i] && !all_parts[i].open (b, dir, error))
       return FALSE;
+    b->dev->ops->sync (b->dev);
+    load_seconds[i] = (g_get_monotonic_time () - start) / 1e6;
+  }
   for (guint i = 0; i < G_N_ELEMENTS (all_parts); i++)
     if (chosen[i])
       ms[i] = median_ms (b, &all_parts[i]);
@@ -381,12 +388,12 @@ measure (Bench *b, const char *dir, GError **error)
     return FALSE;
   }
   printf ("{\"device\": \"%s\", \"precision\": \"%s\", \"threads\": %d, \"width\": %d, \"height\": %d, \"batch\": %d, \"block\": %d, "
-      "\"context\": %d, \"text_tokens\": %d", b->dev->name, b->type == DP_TYPE_F32 ? "float32" : "bfloat16", b->dev->threads,
+      "\"context\": %d, \"text_tokens\": %d", b->dev->name, precision ? precision : "bfloat16", b->dev->threads,
       b->w * b->config.vae.spatial_scale,
       b->h * b->config.vae.spatial_scale, batch, b->B, b->C, text_tokens);
   for (guint i = 0; i < G_N_ELEMENTS (all_parts); i++)
     if (chosen[i])
-      printf (", \"%s_ms\": %.2f", all_parts[i].name, ms[i]);
+      printf (", \"%s_ms\": %.2f, \"%s_load_s\": %.2f", all_parts[i].name, ms[i], all_parts[i].name, load_seconds[i]);
   printf (", \"device_mib\": %.0f}\n", b->dev->bytes / 1048576.0);
   fflush (stdout);
   for (guint i = 0; i < G_N_ELEMENTS (all_parts) && profile; i++)
@@ -419,6 +426,10 @@ main (int argc, char **argv)
   }
   if (!dp_model_config_read (&b->config, dir, &error) || (input && !open_input (b, &error)))
     goto fail;
+  if (precision && strcmp (precision, "float32") != 0 && strcmp (precision, "bfloat16") != 0 && strcmp (precision, "fp8") != 0) {
+    g_set_error (&error, DP_ERROR, DP_ERROR_SETTINGS, "precision is \"%s\"; it must be float32, bfloat16 or fp8", precision);
+    goto fail;
+  }
   if (text_tokens < 1 || text_tokens > 512 || runs < 1 || batch < 1 || batch > 2 || (output && !input)) {
     g_set_error_literal (&error, DP_ERROR, DP_ERROR_SETTINGS, "text-tokens is 1 to 512, runs at least 1, batch 1 or 2, and --output needs --input");
     goto fail;
