@@ -47,6 +47,25 @@ gst_dualparal_precision_get_type (void)
   return type;
 }
 
+GType
+gst_dualparal_text_encoder_get_type (void)
+{
+  static gsize type = 0;
+  static const GEnumValue values[] = {
+    {GST_DUALPARAL_TEXT_ENCODER_AUTO, "Resident where everything has room",
+        "auto"},
+    {GST_DUALPARAL_TEXT_ENCODER_RESIDENT, "On the first device", "resident"},
+    {GST_DUALPARAL_TEXT_ENCODER_STREAMED,
+        "To the first device layer by layer, for each prompt", "streamed"},
+    {0, NULL, NULL},
+  };
+
+  if (g_once_init_enter (&type))
+    g_once_init_leave (&type,
+        g_enum_register_static ("GstDualParalTextEncoder", values));
+  return type;
+}
+
 void
 gst_dualparal_settings_init (GstDualParalSettings * settings)
 {
@@ -275,6 +294,20 @@ install_engine_properties (GObjectClass * klass)
       g_param_spec_enum ("precision", "Precision", "What the model computes in",
           GST_TYPE_DUALPARAL_PRECISION, GST_DUALPARAL_PRECISION_AUTO, READY));
   /**
+   * GstDualParalSrc:text-encoder:
+   *
+   * Where the text encoder's weights are. Streamed, they take little of the
+   * device's memory, and a prompt takes longer to be encoded. The video is the
+   * same.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_TEXT_ENCODER,
+      g_param_spec_enum ("text-encoder", "Text encoder",
+          "Where the text encoder's weights are",
+          GST_TYPE_DUALPARAL_TEXT_ENCODER, GST_DUALPARAL_TEXT_ENCODER_AUTO,
+          READY));
+  /**
    * GstDualParalSrc:stats:
    *
    * Running totals since the generation began, in a structure
@@ -349,6 +382,9 @@ gst_dualparal_settings_set (GstDualParalSettings * settings, guint prop_id,
     case GST_DUALPARAL_PROP_PRECISION:
       settings->precision = g_value_get_enum (value);
       return TRUE;
+    case GST_DUALPARAL_PROP_TEXT_ENCODER:
+      settings->text_encoder = g_value_get_enum (value);
+      return TRUE;
     case GST_DUALPARAL_PROP_STEPS:
       settings->steps = g_value_get_int (value);
       return TRUE;
@@ -410,6 +446,9 @@ gst_dualparal_settings_get (const GstDualParalSettings * settings,
     case GST_DUALPARAL_PROP_PRECISION:
       g_value_set_enum (value, settings->precision);
       return TRUE;
+    case GST_DUALPARAL_PROP_TEXT_ENCODER:
+      g_value_set_enum (value, settings->text_encoder);
+      return TRUE;
     case GST_DUALPARAL_PROP_STEPS:
       g_value_set_int (value, settings->steps);
       return TRUE;
@@ -447,6 +486,7 @@ gst_dualparal_settings_for_engine (const GstDualParalSettings * settings,
   static const char *const precisions[] = { NULL, "float32", "bfloat16",
     "fp8"
   };
+  static const char *const text_encoders[] = { NULL, "resident", "streamed" };
 
   memset (engine, 0, sizeof (*engine));
   engine->model = keep (storage, settings->model);
@@ -455,6 +495,7 @@ gst_dualparal_settings_for_engine (const GstDualParalSettings * settings,
   engine->devices = keep (storage, settings->devices);
   engine->sampler = samplers[settings->sampler];
   engine->precision = precisions[settings->precision];
+  engine->text_encoder = text_encoders[settings->text_encoder];
   engine->steps = settings->steps;
   engine->guidance_scale = settings->guidance_scale;
   engine->guidance_scale_2 = settings->guidance_scale_2;

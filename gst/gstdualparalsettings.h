@@ -48,10 +48,30 @@ typedef enum
   GST_DUALPARAL_PRECISION_FP8,
 } GstDualParalPrecision;
 
+/**
+ * GstDualParalTextEncoder:
+ * @GST_DUALPARAL_TEXT_ENCODER_AUTO: resident where everything has room
+ * @GST_DUALPARAL_TEXT_ENCODER_RESIDENT: on the first device
+ * @GST_DUALPARAL_TEXT_ENCODER_STREAMED: to the first device layer by layer,
+ *     for each prompt
+ *
+ * Where the text encoder's weights are.
+ *
+ * Since: 0.1
+ */
+typedef enum
+{
+  GST_DUALPARAL_TEXT_ENCODER_AUTO,
+  GST_DUALPARAL_TEXT_ENCODER_RESIDENT,
+  GST_DUALPARAL_TEXT_ENCODER_STREAMED,
+} GstDualParalTextEncoder;
+
 #define GST_TYPE_DUALPARAL_SAMPLER (gst_dualparal_sampler_get_type ())
 GType gst_dualparal_sampler_get_type (void);
 #define GST_TYPE_DUALPARAL_PRECISION (gst_dualparal_precision_get_type ())
 GType gst_dualparal_precision_get_type (void);
+#define GST_TYPE_DUALPARAL_TEXT_ENCODER (gst_dualparal_text_encoder_get_type ())
+GType gst_dualparal_text_encoder_get_type (void);
 
 enum
 {
@@ -73,6 +93,7 @@ enum
   GST_DUALPARAL_PROP_MAX_QUEUE_FRAMES,
   GST_DUALPARAL_PROP_THREADS,
   GST_DUALPARAL_PROP_PRECISION,
+  GST_DUALPARAL_PROP_TEXT_ENCODER,
   GST_DUALPARAL_PROP_STATS,
 };
 
@@ -82,6 +103,7 @@ typedef struct
   gchar *model, *prompt, *negative_prompt, *devices;
   GstDualParalSampler sampler;
   GstDualParalPrecision precision;
+  GstDualParalTextEncoder text_encoder;
   guint64 seed;
   gint64 num_frames;
   gdouble guidance_scale, guidance_scale_2, flow_shift;

@@ -29,7 +29,7 @@ GST_START_TEST (test_defaults)
 {
   GstElement *src = source_new ("");
   gchar *model, *prompt, *negative, *devices;
-  gint steps, block, context, queue, frames, threads, sampler, precision;
+  gint steps, block, context, queue, frames, threads, sampler, precision, text;
   gdouble guidance, guidance_2, shift;
   guint64 seed;
   gint64 num_frames;
@@ -39,13 +39,14 @@ GST_START_TEST (test_defaults)
       &negative, "devices", &devices, "steps", &steps, "block-latents", &block,
       "context-latents", &context, "queue-blocks", &queue, "max-queue-frames",
       &frames, "threads", &threads, "sampler", &sampler, "precision",
-      &precision, "guidance-scale", &guidance, "guidance-scale-2", &guidance_2,
+      &precision, "text-encoder", &text, "guidance-scale", &guidance, "guidance-scale-2", &guidance_2,
       "flow-shift", &shift, "seed", &seed, "num-frames", &num_frames, "stats",
       &stats, NULL);
   fail_unless (model == NULL && prompt == NULL && negative == NULL);
   fail_unless_equals_string (devices, "auto");
   fail_unless (steps == 0 && block == 0 && context == 0 && queue == 0
-      && frames == 0 && threads == 0 && sampler == 0 && precision == 0);
+      && frames == 0 && threads == 0 && sampler == 0 && precision == 0
+      && text == 0);
   fail_unless (guidance == 0 && guidance_2 == 0 && shift == 0 && seed == 0);
   fail_unless_equals_int64 (num_frames, -1);
   fail_unless (gst_structure_has_name (stats, "application/x-dualparal-stats"));
@@ -61,7 +62,7 @@ GST_START_TEST (test_read_back)
 {
   GstElement *src = source_new ("");
   gchar *model, *prompt, *negative, *devices;
-  gint steps, block, context, queue, frames, threads, sampler, precision;
+  gint steps, block, context, queue, frames, threads, sampler, precision, text;
   gdouble guidance, guidance_2, shift;
   guint64 seed;
   gint64 num_frames;
@@ -76,7 +77,7 @@ GST_START_TEST (test_read_back)
       &negative, "devices", &devices, "steps", &steps, "block-latents", &block,
       "context-latents", &context, "queue-blocks", &queue, "max-queue-frames",
       &frames, "threads", &threads, "sampler", &sampler, "precision",
-      &precision, "guidance-scale", &guidance, "guidance-scale-2", &guidance_2,
+      &precision, "text-encoder", &text, "guidance-scale", &guidance, "guidance-scale-2", &guidance_2,
       "flow-shift", &shift, "seed", &seed, "num-frames", &num_frames, NULL);
   fail_unless_equals_string (model, "/some/where");
   fail_unless_equals_string (prompt, "a \xc3\xa4 b");

@@ -125,7 +125,8 @@ test_usage (void)
   g_assert_nonnull (strstr (help.out, "bench"));
   g_assert_cmpint (command_help.status, ==, 0);
   static const char *const options[] = { "--model", "--prompt", "--negative-prompt", "--frames", "--width", "--height", "--steps", "--guidance-scale=",
-    "--guidance-scale-2", "--flow-shift", "--sampler", "--seed", "--block-latents", "--context-latents", "--queue-blocks", "--devices", "--noise", "--dump", "--output" };
+    "--guidance-scale-2", "--flow-shift", "--sampler", "--seed", "--block-latents", "--context-latents", "--queue-blocks", "--devices",
+    "--text-encoder", "--noise", "--dump", "--output" };
   for (guint i = 0; i < G_N_ELEMENTS (options); i++)
     if (strstr (command_help.out, options[i]) == NULL)
       g_test_fail_printf ("generate has no %s", options[i]);
@@ -147,6 +148,7 @@ test_errors (void)
   run_bad ("generate --model /nowhere --output %s/x.y4m", 1, "/nowhere");
   run_bad ("generate --devices gpu --output %s/x.y4m", 1, "gpu");
   run_bad ("generate --sampler ddim --output %s/x.y4m", 1, "ddim");
+  run_bad ("generate --text-encoder both --output %s/x.y4m", 1, "text-encoder is \"both\"");
   run_bad ("generate " SMALL "--frames 5 --output /nowhere/x.y4m", 1, "/nowhere/x.y4m");
   run_bad ("generate " SMALL "--frames 5 --output %s", 1, "directory");
   run_bad ("generate " SMALL "--frames 5 --output /dev/full", 1, "/dev/full");
@@ -205,6 +207,8 @@ test_reproducible (void)
   check_same ("r1.y4m", "r3.y4m", TRUE);
   check_same ("r1.y4m", "r4.y4m", TRUE);
   check_same ("r1.y4m", "r5.y4m", FALSE);
+  g_free (run_ok ("generate " SMALL "--frames 33 --seed 5 --text-encoder streamed --output %s/r6.y4m"));
+  check_same ("r1.y4m", "r6.y4m", TRUE);
 }
 
 static void
@@ -295,7 +299,8 @@ test_inspect (void)
   g_assert_cmpint (nowhere.status, ==, 1);
   g_assert_nonnull (strstr (nowhere.out, "oneDNN"));
   g_assert_nonnull (strstr (nowhere.err, "/nowhere"));
-  static const char *const words[] = { "cpu", "oneDNN", "GiB", "cuda:0", "tiny", "8 layers", "256x144", "unipc", "guidance" };
+  static const char *const words[] = { "cpu", "oneDNN", "GiB", "cuda:0", "tiny", "8 layers", "256x144", "unipc", "guidance",
+    "text encoder resident" };
 
   for (guint i = 0; i < G_N_ELEMENTS (words); i++)
     if (strstr (out, words[i]) == NULL)

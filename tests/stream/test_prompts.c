@@ -187,6 +187,67 @@ test_negative (void)
   blocks_clear (&cleared);
 }
 
+/* Where the encoder's weights are makes no difference to be seen, whatever changes: a prompt, its negative, neither. */
+static void
+test_text_encoder (void)
+{
+  static const Change changes[] = { { "a blue heart", NULL, 1 }, { "a blue heart", "a green meadow", 2 }, { "a red ball", NULL, 3 } };
+  DpSettings s = settings_of_this ();
+  Blocks resident, streamed;
+
+  s.text_encoder = "resident";
+  run (&s, changes, 3, &resident);
+  s.text_encoder = "streamed";
+  run (&s, changes, 3, &streamed);
+  for (int b = 0; b < 4; b++) {
+    g_assert_cmpuint (streamed.id[b], ==, b);
+    g_assert_cmpstr (streamed.sum[b], ==, resident.sum[b]);
+  }
+  blocks_clear (&resident);
+  blocks_clear (&streamed);
+}
+
+/* "auto" is decided by what there is room for, with the settings and before a weight is read. */
+static void
+test_auto (void)
+{
+  g_autoptr (GStringChunk) storage = g_string_chunk_new (256);
+  g_autoptr (GError) error = NULL;
+  DpSettings s = stream_small ();
+  gsize bytes[2];
+
+  g_assert_true (dp_settings_resolve (&s, NULL, storage, &error));
+  g_assert_no_error (error);
+  g_assert_cmpstr (s.text_encoder, ==, "resident");
+
+  /* a video that no machine has room for */
+  const DpSettings large = { .width = 8192, .height = 8192, .block_latents = 1024, .context_latents = 1024, .num_frames = -1 };
+  s = large;
+  g_assert_true (dp_settings_resolve (&s, NULL, storage, &error));
+  g_assert_no_error (error);
+  g_assert_cmpstr (s.text_encoder, ==, "streamed");
+  s = large;
+  s.text_encoder = "resident";  /* what was asked for is kept */
+  g_assert_true (dp_settings_resolve (&s, NULL, storage, &error));
+  g_assert_cmpstr (s.text_encoder, ==, "resident");
+
+  /* and it takes less memory */
+  for (int i = 0; i < 2; i++) {
+    s = stream_small ();
+    s.text_encoder = i ? "streamed" : "resident";
+    g_autoptr (DpEngine) engine = stream_open (&s);
+    gint64 next = 0;
+    DpFrame frame;
+    DpStats stats;
+
+    stream_pull_until_block (engine, 3, &next, &frame);
+    dp_engine_get_stats (engine, &stats);
+    bytes[i] = stats.device_bytes;
+  }
+  g_test_message ("%" G_GSIZE_FORMAT " bytes resident, %" G_GSIZE_FORMAT " streamed", bytes[0], bytes[1]);
+  g_assert_cmpuint (bytes[1], <, bytes[0]);
+}
+
 /* -1: some later block, from its first frame on. */
 static void
 test_next_block (void)
@@ -306,6 +367,8 @@ main (int argc, char **argv)
   g_test_add_func ("/prompts/many-at-blocks", test_many_at_blocks);
   g_test_add_func ("/prompts/cleaning", test_cleaning);
   g_test_add_func ("/prompts/negative", test_negative);
+  g_test_add_func ("/prompts/text-encoder", test_text_encoder);
+  g_test_add_func ("/prompts/auto", test_auto);
   g_test_add_func ("/prompts/next-block", test_next_block);
   g_test_add_func ("/prompts/storm", test_storm);
   g_test_add_func ("/prompts/embeds", test_embeds);
