@@ -39,7 +39,8 @@ GST_START_TEST (test_defaults)
       &negative, "devices", &devices, "steps", &steps, "block-latents", &block,
       "context-latents", &context, "queue-blocks", &queue, "max-queue-frames",
       &frames, "threads", &threads, "sampler", &sampler, "precision",
-      &precision, "text-encoder", &text, "guidance-scale", &guidance, "guidance-scale-2", &guidance_2,
+      &precision, "text-encoder", &text, "guidance-scale", &guidance,
+      "guidance-scale-2", &guidance_2,
       "flow-shift", &shift, "seed", &seed, "num-frames", &num_frames, "stats",
       &stats, NULL);
   fail_unless (model == NULL && prompt == NULL && negative == NULL);
@@ -71,13 +72,14 @@ GST_START_TEST (test_read_back)
       "negative-prompt", "", "devices", "cpu, cpu", "steps", 7,
       "block-latents", 3, "context-latents", -1, "queue-blocks", 2,
       "max-queue-frames", 5, "threads", 9, "sampler", 2, "precision", 1,
-      "guidance-scale", 0.1, "guidance-scale-2", 0.2, "flow-shift", 1. / 3,
+      "text-encoder", 2, "guidance-scale", 0.1, "guidance-scale-2", 0.2, "flow-shift", 1. / 3,
       "seed", G_MAXUINT64, "num-frames", G_MAXINT64, NULL);
   g_object_get (src, "model", &model, "prompt", &prompt, "negative-prompt",
       &negative, "devices", &devices, "steps", &steps, "block-latents", &block,
       "context-latents", &context, "queue-blocks", &queue, "max-queue-frames",
       &frames, "threads", &threads, "sampler", &sampler, "precision",
-      &precision, "text-encoder", &text, "guidance-scale", &guidance, "guidance-scale-2", &guidance_2,
+      &precision, "text-encoder", &text, "guidance-scale", &guidance,
+      "guidance-scale-2", &guidance_2,
       "flow-shift", &shift, "seed", &seed, "num-frames", &num_frames, NULL);
   fail_unless_equals_string (model, "/some/where");
   fail_unless_equals_string (prompt, "a \xc3\xa4 b");
@@ -91,6 +93,7 @@ GST_START_TEST (test_read_back)
   fail_unless_equals_int (threads, 9);
   fail_unless_equals_int (sampler, 2);
   fail_unless_equals_int (precision, 1);
+  fail_unless_equals_int (text, 2);
   fail_unless (guidance == 0.1 && guidance_2 == 0.2 && shift == 1. / 3);
   fail_unless (seed == G_MAXUINT64 && num_frames == G_MAXINT64);
   g_free (model);

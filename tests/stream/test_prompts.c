@@ -3,6 +3,7 @@
  * test_prompts.c: prompts that change while the video runs.
  */
 #include "stream.h"
+#include "memory.h"
 
 #include <string.h>
 
@@ -240,9 +241,15 @@ test_auto (void)
     DpFrame frame;
     DpStats stats;
 
+    g_autofree DpResolved *r = g_new (DpResolved, 1);
+
     stream_pull_until_block (engine, 3, &next, &frame);
     dp_engine_get_stats (engine, &stats);
     bytes[i] = stats.device_bytes;
+    g_assert_true (dp_settings_read (r, &s, storage, &error));
+    gsize planned = dp_memory_of_video (r, "cpu") + dp_memory_of_text (r, i);
+    g_assert_true (planned >= bytes[i] * 0.7 && planned <= bytes[i] * 1.6);     /* scratch, and prompts shorter than they may be */
+    g_test_message ("planned %" G_GSIZE_FORMAT ", held %" G_GSIZE_FORMAT, planned, bytes[i]);
   }
   g_test_message ("%" G_GSIZE_FORMAT " bytes resident, %" G_GSIZE_FORMAT " streamed", bytes[0], bytes[1]);
   g_assert_cmpuint (bytes[1], <, bytes[0]);
