@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * team.h: the threads of one CPU device.
+ * team.h: the threads of one CPU device, and those that read weights for a GPU.
  *
  * A team is its caller plus threads - 1 helpers. dp_team_run() cuts a job into chunks that whoever is free takes next, so the
  * order and the thread of a chunk are unknown: a chunk's size and its result must depend on shapes only, never on either.
