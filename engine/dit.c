@@ -11,7 +11,7 @@
 #include <string.h>
 
 /* Rows of the feed-forward's inner activation held at a time: it is the widest buffer, and nothing is gained by more. */
-#define FFN_ROWS 8192
+#define FFN_ROWS 16384
 
 typedef struct
 {

@@ -79,7 +79,7 @@ typedef struct
   DpType y_type;
   DpActivation act;
   bool accumulate;              /* y += gate * (...) instead of y = ...; y_type is float32 then, and act none */
-  const float *gate;            /* [N] or NULL for 1; only with accumulate */
+  const float *gate;            /* [N] or NULL for 1; only with accumulate. In bfloat16, W may be multiplied with it and rounded */
 } DpLinearArgs;
 
 /* ---- conv: causal convolution in time, same-padded in space, channels last ---- */

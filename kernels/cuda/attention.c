@@ -219,7 +219,7 @@ build_fp8 (DpDeviceCuda *dev, Plan *plan)
   cudnnBackendDescriptor_t k = dp_graph_tensor (&graph, &(DpGraphTensor) { .uid = UID_K, .type = CUDNN_DATA_FP8_E4M3, .n_dims = 4,
           .dims = { 1, s->heads, d, keys }, .strides = { keys * width, d, 1, width } });
   cudnnBackendDescriptor_t out = heads_tensor (&graph, UID_OUT, s, s->q_len, width);
-  cudnnBackendDescriptor_t logits = inner (&graph, &uid, s, keys, CUDNN_DATA_FLOAT), less, exponentials, p, p8, most, sum, product;
+  cudnnBackendDescriptor_t logits = inner (&graph, &uid, s, keys, CUDNN_DATA_FLOAT), less, exponentials, p, p8, most, sum, log_sum, product;
   bool ok;
 
   dp_graph_matmul (&graph, q, k, logits);
@@ -232,6 +232,9 @@ build_fp8 (DpDeviceCuda *dev, Plan *plan)
   dp_graph_pointwise (&graph, CUDNN_POINTWISE_EXP, less, NULL, exponentials);
   sum = inner (&graph, &uid, s, 1, CUDNN_DATA_FLOAT);
   dp_graph_reduce (&graph, CUDNN_REDUCE_TENSOR_ADD, exponentials, sum);
+  log_sum = inner (&graph, &uid, s, 1, CUDNN_DATA_FLOAT);       /* nobody wants it, but the engine is known by it */
+  dp_graph_pointwise (&graph, CUDNN_POINTWISE_LOG, sum, NULL, log_sum);
+  dp_graph_pointwise (&graph, CUDNN_POINTWISE_ADD, most, log_sum, inner (&graph, &uid, s, 1, CUDNN_DATA_FLOAT));
   p = inner (&graph, &uid, s, keys, CUDNN_DATA_FLOAT);
   dp_graph_pointwise (&graph, CUDNN_POINTWISE_DIV, exponentials, sum, p);
   dp_graph_reduce (&graph, CUDNN_REDUCE_TENSOR_AMAX, p, number (&graph, UID_MOST_P));

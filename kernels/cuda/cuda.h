@@ -125,6 +125,9 @@ bool dp_cuda_probe (DpDeviceCuda *dev);
  *  dense float32, bias and gate may be NULL; y and its stride as args say. */
 void dp_cuda_finish_linear (DpDeviceCuda *dev, int n, const float *t, const float *bias, const DpLinearArgs *args);
 
+/** y[n, k] = w[n, k] * gate[n], bfloat16. */
+void dp_cuda_gate_weights (DpDeviceCuda *dev, int n, int k, const void *w, const float *gate, void *y);
+
 /** y[n] = bias[n] * gate[n], float32. */
 void dp_cuda_scale_bias (DpDeviceCuda *dev, int n, const float *bias, const float *gate, float *y);
 

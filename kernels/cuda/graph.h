@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { DP_GRAPH_MAX = 96, DP_GRAPH_MAX_OPS = 20, DP_PLAN_MAX = 16 };
+enum { DP_GRAPH_MAX = 96, DP_GRAPH_MAX_OPS = 18, DP_PLAN_MAX = 16 };
 
 /** Starts as { .handle = ... }; ends with dp_graph_clear(). */
 typedef struct

@@ -599,6 +599,34 @@ dp_cuda_finish_linear (DpDeviceCuda *dev, int n, const float *t, const float *bi
   dp_cuda_launched (dev, "linear");
 }
 
+template <int V>
+__global__ void
+gate_weights (size_t size, int k, const bf16 *w, const float *gate, bf16 *y)
+{
+  size_t i = ((size_t) blockIdx.x * blockDim.x + threadIdx.x) * V;
+  float f[V];
+
+  if (i >= size)
+    return;
+  load<V> (w + i, f);
+#pragma unroll
+  for (int j = 0; j < V; j++)
+    f[j] *= gate[i / k];
+  store<V> (y + i, f);
+}
+
+void
+dp_cuda_gate_weights (DpDeviceCuda *dev, int n, int k, const void *w, const float *gate, void *y)
+{
+  size_t size = (size_t) n * k;
+
+  if (k % 8 == 0)
+    gate_weights<8><<<blocks_for (size, 8 * 256), 256, 0, dev->stream>>> (size, k, (const bf16 *) w, gate, (bf16 *) y);
+  else
+    gate_weights<1><<<blocks_for (size, 256), 256, 0, dev->stream>>> (size, k, (const bf16 *) w, gate, (bf16 *) y);
+  dp_cuda_launched (dev, "linear");
+}
+
 void
 dp_cuda_scale_bias (DpDeviceCuda *dev, int n, const float *bias, const float *gate, float *y)
 {

@@ -387,6 +387,10 @@ measure (Bench *b, const char *dir, GError **error)
     g_propagate_error (error, g_steal_pointer (&b->error));
     return FALSE;
   }
+  if (!dp_device_check (b->dev, message, sizeof message)) {
+    g_set_error_literal (error, DP_ERROR, DP_ERROR_DEVICE, message);
+    return FALSE;
+  }
   printf ("{\"device\": \"%s\", \"precision\": \"%s\", \"threads\": %d, \"width\": %d, \"height\": %d, \"batch\": %d, \"block\": %d, "
       "\"context\": %d, \"text_tokens\": %d", b->dev->name, precision ? precision : "bfloat16", b->dev->threads,
       b->w * b->config.vae.spatial_scale,

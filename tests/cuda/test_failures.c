@@ -197,7 +197,8 @@ test_no_such_gpu (void)
 
 /* ---- no memory ---- */
 
-/* At every amount of memory that does not suffice, wherever that ends the opening: a sentence, nothing kept, and all is well afterwards. */
+/* At every amount of memory that does not suffice, wherever that ends the opening: a sentence, nothing kept, and all is well afterwards.
+ * Everything twice: what was short of memory may have made a library load other code, which stays (2 MiB on an H200), but only once. */
 static void
 test_no_memory (void)
 {
@@ -207,15 +208,18 @@ test_no_memory (void)
 
   s.num_frames = 40;
   g_autofree char *expected = stream_hash (&s);
-  gsize before = gpu_free_bytes ();
-  for (guint i = 0; i < G_N_ELEMENTS (left); i++) {
+  gsize before = 0;
+  for (guint i = 0; i < 2 * G_N_ELEMENTS (left); i++) {
+    gboolean warm = i >= G_N_ELEMENTS (left);
     DpEngine *engine = NULL;
     g_autoptr (GError) error = NULL;
     gint64 start = g_get_monotonic_time ();
     DpFrame frame;
     int result = -1;
 
-    gpu_take (left[i] << 20);
+    if (i == G_N_ELEMENTS (left))
+      before = gpu_free_bytes ();
+    gpu_take (left[i % G_N_ELEMENTS (left)] << 20);
     gsize taken = gpu_free_bytes ();
     if (dp_engine_open (&engine, &s, NULL, NULL, &error))
       while ((result = dp_engine_pull (engine, &frame, G_USEC_PER_SEC * 20, &error)) == 1)
@@ -229,10 +233,11 @@ test_no_memory (void)
       check_sentence (error->message, "cuda:0|MiB| free");
     }
     stream_check_seconds ("the opening ended", start, 5);
-    check_given_back ("after it", taken);
+    if (warm)
+      check_given_back ("after it", taken);
     gpu_give_back ();
   }
-  g_assert_cmpint (failures, >=, 3);
+  g_assert_cmpint (failures, >=, 6);
   check_given_back ("with all that was taken given back", before);
   g_autofree char *again = stream_hash (&s);
   g_assert_cmpstr (again, ==, expected);
