@@ -70,6 +70,9 @@ parse_devices (DpResolved *r, GStringChunk *storage, GError **error)
       g_set_error (error, DP_ERROR, DP_ERROR_DEVICE, "devices: %s", valid);
       return FALSE;
     }
+    if (i > 0 && strcmp (name, names[0]) != 0 && (g_str_has_prefix (name, "cuda") || g_str_has_prefix (names[0], "cuda")))
+      return refuse (error, "devices names %s and %s, but blocks cannot go from one to the other yet; name one GPU, as often as there are to be "
+          "stages", names[0], name);
     fast_bf16 &= info.fast_bf16;
     r->devices[r->n_devices] = g_string_chunk_insert_const (storage, name);
     if (!info.fp8)

@@ -195,6 +195,17 @@ test_no_such_gpu (void)
   check_sentence (error->message, needles);
 }
 
+static void
+test_mixed (void)
+{
+  DpSettings s = on_gpu ();
+
+  s.devices = "cpu,cuda:0";
+  g_autoptr (GError) error = failure_of (&s);
+  g_assert_error (error, DP_ERROR, DP_ERROR_SETTINGS);
+  check_sentence (error->message, "cpu and cuda:0|one GPU");
+}
+
 /* ---- no memory ---- */
 
 /* At every amount of memory that does not suffice, wherever that ends the opening: a sentence, nothing kept, and all is well afterwards.
@@ -479,6 +490,7 @@ main (int argc, char **argv)
     { "/cuda/like-cpu", test_like_cpu },
     { "/cuda/nothing-grows", test_nothing_grows },
     { "/cuda/no-such-gpu", test_no_such_gpu },
+    { "/cuda/mixed", test_mixed },
     { "/cuda/no-memory", test_no_memory },
     { "/cuda/no-memory-later", test_no_memory_later },
     { "/cuda/no-scratch", test_no_scratch },
