@@ -7,17 +7,18 @@
 
 #include <glib.h>
 
-/* A moment. Thread-safety: a value. */
+/* A moment, with sums so far of this process and those it waited for. Thread-safety: a value. */
 typedef struct
 {
   gint64 us;                    /* of g_get_monotonic_time() */
-  double own;                   /* seconds of processors that this process and those it waited for have used so far */
-  double busy;                  /* and of those it may use, that anyone has used */
-  int processors;               /* that it may use */
+  double own;                   /* seconds of processors used */
+  double busy;                  /* the same of everybody, on the processors that we may use */
+  int processors;               /* as many */
+  glong turns;                  /* how often a thread began to wait, for a processor or for anything else */
 } TestClock;
 
 TestClock test_clock (void);
 
-/** Seconds since `start`, less what the processors gave to others: at most ten times what they gave to us, as ten others would get. Who only
- *  sleeps gets nothing and has no such excuse. */
+/** Seconds since `start`, less what each of the processors gave to others: for each time that we waited at most a round of theirs, so that who
+ *  sleeps on an idle or a busy machine is not excused. */
 double test_clock_seconds (TestClock start);
