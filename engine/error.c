@@ -2,7 +2,12 @@
 #include "error.h"
 #include "dualparal.h"
 
-G_DEFINE_QUARK (dp-error-quark, dp_error)
+/* Not G_DEFINE_QUARK: that keeps it where threads race to write it */
+GQuark
+dp_error_quark (void)
+{
+  return g_quark_from_static_string ("dp-error-quark");
+}
 
 gboolean
 dp_error_check_device (DpDevice *dev, GError **error, const char *format, ...)

@@ -146,9 +146,16 @@ absorb (DpPipeline *p, DpBlock *b)
   slot->steps_done++;
   p->idle[p->n_idle++] = b;
 
-  gint64 start = g_get_monotonic_time ();
+  gint64 end = g_get_monotonic_time ();
   gboolean done = slot->steps_done == p->queue.steps;
-  if (done && !dp_decoder_push (p->spec.decoder, dev, slot->latents, slot->n, b->pass.block, slot->conditioning)) {
+  g_mutex_lock (&p->lock);
+  p->stats.end_us = end;
+  p->stats.passes++;
+  p->stats.blocks += done;      /* before its first frame can be pulled */
+  g_mutex_unlock (&p->lock);
+  if (!done)
+    return TRUE;
+  if (!dp_decoder_push (p->spec.decoder, dev, slot->latents, slot->n, b->pass.block, slot->conditioning)) {
     GError *error = NULL;
 
     if (!dp_error_check_device (dev, &error, "after block %" G_GINT64_FORMAT, b->pass.block))
@@ -157,9 +164,7 @@ absorb (DpPipeline *p, DpBlock *b)
   }
   g_mutex_lock (&p->lock);
   p->stats.end_us = g_get_monotonic_time ();
-  p->stats.passes++;
-  p->stats.blocks += done;
-  p->stats.waited_us += done ? p->stats.end_us - start : 0;
+  p->stats.waited_us += p->stats.end_us - end;
   g_mutex_unlock (&p->lock);
   return TRUE;
 }

@@ -21,6 +21,7 @@ typedef struct
 #define HUGE_PAGE ((size_t) 2 << 20)
 #define SMALL ((size_t) 1 << 20)        /* what is always granted */
 #define RESERVE ((size_t) 256 << 20)    /* what is left to others, at most */
+#define COPY_PIECE ((size_t) 32 << 20)
 
 /* Bytes of all devices in this process that are host memory; raised under the lock, so that two threads are not granted the same. */
 static atomic_size_t granted;
@@ -168,8 +169,9 @@ dp_host_download (DpDevice *dev, void *host, const void *src, size_t bytes)
 void
 dp_host_copy (DpDevice *dev, void *dst, const void *src, size_t bytes)
 {
-  if (bytes > 0)
-    memcpy (dst, src, bytes);
+  /* In pieces: gigabytes take longer than a cancel may, most of all where nothing was before */
+  for (size_t at = 0; at < bytes && !dp_device_cancelled (dev); at += COPY_PIECE)
+    memcpy ((char *) dst + at, (const char *) src + at, bytes - at < COPY_PIECE ? bytes - at : COPY_PIECE);
 }
 
 void

@@ -224,7 +224,7 @@ test_no_memory (void)
     gboolean warm = i >= G_N_ELEMENTS (left);
     DpEngine *engine = NULL;
     g_autoptr (GError) error = NULL;
-    gint64 start = g_get_monotonic_time ();
+    TestClock start = test_clock ();
     DpFrame frame;
     int result = -1;
 
@@ -287,7 +287,7 @@ test_no_memory_later (void)
   g_assert_true (dp_engine_open (&engine, &s, saw_progress, &loaded, &error));
   wait_loaded (&loaded);
   gpu_take (0);
-  gint64 start = g_get_monotonic_time ();
+  TestClock start = test_clock ();
   error = pull_until_error (engine);
   stream_check_seconds ("the error came", start, 5);
   check_no_memory (error, "cuda:0|MiB| free");
@@ -369,7 +369,7 @@ test_teardown (void)
     if (i > 0)                  /* once while it loads */
       wait_loaded (&loaded);
     g_usleep (i * 7000);
-    gint64 start = g_get_monotonic_time ();
+    TestClock start = test_clock ();
     dp_engine_free (engine);
     stream_check_seconds (what, start, 1);
     if (i == 10)                /* by now all kernels are there that stay */
@@ -397,7 +397,8 @@ break_after (const char *devices, int last)
   g_autoptr (GPtrArray) sums = g_ptr_array_new_with_free_func (g_free);
   g_autoptr (GError) error = NULL, again = NULL, reopen = NULL;
   DpSettings s = on_gpu ();
-  gint64 next = 0, start;
+  TestClock start;
+  gint64 next = 0;
   DpEngine *engine;
   DpFrame frame;
   int result;
@@ -415,7 +416,7 @@ break_after (const char *devices, int last)
   engine = stream_open (&s);
   if (last < 0)
     gpu_break ();
-  start = g_get_monotonic_time ();
+  start = test_clock ();
   while ((result = dp_engine_pull (engine, &frame, G_USEC_PER_SEC * 10, &error)) == 1) {
     g_autofree char *sum = checksum (&frame);
 
@@ -423,7 +424,7 @@ break_after (const char *devices, int last)
     g_assert_cmpstr (sum, ==, g_ptr_array_index (sums, frame.index));
     if (frame.index == last) {
       gpu_break ();
-      start = g_get_monotonic_time ();
+      start = test_clock ();
     }
     dp_engine_release_frame (engine, &frame);
   }
@@ -433,7 +434,7 @@ break_after (const char *devices, int last)
   stream_check_seconds ("the error came", start, 2);
   g_assert_cmpint (dp_engine_pull (engine, &frame, -1, &again), ==, -1);
   g_assert_cmpstr (again->message, ==, error->message);
-  start = g_get_monotonic_time ();
+  start = test_clock ();
   dp_engine_free (engine);
   stream_check_seconds ("freed", start, 1);
 

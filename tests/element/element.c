@@ -124,12 +124,6 @@ assert_error (GstElement * pipeline, GQuark domain, gint code)
   gst_message_unref (message);
 }
 
-gdouble
-seconds_since (gint64 start_us)
-{
-  return (g_get_monotonic_time () - start_us) / 1e6;
-}
-
 static void
 add_frame (GChecksum * sum, GstHarness * h, GstBuffer * buffer)
 {

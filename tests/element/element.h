@@ -10,6 +10,8 @@
 #include <gst/check/gstharness.h>
 #include <gst/video/video.h>
 
+#include "../clock.h"
+
 #define FAST "steps=1 guidance-scale=1 block-latents=1 context-latents=-1 "
 #define SMALL "video/x-raw, width=32, height=32"
 /* One pass takes seconds and none is ever done: for what must be interrupted */
@@ -35,9 +37,6 @@ void assert_error (GstElement * pipeline, GQuark domain, gint code);
 
 /** How much slower than usual things may be: check's own CK_TIMEOUT_MULTIPLIER. */
 guint slowness (void);
-
-/** Seconds since `start_us` of g_get_monotonic_time(). */
-gdouble seconds_since (gint64 start_us);
 
 /** Checksums of pixels, whatever their strides: of a buffer, of the next n. */
 gchar *checksum_buffer (GstHarness * h, GstBuffer * buffer);

@@ -106,9 +106,9 @@ stream_hash (const DpSettings *settings)
 }
 
 void
-stream_check_seconds (const char *what, gint64 start_us, double limit)
+stream_check_seconds (const char *what, TestClock start, double limit)
 {
-  double seconds = (g_get_monotonic_time () - start_us) / 1e6;
+  double seconds = test_clock_seconds (start);
 
   g_test_message ("%s: %.3f s (at most %g)", what, seconds, limit * stream_slowness ());
   if (!(seconds <= limit * stream_slowness ()))

@@ -9,6 +9,7 @@
 
 #include <glib.h>
 #include "dualparal.h"
+#include "../clock.h"
 
 /** How much longer things may take under a sanitizer or valgrind; 1 in a plain build. */
 double stream_slowness (void);
@@ -33,8 +34,8 @@ void stream_hash_frame (GChecksum *sum, const DpFrame *frame);
 /** SHA-256 over all frames of a finite video. */
 char *stream_hash (const DpSettings *settings);
 
-/** Seconds since `start_us`; fails the test unless they are at most `limit` (times stream_slowness()). */
-void stream_check_seconds (const char *what, gint64 start_us, double limit);
+/** Seconds since `start`, as a test's clock sees them; fails the test unless they are at most `limit` (times stream_slowness()). */
+void stream_check_seconds (const char *what, TestClock start, double limit);
 
 /* ---- models with something wrong ---- */
 

@@ -22,7 +22,7 @@ failure_of (const DpSettings *settings)
   GError *error = NULL;
   DpEngine *engine = NULL;
   DpFrame frame;
-  gint64 start = g_get_monotonic_time ();
+  TestClock start = test_clock ();
 
   if (dp_engine_open (&engine, settings, NULL, NULL, &error)) {
     g_assert_no_error (error);
