@@ -107,7 +107,9 @@ GST_END_TEST;
 
 GST_START_TEST (test_flags)
 {
-  static const gchar *const playing[] = { "prompt", "negative-prompt", NULL };
+  static const gchar *const playing[] = { "prompt", "negative-prompt",
+    "underrun-policy", "max-repeat", "min-framerate", NULL
+  };
   GstElement *src = source_new ("");
   GParamSpec **specs;
   guint n, i;
