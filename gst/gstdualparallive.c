@@ -46,6 +46,7 @@ gst_dualparal_live_start (GstDualParalLive * live)
   live->capacity = most;
 
   gst_dualparal_live_set_framerate (live, model->fps_n, model->fps_d);
+  gst_dualparal_live_set_latency (live, 0);
   gst_dualparal_live_restart (live);
   live->due = live->reported = live->mark_time = GST_CLOCK_TIME_NONE;
   live->taken = 0;
@@ -71,6 +72,14 @@ gst_dualparal_live_set_framerate (GstDualParalLive * live, gint fps_n,
   live->frame_time = live->period = frame_time;
   GST_OBJECT_UNLOCK (live->src);
   return changed;
+}
+
+void
+gst_dualparal_live_set_latency (GstDualParalLive * live, GstClockTime latency)
+{
+  GST_OBJECT_LOCK (live->src);
+  live->latency = latency;
+  GST_OBJECT_UNLOCK (live->src);
 }
 
 void
@@ -501,12 +510,14 @@ GstFlowReturn
 gst_dualparal_live_next (GstDualParalLive * live, GstDualParalRelease * release)
 {
   GstFlowReturn flow;
-  GstClockTime now;
+  GstClockTime now, tolerated;
   gboolean placeholder;
 
   GST_OBJECT_LOCK (live->src);
   placeholder = live->gen->settings->startup_policy ==
       GST_DUALPARAL_STARTUP_PLACEHOLDER;
+  /* Where nothing is queued the sink holds us until it has shown the one before */
+  tolerated = MAX (live->latency, live->period);
   GST_OBJECT_UNLOCK (live->src);
 
   for (;;) {
@@ -528,7 +539,7 @@ gst_dualparal_live_next (GstDualParalLive * live, GstDualParalRelease * release)
     } else if (live->late) {
       if (live->fresh)
         catch_up (live, now);
-    } else if (!live->rewound && (now > live->due + live->period
+    } else if (!live->rewound && (now > live->due + tolerated
         || live->due > now + 2 * live->period)) {
       GST_DEBUG_OBJECT (live->src, "%" GST_TIME_FORMAT " is far from %"
           GST_TIME_FORMAT, GST_TIME_ARGS (now), GST_TIME_ARGS (live->due));

@@ -7,8 +7,8 @@
  *
  * The first frame is due when `prebuffer` of them are there, each other one
  * frame time after the one before. What happens at a time for which there is
- * none, the policies say. Who comes to ask for the next one too late, or after
- * the clock was set back, gets it now.
+ * none, the policies say. Who asks for the next one so late that a sink would
+ * drop it, or after the clock was set back, gets it with the time of now.
  *
  * PAUSED stops the clock and not the generation. GStreamer 1.22 lets a buffer
  * that is ready just then wait; 1.24 and later throw it away and ask for another,
@@ -52,6 +52,9 @@ typedef struct
   /* -- protected by the object lock, written by the streaming thread */
   GstClockTime frame_time;      /* that of the caps */
 
+  /* -- protected by the object lock */
+  GstClockTime latency;         /* of the pipeline: sinks show that much later */
+
   /* -- set by start() */
   guint prebuffer;
   guint capacity;               /* of the queue */
@@ -83,6 +86,9 @@ gboolean gst_dualparal_live_start (GstDualParalLive * live);
 /** The framerate of the caps; TRUE when the latency is another one now. */
 gboolean gst_dualparal_live_set_framerate (GstDualParalLive * live, gint fps_n,
     gint fps_d);
+/** The pipeline's, from its event. Any thread. */
+void gst_dualparal_live_set_latency (GstDualParalLive * live,
+    GstClockTime latency);
 /** Another engine was opened: begins as at first. Streaming thread. */
 void gst_dualparal_live_restart (GstDualParalLive * live);
 /** Running time is 0 again, at the next picture. Streaming thread. */

@@ -580,8 +580,15 @@ gst_dualparal_src_create (GstPushSrc * src, GstBuffer ** buffer)
 static gboolean
 gst_dualparal_src_event (GstBaseSrc * src, GstEvent * event)
 {
-  if (GST_EVENT_TYPE (event) == GST_EVENT_QOS)
-    gst_dualparal_buffering_saw_qos (&GST_DUALPARAL_SRC (src)->buffering);
+  GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
+  GstClockTime latency;
+
+  if (GST_EVENT_TYPE (event) == GST_EVENT_QOS) {
+    gst_dualparal_buffering_saw_qos (&self->buffering);
+  } else if (GST_EVENT_TYPE (event) == GST_EVENT_LATENCY) {
+    gst_event_parse_latency (event, &latency);
+    gst_dualparal_live_set_latency (&self->live, latency);
+  }
   return GST_BASE_SRC_CLASS (parent_class)->event (src, event);
 }
 
