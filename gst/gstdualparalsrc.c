@@ -2,8 +2,8 @@
  *
  * gstdualparalsrc.c: the element. The engine's threads make frames into a
  * bounded queue; the streaming thread takes one a buffer. Nothing here blocks
- * but the wait for that frame, and unlock() ends it without touching what is
- * being made.
+ * but the waits for that frame and, of a live video, for its time; unlock() ends
+ * them without touching what is being made.
  */
 
 /**
@@ -31,6 +31,9 @@
  * gst-launch-1.0 dualparalsrc steps=20 ! video/x-raw,width=320,height=192 ! videoconvert ! autovideosink
  * ]| Larger and with more steps. Where that is slower than it plays, the
  * pipeline pauses for a block at a time.
+ * |[
+ * gst-launch-1.0 dualparalsrc is-live=true startup-policy=placeholder ! queue ! x264enc tune=zerolatency ! flvmux streamable=true ! rtmp2sink location=rtmp://localhost/live/ball
+ * ]| A live stream: an even framerate from the start, whatever the machine does.
  *
  * ## Messages
  * * `PROGRESS`, code `load-model`: the weights are read in the background while
@@ -38,7 +41,9 @@
  * * `BUFFERING`: a frame was not made in time for a sink that keeps time. As with
  *   any buffering element, the application goes to PAUSED below 100 and back to
  *   PLAYING at 100; no frame is dropped. It is not posted before the first frame,
- *   nor to a recording, which may be as slow as it likes.
+ *   nor to a recording, which may be as slow as it likes, nor when live.
+ * * `QOS`: a picture of a live video was due and not there; see
+ *   #GstDualParalSrc:underrun-policy.
  * * `ELEMENT`, structure `dualparal-prompt-applied`: the first frame of a prompt
  *   leaves the element. Fields: `prompt` (string), `prompt-id` (#guint, 0 for the
  *   first), `block` (#gint64), `frame` (#guint64), `timestamp`, `stream-time`,
