@@ -567,8 +567,9 @@ dropping_harness (void)
         query.class_size, dropping_class_init, query.instance_size, NULL, 0);
   }
   gst_object_unref (src);
-  src = g_object_new (type, NULL);
+  src = gst_object_ref_sink (g_object_new (type, NULL));
   h = gst_harness_new_with_element (src, NULL, "src");
+  gst_object_unref (src);
   gst_harness_set_sink_caps_str (h, SMALL);
   return h;
 }
@@ -804,7 +805,6 @@ GST_END_TEST;
 
 GST_START_TEST (test_eos_in_stall)
 {
-  GstMessage *message;
   Viewer viewer;
   gint64 start;
 
@@ -815,10 +815,7 @@ GST_START_TEST (test_eos_in_stall)
   g_usleep (50000);
   start = g_get_monotonic_time ();
   gst_element_send_event (viewer.pipeline, gst_event_new_eos ());
-  do {
-    message = wait_message (viewer.pipeline, GST_MESSAGE_EOS, 5);
-    gst_message_unref (message);
-  } while (GST_MESSAGE_TYPE (message) != GST_MESSAGE_EOS);
+  gst_message_unref (wait_message (viewer.pipeline, GST_MESSAGE_EOS, 5));
   fail_unless (seconds_since (start) < 0.5 * slowness ());
   viewer_clear (&viewer);
 }
@@ -952,9 +949,8 @@ GST_START_TEST (test_fast_enough)
 
 GST_END_TEST;
 
-/* The same by the clock on the wall. How slow the generation is, and how evenly
- * anything runs at all, depends on what else the machine does; the latter is
- * measured and allowed for. */
+/* The same by the clock on the wall. Where other work keeps even a thread that
+ * only sleeps from waking in time, nothing can be said about evenness. */
 GST_START_TEST (test_too_slow_in_real_time)
 {
   GstHarness *h = source_harness (RATED "steps=500", SMALL);
@@ -989,10 +985,11 @@ GST_START_TEST (test_too_slow_in_real_time)
       GST_TIME_FORMAT ", this thread slept %" GST_TIME_FORMAT " too long",
       viewer.frames, viewer.gaps, GST_TIME_ARGS (viewer.widest_pts),
       GST_TIME_ARGS (viewer.widest_shown), GST_TIME_ARGS (uneven));
-  fail_unless (viewer.widest_pts <= FRAME * 3 / 2 + uneven);
-  fail_unless (viewer.widest_shown <= FRAME * 3 / 2 + uneven);
-  if (uneven < 5 * GST_MSECOND)
+  if (uneven < 5 * GST_MSECOND) {
+    fail_unless (viewer.widest_pts <= FRAME * 3 / 2);
+    fail_unless (viewer.widest_shown <= FRAME * 3 / 2);
     fail_unless_equals_uint64 (viewer_dropped (&viewer), 0);
+  }
   fail_unless ((gint) stat_of (viewer.src, "repeated") >= viewer.gaps);
   viewer_clear (&viewer);
 }
