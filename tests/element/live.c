@@ -752,6 +752,14 @@ GST_START_TEST (test_pause)
     g_usleep (g_random_int_range (0, 40) * 1000);
   }
   wait_frames (&viewer, viewer.frames + 10, 5);
+
+  /* Of the source alone, so quickly that it does not notice */
+  for (i = 0; i < 2000; i++) {
+    gst_element_set_state (viewer.src, GST_STATE_PAUSED);
+    gst_element_set_state (viewer.src, GST_STATE_PLAYING);
+    if (i % 40 == 0)
+      wait_frames (&viewer, viewer.frames + 2, 5);
+  }
   viewer_clear (&viewer);
 }
 
