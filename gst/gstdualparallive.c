@@ -516,7 +516,7 @@ gst_dualparal_live_next (GstDualParalLive * live, GstDualParalRelease * release)
   GST_OBJECT_LOCK (live->src);
   placeholder = live->gen->settings->startup_policy ==
       GST_DUALPARAL_STARTUP_PLACEHOLDER;
-  /* Where nothing is queued the sink holds us until it has shown the one before */
+  /* Where nothing is queued the sink holds us until it showed the one before */
   tolerated = MAX (live->latency, live->period);
   GST_OBJECT_UNLOCK (live->src);
 

@@ -60,8 +60,8 @@ typedef struct
   guint capacity;               /* of the queue */
 
   /* -- owned by the streaming thread; times are running times */
-  GstClockTime due;             /* of the next picture; none: as soon as it is there */
-  GstClockTime period;          /* frame_time, or longer where that is the policy */
+  GstClockTime due;             /* of the next picture; none: when it is there */
+  GstClockTime period;          /* frame_time, or longer by the policy slow */
   gboolean primed;              /* the frames to begin with were there */
   gboolean fresh;               /* the frame in hand was not shown */
   gboolean late;                /* what is due is shown when it is there */

@@ -625,7 +625,8 @@ GST_END_TEST;
 typedef struct
 {
   GstElement *pipeline, *src;
-  gint sent, frames, gaps;      /* atomic: left the source, shown, of which repeats */
+  gint sent;                    /* atomic, by the source */
+  gint frames, gaps;            /* atomic, shown, and which of them had GAP */
   guint64 next;                 /* frame that is sent next, or ANY */
   GstClockTime last_pts, widest_pts;
   GstClockTime last_shown, widest_shown;
