@@ -111,7 +111,9 @@ GST_END_TEST;
 
 GST_START_TEST (test_flags)
 {
-  static const gchar *const playing[] = { "prompt", "negative-prompt", NULL };
+  static const gchar *const playing[] = { "prompt", "negative-prompt",
+    "underrun-policy", "max-repeat", "min-framerate", NULL
+  };
   GstElement *src = source_new ("");
   GParamSpec **specs;
   guint n, i;
@@ -128,6 +130,34 @@ GST_START_TEST (test_flags)
     fail_unless (g_param_spec_get_blurb (specs[i]) != NULL);
   }
   g_free (specs);
+  gst_object_unref (src);
+}
+
+GST_END_TEST;
+
+GST_START_TEST (test_live_properties)
+{
+  GstElement *src = source_new ("");
+  gint prebuffer, underrun, repeat, startup, n, d;
+  gboolean is_live;
+  gchar *picture;
+
+  g_object_get (src, "is-live", &is_live, "prebuffer", &prebuffer,
+      "underrun-policy", &underrun, "max-repeat", &repeat, "min-framerate", &n,
+      &d, "startup-policy", &startup, "placeholder", &picture, NULL);
+  fail_unless (!is_live && prebuffer == 0 && underrun == 0 && repeat == -1);
+  fail_unless (n == 0 && d == 1 && startup == 0 && picture == NULL);
+
+  g_object_set (src, "is-live", TRUE, "prebuffer", 7, "underrun-policy", 3,
+      "max-repeat", 5, "min-framerate", 15, 2, "startup-policy", 1,
+      "placeholder", "/some/where.png", NULL);
+  g_object_get (src, "is-live", &is_live, "prebuffer", &prebuffer,
+      "underrun-policy", &underrun, "max-repeat", &repeat, "min-framerate", &n,
+      &d, "startup-policy", &startup, "placeholder", &picture, NULL);
+  fail_unless (is_live && prebuffer == 7 && underrun == 3 && repeat == 5);
+  fail_unless (n == 15 && d == 2 && startup == 1);
+  fail_unless_equals_string (picture, "/some/where.png");
+  g_free (picture);
   gst_object_unref (src);
 }
 
@@ -165,6 +195,7 @@ properties_suite (void)
   tcase_add_test (tc, test_plugin);
   tcase_add_test (tc, test_defaults);
   tcase_add_test (tc, test_read_back);
+  tcase_add_test (tc, test_live_properties);
   tcase_add_test (tc, test_flags);
   tcase_add_test (tc, test_stats);
   return s;
