@@ -717,8 +717,9 @@ gst_dualparal_settings_queue_prompt (const char *model, const gchar * prompt,
   if (!prompt || !negative_prompt)
     done = dp_settings_resolve (&defaults, NULL, storage, error);
   if (done)
-    done = dp_engine_queue_prompt (engine, prompt ? prompt : defaults.prompt,
-        negative_prompt ? negative_prompt : defaults.negative_prompt, -1,
+    done = dp_engine_queue_prompt (engine, &(DpPrompt) {
+          prompt ? prompt : defaults.prompt,
+          negative_prompt ? negative_prompt : defaults.negative_prompt, -1},
         error);
   g_string_chunk_free (storage);
   return done;
