@@ -12,6 +12,7 @@ gst_dualparal_generator_init (GstDualParalGenerator * gen,
   g_mutex_init (&gen->lock);
   g_cond_init (&gen->cond);
   gst_dualparal_progress_init (&gen->progress);
+  gst_dualparal_prompts_init (&gen->prompts);
 }
 
 void
@@ -20,6 +21,7 @@ gst_dualparal_generator_clear (GstDualParalGenerator * gen)
   g_mutex_clear (&gen->lock);
   g_cond_clear (&gen->cond);
   gst_dualparal_progress_clear (&gen->progress);
+  gst_dualparal_prompts_clear (&gen->prompts);
 }
 
 static void
@@ -34,6 +36,8 @@ gst_dualparal_generator_start (GstDualParalGenerator * gen)
 {
   DpSettings resolved;
   GError *error = NULL;
+  gchar *storyboard;
+  gboolean ok;
 
   gen->storage = g_string_chunk_new (1024);
   gen->resolved_storage = g_string_chunk_new (1024);
@@ -41,15 +45,22 @@ gst_dualparal_generator_start (GstDualParalGenerator * gen)
   GST_OBJECT_LOCK (gen->element);
   gst_dualparal_settings_for_engine (gen->settings, &gen->base_settings,
       gen->storage);
+  storyboard = g_strdup (gen->settings->storyboard);
   GST_OBJECT_UNLOCK (gen->element);
 
   /* What is wrong with model and settings is known now, before any weight is
    * read and whatever the size will be */
   resolved = gen->base_settings;
-  if (dp_settings_resolve (&resolved, &gen->model, gen->storage, &error)) {
+  ok = dp_settings_resolve (&resolved, &gen->model, gen->storage, &error);
+  if (ok) {
     gen->resolved = resolved;
-    return TRUE;
+    g_mutex_lock (&gen->lock);
+    ok = gst_dualparal_prompts_start (&gen->prompts, storyboard, &error);
+    g_mutex_unlock (&gen->lock);
   }
+  g_free (storyboard);
+  if (ok)
+    return TRUE;
   post_error (gen, error);
   gst_dualparal_generator_stop (gen);
   return FALSE;
@@ -59,6 +70,9 @@ void
 gst_dualparal_generator_stop (GstDualParalGenerator * gen)
 {
   gst_dualparal_generator_close (gen);
+  g_mutex_lock (&gen->lock);
+  gst_dualparal_prompts_stop (&gen->prompts);
+  g_mutex_unlock (&gen->lock);
   g_clear_pointer (&gen->storage, g_string_chunk_free);
   g_clear_pointer (&gen->resolved_storage, g_string_chunk_free);
 }
@@ -102,39 +116,70 @@ copy_prompts (GstDualParalGenerator * gen, gchar ** prompt,
   GST_OBJECT_UNLOCK (gen->element);
 }
 
+/* What is NULL is the model's own: the engine takes that only when it opens. Under
+ * the lock. */
 static gboolean
-open_engine (GstDualParalGenerator * gen, DpSettings settings, GError ** error)
+queue_now (GstDualParalGenerator * gen, gchar * const *texts,
+    gint transition_blocks, GError ** error)
+{
+  GStringChunk *storage = g_string_chunk_new (1024);
+  DpSettings defaults = {.model = gen->base_settings.model,.num_frames = -1 };
+  gboolean done = TRUE, low;
+
+  GST_OBJECT_LOCK (gen->element);
+  low = gen->settings->prompt_latency == GST_DUALPARAL_PROMPT_LATENCY_LOW;
+  GST_OBJECT_UNLOCK (gen->element);
+  if (!texts[0] || !texts[1])
+    done = dp_settings_resolve (&defaults, NULL, storage, error);
+  if (done)
+    done = dp_engine_queue_prompt (gen->engine, &(DpPrompt) {
+        .prompt = texts[0] ? texts[0] : defaults.prompt,.negative_prompt =
+          texts[1] ? texts[1] : defaults.negative_prompt,.at_block = -1,
+          .transition_blocks = transition_blocks,.replan_at = low ? -1 : 0},
+        error);
+  if (done)
+    gst_dualparal_prompts_queued (&gen->prompts, gen->engine);
+  g_string_chunk_free (storage);
+  return done;
+}
+
+static gboolean
+open_engine (GstDualParalGenerator * gen, DpSettings settings,
+    const GstVideoInfo * info, guint64 n_frames, GError ** error)
 {
   DpEngine *engine = NULL;
-  gchar *prompt, *negative_prompt;
+  gchar *texts[2];
   gboolean opened;
 
   g_mutex_lock (&gen->lock);
-  copy_prompts (gen, &prompt, &negative_prompt);
+  copy_prompts (gen, &texts[0], &texts[1]);
+  gst_dualparal_prompts_open (&gen->prompts, n_frames,
+      GST_VIDEO_INFO_FPS_N (info), GST_VIDEO_INFO_FPS_D (info), &texts[0],
+      &texts[1]);
   gen->prompt_missed = FALSE;
   g_mutex_unlock (&gen->lock);
 
-  settings.prompt = prompt;
-  settings.negative_prompt = negative_prompt;
+  settings.prompt = texts[0];
+  settings.negative_prompt = texts[1];
   g_string_chunk_clear (gen->resolved_storage);
   gen->resolved = settings;
   opened = dp_settings_resolve (&gen->resolved, NULL, gen->resolved_storage,
       error) && dp_engine_open (&engine, &settings, report_progress, gen,
       error);
-  g_free (prompt);
-  g_free (negative_prompt);
+  g_free (texts[0]);
+  g_free (texts[1]);
   if (!opened)
     return FALSE;
 
   g_mutex_lock (&gen->lock);
   gen->engine = engine;
   dp_engine_set_flushing (engine, gen->flushing);
-  if (gen->prompt_missed) {
-    copy_prompts (gen, &prompt, &negative_prompt);
-    opened = gst_dualparal_settings_queue_prompt (settings.model, prompt,
-        negative_prompt, engine, error);
-    g_free (prompt);
-    g_free (negative_prompt);
+  opened = gst_dualparal_prompts_attach (&gen->prompts, engine, error);
+  if (opened && gen->prompt_missed) {
+    copy_prompts (gen, &texts[0], &texts[1]);
+    opened = queue_now (gen, texts, 0, error);
+    g_free (texts[0]);
+    g_free (texts[1]);
   }
   g_mutex_unlock (&gen->lock);
   return opened;
@@ -159,7 +204,7 @@ gst_dualparal_generator_open (GstDualParalGenerator * gen,
   /* Frames that went out before a change of size count too */
   if (settings.num_frames > 0)
     settings.num_frames -= n_frames;
-  if (open_engine (gen, settings, &error))
+  if (open_engine (gen, settings, info, n_frames, &error))
     return TRUE;
   post_error (gen, error);
   return FALSE;
@@ -234,6 +279,31 @@ gst_dualparal_generator_set_flushing (GstDualParalGenerator * gen,
   g_mutex_unlock (&gen->lock);
 }
 
+/* Takes the error */
+static void
+warn (GstDualParalGenerator * gen, GError * error)
+{
+  GST_ELEMENT_WARNING (gen->element, RESOURCE, SETTINGS, ("%s",
+          error->message), ("the prompt stays as it was"));
+  g_error_free (error);
+}
+
+/* For the next block, and from now on the properties. Under the lock. */
+static gboolean
+apply_prompts (GstDualParalGenerator * gen, gchar * const *texts,
+    gint transition_blocks, GError ** error)
+{
+  if (!gen->engine)
+    gst_dualparal_prompts_queued (&gen->prompts, NULL);
+  else if (!queue_now (gen, texts, transition_blocks, error))
+    return FALSE;
+  GST_OBJECT_LOCK (gen->element);
+  gst_dualparal_settings_set_prompts (gen->settings, texts[0], texts[1]);
+  GST_OBJECT_UNLOCK (gen->element);
+  gen->prompt_missed = gen->engine == NULL;
+  return TRUE;
+}
+
 void
 gst_dualparal_generator_set_prompt (GstDualParalGenerator * gen, guint prop_id,
     const GValue * value)
@@ -250,24 +320,91 @@ gst_dualparal_generator_set_prompt (GstDualParalGenerator * gen, guint prop_id,
   g_free (*own);
   *own = g_strdup (text);
 
-  if (changed && gen->engine)
-    accepted = gst_dualparal_settings_queue_prompt (gen->base_settings.model,
-        texts[0], texts[1], gen->engine, &error);
-  if (changed && accepted) {
-    GST_OBJECT_LOCK (gen->element);
-    gst_dualparal_settings_set (gen->settings, prop_id, value);
-    GST_OBJECT_UNLOCK (gen->element);
-    gen->prompt_missed = gen->engine == NULL;
-  }
+  /* What a scheduled one says is not in the properties */
+  changed |= gen->prompts.scheduled->len > 0;
+  if (changed)
+    accepted = apply_prompts (gen, texts, 0, &error);
   g_mutex_unlock (&gen->lock);
 
   g_free (texts[0]);
   g_free (texts[1]);
-  if (error) {
-    GST_ELEMENT_WARNING (gen->element, RESOURCE, SETTINGS, ("%s",
-            error->message), ("the prompt stays as it was"));
-    g_error_free (error);
+  if (!accepted)
+    warn (gen, error);
+}
+
+gboolean
+gst_dualparal_generator_queue_prompt (GstDualParalGenerator * gen,
+    const GstDualParalPrompt * prompt)
+{
+  GError *error = NULL;
+  gchar *texts[2];
+  gboolean ok;
+
+  ok = prompt->prompt && prompt->transition_blocks >= 0;
+  if (!ok)
+    g_set_error (&error, DP_ERROR, DP_ERROR_SETTINGS, "a prompt was queued with "
+        "%s and a transition of %d blocks; expected a text and at least 0",
+        prompt->prompt ? "a text" : "none", prompt->transition_blocks);
+  ok = ok && dp_prompt_check (prompt->prompt, &error)
+      && (!prompt->negative_prompt
+      || dp_prompt_check (prompt->negative_prompt, &error));
+  if (!ok) {
+    warn (gen, error);
+    return FALSE;
   }
+  g_mutex_lock (&gen->lock);
+  if (prompt->at_frame >= 0) {
+    ok = gst_dualparal_prompts_schedule (&gen->prompts, prompt, gen->engine,
+        &error);
+  } else {
+    copy_prompts (gen, &texts[0], &texts[1]);
+    g_free (texts[0]);
+    texts[0] = g_strdup (prompt->prompt);
+    if (prompt->negative_prompt) {
+      g_free (texts[1]);
+      texts[1] = g_strdup (prompt->negative_prompt);
+    }
+    ok = apply_prompts (gen, texts, prompt->transition_blocks, &error);
+    g_free (texts[0]);
+    g_free (texts[1]);
+  }
+  g_mutex_unlock (&gen->lock);
+
+  if (!ok)
+    warn (gen, error);
+  else if (prompt->at_frame < 0)
+    g_object_notify (G_OBJECT (gen->element), "prompt");
+  if (ok && prompt->at_frame < 0 && prompt->negative_prompt)
+    g_object_notify (G_OBJECT (gen->element), "negative-prompt");
+  return ok;
+}
+
+gboolean
+gst_dualparal_generator_take_event (GstDualParalGenerator * gen,
+    GstEvent * event, gboolean * queued)
+{
+  const GstStructure *s = gst_event_get_structure (event);
+  GstDualParalPrompt prompt = { 0, };
+  GError *error = NULL;
+
+  if (GST_EVENT_TYPE (event) != GST_EVENT_CUSTOM_UPSTREAM || !s
+      || !gst_structure_has_name (s, "dualparal/set-prompt"))
+    return FALSE;
+  *queued = gst_dualparal_prompt_parse (s, &prompt, &error);
+  if (*queued)
+    *queued = gst_dualparal_generator_queue_prompt (gen, &prompt);
+  else
+    warn (gen, error);
+  return TRUE;
+}
+
+void
+gst_dualparal_generator_prompt_begins (GstDualParalGenerator * gen,
+    guint64 frame)
+{
+  g_mutex_lock (&gen->lock);
+  gst_dualparal_prompts_passed (&gen->prompts, frame);
+  g_mutex_unlock (&gen->lock);
 }
 
 GstStructure *

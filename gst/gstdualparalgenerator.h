@@ -13,6 +13,7 @@
 #include <gst/video/video.h>
 #include "dualparal.h"
 #include "gstdualparalmessages.h"
+#include "gstdualparalprompts.h"
 #include "gstdualparalsettings.h"
 
 G_BEGIN_DECLS
@@ -29,6 +30,7 @@ typedef struct
   DpEngine *engine;             /* replaced by the streaming thread only */
   gboolean flushing;
   gboolean prompt_missed;       /* the prompt changed while there was no engine */
+  GstDualParalPrompts prompts;  /* those with a time */
 
   /* -- set by start(), constant until stop() */
   GStringChunk *storage;
@@ -93,6 +95,18 @@ void gst_dualparal_generator_set_flushing (GstDualParalGenerator * gen,
 /** Sets one of the prompts and queues it. Any thread. */
 void gst_dualparal_generator_set_prompt (GstDualParalGenerator * gen,
     guint prop_id, const GValue * value);
+/** Queues a prompt, or both with a negative one; without a frame it sets the
+ *  properties too. FALSE with a posted warning. Any thread. */
+gboolean gst_dualparal_generator_queue_prompt (GstDualParalGenerator * gen,
+    const GstDualParalPrompt * prompt);
+/** The same for an event, if it is a `dualparal/set-prompt`: then `queued` says
+ *  how it went. Any thread. */
+gboolean gst_dualparal_generator_take_event (GstDualParalGenerator * gen,
+    GstEvent * event, gboolean * queued);
+/** A prompt begins with this frame of the video: those before it are forgotten.
+ *  Streaming thread. */
+void gst_dualparal_generator_prompt_begins (GstDualParalGenerator * gen,
+    guint64 frame);
 /** The structure of the property `stats`. Any thread. */
 GstStructure *gst_dualparal_generator_get_stats (GstDualParalGenerator * gen);
 

@@ -48,6 +48,24 @@ gst_dualparal_precision_get_type (void)
 }
 
 GType
+gst_dualparal_prompt_latency_get_type (void)
+{
+  static gsize type = 0;
+  static const GEnumValue values[] = {
+    {GST_DUALPARAL_PROMPT_LATENCY_SMOOTH,
+        "The next block that is begun shows it", "smooth"},
+    {GST_DUALPARAL_PROMPT_LATENCY_LOW,
+        "Blocks that are still mostly noise begin anew", "low"},
+    {0, NULL, NULL},
+  };
+
+  if (g_once_init_enter (&type))
+    g_once_init_leave (&type,
+        g_enum_register_static ("GstDualParalPromptLatency", values));
+  return type;
+}
+
+GType
 gst_dualparal_text_encoder_get_type (void)
 {
   static gsize type = 0;
@@ -120,6 +138,7 @@ gst_dualparal_settings_clear (GstDualParalSettings * settings)
   g_clear_pointer (&settings->negative_prompt, g_free);
   g_clear_pointer (&settings->devices, g_free);
   g_clear_pointer (&settings->placeholder, g_free);
+  g_clear_pointer (&settings->storyboard, g_free);
 }
 
 /* What to make: model, text, noise, sampling */
@@ -148,7 +167,7 @@ install_picture_properties (GObjectClass * klass)
    * generation, so what is in flight and in the queue still shows the old one;
    * see the event and the message above for when it is seen. A text that cannot
    * be used is then answered by a warning message, and the property keeps its
-   * value.
+   * value. #GstDualParalSrc::queue-prompt and an event do the same and more.
    *
    * Since: 0.1
    */
@@ -169,6 +188,35 @@ install_picture_properties (GObjectClass * klass)
       g_param_spec_string ("negative-prompt", "Negative prompt",
           "What the video should not show (NULL = the model's default)", NULL,
           PLAYING));
+  /**
+   * GstDualParalSrc:prompt-latency:
+   *
+   * What happens to blocks in flight when a prompt is to show as soon as can be.
+   * `smooth` leaves them alone. `low` begins those anew that are still mostly
+   * noise, so that the prompt shows a block or more sooner; they are then made in
+   * fewer steps. Frames that are ready are played either way:
+   * #GstDualParalSrc:max-queue-frames says how many those are.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_PROMPT_LATENCY,
+      g_param_spec_enum ("prompt-latency", "Prompt latency",
+          "What happens to blocks in flight when the prompt changes",
+          GST_TYPE_DUALPARAL_PROMPT_LATENCY,
+          GST_DUALPARAL_PROMPT_LATENCY_SMOOTH, PLAYING));
+  /**
+   * GstDualParalSrc:storyboard:
+   *
+   * A SubRip file (.srt) whose cues are prompts. A cue takes effect with the first
+   * block that begins at its time or later, and holds until the next one; before
+   * the first cue #GstDualParalSrc:prompt holds. Times count from the first frame
+   * at the framerate that the video begins with.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_STORYBOARD,
+      g_param_spec_string ("storyboard", "Storyboard",
+          "SubRip file whose cues are prompts (NULL = none)", NULL, READY));
   /**
    * GstDualParalSrc:seed:
    *
@@ -510,6 +558,12 @@ gst_dualparal_settings_set (GstDualParalSettings * settings, guint prop_id,
     case GST_DUALPARAL_PROP_NEGATIVE_PROMPT:
       set_string (&settings->negative_prompt, value);
       return TRUE;
+    case GST_DUALPARAL_PROP_PROMPT_LATENCY:
+      settings->prompt_latency = g_value_get_enum (value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_STORYBOARD:
+      set_string (&settings->storyboard, value);
+      return TRUE;
     case GST_DUALPARAL_PROP_DEVICES:
       set_string (&settings->devices, value);
       return TRUE;
@@ -596,6 +650,12 @@ gst_dualparal_settings_get (const GstDualParalSettings * settings,
     case GST_DUALPARAL_PROP_NEGATIVE_PROMPT:
       g_value_set_string (value, settings->negative_prompt);
       return TRUE;
+    case GST_DUALPARAL_PROP_PROMPT_LATENCY:
+      g_value_set_enum (value, settings->prompt_latency);
+      return TRUE;
+    case GST_DUALPARAL_PROP_STORYBOARD:
+      g_value_set_string (value, settings->storyboard);
+      return TRUE;
     case GST_DUALPARAL_PROP_DEVICES:
       g_value_set_string (value, settings->devices);
       return TRUE;
@@ -668,6 +728,16 @@ gst_dualparal_settings_get (const GstDualParalSettings * settings,
   }
 }
 
+void
+gst_dualparal_settings_set_prompts (GstDualParalSettings * settings,
+    const gchar * prompt, const gchar * negative_prompt)
+{
+  g_free (settings->prompt);
+  settings->prompt = g_strdup (prompt);
+  g_free (settings->negative_prompt);
+  settings->negative_prompt = g_strdup (negative_prompt);
+}
+
 static const char *
 keep (GStringChunk * storage, const gchar * string)
 {
@@ -703,24 +773,4 @@ gst_dualparal_settings_for_engine (const GstDualParalSettings * settings,
   engine->num_frames = settings->num_frames;
   engine->max_queue_frames = settings->max_queue_frames;
   engine->threads = settings->threads;
-}
-
-gboolean
-gst_dualparal_settings_queue_prompt (const char *model, const gchar * prompt,
-    const gchar * negative_prompt, DpEngine * engine, GError ** error)
-{
-  GStringChunk *storage = g_string_chunk_new (1024);
-  DpSettings defaults = {.model = model,.num_frames = -1 };
-  gboolean done = TRUE;
-
-  /* The engine takes defaults from the model only when it is opened */
-  if (!prompt || !negative_prompt)
-    done = dp_settings_resolve (&defaults, NULL, storage, error);
-  if (done)
-    done = dp_engine_queue_prompt (engine, &(DpPrompt) {
-          prompt ? prompt : defaults.prompt,
-          negative_prompt ? negative_prompt : defaults.negative_prompt, -1},
-        error);
-  g_string_chunk_free (storage);
-  return done;
 }

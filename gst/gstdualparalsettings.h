@@ -49,6 +49,21 @@ typedef enum
 } GstDualParalPrecision;
 
 /**
+ * GstDualParalPromptLatency:
+ * @GST_DUALPARAL_PROMPT_LATENCY_SMOOTH: the next block that is begun shows it
+ * @GST_DUALPARAL_PROMPT_LATENCY_LOW: blocks that are still mostly noise begin anew
+ *
+ * How soon a prompt shows that is to show as soon as can be.
+ *
+ * Since: 0.1
+ */
+typedef enum
+{
+  GST_DUALPARAL_PROMPT_LATENCY_SMOOTH,
+  GST_DUALPARAL_PROMPT_LATENCY_LOW,
+} GstDualParalPromptLatency;
+
+/**
  * GstDualParalTextEncoder:
  * @GST_DUALPARAL_TEXT_ENCODER_AUTO: resident where everything has room
  * @GST_DUALPARAL_TEXT_ENCODER_RESIDENT: on the first device
@@ -106,6 +121,9 @@ typedef enum
 GType gst_dualparal_sampler_get_type (void);
 #define GST_TYPE_DUALPARAL_PRECISION (gst_dualparal_precision_get_type ())
 GType gst_dualparal_precision_get_type (void);
+#define GST_TYPE_DUALPARAL_PROMPT_LATENCY \
+    (gst_dualparal_prompt_latency_get_type ())
+GType gst_dualparal_prompt_latency_get_type (void);
 #define GST_TYPE_DUALPARAL_TEXT_ENCODER (gst_dualparal_text_encoder_get_type ())
 GType gst_dualparal_text_encoder_get_type (void);
 #define GST_TYPE_DUALPARAL_UNDERRUN_POLICY \
@@ -121,6 +139,8 @@ enum
   GST_DUALPARAL_PROP_MODEL,
   GST_DUALPARAL_PROP_PROMPT,
   GST_DUALPARAL_PROP_NEGATIVE_PROMPT,
+  GST_DUALPARAL_PROP_PROMPT_LATENCY,
+  GST_DUALPARAL_PROP_STORYBOARD,
   GST_DUALPARAL_PROP_SEED,
   GST_DUALPARAL_PROP_STEPS,
   GST_DUALPARAL_PROP_GUIDANCE_SCALE,
@@ -150,6 +170,8 @@ enum
 typedef struct
 {
   gchar *model, *prompt, *negative_prompt, *devices, *placeholder;
+  gchar *storyboard;
+  GstDualParalPromptLatency prompt_latency;
   GstDualParalSampler sampler;
   GstDualParalPrecision precision;
   GstDualParalTextEncoder text_encoder;
@@ -181,9 +203,8 @@ gboolean gst_dualparal_settings_get (const GstDualParalSettings * settings,
 void gst_dualparal_settings_for_engine (const GstDualParalSettings * settings,
     DpSettings * engine, GStringChunk * storage);
 
-/** Queues prompts for the next block, NULL ones being the model's own. */
-gboolean gst_dualparal_settings_queue_prompt (const char *model,
-    const gchar * prompt, const gchar * negative_prompt, DpEngine * engine,
-    GError ** error);
+/** Both prompts at once; the strings are copied. */
+void gst_dualparal_settings_set_prompts (GstDualParalSettings * settings,
+    const gchar * prompt, const gchar * negative_prompt);
 
 G_END_DECLS

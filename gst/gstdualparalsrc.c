@@ -35,6 +35,10 @@
  * gst-launch-1.0 dualparalsrc is-live=true startup-policy=placeholder ! queue ! x264enc tune=zerolatency ! flvmux streamable=true ! rtmp2sink location=rtmp://localhost/live/ball
  * ]| A live stream: an even framerate from the start, whatever the machine does.
  *
+ * |[
+ * gst-launch-1.0 dualparalsrc storyboard=story.srt ! videoconvert ! autovideosink
+ * ]| One prompt after the other, at the times of the cues.
+ *
  * ## Messages
  * * `PROGRESS`, code `load-model`: the weights are read in the background while
  *   the pipeline prerolls.
@@ -54,7 +58,14 @@
  * * a serialized custom downstream event with a structure `dualparal/prompt`:
  *   `prompt`, `prompt-id`, `block` and `frame` as above;
  * * a tag event: `title` is the prompt, `comment` the seed, steps, guidance and
- *   model.
+ *   model;
+ * * but for the first one, a force-key-unit event, so that encoders begin anew
+ *   there.
+ *
+ * A custom upstream event with a structure `dualparal/set-prompt`, from downstream
+ * or sent to the element, queues a prompt as #GstDualParalSrc::queue-prompt does.
+ * Fields: `prompt` (string), and where wanted `negative-prompt` (string),
+ * `at-frame` and `transition-blocks` (whole numbers).
  *
  * Since: 0.1
  */
@@ -442,6 +453,13 @@ gst_dualparal_src_announce_prompt (GstDualParalSrc * self, GstClockTime pts)
       gst_event_new_tag (gst_dualparal_prompt_tags (prompt, &self->gen.resolved,
               &self->gen.model)));
 
+  if (self->prompt_id > 0)
+    GST_ELEMENT_CLASS (parent_class)->send_event (element,
+        gst_video_event_new_downstream_force_key_unit (pts,
+            gst_segment_to_stream_time (segment, GST_FORMAT_TIME, pts),
+            gst_segment_to_running_time (segment, GST_FORMAT_TIME, pts), TRUE,
+            self->prompt_id));
+
   s = gst_dualparal_prompt_new ("dualparal-prompt-applied", prompt,
       self->prompt_id, self->gen.frame.block, self->n_frames);
   gst_structure_set (s, "timestamp", GST_TYPE_CLOCK_TIME, pts,
@@ -451,6 +469,7 @@ gst_dualparal_src_announce_prompt (GstDualParalSrc * self, GstClockTime pts)
       gst_segment_to_running_time (segment, GST_FORMAT_TIME, pts), NULL);
   gst_element_post_message (element, gst_message_new_element (GST_OBJECT (self),
           s));
+  gst_dualparal_generator_prompt_begins (&self->gen, self->n_frames);
 }
 
 /* What comes next, and when */
@@ -587,7 +606,10 @@ gst_dualparal_src_event (GstBaseSrc * src, GstEvent * event)
 {
   GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
   GstClockTime latency;
+  gboolean queued;
 
+  if (gst_dualparal_generator_take_event (&self->gen, event, &queued))
+    return queued;
   if (GST_EVENT_TYPE (event) == GST_EVENT_QOS) {
     gst_dualparal_buffering_saw_qos (&self->buffering);
   } else if (GST_EVENT_TYPE (event) == GST_EVENT_LATENCY) {
@@ -604,6 +626,10 @@ gst_dualparal_src_send_event (GstElement * element, GstEvent * event)
   const GstEventType type = GST_EVENT_TYPE (event);
   gboolean reset_time = FALSE, sent;
 
+  if (gst_dualparal_generator_take_event (&self->gen, event, &sent)) {
+    gst_event_unref (event);
+    return sent;
+  }
   switch (type) {
     case GST_EVENT_SEEK:
       /* Those from downstream the base class refuses by itself */
@@ -686,6 +712,15 @@ gst_dualparal_src_query (GstBaseSrc * src, GstQuery * query)
 
 /* -- class */
 
+static gboolean
+gst_dualparal_src_queue_prompt (GstDualParalSrc * self, const gchar * prompt,
+    gint64 at_frame, gint transition_blocks)
+{
+  return gst_dualparal_generator_queue_prompt (&self->gen,
+      &(GstDualParalPrompt) {
+        prompt, NULL, at_frame, transition_blocks});
+}
+
 static void
 gst_dualparal_src_finalize (GObject * object)
 {
@@ -723,6 +758,28 @@ gst_dualparal_src_class_init (GstDualParalSrcClass * klass)
   object_class->finalize = gst_dualparal_src_finalize;
   gst_dualparal_settings_install_properties (object_class);
 
+  /**
+   * GstDualParalSrc::queue-prompt:
+   * @src: the source
+   * @prompt: what the video shows
+   * @at_frame: the frame of the video from which on it does, or -1 for as soon as
+   *   can be, which sets #GstDualParalSrc:prompt too. It takes effect with the
+   *   first block that begins there or behind
+   * @transition_blocks: over how many blocks it blends in; 0 is at once
+   *
+   * Queues a prompt, in any state. Those with a frame are forgotten when the
+   * element goes to READY.
+   *
+   * Returns: whether it was queued; if not, a warning message says why, and which
+   * frame is not too late
+   *
+   * Since: 0.1
+   */
+  g_signal_new_class_handler ("queue-prompt", G_TYPE_FROM_CLASS (klass),
+      G_SIGNAL_RUN_LAST | G_SIGNAL_ACTION,
+      G_CALLBACK (gst_dualparal_src_queue_prompt), NULL, NULL, NULL,
+      G_TYPE_BOOLEAN, 3, G_TYPE_STRING, G_TYPE_INT64, G_TYPE_INT);
+
   gst_element_class_add_static_pad_template (element_class, &src_template);
   gst_element_class_set_static_metadata (element_class,
       "DualParal video source", "Source/Video",
@@ -745,6 +802,7 @@ gst_dualparal_src_class_init (GstDualParalSrcClass * klass)
 
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_SAMPLER, 0);
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_PRECISION, 0);
+  gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_PROMPT_LATENCY, 0);
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_UNDERRUN_POLICY, 0);
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_STARTUP_POLICY, 0);
 }
