@@ -181,7 +181,7 @@ queue_prompts (DpEngine *engine, GError **error)
       g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "--prompt-at %s: expected a block number from 1, =, and the prompt", prompts_at[i]);
       return FALSE;
     }
-    if (!dp_engine_queue_prompt (engine, text + 1, NULL, block, error))
+    if (!dp_engine_queue_prompt (engine, &(DpPrompt) { .prompt = text + 1, .at_block = block }, error))
       return FALSE;
   }
   return TRUE;

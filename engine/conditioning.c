@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "conditioning.h"
-#include "dualparal.h"
 #include "text_encoder.h"
 #include "tokenizer.h"
 
 #include <string.h>
 
+#define ENCODED_AHEAD 32        /* prompts for later blocks that are encoded already, at most */
+
 typedef struct
 {
   char *prompt, *negative;      /* cleaned; what is encoded */
   char *text;                   /* as given */
-  gint64 at_block;              /* -1: the next one once encoded */
+  gint64 at_block, replan_at;   /* as DpPrompt has them */
+  int transition;
   DpConditioning *encoded;
 } Entry;
 
@@ -38,8 +40,13 @@ struct _DpConditioner
   const Entry *encoding;        /* the one the thread reads without the lock */
   char *negative;               /* cleaned, of the last queued prompt */
   DpConditioning *current, *first;
-  guint next_id;
+  DpConditioning *from;         /* what blocks since, since + 1, ..., `transition` of them, blend into the current one; or NULL */
+  gint64 since;                 /* the first block of the current one */
+  int transition;
+  gboolean numbered;            /* the current one has its id */
+  guint next_id, next_prompt_id;
   gint64 last_block;            /* admitted so far; -1: none */
+  gint64 iteration;             /* last polled */
   gsize device_bytes;
   GError *error;                /* of an encoding; for good */
 };
@@ -60,6 +67,38 @@ dp_conditioning_unref (DpConditioning *c)
   g_free (c->embeds[0]);
   g_free (c->embeds[1]);
   g_free (c);
+}
+
+/* Rows [n, dim]; those behind are zero on either side. A result that ends in zero rows ends before them: that is what padding is. */
+static float *
+blend_texts (const float *a, int n_a, const float *b, int n_b, int dim, float w, int *n)
+{
+  gsize size_a = (gsize) n_a * dim, size_b = (gsize) n_b * dim, size = MAX (size_a, size_b);
+  float *out = g_new (float, size);
+
+  for (gsize i = 0; i < size; i++) {
+    float x = i < size_a ? a[i] : 0, y = i < size_b ? b[i] : 0;
+    out[i] = w < 0.5f ? x + w * (y - x) : y - (1 - w) * (y - x);        /* exact at both ends, and where they are equal */
+  }
+  while (size > (gsize) dim && out[size - 1] == 0)
+    size--;
+  *n = (size + dim - 1) / dim;
+  return out;
+}
+
+DpConditioning *
+dp_conditioning_blend (const DpConditioning *from, const DpConditioning *to, double weight)
+{
+  DpConditioning *out = g_new0 (DpConditioning, 1);
+
+  out->refs = 1;
+  out->prompt_id = to->prompt_id;
+  out->replanned_at = to->replanned_at;
+  out->prompt = g_strdup (to->prompt);
+  out->dim = to->dim;
+  for (int i = 0; i < 2; i++)
+    out->embeds[i] = blend_texts (from->embeds[i], from->n[i], to->embeds[i], to->n[i], to->dim, weight, &out->n[i]);
+  return out;
 }
 
 static void
@@ -110,13 +149,37 @@ fail:
   return NULL;
 }
 
-static Entry *
-first_unencoded (DpConditioner *c)
+/* Whether it is for the next block, whichever that is; else block or iteration were given. */
+static gboolean
+is_for_next (const Entry *e)
 {
-  for (GList *l = c->entries.head; l; l = l->next)
-    if (((Entry *) l->data)->encoded == NULL)
-      return l->data;
-  return NULL;
+  return e->at_block < 0 && e->replan_at <= 0;
+}
+
+/* The block that it may be needed for first. */
+static gint64
+wanted_at (const DpConditioner *c, const Entry *e)
+{
+  return e->at_block < 0 ? c->last_block + 1 : e->at_block;
+}
+
+/* The one that is wanted first, of those for the same block the oldest. None while enough are encoded that are wanted before it. */
+static Entry *
+next_to_encode (DpConditioner *c)
+{
+  Entry *next = NULL;
+  int before = 0;
+
+  for (GList *l = c->entries.head; l; l = l->next) {
+    Entry *e = l->data;
+    if (e->encoded == NULL && (next == NULL || wanted_at (c, e) < wanted_at (c, next)))
+      next = e;
+  }
+  for (GList *l = c->entries.head; l && next; l = l->next) {
+    Entry *e = l->data;
+    before += e->encoded && wanted_at (c, e) <= wanted_at (c, next);
+  }
+  return before < ENCODED_AHEAD ? next : NULL;
 }
 
 static gboolean
@@ -151,7 +214,7 @@ drop_superseded (DpConditioner *c, const Entry *last, gboolean encoded)
     Entry *e = l->data;
 
     next = l->next;
-    if (e->at_block >= 0 || e == c->encoding || (e->encoded != NULL) != encoded)
+    if (!is_for_next (e) || e == c->encoding || (e->encoded != NULL) != encoded)
       continue;
     g_queue_delete_link (&c->entries, l);
     entry_free (e);
@@ -173,7 +236,7 @@ encoding_thread (gpointer data)
     g_cond_broadcast (&c->changed);
   }
   while (!c->cancelled && c->error == NULL) {
-    Entry *e = first_unencoded (c);
+    Entry *e = next_to_encode (c);
 
     if (e == NULL) {
       g_cond_wait (&c->changed, &c->lock);
@@ -191,7 +254,7 @@ encoding_thread (gpointer data)
       c->error = g_steal_pointer (&error);
     else if (c->first == NULL)
       c->first = dp_conditioning_ref (encoded);
-    if (encoded && e->at_block < 0)
+    if (encoded && is_for_next (e))
       drop_superseded (c, e, TRUE);
     g_cond_broadcast (&c->changed);
   }
@@ -233,6 +296,7 @@ dp_conditioner_free (DpConditioner *c)
   dp_conditioning_unref (c->current);
   dp_conditioning_unref (c->first);
   dp_conditioning_unref (c->encoded);
+  dp_conditioning_unref (c->from);
   g_clear_error (&c->error);
   g_free (c->encoded_negative);
   g_free (c->negative);
@@ -244,21 +308,27 @@ dp_conditioner_free (DpConditioner *c)
 }
 
 gboolean
-dp_conditioner_queue (DpConditioner *c, const char *prompt, const char *negative, gint64 at_block, GError **error)
+dp_conditioner_queue (DpConditioner *c, const DpPrompt *prompt, GError **error)
 {
-  g_autofree char *cleaned = dp_prompt_clean (prompt, error);
+  g_autofree char *cleaned = dp_prompt_clean (prompt->prompt, error);
   g_autofree char *cleaned_negative = NULL;
   Entry *e;
 
   if (cleaned == NULL)
     return FALSE;
-  if (negative && (cleaned_negative = dp_prompt_clean (negative, error)) == NULL)
+  if (prompt->negative_prompt && (cleaned_negative = dp_prompt_clean (prompt->negative_prompt, error)) == NULL)
     return FALSE;
+  if (prompt->transition_blocks < 0 || (prompt->at_block >= 0 && prompt->replan_at != 0)) {
+    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "a prompt was queued for block %" G_GINT64_FORMAT " with a transition of %d blocks and "
+        "re-planning at %" G_GINT64_FORMAT "; expected at least 0 blocks, and no re-planning where a block is given", prompt->at_block,
+        prompt->transition_blocks, prompt->replan_at);
+    return FALSE;
+  }
 
   g_mutex_lock (&c->lock);
-  if (at_block >= 0 && at_block <= c->last_block) {
+  if (prompt->at_block >= 0 && prompt->at_block <= c->last_block) {
     g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "a prompt was queued for block %" G_GINT64_FORMAT
-        ", but block %" G_GINT64_FORMAT " is already being made; use a later block, or -1 for the next one", at_block, c->last_block);
+        ", but block %" G_GINT64_FORMAT " is already being made; use a later block, or -1 for the next one", prompt->at_block, c->last_block);
     g_mutex_unlock (&c->lock);
     return FALSE;
   }
@@ -266,13 +336,15 @@ dp_conditioner_queue (DpConditioner *c, const char *prompt, const char *negative
     g_free (c->negative);
     c->negative = g_strdup (cleaned_negative);
   }
-  if (at_block < 0)
-    drop_superseded (c, NULL, FALSE);
   e = g_new0 (Entry, 1);
   e->prompt = g_steal_pointer (&cleaned);
   e->negative = g_strdup (c->negative ? c->negative : "");
-  e->text = g_strdup (prompt);
-  e->at_block = at_block;
+  e->text = g_strdup (prompt->prompt);
+  e->at_block = prompt->at_block;
+  e->replan_at = prompt->replan_at;
+  e->transition = prompt->transition_blocks;
+  if (is_for_next (e))
+    drop_superseded (c, NULL, FALSE);
   g_queue_push_tail (&c->entries, e);
   g_cond_broadcast (&c->changed);
   g_mutex_unlock (&c->lock);
@@ -285,7 +357,7 @@ due (DpConditioner *c, gint64 block)
 {
   for (GList *l = c->entries.head; l; l = l->next) {
     Entry *e = l->data;
-    if (e->at_block >= 0 ? e->at_block <= block : e->encoded != NULL)
+    if (e->at_block >= 0 ? e->at_block <= block : e->encoded && is_for_next (e))
       return l;
   }
   return NULL;
@@ -305,11 +377,46 @@ check (DpConditioner *c, GError **error)
   return TRUE;
 }
 
+/* The entry's prompt is the current one, from `block` on. */
+static void
+take (DpConditioner *c, Entry *e, gint64 block, DpConditioning *previous)
+{
+  dp_conditioning_unref (c->current);
+  c->current = g_steal_pointer (&e->encoded);
+  c->current->replanned_at = e->replan_at != 0 && block <= c->last_block ? c->iteration : 0;
+  c->numbered = FALSE;
+  c->since = block;
+  c->transition = previous ? e->transition : 0;
+  dp_conditioning_unref (c->from);
+  c->from = c->transition > 0 ? dp_conditioning_ref (previous) : NULL;
+  entry_free (e);
+  g_cond_broadcast (&c->changed);       /* another may be encoded */
+}
+
+/* What the current prompt means for a block, a new reference. */
+static DpConditioning *
+current_for (DpConditioner *c, gint64 block)
+{
+  gint64 i = block - c->since;
+
+  if (i < c->transition) {
+    DpConditioning *blend = dp_conditioning_blend (c->from, c->current, (i + 1.0) / (c->transition + 1.0));
+
+    blend->id = c->next_id++;
+    return blend;
+  }
+  dp_conditioning_unref (g_steal_pointer (&c->from));
+  if (!c->numbered)
+    c->current->id = c->next_id++;
+  c->numbered = TRUE;
+  return dp_conditioning_ref (c->current);
+}
+
 DpConditioning *
-dp_conditioner_for_block (DpConditioner *c, gint64 block, GError **error)
+dp_conditioner_for_block (DpConditioner *c, gint64 block, DpConditioning *previous, GError **error)
 {
   DpConditioning *result = NULL;
-  gboolean changed = FALSE;
+  gboolean taken = FALSE;
   GList *l;
 
   g_mutex_lock (&c->lock);
@@ -321,10 +428,10 @@ dp_conditioner_for_block (DpConditioner *c, gint64 block, GError **error)
     l = due (c, block);
     if (l == NULL) {
       g_assert (c->current);
-      if (changed)              /* one that another replaced for the same block never took effect: it uses up no number */
-        c->current->id = c->next_id++;
-      c->last_block = block;
-      result = dp_conditioning_ref (c->current);
+      if (taken)                /* one that another replaced for the same block never took effect: it uses up no number */
+        c->current->prompt_id = c->next_prompt_id++;
+      result = current_for (c, block);
+      c->last_block = MAX (c->last_block, block);
       break;
     }
     Entry *e = l->data;
@@ -333,13 +440,57 @@ dp_conditioner_for_block (DpConditioner *c, gint64 block, GError **error)
       continue;
     }
     g_queue_delete_link (&c->entries, l);
-    dp_conditioning_unref (c->current);
-    c->current = g_steal_pointer (&e->encoded);
-    changed = TRUE;
-    entry_free (e);
+    take (c, e, block, previous);
+    taken = TRUE;
   }
   g_mutex_unlock (&c->lock);
   return result;
+}
+
+/* The oldest entry for this iteration, or one that missed its own. */
+static Entry *
+due_in (DpConditioner *c, gint64 iteration)
+{
+  for (GList *l = c->entries.head; l; l = l->next) {
+    Entry *e = l->data;
+    if (e->replan_at > 0 && e->replan_at <= iteration)
+      return e;
+  }
+  return NULL;
+}
+
+gboolean
+dp_conditioner_poll (DpConditioner *c, gint64 iteration, gboolean *replan, GError **error)
+{
+  gboolean ok;
+  Entry *e;
+
+  *replan = FALSE;
+  g_mutex_lock (&c->lock);
+  c->iteration = iteration;
+  while ((ok = check (c, error)) && (e = due_in (c, iteration))) {
+    if (e->encoded)
+      e->replan_at = -1;        /* from now on one for the next block */
+    else
+      g_cond_wait (&c->changed, &c->lock);
+  }
+  for (GList *l = c->entries.head; l; l = l->next) {
+    e = l->data;
+    *replan |= e->replan_at < 0 && e->encoded;
+  }
+  g_mutex_unlock (&c->lock);
+  return ok;
+}
+
+gint64
+dp_conditioner_next_block (DpConditioner *c)
+{
+  gint64 block;
+
+  g_mutex_lock (&c->lock);
+  block = c->last_block + 1;
+  g_mutex_unlock (&c->lock);
+  return block;
 }
 
 void

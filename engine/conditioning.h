@@ -2,19 +2,23 @@
  *
  * conditioning.h: from prompt text to what a block is conditioned on, and which block gets which prompt.
  *
- * A DpConditioning is an encoded prompt with its negative; blocks hold references to it. A DpConditioner owns tokenizer and text encoder
- * and encodes queued prompts on its own thread; the pipeline asks it once per admitted block. A prompt queued for "the next block" never
- * makes a block wait; one queued for a certain block does, so that the result does not depend on timing.
+ * A DpConditioning is an encoded prompt with its negative, or a blend of two; blocks hold references to it. A DpConditioner owns tokenizer and
+ * text encoder and encodes queued prompts on its own thread, the one that is wanted first before others; the pipeline asks it when a block is
+ * admitted, and again when blocks in flight are to follow a new prompt. A prompt queued for "the next block" never makes a block wait; one queued
+ * for a certain block or iteration does, so that the result does not depend on timing.
  */
 #pragma once
 
 #include <glib.h>
 #include "config.h"
+#include "dualparal.h"
 
 typedef struct
 {
   gint refs;
-  guint id;                     /* 0, 1, 2, ... in the order they took effect */
+  guint id;                     /* grows along the queue of blocks: a block never has a smaller one than the block in front */
+  guint prompt_id;              /* the same for a prompt and its blends */
+  gint64 replanned_at;          /* as DpFrame has it */
   char *prompt;                 /* as given */
   int dim;
   int n[2];                     /* real tokens of prompt and negative prompt */
@@ -23,6 +27,9 @@ typedef struct
 
 DpConditioning *dp_conditioning_ref (DpConditioning *conditioning);
 void dp_conditioning_unref (DpConditioning *conditioning);      /* NULL is fine */
+
+/** Between two prompts, row by row of the padded texts: `from` at weight 0, `to` at 1, exactly. Has the words of `to`, and no id. */
+DpConditioning *dp_conditioning_blend (const DpConditioning *from, const DpConditioning *to, double weight);
 
 /* Thread-safety: every function from any thread, dp_conditioner_free() last. */
 typedef struct _DpConditioner DpConditioner;
@@ -48,12 +55,20 @@ DpConditioner *dp_conditioner_new (const DpConditionerSpec *spec);
 void dp_conditioner_free (DpConditioner *conditioner);
 
 /** Queues a prompt as dp_engine_queue_prompt() documents it. One for the next block replaces those that are still waiting. */
-gboolean dp_conditioner_queue (DpConditioner *conditioner, const char *prompt, const char *negative, gint64 at_block, GError **error);
+gboolean dp_conditioner_queue (DpConditioner *conditioner, const DpPrompt *prompt, GError **error);
 
-/** What block `block` is conditioned on; blocks are asked for in order, once. Waits for an encoding only when a prompt was queued for
+/** What block `block` is conditioned on, after `previous` (NULL for block 0). Blocks are asked for in order; after dp_conditioner_poll() has
+ *  said so, in order again from any block in flight to the newest. Waits for an encoding only when a prompt was queued for
  *  this block or one before it (the first prompt counts as queued for block 0). A new reference; NULL with `error` after
  *  dp_conditioner_cancel() or when an encoding failed. */
-DpConditioning *dp_conditioner_for_block (DpConditioner *conditioner, gint64 block, GError **error);
+DpConditioning *dp_conditioner_for_block (DpConditioner *conditioner, gint64 block, DpConditioning *previous, GError **error);
+
+/** Called at the start of each iteration: whether a prompt is there for blocks in flight. Waits for an encoding only when one was queued for this
+ *  iteration. FALSE with `error` as above. */
+gboolean dp_conditioner_poll (DpConditioner *conditioner, gint64 iteration, gboolean *replan, GError **error);
+
+/** The block that dp_conditioner_for_block() will be asked for next, for the first time. */
+gint64 dp_conditioner_next_block (DpConditioner *conditioner);
 
 /** Until then no block is admitted: what is queued before it reaches the first blocks whatever the timing. */
 void dp_conditioner_start (DpConditioner *conditioner);

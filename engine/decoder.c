@@ -21,6 +21,7 @@ typedef struct
   guint8 *memory;               /* of the host */
   gint64 block;
   gboolean prompt_changed;
+  guint prompt_id;
   DpConditioning *conditioning;
 } Slot;
 
@@ -48,7 +49,8 @@ struct _DpDecoder
   DpVae *vae;
   float *latent;                /* [h, w, C] on the device */
   guint8 *packed;               /* a frame, on the device */
-  guint last_prompt;
+  guint last_prompt;            /* its prompt_id */
+  guint n_prompts;              /* that took effect after the first: one replaced in flight never did */
 
   /* -- protected by lock -- */
   GMutex lock;
@@ -173,8 +175,10 @@ put_frame (DpDecoder *d, int index, const Job *job)
   Slot *slot = &d->slots[index];
 
   slot->block = job->block;
-  slot->prompt_changed = job->conditioning->id != d->last_prompt;
-  d->last_prompt = job->conditioning->id;
+  slot->prompt_changed = job->conditioning->prompt_id != d->last_prompt;
+  d->last_prompt = job->conditioning->prompt_id;
+  d->n_prompts += slot->prompt_changed;
+  slot->prompt_id = d->n_prompts;
   dp_conditioning_unref (slot->conditioning);
   slot->conditioning = dp_conditioning_ref (job->conditioning);
 
@@ -416,8 +420,8 @@ dp_decoder_pull (DpDecoder *d, DpFrame *frame, gint64 timeout_us, GError **error
       int index = fifo_pop (&d->ready);
       Slot *slot = &d->slots[index];
 
-      *frame = (DpFrame) { .index = d->pulled++, .block = slot->block, .prompt_id = slot->conditioning->id, .prompt = slot->conditioning->prompt,
-        .prompt_changed = slot->prompt_changed, .width = d->width, .height = d->height, .format = d->spec.format,
+      *frame = (DpFrame) { .index = d->pulled++, .block = slot->block, .prompt_id = slot->prompt_id, .prompt = slot->conditioning->prompt,
+        .prompt_changed = slot->prompt_changed, .replanned_at = slot->conditioning->replanned_at, .width = d->width, .height = d->height, .format = d->spec.format,
         .n_planes = d->n_planes, .slot = GINT_TO_POINTER (index) };
       for (int p = 0; p < d->n_planes; p++) {
         frame->planes[p] = slot->memory + d->offsets[p];

@@ -87,12 +87,25 @@ typedef struct
   int spatial_scale, temporal_scale;    /* pixels per latent, frames per latent */
 } DpModelInfo;
 
+/** A prompt for an engine that runs. */
+typedef struct
+{
+  const char *prompt;           /* UTF-8, at most 16 KiB; "" is allowed */
+  const char *negative_prompt;  /* NULL keeps the current one */
+  gint64 at_block;              /* the block it takes effect with, which waits for the encoding, so that the result does not depend on
+                                 * timing; -1: the next one admitted once it is encoded */
+  int transition_blocks;        /* that many blocks, the first one included, are conditioned on a blend of what was before and this */
+  gint64 replan_at;             /* with at_block -1, blocks in flight that are still mostly noise begin anew with it: -1 as soon as it is encoded,
+                                 * > 0 in that iteration, which waits for the encoding, so that a run can be repeated; 0: they keep theirs */
+} DpPrompt;
+
 /** A frame, lent to the caller until dp_engine_release_frame(). */
 typedef struct
 {
   gint64 index;                 /* 0, 1, 2, ... without gaps */
   gint64 block;                 /* the block it was made in */
   guint prompt_id;              /* 0 for the first prompt, then one more per prompt that took effect */
+  gint64 replanned_at;          /* the iteration in which blocks in flight began anew with the prompt, see DpPrompt; 0: none did */
   gboolean prompt_changed;      /* the first frame of a new prompt (not set on frame 0) */
   const char *prompt;           /* text of the prompt its block was made with; lent like the frame */
   int width, height;
@@ -142,11 +155,19 @@ gboolean dp_engine_open (DpEngine **engine, const DpSettings *settings, DpProgre
 /** Set before the first pull. */
 void dp_engine_set_latents_callback (DpEngine *engine, DpLatentsCallback callback, gpointer user_data);
 
-/** Queues a prompt. It takes effect with block `at_block`, or with the next block admitted once it is encoded when `at_block` is
- *  -1. With a block number, that block waits for the encoding, so that the result does not depend on timing.
- *  NULL negative_prompt keeps the current one. Never blocks. Thread-safe.
- *  Errors: not UTF-8, longer than 16 KiB, a block that was already admitted. */
-gboolean dp_engine_queue_prompt (DpEngine *engine, const char *prompt, const char *negative_prompt, gint64 at_block, GError **error);
+/** Queues a prompt. One for the next block replaces those for it that still wait. Never blocks. Thread-safe. The strings are copied.
+ *  Errors: not UTF-8, longer than 16 KiB, a block that was already admitted, fields that do not go together. */
+gboolean dp_engine_queue_prompt (DpEngine *engine, const DpPrompt *prompt, GError **error);
+
+/** Whether a text can be a prompt; `error` says why not. */
+gboolean dp_prompt_check (const char *prompt, GError **error);
+
+/** The block that will be admitted next: the first one a prompt can be queued for. Thread-safe. */
+gint64 dp_engine_next_block (DpEngine *engine);
+
+/** The first block none of whose frames comes before `frame`, and the first frame of a block, as DpFrame numbers them. Thread-safe. */
+gint64 dp_engine_block_from (const DpEngine *engine, gint64 frame);
+gint64 dp_engine_first_frame (const DpEngine *engine, gint64 block);
 
 /** Waits for the next frame; the first call starts the generation. Returns 1 with a frame, 0 at the end of the video, -1 with `error` set. Thread-safe against the setters.
  *  `timeout_us` < 0 waits as long as it takes; when it runs out the answer is -1 with DP_ERROR_FLUSHING unset and error NULL. */

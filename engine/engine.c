@@ -187,7 +187,7 @@ dp_engine_open (DpEngine **engine, const DpSettings *settings, DpProgress progre
   report (e, "loading the model", 0);
   g_mutex_lock (&e->lock);      /* what a thread reports waits until all of them are there */
   start_conditioner (e);
-  gboolean ok = dp_conditioner_queue (e->conditioner, s->prompt, s->negative_prompt, 0, error) && start_decoder (e, error)
+  gboolean ok = dp_conditioner_queue (e->conditioner, &(DpPrompt) { s->prompt, s->negative_prompt }, error) && start_decoder (e, error)
       && start_pipeline (e, error);
   g_mutex_unlock (&e->lock);
   if (!ok)
@@ -239,9 +239,35 @@ dp_engine_set_latents_callback (DpEngine *e, DpLatentsCallback callback, gpointe
 }
 
 gboolean
-dp_engine_queue_prompt (DpEngine *e, const char *prompt, const char *negative_prompt, gint64 at_block, GError **error)
+dp_engine_queue_prompt (DpEngine *e, const DpPrompt *prompt, GError **error)
 {
-  return dp_conditioner_queue (e->conditioner, prompt, negative_prompt, at_block, error);
+  return dp_conditioner_queue (e->conditioner, prompt, error);
+}
+
+gint64
+dp_engine_next_block (DpEngine *e)
+{
+  return dp_conditioner_next_block (e->conditioner);
+}
+
+gint64
+dp_engine_first_frame (const DpEngine *e, gint64 block)
+{
+  const DpResolved *r = &e->resolved;
+  gint64 latent = dp_block_first (block, r->settings.block_latents, r->context_latents);
+
+  return latent == 0 ? 0 : 1 + (latent - 1) * r->config.vae.temporal_scale;
+}
+
+gint64
+dp_engine_block_from (const DpEngine *e, gint64 frame)
+{
+  const DpResolved *r = &e->resolved;
+  gint64 block_frames = r->settings.block_latents * (gint64) r->config.vae.temporal_scale, second = dp_engine_first_frame (e, 1);
+
+  if (frame <= second)
+    return frame > 0;
+  return 2 + (frame - second - 1) / block_frames;
 }
 
 int

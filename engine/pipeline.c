@@ -5,12 +5,17 @@
 #include "error.h"
 #include "noise.h"
 
+#define REPLAN_NOISE 0.8        /* least noise level of a block in flight that begins anew with a new prompt: docs/design.md, "Choices" */
+
 /* A block in flight, or the one that left last. */
 typedef struct
 {
   float *latents;               /* [n, h, w, C] on stage 0's device, as they were after `steps_done` */
   int n;
   int steps_done;
+  int first_step;               /* 0, or where it began anew */
+  gboolean fresh;               /* and its latents are to be noise again */
+  int *pool_frames;             /* [B + C], what its noise is made of */
   DpConditioning *conditioning;
 } Slot;
 
@@ -27,6 +32,7 @@ struct _DpPipeline
 {
   /* -- immutable -- */
   DpPipelineSpec spec;
+  int replan_steps;             /* a block that has done at most as many begins anew with a prompt that re-plans */
   gsize latent_size;            /* floats of a latent frame */
   Worker workers[DP_MAX_STAGES];
   int cancel;                   /* atomic */
@@ -34,7 +40,6 @@ struct _DpPipeline
   /* -- owned by stage 0's thread -- */
   DpBlockQueue queue;
   DpNoisePool *pool;
-  int *pool_frames;
   float *noise;                 /* host, [B + C, h, w, C] */
   Slot *slots;
   int n_slots;
@@ -97,27 +102,30 @@ slot_of (DpPipeline *p, gint64 block)
   return &p->slots[block % p->n_slots];
 }
 
-static gboolean
-draw_noise (DpPipeline *p, gint64 block, Slot *slot, GError **error)
+static void
+draw_noise (DpPipeline *p, gint64 block)
 {
-  gint64 first = dp_block_first (block, p->spec.block_latents, p->spec.context_latents);
+  Slot *slot = slot_of (p, block);
   DpDevice *dev = dp_stage_device (p->workers[0].stage);
   const float *from = p->noise;
 
-  if (p->spec.noise) {
-    if (first + slot->n > p->spec.noise_latents) {
-      g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "the noise given has %" G_GINT64_FORMAT " latent frames, but the video needs at least %"
-          G_GINT64_FORMAT "; give more noise or ask for fewer frames", p->spec.noise_latents, first + slot->n);
-      return FALSE;
-    }
-    from = p->spec.noise + first * p->latent_size;
-  } else {
-    dp_noise_pool_next (p->pool, p->pool_frames);
-    for (int i = 0; i < slot->n; i++)
-      dp_noise_fill (p->spec.seed, 0, p->pool_frames[i] * p->latent_size, p->latent_size, p->noise + i * p->latent_size);
-  }
+  if (p->spec.noise)
+    from = p->spec.noise + dp_block_first (block, p->spec.block_latents, p->spec.context_latents) * p->latent_size;
+  for (int i = 0; i < slot->n && p->spec.noise == NULL; i++)
+    dp_noise_fill (p->spec.seed, 0, slot->pool_frames[i] * p->latent_size, p->latent_size, p->noise + i * p->latent_size);
   dev->ops->upload (dev, slot->latents, from, sizeof (float) * slot->n * p->latent_size);
-  return TRUE;
+  slot->fresh = FALSE;
+}
+
+static gboolean
+condition (DpPipeline *p, gint64 block, GError **error)
+{
+  Slot *slot = slot_of (p, block);
+  DpConditioning *previous = block > 0 ? slot_of (p, block - 1)->conditioning : NULL;
+
+  dp_conditioning_unref (slot->conditioning);
+  slot->conditioning = dp_conditioner_for_block (p->spec.conditioner, block, previous, error);
+  return slot->conditioning != NULL;
 }
 
 static gboolean
@@ -125,13 +133,43 @@ admit (DpPipeline *p, gint64 block, GError **error)
 {
   Slot *slot = slot_of (p, block);
 
-  dp_conditioning_unref (slot->conditioning);
-  slot->conditioning = dp_conditioner_for_block (p->spec.conditioner, block, error);
-  if (slot->conditioning == NULL)
+  if (!condition (p, block, error))
     return FALSE;
   slot->n = dp_block_latents (block, p->spec.latents, p->spec.block_latents, p->spec.context_latents);
-  slot->steps_done = 0;
-  return draw_noise (p, block, slot, error);
+  slot->steps_done = slot->first_step = 0;
+  gint64 end = dp_block_first (block, p->spec.block_latents, p->spec.context_latents) + slot->n;
+  if (p->spec.noise && end > p->spec.noise_latents) {
+    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "the noise given has %" G_GINT64_FORMAT " latent frames, but the video needs at least %"
+        G_GINT64_FORMAT "; give more noise or ask for fewer frames", p->spec.noise_latents, end);
+    return FALSE;
+  }
+  dp_noise_pool_next (p->pool, slot->pool_frames);
+  draw_noise (p, block);
+  return TRUE;
+}
+
+/* Blocks in flight that have not come far begin anew with the new prompt; the others are all in front of them. Which those are follows from the
+ * iteration, however far the passes on their way have come. They keep their places in the schedule: the steps that they
+ * lose are made up for by one long one. */
+static gboolean
+replan (DpPipeline *p, const DpPass *first_pass, GError **error)
+{
+  gint64 end = first_pass->block + (first_pass->step > 0), first = end;
+  gboolean wanted;
+
+  if (!dp_conditioner_poll (p->spec.conditioner, first_pass->iteration, &wanted, error))
+    return FALSE;
+  while (wanted && first > 0 && first_pass->iteration - (first - 1) * p->queue.lag <= p->replan_steps)
+    first--;
+  for (gint64 block = first; block < end; block++) {
+    Slot *slot = slot_of (p, block);
+
+    if (!condition (p, block, error))
+      return FALSE;
+    slot->first_step = first_pass->iteration - block * p->queue.lag;
+    slot->fresh = TRUE;         /* once its pass of the iteration before is back */
+  }
+  return TRUE;
 }
 
 /* Takes a block that came back around the ring; hands it to the decoder when it was its last step. */
@@ -188,7 +226,12 @@ compose (DpPipeline *p, const DpPass *pass)
   DpDevice *dev = dp_stage_device (p->workers[0].stage);
   gsize frame = sizeof (float) * p->latent_size;
 
+  if (own->fresh)
+    draw_noise (p, pass->block);
+  if (previous && previous->fresh)
+    draw_noise (p, pass->block - 1);
   b->pass = *pass;
+  b->first_step = own->first_step;
   b->own = own->n;
   b->context = previous ? MIN (C, previous->n) : 0;
   b->next_cached = pass->has_next ? MIN (C, dp_block_latents (pass->block + 1, p->spec.latents, p->spec.block_latents, C)) : 0;
@@ -227,6 +270,8 @@ drive (DpPipeline *p, Worker *w, GError **error)
   DpPass pass;
 
   while (dp_block_queue_next (&p->queue, &pass)) {
+    if (!pass.has_next && !replan (p, &pass, error))    /* the first pass of an iteration */
+      return FALSE;
     if (pass.step == 0 && !admit (p, pass.block, error))
       return FALSE;
     if (p->stats.start_us == 0) {
@@ -336,14 +381,17 @@ dp_pipeline_new (const DpPipelineSpec *spec, GError **error)
   g_mutex_init (&p->lock);
   dp_block_queue_init (&p->queue, dp_sampler_steps (spec->stage.sampler), spec->queue_blocks,
       spec->latents < 0 ? G_MAXINT64 : dp_blocks_of (spec->latents, spec->block_latents, spec->context_latents));
+  while (dp_sampler_sigma (spec->stage.sampler, p->replan_steps + 1) >= REPLAN_NOISE)
+    p->replan_steps++;
   depth = dp_block_queue_depth (&p->queue);
   p->spec.stage.depth = depth;
   p->spec.stage.cancel = &p->cancel;
   p->n_slots = depth + 1;
   p->slots = g_new0 (Slot, p->n_slots);
+  for (int i = 0; i < p->n_slots; i++)
+    p->slots[i].pool_frames = g_new (int, n);
   p->n_blocks = dp_pipeline_blocks (spec->n_stages, depth);
   p->pool = dp_noise_pool_new (spec->seed, spec->block_latents, spec->context_latents);
-  p->pool_frames = g_new (int, n);
   p->noise = noise;
 
   dp_transport_local_new (spec->n_stages, p->n_blocks, ends);
@@ -375,11 +423,12 @@ dp_pipeline_free (DpPipeline *p)
     free_stage (p, &p->workers[i]);
     p->workers[i].transport->free (p->workers[i].transport);
   }
-  for (int i = 0; i < p->n_slots; i++)
+  for (int i = 0; i < p->n_slots; i++) {
     dp_conditioning_unref (p->slots[i].conditioning);
+    g_free (p->slots[i].pool_frames);
+  }
   dp_noise_pool_free (p->pool);
   g_mutex_clear (&p->lock);
-  g_free (p->pool_frames);
   g_free (p->noise);
   g_free (p->slots);
   g_free (p->blocks);

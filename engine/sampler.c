@@ -24,7 +24,7 @@ struct _DpSampler
   int steps;
   float *sigma;                 /* [steps + 1]; float32 as in the reference: 1 - sigma depends on its rounding */
   float *timestep;              /* [steps] */
-  Step *step;                   /* [steps], UniPC only */
+  Step *step[3];                /* [steps] each, UniPC only: of a block's first step, its second, and all others */
 };
 
 /* ---- noise levels ---- */
@@ -129,18 +129,25 @@ corrector_coefficients (const DpSampler *s, int i, gboolean bh2, Step *step)
 
 /* The order is low at the start, where there is no history, and at the end. The last step is always of order 1: a higher one divides
  * by its infinite length, in the reference too. */
-static void
-unipc_coefficients (DpSampler *s, const DpSchedulerConfig *config)
+static int
+predictor_order (const DpSampler *s, const DpSchedulerConfig *config, int i, int age)
 {
-  for (int i = 0; i < s->steps; i++) {
-    Step *step = &s->step[i];
+  int order = MIN (config->solver_order, age + 1);
 
-    step->predictor = MIN (config->solver_order, i + 1);
-    if (config->lower_order_final || i == s->steps - 1)
-      step->predictor = MIN (step->predictor, s->steps - i);
-    step->corrector = i ? s->step[i - 1].predictor : 0;
-    if (i)
+  return config->lower_order_final || i == s->steps - 1 ? MIN (order, s->steps - i) : order;
+}
+
+static void
+unipc_coefficients (DpSampler *s, const DpSchedulerConfig *config, int age)
+{
+  for (int i = age; i < s->steps; i++) {
+    Step *step = &s->step[age][i];
+
+    step->predictor = predictor_order (s, config, i, age);
+    if (age > 0) {
+      step->corrector = predictor_order (s, config, i - 1, age - 1);
       corrector_coefficients (s, i, config->bh2, step);
+    }
     predictor_coefficients (s, i, config->bh2, step);
   }
 }
@@ -178,8 +185,10 @@ dp_sampler_new (const char *kind, int steps, double flow_shift, const DpSchedule
       return NULL;
     }
   if (!euler) {
-    s->step = g_new0 (Step, steps);
-    unipc_coefficients (s, config);
+    for (int age = 0; age < 3; age++) {
+      s->step[age] = g_new0 (Step, steps);
+      unipc_coefficients (s, config, age);
+    }
   }
   return s;
 }
@@ -191,7 +200,8 @@ dp_sampler_free (DpSampler *sampler)
     return;
   g_free (sampler->sigma);
   g_free (sampler->timestep);
-  g_free (sampler->step);
+  for (int age = 0; age < 3; age++)
+    g_free (sampler->step[age]);
   g_free (sampler);
 }
 
@@ -238,9 +248,9 @@ dp_sampler_state_init (const DpSampler *sampler, DpSamplerState *state, void *me
 }
 
 static void
-unipc_step (const DpSampler *sampler, DpDevice *dev, DpSamplerState *state, int i, float *velocity, float *sample, gsize n)
+unipc_step (const DpSampler *sampler, DpDevice *dev, DpSamplerState *state, int i, int age, float *velocity, float *sample, gsize n)
 {
-  const Step *step = &sampler->step[i];
+  const Step *step = &sampler->step[MIN (age, 2)][i];
   const float sigma = sampler->sigma[i];
   float *m0 = state->buffers[i % 2], *m1 = state->buffers[(i + 1) % 2], *last = state->buffers[2];
 
@@ -257,12 +267,15 @@ unipc_step (const DpSampler *sampler, DpDevice *dev, DpSamplerState *state, int 
 }
 
 void
-dp_sampler_step (const DpSampler *sampler, DpDevice *dev, DpSamplerState *state, int step, float *velocity, float *sample, gsize n)
+dp_sampler_step (const DpSampler *sampler, DpDevice *dev, DpSamplerState *state, int step, int first, float *velocity, float *sample, gsize n)
 {
-  g_assert (step >= 0 && step < sampler->steps);
+  g_assert (first >= 0 && first <= step && step < sampler->steps);
+  /* straight to the level where it should be: the clean latents that the velocity points at stay the same */
+  if (step == first && first > 0)
+    dev->ops->combine (dev, n, 2, (const float *[]) { sample, velocity }, (float[]) { 1, sampler->sigma[step] - sampler->sigma[0] }, sample);
   if (sampler->euler)
     dev->ops->combine (dev, n, 2, (const float *[]) { sample, velocity }, (float[]) { 1, sampler->sigma[step + 1] - sampler->sigma[step] },
         sample);
   else
-    unipc_step (sampler, dev, state, step, velocity, sample, n);
+    unipc_step (sampler, dev, state, step, step - first, velocity, sample, n);
 }

@@ -34,5 +34,7 @@ typedef struct
 gsize dp_sampler_state_bytes (const DpSampler *sampler, gsize n);
 void dp_sampler_state_init (const DpSampler *sampler, DpSamplerState *state, void *memory, gsize n);
 
-/** Moves sample[n] from sigma[step] to sigma[step + 1] given the model's velocity[n] there (which is overwritten). Steps of a block are taken in order from 0. */
-void dp_sampler_step (const DpSampler *sampler, DpDevice *dev, DpSamplerState *state, int step, float *velocity, float *sample, gsize n);
+/** Moves sample[n] from sigma[step] to sigma[step + 1] given the model's velocity[n] there (which is overwritten). Steps of a block are taken in
+ *  order from `first`, which is 0, or that of a block that began anew with the others on their way: there the sample is still noise of sigma[0],
+ *  and so is what the velocity was asked for. */
+void dp_sampler_step (const DpSampler *sampler, DpDevice *dev, DpSamplerState *state, int step, int first, float *velocity, float *sample, gsize n);

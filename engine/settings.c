@@ -185,8 +185,8 @@ check_values (const DpResolved *r, GError **error)
   return TRUE;
 }
 
-static gboolean
-check_prompt (const char *prompt, GError **error)
+gboolean
+dp_prompt_check (const char *prompt, GError **error)
 {
   g_autofree char *cleaned = dp_prompt_clean (prompt, error);
 
@@ -230,8 +230,8 @@ dp_settings_read (DpResolved *r, const DpSettings *settings, GStringChunk *stora
   if (!dp_model_config_read (&r->config, r->settings.model, error))
     return FALSE;
   fill_defaults (r, storage);
-  if (!check_values (r, error) || !parse_devices (r, storage, error) || !check_prompt (r->settings.prompt, error)
-      || !check_prompt (r->settings.negative_prompt, error))
+  if (!check_values (r, error) || !parse_devices (r, storage, error) || !dp_prompt_check (r->settings.prompt, error)
+      || !dp_prompt_check (r->settings.negative_prompt, error))
     return FALSE;
   measure_blocks (r);
   if (!parse_text_encoder (r, error))

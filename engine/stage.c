@@ -180,10 +180,17 @@ dp_stage_block_free (DpStage *s, DpBlock *b)
   g_free (b);
 }
 
+/* The step whose timestep the model is told. */
+static int
+model_step (const DpBlock *b)
+{
+  return b->pass.step == b->first_step ? 0 : b->pass.step;
+}
+
 static int
 expert_of (const DpStage *s, const DpBlock *b)
 {
-  return b->pass.step >= s->spec.switch_step;
+  return model_step (b) >= s->spec.switch_step;
 }
 
 /* The prompt's keys and values for this stage's layers of the pass's expert, made when the first such pass of the prompt comes by and dropped
@@ -223,10 +230,10 @@ step_sampler (DpStage *s, DpBlock *b)
   int expert = expert_of (s, b);
   float g = (float) s->spec.guidance_scales[expert];
 
-  dp_dit_head (s->dits[expert], b->context + b->own, b->context, b->pass.step, b->tokens, s->velocity);
+  dp_dit_head (s->dits[expert], b->context + b->own, b->context, model_step (b), b->tokens, s->velocity);
   if (g > 1)                    /* uncond + g * (cond - uncond); else cond, which comes first */
     ops->combine (s->dev, n, 2, (const float *[]) { s->velocity, s->velocity + n }, (const float[]) { g, 1 - g }, s->velocity);
-  dp_sampler_step (s->spec.sampler, s->dev, &s->states[b->pass.block % s->spec.depth], b->pass.step, s->velocity, own, n);
+  dp_sampler_step (s->spec.sampler, s->dev, &s->states[b->pass.block % s->spec.depth], b->pass.step, b->first_step, s->velocity, own, n);
 }
 
 gboolean
@@ -240,7 +247,7 @@ dp_stage_run (DpStage *s, DpBlock *b, GError **error)
   if (s->first == 0)
     dp_dit_embed (dit, b->context + b->own, b->latents, b->tokens);
   dp_dit_run (dit, &(DpDitPass) {
-      .frames = b->context + b->own, .step = b->pass.step, .text = text, .tokens = b->tokens,
+      .frames = b->context + b->own, .step = model_step (b), .text = text, .tokens = b->tokens,
       .cache_in = b->next_cached ? s->caches[s->written] : NULL, .cache_in_frames = b->next_cached,
       .cache_out = b->to_cache ? s->caches[!s->written] : NULL, .cache_out_first = b->context, .cache_out_frames = b->to_cache });
   s->written = !s->written;

@@ -15,6 +15,7 @@
 typedef struct
 {
   DpPass pass;
+  int first_step;               /* 0; or the step at which the block began anew, which the model sees as step 0 */
   int context;                  /* latent frames of the previous block in front */
   int own;                      /* latent frames of this block */
   int next_cached;              /* frames of the following block whose keys the stages hold, 0: none */

@@ -48,6 +48,24 @@ gst_dualparal_precision_get_type (void)
 }
 
 GType
+gst_dualparal_prompt_latency_get_type (void)
+{
+  static gsize type = 0;
+  static const GEnumValue values[] = {
+    {GST_DUALPARAL_PROMPT_LATENCY_SMOOTH,
+        "The next block that is begun shows it", "smooth"},
+    {GST_DUALPARAL_PROMPT_LATENCY_LOW,
+        "Blocks that are still mostly noise begin anew", "low"},
+    {0, NULL, NULL},
+  };
+
+  if (g_once_init_enter (&type))
+    g_once_init_leave (&type,
+        g_enum_register_static ("GstDualParalPromptLatency", values));
+  return type;
+}
+
+GType
 gst_dualparal_text_encoder_get_type (void)
 {
   static gsize type = 0;
@@ -66,12 +84,50 @@ gst_dualparal_text_encoder_get_type (void)
   return type;
 }
 
+GType
+gst_dualparal_underrun_policy_get_type (void)
+{
+  static gsize type = 0;
+  static const GEnumValue values[] = {
+    {GST_DUALPARAL_UNDERRUN_REPEAT, "The frame before once more", "repeat"},
+    {GST_DUALPARAL_UNDERRUN_STALL, "Nothing, until there is a frame", "stall"},
+    {GST_DUALPARAL_UNDERRUN_GAP, "A GAP event in its place", "gap"},
+    {GST_DUALPARAL_UNDERRUN_SLOW,
+        "Frames last as long as it takes to make them", "slow"},
+    {GST_DUALPARAL_UNDERRUN_ERROR, "An error", "error"},
+    {0, NULL, NULL},
+  };
+
+  if (g_once_init_enter (&type))
+    g_once_init_leave (&type,
+        g_enum_register_static ("GstDualParalUnderrunPolicy", values));
+  return type;
+}
+
+GType
+gst_dualparal_startup_policy_get_type (void)
+{
+  static gsize type = 0;
+  static const GEnumValue values[] = {
+    {GST_DUALPARAL_STARTUP_WAIT, "Nothing, until there are frames", "wait"},
+    {GST_DUALPARAL_STARTUP_PLACEHOLDER, "A still picture", "placeholder"},
+    {0, NULL, NULL},
+  };
+
+  if (g_once_init_enter (&type))
+    g_once_init_leave (&type,
+        g_enum_register_static ("GstDualParalStartupPolicy", values));
+  return type;
+}
+
 void
 gst_dualparal_settings_init (GstDualParalSettings * settings)
 {
   memset (settings, 0, sizeof (*settings));
   settings->devices = g_strdup ("auto");
   settings->num_frames = -1;
+  settings->max_repeat = -1;
+  settings->min_framerate_d = 1;
 }
 
 void
@@ -81,6 +137,8 @@ gst_dualparal_settings_clear (GstDualParalSettings * settings)
   g_clear_pointer (&settings->prompt, g_free);
   g_clear_pointer (&settings->negative_prompt, g_free);
   g_clear_pointer (&settings->devices, g_free);
+  g_clear_pointer (&settings->placeholder, g_free);
+  g_clear_pointer (&settings->storyboard, g_free);
 }
 
 /* What to make: model, text, noise, sampling */
@@ -109,7 +167,7 @@ install_picture_properties (GObjectClass * klass)
    * generation, so what is in flight and in the queue still shows the old one;
    * see the event and the message above for when it is seen. A text that cannot
    * be used is then answered by a warning message, and the property keeps its
-   * value.
+   * value. #GstDualParalSrc::queue-prompt and an event do the same and more.
    *
    * Since: 0.1
    */
@@ -130,6 +188,35 @@ install_picture_properties (GObjectClass * klass)
       g_param_spec_string ("negative-prompt", "Negative prompt",
           "What the video should not show (NULL = the model's default)", NULL,
           PLAYING));
+  /**
+   * GstDualParalSrc:prompt-latency:
+   *
+   * What happens to blocks in flight when a prompt is to show as soon as can be.
+   * `smooth` leaves them alone. `low` begins those anew that are still mostly
+   * noise, so that the prompt shows a block or more sooner; they are then made in
+   * fewer steps. Frames that are ready are played either way:
+   * #GstDualParalSrc:max-queue-frames says how many those are.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_PROMPT_LATENCY,
+      g_param_spec_enum ("prompt-latency", "Prompt latency",
+          "What happens to blocks in flight when the prompt changes",
+          GST_TYPE_DUALPARAL_PROMPT_LATENCY,
+          GST_DUALPARAL_PROMPT_LATENCY_SMOOTH, PLAYING));
+  /**
+   * GstDualParalSrc:storyboard:
+   *
+   * A SubRip file (.srt) whose cues are prompts. A cue takes effect with the first
+   * block that begins at its time or later, and holds until the next one; before
+   * the first cue #GstDualParalSrc:prompt holds. Times count from the first frame
+   * at the framerate that the video begins with.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_STORYBOARD,
+      g_param_spec_string ("storyboard", "Storyboard",
+          "SubRip file whose cues are prompts (NULL = none)", NULL, READY));
   /**
    * GstDualParalSrc:seed:
    *
@@ -322,6 +409,13 @@ install_engine_properties (GObjectClass * klass)
    *   share of the time that the decoder and each stage worked
    * * `device-bytes` (#guint64): memory held on the devices
    *
+   * Of a live video since it was started:
+   *
+   * * `repeated`, `placeholders` (#guint64): frames sent once more, placeholders
+   *   sent; `frames` counts neither
+   * * `underruns` (#guint64): how often the frames ran out
+   * * `stall-time` (#GstClockTime): how long nothing was sent for want of a frame
+   *
    * Since: 0.1
    */
   g_object_class_install_property (klass, GST_DUALPARAL_PROP_STATS,
@@ -330,10 +424,116 @@ install_engine_properties (GObjectClass * klass)
           G_PARAM_READABLE | G_PARAM_STATIC_STRINGS));
 }
 
+/* When to show it */
+static void
+install_live_properties (GObjectClass * klass)
+{
+  /**
+   * GstDualParalSrc:is-live:
+   *
+   * Frames leave at their time of the pipeline's clock, as those of a camera do,
+   * and not as soon as downstream takes them. For a stream to others: RTSP, WebRTC,
+   * RTMP. Can be changed in NULL and READY only.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_IS_LIVE,
+      g_param_spec_boolean ("is-live", "Live",
+          "Whether frames leave at their time of the pipeline's clock", FALSE,
+          READY));
+  /**
+   * GstDualParalSrc:prebuffer:
+   *
+   * Frames that are there before a live video begins, at most
+   * #GstDualParalSrc:max-queue-frames; its default becomes as many. They are what
+   * bridges the time from one block to the next. Of a video that is not live,
+   * frames before it goes on after BUFFERING.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_PREBUFFER,
+      g_param_spec_int ("prebuffer", "Frames to begin with",
+          "Frames that are there before a live video begins (0 = a block)", 0,
+          1 << 20, 0, READY));
+  /**
+   * GstDualParalSrc:underrun-policy:
+   *
+   * What a live video does when a frame was not made in time. A QOS message is
+   * posted for each time a picture was due and not there.
+   *
+   * * `repeat` sends the frame before again, with the GAP flag, so that the rate
+   *   is always that of the caps; see #GstDualParalSrc:max-repeat
+   * * `stall` sends nothing; the frame leaves when it is there, with the timestamp
+   *   of that time and DISCONT
+   * * `gap` sends a GAP event instead of each frame
+   * * `slow` plays as slowly as frames are made, not slower than
+   *   #GstDualParalSrc:min-framerate, below which it repeats; the caps stay
+   * * `error` posts an error and ends the stream
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_UNDERRUN_POLICY,
+      g_param_spec_enum ("underrun-policy", "Underrun policy",
+          "What a live video does when a frame was not made in time",
+          GST_TYPE_DUALPARAL_UNDERRUN_POLICY, GST_DUALPARAL_UNDERRUN_REPEAT,
+          PLAYING));
+  /**
+   * GstDualParalSrc:max-repeat:
+   *
+   * How often the policy `repeat` sends the same frame again, before it does as
+   * `stall` does.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_MAX_REPEAT,
+      g_param_spec_int ("max-repeat", "Most repeats",
+          "Most repeats of a frame in a row (-1 = without end)", -1, G_MAXINT,
+          -1, PLAYING));
+  /**
+   * GstDualParalSrc:min-framerate:
+   *
+   * The fewest frames a second that the policy `slow` goes down to.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_MIN_FRAMERATE,
+      gst_param_spec_fraction ("min-framerate", "Lowest framerate",
+          "What the policy slow goes down to (0/1 = half of the framerate)", 0,
+          1, G_MAXINT, 1, 0, 1, PLAYING));
+  /**
+   * GstDualParalSrc:startup-policy:
+   *
+   * What a live video shows until the first #GstDualParalSrc:prebuffer frames are
+   * there. With `placeholder` pictures flow at once, with the GAP flag; who waits
+   * for the first one, such as an RTSP server, need not wait for the model.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_STARTUP_POLICY,
+      g_param_spec_enum ("startup-policy", "Startup policy",
+          "What a live video shows until its first frames are there",
+          GST_TYPE_DUALPARAL_STARTUP_POLICY, GST_DUALPARAL_STARTUP_WAIT,
+          READY));
+  /**
+   * GstDualParalSrc:placeholder:
+   *
+   * A file with the picture that #GstDualParalSrc:startup-policy shows: PNG, JPEG
+   * or whatever GStreamer can decode here. It is scaled into the size of the
+   * video. %NULL is dark grey.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_PLACEHOLDER,
+      g_param_spec_string ("placeholder", "Placeholder",
+          "File of the picture shown until the first frames are there (NULL = "
+          "dark grey)", NULL, READY));
+}
+
 void
 gst_dualparal_settings_install_properties (GObjectClass * klass)
 {
   install_picture_properties (klass);
+  install_live_properties (klass);
   install_engine_properties (klass);
 }
 
@@ -357,6 +557,12 @@ gst_dualparal_settings_set (GstDualParalSettings * settings, guint prop_id,
       return TRUE;
     case GST_DUALPARAL_PROP_NEGATIVE_PROMPT:
       set_string (&settings->negative_prompt, value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_PROMPT_LATENCY:
+      settings->prompt_latency = g_value_get_enum (value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_STORYBOARD:
+      set_string (&settings->storyboard, value);
       return TRUE;
     case GST_DUALPARAL_PROP_DEVICES:
       set_string (&settings->devices, value);
@@ -403,6 +609,28 @@ gst_dualparal_settings_set (GstDualParalSettings * settings, guint prop_id,
     case GST_DUALPARAL_PROP_THREADS:
       settings->threads = g_value_get_int (value);
       return TRUE;
+    case GST_DUALPARAL_PROP_IS_LIVE:
+      settings->is_live = g_value_get_boolean (value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_PREBUFFER:
+      settings->prebuffer = g_value_get_int (value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_UNDERRUN_POLICY:
+      settings->underrun_policy = g_value_get_enum (value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_MAX_REPEAT:
+      settings->max_repeat = g_value_get_int (value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_MIN_FRAMERATE:
+      settings->min_framerate_n = gst_value_get_fraction_numerator (value);
+      settings->min_framerate_d = gst_value_get_fraction_denominator (value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_STARTUP_POLICY:
+      settings->startup_policy = g_value_get_enum (value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_PLACEHOLDER:
+      set_string (&settings->placeholder, value);
+      return TRUE;
     default:
       return FALSE;
   }
@@ -421,6 +649,12 @@ gst_dualparal_settings_get (const GstDualParalSettings * settings,
       return TRUE;
     case GST_DUALPARAL_PROP_NEGATIVE_PROMPT:
       g_value_set_string (value, settings->negative_prompt);
+      return TRUE;
+    case GST_DUALPARAL_PROP_PROMPT_LATENCY:
+      g_value_set_enum (value, settings->prompt_latency);
+      return TRUE;
+    case GST_DUALPARAL_PROP_STORYBOARD:
+      g_value_set_string (value, settings->storyboard);
       return TRUE;
     case GST_DUALPARAL_PROP_DEVICES:
       g_value_set_string (value, settings->devices);
@@ -467,9 +701,41 @@ gst_dualparal_settings_get (const GstDualParalSettings * settings,
     case GST_DUALPARAL_PROP_THREADS:
       g_value_set_int (value, settings->threads);
       return TRUE;
+    case GST_DUALPARAL_PROP_IS_LIVE:
+      g_value_set_boolean (value, settings->is_live);
+      return TRUE;
+    case GST_DUALPARAL_PROP_PREBUFFER:
+      g_value_set_int (value, settings->prebuffer);
+      return TRUE;
+    case GST_DUALPARAL_PROP_UNDERRUN_POLICY:
+      g_value_set_enum (value, settings->underrun_policy);
+      return TRUE;
+    case GST_DUALPARAL_PROP_MAX_REPEAT:
+      g_value_set_int (value, settings->max_repeat);
+      return TRUE;
+    case GST_DUALPARAL_PROP_MIN_FRAMERATE:
+      gst_value_set_fraction (value, settings->min_framerate_n,
+          settings->min_framerate_d);
+      return TRUE;
+    case GST_DUALPARAL_PROP_STARTUP_POLICY:
+      g_value_set_enum (value, settings->startup_policy);
+      return TRUE;
+    case GST_DUALPARAL_PROP_PLACEHOLDER:
+      g_value_set_string (value, settings->placeholder);
+      return TRUE;
     default:
       return FALSE;
   }
+}
+
+void
+gst_dualparal_settings_set_prompts (GstDualParalSettings * settings,
+    const gchar * prompt, const gchar * negative_prompt)
+{
+  g_free (settings->prompt);
+  settings->prompt = g_strdup (prompt);
+  g_free (settings->negative_prompt);
+  settings->negative_prompt = g_strdup (negative_prompt);
 }
 
 static const char *
@@ -507,23 +773,4 @@ gst_dualparal_settings_for_engine (const GstDualParalSettings * settings,
   engine->num_frames = settings->num_frames;
   engine->max_queue_frames = settings->max_queue_frames;
   engine->threads = settings->threads;
-}
-
-gboolean
-gst_dualparal_settings_queue_prompt (const char *model, const gchar * prompt,
-    const gchar * negative_prompt, DpEngine * engine, GError ** error)
-{
-  GStringChunk *storage = g_string_chunk_new (1024);
-  DpSettings defaults = {.model = model,.num_frames = -1 };
-  gboolean done = TRUE;
-
-  /* The engine takes defaults from the model only when it is opened */
-  if (!prompt || !negative_prompt)
-    done = dp_settings_resolve (&defaults, NULL, storage, error);
-  if (done)
-    done = dp_engine_queue_prompt (engine, prompt ? prompt : defaults.prompt,
-        negative_prompt ? negative_prompt : defaults.negative_prompt, -1,
-        error);
-  g_string_chunk_free (storage);
-  return done;
 }

@@ -49,6 +49,21 @@ typedef enum
 } GstDualParalPrecision;
 
 /**
+ * GstDualParalPromptLatency:
+ * @GST_DUALPARAL_PROMPT_LATENCY_SMOOTH: the next block that is begun shows it
+ * @GST_DUALPARAL_PROMPT_LATENCY_LOW: blocks that are still mostly noise begin anew
+ *
+ * How soon a prompt shows that is to show as soon as can be.
+ *
+ * Since: 0.1
+ */
+typedef enum
+{
+  GST_DUALPARAL_PROMPT_LATENCY_SMOOTH,
+  GST_DUALPARAL_PROMPT_LATENCY_LOW,
+} GstDualParalPromptLatency;
+
+/**
  * GstDualParalTextEncoder:
  * @GST_DUALPARAL_TEXT_ENCODER_AUTO: resident where everything has room
  * @GST_DUALPARAL_TEXT_ENCODER_RESIDENT: on the first device
@@ -66,12 +81,57 @@ typedef enum
   GST_DUALPARAL_TEXT_ENCODER_STREAMED,
 } GstDualParalTextEncoder;
 
+/**
+ * GstDualParalUnderrunPolicy:
+ * @GST_DUALPARAL_UNDERRUN_REPEAT: the frame before once more
+ * @GST_DUALPARAL_UNDERRUN_STALL: nothing, until there is a frame
+ * @GST_DUALPARAL_UNDERRUN_GAP: a GAP event in its place
+ * @GST_DUALPARAL_UNDERRUN_SLOW: frames last as long as it takes to make them
+ * @GST_DUALPARAL_UNDERRUN_ERROR: an error
+ *
+ * What a live video does when a frame was not made in time.
+ *
+ * Since: 0.1
+ */
+typedef enum
+{
+  GST_DUALPARAL_UNDERRUN_REPEAT,
+  GST_DUALPARAL_UNDERRUN_STALL,
+  GST_DUALPARAL_UNDERRUN_GAP,
+  GST_DUALPARAL_UNDERRUN_SLOW,
+  GST_DUALPARAL_UNDERRUN_ERROR,
+} GstDualParalUnderrunPolicy;
+
+/**
+ * GstDualParalStartupPolicy:
+ * @GST_DUALPARAL_STARTUP_WAIT: nothing, until there are frames
+ * @GST_DUALPARAL_STARTUP_PLACEHOLDER: a still picture
+ *
+ * What a live video shows while the model loads and the first frames are made.
+ *
+ * Since: 0.1
+ */
+typedef enum
+{
+  GST_DUALPARAL_STARTUP_WAIT,
+  GST_DUALPARAL_STARTUP_PLACEHOLDER,
+} GstDualParalStartupPolicy;
+
 #define GST_TYPE_DUALPARAL_SAMPLER (gst_dualparal_sampler_get_type ())
 GType gst_dualparal_sampler_get_type (void);
 #define GST_TYPE_DUALPARAL_PRECISION (gst_dualparal_precision_get_type ())
 GType gst_dualparal_precision_get_type (void);
+#define GST_TYPE_DUALPARAL_PROMPT_LATENCY \
+    (gst_dualparal_prompt_latency_get_type ())
+GType gst_dualparal_prompt_latency_get_type (void);
 #define GST_TYPE_DUALPARAL_TEXT_ENCODER (gst_dualparal_text_encoder_get_type ())
 GType gst_dualparal_text_encoder_get_type (void);
+#define GST_TYPE_DUALPARAL_UNDERRUN_POLICY \
+    (gst_dualparal_underrun_policy_get_type ())
+GType gst_dualparal_underrun_policy_get_type (void);
+#define GST_TYPE_DUALPARAL_STARTUP_POLICY \
+    (gst_dualparal_startup_policy_get_type ())
+GType gst_dualparal_startup_policy_get_type (void);
 
 enum
 {
@@ -79,6 +139,8 @@ enum
   GST_DUALPARAL_PROP_MODEL,
   GST_DUALPARAL_PROP_PROMPT,
   GST_DUALPARAL_PROP_NEGATIVE_PROMPT,
+  GST_DUALPARAL_PROP_PROMPT_LATENCY,
+  GST_DUALPARAL_PROP_STORYBOARD,
   GST_DUALPARAL_PROP_SEED,
   GST_DUALPARAL_PROP_STEPS,
   GST_DUALPARAL_PROP_GUIDANCE_SCALE,
@@ -94,13 +156,22 @@ enum
   GST_DUALPARAL_PROP_THREADS,
   GST_DUALPARAL_PROP_PRECISION,
   GST_DUALPARAL_PROP_TEXT_ENCODER,
+  GST_DUALPARAL_PROP_IS_LIVE,
+  GST_DUALPARAL_PROP_PREBUFFER,
+  GST_DUALPARAL_PROP_UNDERRUN_POLICY,
+  GST_DUALPARAL_PROP_MAX_REPEAT,
+  GST_DUALPARAL_PROP_MIN_FRAMERATE,
+  GST_DUALPARAL_PROP_STARTUP_POLICY,
+  GST_DUALPARAL_PROP_PLACEHOLDER,
   GST_DUALPARAL_PROP_STATS,
 };
 
 /** Thread-safety: none; the element guards it with its object lock. */
 typedef struct
 {
-  gchar *model, *prompt, *negative_prompt, *devices;
+  gchar *model, *prompt, *negative_prompt, *devices, *placeholder;
+  gchar *storyboard;
+  GstDualParalPromptLatency prompt_latency;
   GstDualParalSampler sampler;
   GstDualParalPrecision precision;
   GstDualParalTextEncoder text_encoder;
@@ -109,6 +180,10 @@ typedef struct
   gdouble guidance_scale, guidance_scale_2, flow_shift;
   gint steps, block_latents, context_latents, queue_blocks;
   gint max_queue_frames, threads;
+  gboolean is_live;
+  gint prebuffer, max_repeat, min_framerate_n, min_framerate_d;
+  GstDualParalUnderrunPolicy underrun_policy;
+  GstDualParalStartupPolicy startup_policy;
 } GstDualParalSettings;
 
 void gst_dualparal_settings_init (GstDualParalSettings * settings);
@@ -128,9 +203,8 @@ gboolean gst_dualparal_settings_get (const GstDualParalSettings * settings,
 void gst_dualparal_settings_for_engine (const GstDualParalSettings * settings,
     DpSettings * engine, GStringChunk * storage);
 
-/** Queues prompts for the next block, NULL ones being the model's own. */
-gboolean gst_dualparal_settings_queue_prompt (const char *model,
-    const gchar * prompt, const gchar * negative_prompt, DpEngine * engine,
-    GError ** error);
+/** Both prompts at once; the strings are copied. */
+void gst_dualparal_settings_set_prompts (GstDualParalSettings * settings,
+    const gchar * prompt, const gchar * negative_prompt);
 
 G_END_DECLS

@@ -2,8 +2,8 @@
  *
  * gstdualparalsrc.c: the element. The engine's threads make frames into a
  * bounded queue; the streaming thread takes one a buffer. Nothing here blocks
- * but the wait for that frame, and unlock() ends it without touching what is
- * being made.
+ * but the waits for that frame and, of a live video, for its time; unlock() ends
+ * them without touching what is being made.
  */
 
 /**
@@ -31,6 +31,13 @@
  * gst-launch-1.0 dualparalsrc steps=20 ! video/x-raw,width=320,height=192 ! videoconvert ! autovideosink
  * ]| Larger and with more steps. Where that is slower than it plays, the
  * pipeline pauses for a block at a time.
+ * |[
+ * gst-launch-1.0 dualparalsrc is-live=true startup-policy=placeholder ! queue ! x264enc tune=zerolatency ! flvmux streamable=true ! rtmp2sink location=rtmp://localhost/live/ball
+ * ]| A live stream: an even framerate from the start, whatever the machine does.
+ *
+ * |[
+ * gst-launch-1.0 dualparalsrc storyboard=story.srt ! videoconvert ! autovideosink
+ * ]| One prompt after the other, at the times of the cues.
  *
  * ## Messages
  * * `PROGRESS`, code `load-model`: the weights are read in the background while
@@ -38,7 +45,9 @@
  * * `BUFFERING`: a frame was not made in time for a sink that keeps time. As with
  *   any buffering element, the application goes to PAUSED below 100 and back to
  *   PLAYING at 100; no frame is dropped. It is not posted before the first frame,
- *   nor to a recording, which may be as slow as it likes.
+ *   nor to a recording, which may be as slow as it likes, nor when live.
+ * * `QOS`: a picture of a live video was due and not there; see
+ *   #GstDualParalSrc:underrun-policy.
  * * `ELEMENT`, structure `dualparal-prompt-applied`: the first frame of a prompt
  *   leaves the element. Fields: `prompt` (string), `prompt-id` (#guint, 0 for the
  *   first), `block` (#gint64), `frame` (#guint64), `timestamp`, `stream-time`,
@@ -49,7 +58,14 @@
  * * a serialized custom downstream event with a structure `dualparal/prompt`:
  *   `prompt`, `prompt-id`, `block` and `frame` as above;
  * * a tag event: `title` is the prompt, `comment` the seed, steps, guidance and
- *   model.
+ *   model;
+ * * but for the first one, a force-key-unit event, so that encoders begin anew
+ *   there.
+ *
+ * A custom upstream event with a structure `dualparal/set-prompt`, from downstream
+ * or sent to the element, queues a prompt as #GstDualParalSrc::queue-prompt does.
+ * Fields: `prompt` (string), and where wanted `negative-prompt` (string),
+ * `at-frame` and `transition-blocks` (whole numbers).
  *
  * Since: 0.1
  */
@@ -58,7 +74,10 @@
 #include "dualparal.h"
 #include "gstdualparalbuffering.h"
 #include "gstdualparalframe.h"
+#include "gstdualparalgenerator.h"
+#include "gstdualparallive.h"
 #include "gstdualparalmessages.h"
+#include "gstdualparalplaceholder.h"
 #include "gstdualparalsettings.h"
 
 GST_DEBUG_CATEGORY_STATIC (gst_dualparal_src_debug);
@@ -82,35 +101,18 @@ struct _GstDualParalSrc
   GstDualParalSettings settings;
   GstVideoInfo info;            /* written by the streaming thread only */
 
-  /* -- protected by engine_lock, which is never held over a wait or a message */
-  GMutex engine_lock;
-  GCond engine_cond;
-  DpEngine *engine;             /* replaced by the streaming thread only */
-  gboolean flushing;
-  gboolean prompt_missed;       /* the prompt changed while there was no engine */
-
-  /* -- set by start(), constant until stop() */
-  GStringChunk *storage;
-  DpSettings base_settings;     /* the properties, size and format open */
-  DpModelInfo model;
+  GstDualParalGenerator gen;
 
   /* -- owned by the streaming thread */
-  DpSettings resolved;
-  GStringChunk *resolved_storage;
-  gboolean reopen;              /* the engine makes other frames than wanted */
-  DpFrame frame;                /* taken from the queue, not yet in a buffer */
-  gboolean has_frame;
   guint64 n_frames;             /* sent so far */
   guint64 base_frame;           /* with the framerate of now, since this frame */
   GstClockTime base_time;
   gchar *announced;             /* the last prompt that downstream was told */
   guint prompt_id;
   gint resync;                  /* atomic: running time began anew */
-  GstDualParalBuffering buffering;
-
-  /* -- the engine's threads' */
-  GstDualParalProgress progress;
-  gint closing;                 /* atomic */
+  GstDualParalBuffering buffering;      /* not live */
+  GstDualParalLive live;
+  GstBuffer *placeholder;       /* of these caps */
 };
 
 #define gst_dualparal_src_parent_class parent_class
@@ -121,80 +123,32 @@ GST_ELEMENT_REGISTER_DEFINE (dualparalsrc, "dualparalsrc", GST_RANK_NONE,
 /* -- properties */
 
 static void
-gst_dualparal_src_copy_prompts (GstDualParalSrc * self, gchar ** prompt,
-    gchar ** negative_prompt)
-{
-  GST_OBJECT_LOCK (self);
-  *prompt = g_strdup (self->settings.prompt);
-  *negative_prompt = g_strdup (self->settings.negative_prompt);
-  GST_OBJECT_UNLOCK (self);
-}
-
-static void
-gst_dualparal_src_set_prompt (GstDualParalSrc * self, guint prop_id,
-    const GValue * value)
-{
-  const gchar *text = g_value_get_string (value);
-  gchar *texts[2], **own;
-  gboolean changed, accepted = TRUE;
-  GError *error = NULL;
-
-  g_mutex_lock (&self->engine_lock);
-  gst_dualparal_src_copy_prompts (self, &texts[0], &texts[1]);
-  own = &texts[prop_id == GST_DUALPARAL_PROP_PROMPT ? 0 : 1];
-  changed = g_strcmp0 (text, *own) != 0;
-  g_free (*own);
-  *own = g_strdup (text);
-
-  if (changed && self->engine)
-    accepted = gst_dualparal_settings_queue_prompt (self->base_settings.model,
-        texts[0], texts[1], self->engine, &error);
-  if (changed && accepted) {
-    GST_OBJECT_LOCK (self);
-    gst_dualparal_settings_set (&self->settings, prop_id, value);
-    GST_OBJECT_UNLOCK (self);
-    self->prompt_missed = self->engine == NULL;
-  }
-  g_mutex_unlock (&self->engine_lock);
-
-  g_free (texts[0]);
-  g_free (texts[1]);
-  if (error) {
-    GST_ELEMENT_WARNING (self, RESOURCE, SETTINGS, ("%s", error->message),
-        ("the prompt stays as it was"));
-    g_error_free (error);
-  }
-}
-
-static void
 gst_dualparal_src_set_property (GObject * object, guint prop_id,
     const GValue * value, GParamSpec * pspec)
 {
   GstDualParalSrc *self = GST_DUALPARAL_SRC (object);
-  gboolean known;
+  gboolean known, refused;
 
   if (prop_id == GST_DUALPARAL_PROP_PROMPT
       || prop_id == GST_DUALPARAL_PROP_NEGATIVE_PROMPT) {
-    gst_dualparal_src_set_prompt (self, prop_id, value);
+    gst_dualparal_generator_set_prompt (&self->gen, prop_id, value);
     return;
   }
   GST_OBJECT_LOCK (self);
-  known = gst_dualparal_settings_set (&self->settings, prop_id, value);
+  /* The base class would act at once */
+  refused = prop_id == GST_DUALPARAL_PROP_IS_LIVE
+      && MAX (GST_STATE (self), GST_STATE_NEXT (self)) > GST_STATE_READY;
+  known = refused
+      || gst_dualparal_settings_set (&self->settings, prop_id, value);
   GST_OBJECT_UNLOCK (self);
+  if (refused)
+    GST_ELEMENT_WARNING (self, RESOURCE, SETTINGS,
+        ("is-live can only be changed in NULL and READY."),
+        ("it stays as it was"));
+  else if (prop_id == GST_DUALPARAL_PROP_IS_LIVE)
+    gst_base_src_set_live (GST_BASE_SRC (self), g_value_get_boolean (value));
   if (!known)
     G_OBJECT_WARN_INVALID_PROPERTY_ID (object, prop_id, pspec);
-}
-
-static GstStructure *
-gst_dualparal_src_get_stats (GstDualParalSrc * self)
-{
-  DpStats stats = { 0, };
-
-  g_mutex_lock (&self->engine_lock);
-  if (self->engine)
-    dp_engine_get_stats (self->engine, &stats);
-  g_mutex_unlock (&self->engine_lock);
-  return gst_dualparal_stats_new (&stats);
 }
 
 static void
@@ -202,10 +156,13 @@ gst_dualparal_src_get_property (GObject * object, guint prop_id, GValue * value,
     GParamSpec * pspec)
 {
   GstDualParalSrc *self = GST_DUALPARAL_SRC (object);
+  GstStructure *stats;
   gboolean known;
 
   if (prop_id == GST_DUALPARAL_PROP_STATS) {
-    g_value_take_boxed (value, gst_dualparal_src_get_stats (self));
+    stats = gst_dualparal_generator_get_stats (&self->gen);
+    gst_dualparal_live_add_stats (&self->live, stats);
+    g_value_take_boxed (value, stats);
     return;
   }
   GST_OBJECT_LOCK (self);
@@ -215,123 +172,37 @@ gst_dualparal_src_get_property (GObject * object, guint prop_id, GValue * value,
     G_OBJECT_WARN_INVALID_PROPERTY_ID (object, prop_id, pspec);
 }
 
-/* -- the engine's life */
-
-/* From the engine's threads, which hold no lock */
-static void
-gst_dualparal_src_progress (const char *code, const char *text, int percent,
-    gpointer user_data)
-{
-  GstDualParalSrc *self = GST_DUALPARAL_SRC (user_data);
-
-  gst_dualparal_progress_report (&self->progress, GST_ELEMENT (self), code,
-      text, percent, g_atomic_int_get (&self->closing));
-}
-
-static void
-gst_dualparal_src_close (GstDualParalSrc * self)
-{
-  DpEngine *engine;
-
-  if (self->has_frame)
-    dp_engine_release_frame (self->engine, &self->frame);
-  self->has_frame = FALSE;
-
-  g_mutex_lock (&self->engine_lock);
-  engine = g_steal_pointer (&self->engine);
-  g_mutex_unlock (&self->engine_lock);
-
-  g_atomic_int_set (&self->closing, TRUE);
-  dp_engine_free (engine);
-  g_atomic_int_set (&self->closing, FALSE);
-  /* Whoever shows progress waits for its end */
-  gst_dualparal_progress_reset (&self->progress, GST_ELEMENT (self),
-      "load-model");
-}
-
-/* Opens an engine for what was negotiated. The weights load in the background;
- * what goes wrong there is told by the first pull. */
-static gboolean
-gst_dualparal_src_open (GstDualParalSrc * self, GError ** error)
-{
-  DpSettings settings = self->base_settings;
-  DpEngine *engine = NULL;
-  gchar *prompt, *negative_prompt;
-  gboolean opened;
-
-  g_mutex_lock (&self->engine_lock);
-  gst_dualparal_src_copy_prompts (self, &prompt, &negative_prompt);
-  self->prompt_missed = FALSE;
-  g_mutex_unlock (&self->engine_lock);
-
-  settings.prompt = prompt;
-  settings.negative_prompt = negative_prompt;
-  settings.width = GST_VIDEO_INFO_WIDTH (&self->info);
-  settings.height = GST_VIDEO_INFO_HEIGHT (&self->info);
-  gst_dualparal_frame_format (GST_VIDEO_INFO_FORMAT (&self->info),
-      &settings.format);
-  /* Frames that went out before a change of size count too */
-  if (settings.num_frames > 0)
-    settings.num_frames -= self->n_frames;
-
-  g_string_chunk_clear (self->resolved_storage);
-  self->resolved = settings;
-  opened = dp_settings_resolve (&self->resolved, NULL, self->resolved_storage,
-      error) && dp_engine_open (&engine, &settings, gst_dualparal_src_progress,
-      self, error);
-  g_free (prompt);
-  g_free (negative_prompt);
-  if (!opened)
-    return FALSE;
-
-  g_mutex_lock (&self->engine_lock);
-  self->engine = engine;
-  dp_engine_set_flushing (engine, self->flushing);
-  if (self->prompt_missed) {
-    gst_dualparal_src_copy_prompts (self, &prompt, &negative_prompt);
-    opened = gst_dualparal_settings_queue_prompt (settings.model, prompt,
-        negative_prompt, engine, error);
-    g_free (prompt);
-    g_free (negative_prompt);
-  }
-  g_mutex_unlock (&self->engine_lock);
-  return opened;
-}
+/* -- start and stop */
 
 static gboolean
 gst_dualparal_src_start (GstBaseSrc * src)
 {
   GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
-  DpSettings resolved;
-  GError *error = NULL;
+  gchar *picture = NULL;
+  gboolean found;
 
-  self->storage = g_string_chunk_new (1024);
-  self->resolved_storage = g_string_chunk_new (1024);
   GST_OBJECT_LOCK (self);
-  gst_dualparal_settings_for_engine (&self->settings, &self->base_settings,
-      self->storage);
   gst_video_info_init (&self->info);
   self->base_frame = 0;
   self->base_time = 0;
+  if (self->settings.is_live
+      && self->settings.startup_policy == GST_DUALPARAL_STARTUP_PLACEHOLDER)
+    picture = g_strdup (self->settings.placeholder);
   GST_OBJECT_UNLOCK (self);
 
-  self->reopen = FALSE;
   self->n_frames = 0;
   self->prompt_id = 0;
   g_atomic_int_set (&self->resync, FALSE);
   gst_dualparal_buffering_reset (&self->buffering);
 
-  /* What is wrong with model and settings is known now, before any weight is
-   * read and whatever the size will be */
-  resolved = self->base_settings;
-  if (!dp_settings_resolve (&resolved, &self->model, self->storage, &error)) {
-    gst_dualparal_post_error (GST_ELEMENT (self), error);
-    g_error_free (error);
-    g_clear_pointer (&self->storage, g_string_chunk_free);
-    g_clear_pointer (&self->resolved_storage, g_string_chunk_free);
+  found = gst_dualparal_placeholder_check (GST_ELEMENT (self), picture);
+  g_free (picture);
+  if (!found || !gst_dualparal_generator_start (&self->gen))
     return FALSE;
-  }
-  return TRUE;
+  if (gst_dualparal_live_start (&self->live))
+    return TRUE;
+  gst_dualparal_generator_stop (&self->gen);
+  return FALSE;
 }
 
 static gboolean
@@ -339,36 +210,46 @@ gst_dualparal_src_stop (GstBaseSrc * src)
 {
   GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
 
-  gst_dualparal_src_close (self);
+  gst_dualparal_generator_stop (&self->gen);
   gst_dualparal_buffering_reset (&self->buffering);
+  gst_clear_buffer (&self->placeholder);
   g_clear_pointer (&self->announced, g_free);
-  g_clear_pointer (&self->storage, g_string_chunk_free);
-  g_clear_pointer (&self->resolved_storage, g_string_chunk_free);
   return TRUE;
 }
 
-static void
-gst_dualparal_src_set_flushing (GstDualParalSrc * self, gboolean flushing)
+static GstStateChangeReturn
+gst_dualparal_src_change_state (GstElement * element, GstStateChange transition)
 {
-  g_mutex_lock (&self->engine_lock);
-  self->flushing = flushing;
-  if (self->engine)
-    dp_engine_set_flushing (self->engine, flushing);
-  g_cond_broadcast (&self->engine_cond);
-  g_mutex_unlock (&self->engine_lock);
+  GstDualParalSrc *self = GST_DUALPARAL_SRC (element);
+  GstStateChangeReturn result;
+
+  if (transition == GST_STATE_CHANGE_PLAYING_TO_PAUSED)
+    gst_dualparal_live_pause (&self->live);
+  result = GST_ELEMENT_CLASS (parent_class)->change_state (element, transition);
+  if (transition == GST_STATE_CHANGE_PLAYING_TO_PAUSED)
+    gst_dualparal_live_paused (&self->live);
+  else if (transition == GST_STATE_CHANGE_PAUSED_TO_PLAYING)
+    gst_dualparal_live_play (&self->live);
+  return result;
 }
 
 static gboolean
 gst_dualparal_src_unlock (GstBaseSrc * src)
 {
-  gst_dualparal_src_set_flushing (GST_DUALPARAL_SRC (src), TRUE);
+  GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
+
+  if (!gst_dualparal_live_is_pausing (&self->live)) {
+    gst_dualparal_generator_set_flushing (&self->gen, TRUE);
+    gst_dualparal_live_unschedule (&self->live);
+  }
   return TRUE;
 }
 
 static gboolean
 gst_dualparal_src_unlock_stop (GstBaseSrc * src)
 {
-  gst_dualparal_src_set_flushing (GST_DUALPARAL_SRC (src), FALSE);
+  gst_dualparal_generator_set_flushing (&GST_DUALPARAL_SRC (src)->gen,
+      FALSE);
   return TRUE;
 }
 
@@ -380,7 +261,7 @@ gst_dualparal_src_fixate (GstBaseSrc * src, GstCaps * caps)
   GstCaps *current = gst_pad_get_current_caps (GST_BASE_SRC_PAD (src));
 
   caps = gst_dualparal_frame_prefer (caps, current,
-      &GST_DUALPARAL_SRC (src)->model);
+      &GST_DUALPARAL_SRC (src)->gen.model);
   gst_clear_caps (&current);
   return GST_BASE_SRC_CLASS (parent_class)->fixate (src, caps);
 }
@@ -429,17 +310,24 @@ gst_dualparal_src_set_caps (GstBaseSrc * src, GstCaps * caps)
 
   if (self->n_frames > 0)
     now = gst_dualparal_src_time_of (self, self->n_frames);
-  if (self->engine && (info.width != self->info.width
+  if (self->gen.engine && (info.width != self->info.width
           || info.height != self->info.height
           || GST_VIDEO_INFO_FORMAT (&info) !=
           GST_VIDEO_INFO_FORMAT (&self->info)))
-    self->reopen = TRUE;
+    self->gen.reopen = TRUE;
 
   GST_OBJECT_LOCK (self);
   self->info = info;
   self->base_time = now;
   self->base_frame = self->n_frames;
   GST_OBJECT_UNLOCK (self);
+
+  gst_clear_buffer (&self->placeholder);
+  if (gst_dualparal_live_set_framerate (&self->live,
+          GST_VIDEO_INFO_FPS_N (&info), GST_VIDEO_INFO_FPS_D (&info))
+      && gst_base_src_is_live (src))
+    gst_element_post_message (GST_ELEMENT (self),
+        gst_message_new_latency (GST_OBJECT (self)));
   return TRUE;
 }
 
@@ -460,14 +348,13 @@ gst_dualparal_src_decide_allocation (GstBaseSrc * src, GstQuery * query)
 static guint
 gst_dualparal_src_frames_wanted (GstDualParalSrc * self)
 {
-  const gint scale = self->model.temporal_scale;
-  gint64 frames = 1 + START_LATENTS * scale;
+  gint64 frames = self->live.prebuffer;
 
-  if (self->n_frames > 0)
-    frames = (gint64) self->resolved.block_latents * scale;
-  frames = MIN (frames, self->resolved.max_queue_frames);
-  if (self->base_settings.num_frames > 0)
-    frames = MIN (frames, self->base_settings.num_frames -
+  if (self->n_frames == 0)
+    frames = MIN (1 + START_LATENTS * self->gen.model.temporal_scale,
+        self->gen.resolved.max_queue_frames);
+  if (self->gen.base_settings.num_frames > 0)
+    frames = MIN (frames, self->gen.base_settings.num_frames -
         (gint64) self->n_frames);
   return MAX (frames, 1);
 }
@@ -477,28 +364,23 @@ static GstFlowReturn
 gst_dualparal_src_refill (GstDualParalSrc * self)
 {
   const guint want = gst_dualparal_src_frames_wanted (self);
-  gboolean flushing = FALSE;
-  DpStats stats;
+  gboolean ended;
   guint have;
 
-  while (!flushing && (self->n_frames == 0
-          || gst_dualparal_buffering_active (&self->buffering))) {
-    dp_engine_get_stats (self->engine, &stats);
-    have = stats.ended ? want : stats.queue_frames + 1;
+  while (self->n_frames == 0
+      || gst_dualparal_buffering_active (&self->buffering)) {
+    have = 1 + gst_dualparal_generator_level (&self->gen, &ended);
+    if (ended)
+      have = want;
     if (self->n_frames > 0)
       gst_dualparal_buffering_update (&self->buffering, GST_ELEMENT (self),
           have, want);
     if (have >= want)
       break;
-
-    g_mutex_lock (&self->engine_lock);
-    if (!self->flushing)
-      g_cond_wait_until (&self->engine_cond, &self->engine_lock,
-          g_get_monotonic_time () + REFILL_US);
-    flushing = self->flushing;
-    g_mutex_unlock (&self->engine_lock);
+    if (!gst_dualparal_generator_wait (&self->gen, REFILL_US))
+      return GST_FLOW_FLUSHING;
   }
-  return flushing ? GST_FLOW_FLUSHING : GST_FLOW_OK;
+  return GST_FLOW_OK;
 }
 
 static GstClockTimeDiff
@@ -520,56 +402,66 @@ gst_dualparal_src_slack (GstDualParalSrc * self)
 static GstFlowReturn
 gst_dualparal_src_wait_frame (GstDualParalSrc * self)
 {
-  GError *error = NULL;
-  gboolean flushing;
-
-  while (!self->has_frame) {
+  while (!self->gen.has_frame) {
     const GstClockTimeDiff slack = gst_dualparal_src_slack (self);
-    const gint got = dp_engine_pull (self->engine, &self->frame,
-        CLAMP (slack / 1000, 0, WAIT_US), &error);
 
-    if (got > 0) {
-      self->has_frame = TRUE;
-    } else if (got == 0) {
-      gst_dualparal_buffering_finish (&self->buffering, GST_ELEMENT (self));
-      return GST_FLOW_EOS;
-    } else if (error) {
-      flushing = g_error_matches (error, DP_ERROR, DP_ERROR_FLUSHING);
-      if (!flushing)
-        gst_dualparal_post_error (GST_ELEMENT (self), error);
-      g_error_free (error);
-      return flushing ? GST_FLOW_FLUSHING : GST_FLOW_ERROR;
-    } else if (gst_dualparal_src_slack (self) <= 0) {
-      gst_dualparal_buffering_begin (&self->buffering, GST_ELEMENT (self));
+    switch (gst_dualparal_generator_pull (&self->gen,
+            CLAMP (slack / 1000, 0, WAIT_US))) {
+      case GST_DUALPARAL_FRAME:
+        break;
+      case GST_DUALPARAL_NO_FRAME:
+        if (gst_dualparal_src_slack (self) <= 0)
+          gst_dualparal_buffering_begin (&self->buffering, GST_ELEMENT (self));
+        break;
+      case GST_DUALPARAL_END:
+        gst_dualparal_buffering_finish (&self->buffering, GST_ELEMENT (self));
+        return GST_FLOW_EOS;
+      case GST_DUALPARAL_FLUSHING:
+        return GST_FLOW_FLUSHING;
+      case GST_DUALPARAL_ERROR:
+        return GST_FLOW_ERROR;
     }
   }
   return gst_dualparal_src_refill (self);
 }
 
-/* Serialized events given to the base class go out right before the buffer */
+/* When a prompt begins. Serialized events given to the base class go out right
+ * before the buffer. */
 static void
 gst_dualparal_src_announce_prompt (GstDualParalSrc * self, GstClockTime pts)
 {
   GstElement *element = GST_ELEMENT (self);
   const GstSegment *segment = &GST_BASE_SRC (self)->segment;
-  const gchar *prompt = self->frame.prompt ? self->frame.prompt : "";
+  const gchar *prompt = self->gen.frame.prompt ? self->gen.frame.prompt : "";
   GstStructure *s;
 
+  if (!self->gen.frame.prompt_changed && (self->gen.frame.index > 0
+          || g_strcmp0 (self->announced, self->gen.frame.prompt) == 0))
+    return;
+  /* The frame may come by again */
+  self->gen.frame.prompt_changed = FALSE;
   if (self->announced)
     self->prompt_id++;
   g_free (self->announced);
   self->announced = g_strdup (prompt);
 
   s = gst_dualparal_prompt_new ("dualparal/prompt", prompt, self->prompt_id,
-      self->frame.block, self->n_frames);
+      self->gen.frame.block, self->n_frames);
   GST_ELEMENT_CLASS (parent_class)->send_event (element,
       gst_event_new_custom (GST_EVENT_CUSTOM_DOWNSTREAM, s));
   GST_ELEMENT_CLASS (parent_class)->send_event (element,
-      gst_event_new_tag (gst_dualparal_prompt_tags (prompt, &self->resolved,
-              &self->model)));
+      gst_event_new_tag (gst_dualparal_prompt_tags (prompt, &self->gen.resolved,
+              &self->gen.model)));
+
+  if (self->prompt_id > 0)
+    GST_ELEMENT_CLASS (parent_class)->send_event (element,
+        gst_video_event_new_downstream_force_key_unit (pts,
+            gst_segment_to_stream_time (segment, GST_FORMAT_TIME, pts),
+            gst_segment_to_running_time (segment, GST_FORMAT_TIME, pts), TRUE,
+            self->prompt_id));
 
   s = gst_dualparal_prompt_new ("dualparal-prompt-applied", prompt,
-      self->prompt_id, self->frame.block, self->n_frames);
+      self->prompt_id, self->gen.frame.block, self->n_frames);
   gst_structure_set (s, "timestamp", GST_TYPE_CLOCK_TIME, pts,
       "stream-time", GST_TYPE_CLOCK_TIME,
       gst_segment_to_stream_time (segment, GST_FORMAT_TIME, pts),
@@ -577,50 +469,117 @@ gst_dualparal_src_announce_prompt (GstDualParalSrc * self, GstClockTime pts)
       gst_segment_to_running_time (segment, GST_FORMAT_TIME, pts), NULL);
   gst_element_post_message (element, gst_message_new_element (GST_OBJECT (self),
           s));
+  gst_dualparal_generator_prompt_begins (&self->gen, self->n_frames);
 }
 
+/* What comes next, and when */
 static GstFlowReturn
-gst_dualparal_src_create (GstPushSrc * src, GstBuffer ** buffer)
+gst_dualparal_src_wait_next (GstDualParalSrc * self, GstDualParalRelease * next)
 {
-  GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
-  GError *error = NULL;
-  GstBuffer *out = NULL;
   GstFlowReturn flow;
 
-  if (self->base_settings.num_frames > 0
-      && self->n_frames >= (guint64) self->base_settings.num_frames)
-    return GST_FLOW_EOS;
-
-  if (self->reopen)
-    gst_dualparal_src_close (self);
-  self->reopen = FALSE;
-  if (!self->engine && !gst_dualparal_src_open (self, &error)) {
-    gst_dualparal_post_error (GST_ELEMENT (self), error);
-    g_error_free (error);
-    return GST_FLOW_ERROR;
-  }
+  if (gst_base_src_is_live (GST_BASE_SRC (self)))
+    return gst_dualparal_live_next (&self->live, next);
 
   flow = gst_dualparal_src_wait_frame (self);
+  next->picture = GST_DUALPARAL_FRESH;
+  next->pts = gst_dualparal_src_time_of (self, self->n_frames);
+  next->duration = gst_dualparal_src_time_of (self, self->n_frames + 1) -
+      next->pts;
+  next->discont = FALSE;
+  return flow;
+}
+
+/* A buffer of downstream's with the picture in it */
+static GstFlowReturn
+gst_dualparal_src_fill (GstDualParalSrc * self, GstDualParalPicture picture,
+    GstBuffer ** buffer)
+{
+  GstFlowReturn flow = GST_FLOW_OK;
+  GstBuffer *out = NULL;
+  gchar *location;
+  gboolean filled;
+
+  if (picture == GST_DUALPARAL_PLACEHOLDER && !self->placeholder) {
+    GST_OBJECT_LOCK (self);
+    location = g_strdup (self->settings.placeholder);
+    GST_OBJECT_UNLOCK (self);
+    flow = gst_dualparal_placeholder_new (&self->gen, location, &self->info,
+        &self->placeholder);
+    g_free (location);
+  }
+  if (flow == GST_FLOW_OK)
+    flow = GST_BASE_SRC_CLASS (parent_class)->alloc (GST_BASE_SRC (self), 0,
+        GST_VIDEO_INFO_SIZE (&self->info), &out);
   if (flow != GST_FLOW_OK)
     return flow;
-  flow = GST_BASE_SRC_CLASS (parent_class)->alloc (GST_BASE_SRC (src), 0,
-      GST_VIDEO_INFO_SIZE (&self->info), &out);
-  if (flow != GST_FLOW_OK)
-    return flow;
-  if (!gst_dualparal_frame_copy (&self->frame, &self->info, out)) {
+
+  if (picture == GST_DUALPARAL_PLACEHOLDER)
+    filled = gst_dualparal_placeholder_copy (self->placeholder, &self->info,
+        out);
+  else
+    filled = gst_dualparal_frame_copy (&self->gen.frame, &self->info, out);
+  if (!filled) {
     GST_ELEMENT_ERROR (self, RESOURCE, WRITE,
         ("The memory that downstream offers cannot be written to."),
         ("%" GST_PTR_FORMAT, out));
     gst_buffer_unref (out);
     return GST_FLOW_ERROR;
   }
+  *buffer = out;
+  return GST_FLOW_OK;
+}
 
-  GST_BUFFER_PTS (out) = gst_dualparal_src_time_of (self, self->n_frames);
-  GST_BUFFER_DTS (out) = GST_CLOCK_TIME_NONE;
-  GST_BUFFER_DURATION (out) = gst_dualparal_src_time_of (self,
-      self->n_frames + 1) - GST_BUFFER_PTS (out);
-  GST_BUFFER_OFFSET (out) = self->n_frames;
-  GST_BUFFER_OFFSET_END (out) = self->n_frames + 1;
+/* Offsets count the frames of the video: a repeated one says which it is */
+static void
+gst_dualparal_src_stamp (GstDualParalSrc * self,
+    const GstDualParalRelease * next, GstBuffer * buffer)
+{
+  GST_BUFFER_PTS (buffer) = next->pts;
+  GST_BUFFER_DTS (buffer) = GST_CLOCK_TIME_NONE;
+  GST_BUFFER_DURATION (buffer) = next->duration;
+  if (next->picture != GST_DUALPARAL_PLACEHOLDER) {
+    GST_BUFFER_OFFSET (buffer) = self->n_frames -
+        (next->picture == GST_DUALPARAL_REPEATED);
+    GST_BUFFER_OFFSET_END (buffer) = GST_BUFFER_OFFSET (buffer) + 1;
+  }
+  if (next->picture != GST_DUALPARAL_FRESH)
+    GST_BUFFER_FLAG_SET (buffer, GST_BUFFER_FLAG_GAP);
+  if (next->discont)
+    GST_BUFFER_FLAG_SET (buffer, GST_BUFFER_FLAG_DISCONT);
+}
+
+static GstFlowReturn
+gst_dualparal_src_create (GstPushSrc * src, GstBuffer ** buffer)
+{
+  GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
+  const gboolean live = gst_base_src_is_live (GST_BASE_SRC (src));
+  GstDualParalRelease next;
+  GstBuffer *out = NULL;
+  GstFlowReturn flow;
+
+  if (live && gst_dualparal_live_take_back (&self->live))
+    self->n_frames--;
+  if (self->gen.base_settings.num_frames > 0
+      && self->n_frames >= (guint64) self->gen.base_settings.num_frames)
+    return GST_FLOW_EOS;
+
+  if (self->gen.reopen)
+    gst_dualparal_live_restart (&self->live);
+  if (!gst_dualparal_generator_open (&self->gen, &self->info, self->n_frames))
+    return GST_FLOW_ERROR;
+  if (live && g_atomic_int_compare_and_exchange (&self->resync, TRUE, FALSE))
+    gst_dualparal_live_reset_time (&self->live);
+
+  flow = gst_dualparal_src_wait_next (self, &next);
+  if (flow != GST_FLOW_OK)
+    return flow;
+  flow = gst_dualparal_src_fill (self, next.picture, &out);
+  if (flow != GST_FLOW_OK) {
+    gst_dualparal_live_take_back (&self->live);
+    return flow;
+  }
+  gst_dualparal_src_stamp (self, &next, out);
 
   if (g_atomic_int_compare_and_exchange (&self->resync, TRUE, FALSE)) {
     GstSegment segment = GST_BASE_SRC (src)->segment;
@@ -629,13 +588,13 @@ gst_dualparal_src_create (GstPushSrc * src, GstBuffer ** buffer)
     gst_base_src_new_segment (GST_BASE_SRC (src), &segment);
     GST_BUFFER_FLAG_SET (out, GST_BUFFER_FLAG_DISCONT);
   }
-  if (self->frame.prompt_changed || (self->frame.index == 0
-          && g_strcmp0 (self->announced, self->frame.prompt) != 0))
-    gst_dualparal_src_announce_prompt (self, GST_BUFFER_PTS (out));
-
-  dp_engine_release_frame (self->engine, &self->frame);
-  self->has_frame = FALSE;
-  self->n_frames++;
+  if (next.picture == GST_DUALPARAL_FRESH) {
+    gst_dualparal_src_announce_prompt (self, next.pts);
+    self->n_frames++;
+  }
+  /* A live one may have to be shown again */
+  if (!live)
+    gst_dualparal_generator_release (&self->gen);
   *buffer = out;
   return GST_FLOW_OK;
 }
@@ -645,8 +604,18 @@ gst_dualparal_src_create (GstPushSrc * src, GstBuffer ** buffer)
 static gboolean
 gst_dualparal_src_event (GstBaseSrc * src, GstEvent * event)
 {
-  if (GST_EVENT_TYPE (event) == GST_EVENT_QOS)
-    gst_dualparal_buffering_saw_qos (&GST_DUALPARAL_SRC (src)->buffering);
+  GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
+  GstClockTime latency;
+  gboolean queued;
+
+  if (gst_dualparal_generator_take_event (&self->gen, event, &queued))
+    return queued;
+  if (GST_EVENT_TYPE (event) == GST_EVENT_QOS) {
+    gst_dualparal_buffering_saw_qos (&self->buffering);
+  } else if (GST_EVENT_TYPE (event) == GST_EVENT_LATENCY) {
+    gst_event_parse_latency (event, &latency);
+    gst_dualparal_live_set_latency (&self->live, latency);
+  }
   return GST_BASE_SRC_CLASS (parent_class)->event (src, event);
 }
 
@@ -657,6 +626,10 @@ gst_dualparal_src_send_event (GstElement * element, GstEvent * event)
   const GstEventType type = GST_EVENT_TYPE (event);
   gboolean reset_time = FALSE, sent;
 
+  if (gst_dualparal_generator_take_event (&self->gen, event, &sent)) {
+    gst_event_unref (event);
+    return sent;
+  }
   switch (type) {
     case GST_EVENT_SEEK:
       /* Those from downstream the base class refuses by itself */
@@ -705,6 +678,7 @@ gst_dualparal_src_query (GstBaseSrc * src, GstQuery * query)
 {
   GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
   GstFormat from, to;
+  GstClockTime min, max;
   gint64 in, out;
   gboolean known;
 
@@ -713,6 +687,12 @@ gst_dualparal_src_query (GstBaseSrc * src, GstQuery * query)
       if (gst_dualparal_src_query_duration (self, query))
         return TRUE;
       break;
+    case GST_QUERY_LATENCY:
+      if (!gst_base_src_is_live (src))
+        break;
+      gst_dualparal_live_get_latency (&self->live, &min, &max);
+      gst_query_set_latency (query, TRUE, min, max);
+      return TRUE;
     case GST_QUERY_CONVERT:
       gst_query_parse_convert (query, &from, &in, &to, &out);
       GST_OBJECT_LOCK (self);
@@ -732,25 +712,32 @@ gst_dualparal_src_query (GstBaseSrc * src, GstQuery * query)
 
 /* -- class */
 
+static gboolean
+gst_dualparal_src_queue_prompt (GstDualParalSrc * self, const gchar * prompt,
+    gint64 at_frame, gint transition_blocks)
+{
+  return gst_dualparal_generator_queue_prompt (&self->gen,
+      &(GstDualParalPrompt) {
+        prompt, NULL, at_frame, transition_blocks});
+}
+
 static void
 gst_dualparal_src_finalize (GObject * object)
 {
   GstDualParalSrc *self = GST_DUALPARAL_SRC (object);
 
   gst_dualparal_settings_clear (&self->settings);
-  g_mutex_clear (&self->engine_lock);
-  g_cond_clear (&self->engine_cond);
-  gst_dualparal_progress_clear (&self->progress);
+  gst_dualparal_generator_clear (&self->gen);
   G_OBJECT_CLASS (parent_class)->finalize (object);
 }
 
 static void
 gst_dualparal_src_init (GstDualParalSrc * self)
 {
-  g_mutex_init (&self->engine_lock);
-  g_cond_init (&self->engine_cond);
-  gst_dualparal_progress_init (&self->progress);
   gst_dualparal_settings_init (&self->settings);
+  gst_dualparal_generator_init (&self->gen, GST_ELEMENT (self),
+      &self->settings);
+  gst_dualparal_live_init (&self->live, GST_BASE_SRC (self), &self->gen);
   gst_video_info_init (&self->info);
   gst_base_src_set_format (GST_BASE_SRC (self), GST_FORMAT_TIME);
 }
@@ -771,12 +758,35 @@ gst_dualparal_src_class_init (GstDualParalSrcClass * klass)
   object_class->finalize = gst_dualparal_src_finalize;
   gst_dualparal_settings_install_properties (object_class);
 
+  /**
+   * GstDualParalSrc::queue-prompt:
+   * @src: the source
+   * @prompt: what the video shows
+   * @at_frame: the frame of the video from which on it does, or -1 for as soon as
+   *   can be, which sets #GstDualParalSrc:prompt too. It takes effect with the
+   *   first block that begins there or behind
+   * @transition_blocks: over how many blocks it blends in; 0 is at once
+   *
+   * Queues a prompt, in any state. Those with a frame are forgotten when the
+   * element goes to READY.
+   *
+   * Returns: whether it was queued; if not, a warning message says why, and which
+   * frame is not too late
+   *
+   * Since: 0.1
+   */
+  g_signal_new_class_handler ("queue-prompt", G_TYPE_FROM_CLASS (klass),
+      G_SIGNAL_RUN_LAST | G_SIGNAL_ACTION,
+      G_CALLBACK (gst_dualparal_src_queue_prompt), NULL, NULL, NULL,
+      G_TYPE_BOOLEAN, 3, G_TYPE_STRING, G_TYPE_INT64, G_TYPE_INT);
+
   gst_element_class_add_static_pad_template (element_class, &src_template);
   gst_element_class_set_static_metadata (element_class,
       "DualParal video source", "Source/Video",
       "Makes endless video from a prompt by Wan2.1 video diffusion",
       "The gst-dualparal authors");
   element_class->send_event = gst_dualparal_src_send_event;
+  element_class->change_state = gst_dualparal_src_change_state;
 
   base_class->start = gst_dualparal_src_start;
   base_class->stop = gst_dualparal_src_stop;
@@ -792,4 +802,7 @@ gst_dualparal_src_class_init (GstDualParalSrcClass * klass)
 
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_SAMPLER, 0);
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_PRECISION, 0);
+  gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_PROMPT_LATENCY, 0);
+  gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_UNDERRUN_POLICY, 0);
+  gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_STARTUP_POLICY, 0);
 }

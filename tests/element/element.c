@@ -124,6 +124,28 @@ assert_error (GstElement * pipeline, GQuark domain, gint code)
   gst_message_unref (message);
 }
 
+guint64
+stat_of (GstElement * src, const gchar * field)
+{
+  GstStructure *stats;
+  guint64 value = 0;
+  guint frames;
+
+  g_object_get (src, "stats", &stats, NULL);
+  if (gst_structure_get_uint (stats, field, &frames))
+    value = frames;
+  else
+    fail_unless (gst_structure_get_uint64 (stats, field, &value), "%s", field);
+  gst_structure_free (stats);
+  return value;
+}
+
+gdouble
+seconds_since (gint64 start_us)
+{
+  return (g_get_monotonic_time () - start_us) / 1e6;
+}
+
 static void
 add_frame (GChecksum * sum, GstHarness * h, GstBuffer * buffer)
 {

@@ -17,6 +17,11 @@
 /* One pass takes seconds and none is ever done: for what must be interrupted */
 #define SLOW "steps=50 guidance-scale=5 block-latents=16 context-latents=-1 "
 #define SLOW_SIZE "video/x-raw, width=512, height=512"
+/* Live: SLOW_FIRST frames, then SLOW_BLOCK of them a block, which takes long */
+#define SLOW_BLOCKS "is-live=true steps=1000 guidance-scale=1 block-latents=2 " \
+    "context-latents=-1 queue-blocks=1 threads=1 prebuffer=5 "
+#define SLOW_FIRST 5
+#define SLOW_BLOCK 8
 
 /** What gst_parse_launch() makes of a printf format. What a test that failed
  *  leaves running is stopped by the fixture of a case from test_case_new(). */
@@ -37,6 +42,12 @@ void assert_error (GstElement * pipeline, GQuark domain, gint code);
 
 /** How much slower than usual things may be: check's own CK_TIMEOUT_MULTIPLIER. */
 guint slowness (void);
+
+/** A whole number in the property `stats`. */
+guint64 stat_of (GstElement * src, const gchar * field);
+
+/** Seconds since `start_us` of g_get_monotonic_time(). */
+gdouble seconds_since (gint64 start_us);
 
 /** Checksums of pixels, whatever their strides: of a buffer, of the next n. */
 gchar *checksum_buffer (GstHarness * h, GstBuffer * buffer);

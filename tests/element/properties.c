@@ -62,23 +62,26 @@ GST_END_TEST;
 GST_START_TEST (test_read_back)
 {
   GstElement *src = source_new ("");
-  gchar *model, *prompt, *negative, *devices;
+  gchar *model, *prompt, *negative, *devices, *storyboard;
   gint steps, block, context, queue, frames, threads, sampler, precision, text;
   gdouble guidance, guidance_2, shift;
   guint64 seed;
   gint64 num_frames;
+  gint latency;
 
   g_object_set (src, "model", "/some/where", "prompt", "a \xc3\xa4 b",
       "negative-prompt", "", "devices", "cpu, cpu", "steps", 7,
       "block-latents", 3, "context-latents", -1, "queue-blocks", 2,
       "max-queue-frames", 5, "threads", 9, "sampler", 2, "precision", 1,
-      "text-encoder", 2, "guidance-scale", 0.1, "guidance-scale-2", 0.2, "flow-shift", 1. / 3,
+      "text-encoder", 2, "prompt-latency", 1, "storyboard", "/some/where.srt",
+      "guidance-scale", 0.1, "guidance-scale-2", 0.2, "flow-shift", 1. / 3,
       "seed", G_MAXUINT64, "num-frames", G_MAXINT64, NULL);
   g_object_get (src, "model", &model, "prompt", &prompt, "negative-prompt",
       &negative, "devices", &devices, "steps", &steps, "block-latents", &block,
       "context-latents", &context, "queue-blocks", &queue, "max-queue-frames",
       &frames, "threads", &threads, "sampler", &sampler, "precision",
-      &precision, "text-encoder", &text, "guidance-scale", &guidance,
+      &precision, "text-encoder", &text, "prompt-latency", &latency,
+      "storyboard", &storyboard, "guidance-scale", &guidance,
       "guidance-scale-2", &guidance_2,
       "flow-shift", &shift, "seed", &seed, "num-frames", &num_frames, NULL);
   fail_unless_equals_string (model, "/some/where");
@@ -94,6 +97,9 @@ GST_START_TEST (test_read_back)
   fail_unless_equals_int (sampler, 2);
   fail_unless_equals_int (precision, 1);
   fail_unless_equals_int (text, 2);
+  fail_unless_equals_int (latency, 1);
+  fail_unless_equals_string (storyboard, "/some/where.srt");
+  g_free (storyboard);
   fail_unless (guidance == 0.1 && guidance_2 == 0.2 && shift == 1. / 3);
   fail_unless (seed == G_MAXUINT64 && num_frames == G_MAXINT64);
   g_free (model);
@@ -111,7 +117,9 @@ GST_END_TEST;
 
 GST_START_TEST (test_flags)
 {
-  static const gchar *const playing[] = { "prompt", "negative-prompt", NULL };
+  static const gchar *const playing[] = { "prompt", "negative-prompt",
+    "prompt-latency", "underrun-policy", "max-repeat", "min-framerate", NULL
+  };
   GstElement *src = source_new ("");
   GParamSpec **specs;
   guint n, i;
@@ -128,6 +136,34 @@ GST_START_TEST (test_flags)
     fail_unless (g_param_spec_get_blurb (specs[i]) != NULL);
   }
   g_free (specs);
+  gst_object_unref (src);
+}
+
+GST_END_TEST;
+
+GST_START_TEST (test_live_properties)
+{
+  GstElement *src = source_new ("");
+  gint prebuffer, underrun, repeat, startup, n, d;
+  gboolean is_live;
+  gchar *picture;
+
+  g_object_get (src, "is-live", &is_live, "prebuffer", &prebuffer,
+      "underrun-policy", &underrun, "max-repeat", &repeat, "min-framerate", &n,
+      &d, "startup-policy", &startup, "placeholder", &picture, NULL);
+  fail_unless (!is_live && prebuffer == 0 && underrun == 0 && repeat == -1);
+  fail_unless (n == 0 && d == 1 && startup == 0 && picture == NULL);
+
+  g_object_set (src, "is-live", TRUE, "prebuffer", 7, "underrun-policy", 3,
+      "max-repeat", 5, "min-framerate", 15, 2, "startup-policy", 1,
+      "placeholder", "/some/where.png", NULL);
+  g_object_get (src, "is-live", &is_live, "prebuffer", &prebuffer,
+      "underrun-policy", &underrun, "max-repeat", &repeat, "min-framerate", &n,
+      &d, "startup-policy", &startup, "placeholder", &picture, NULL);
+  fail_unless (is_live && prebuffer == 7 && underrun == 3 && repeat == 5);
+  fail_unless (n == 15 && d == 2 && startup == 1);
+  fail_unless_equals_string (picture, "/some/where.png");
+  g_free (picture);
   gst_object_unref (src);
 }
 
@@ -165,6 +201,7 @@ properties_suite (void)
   tcase_add_test (tc, test_plugin);
   tcase_add_test (tc, test_defaults);
   tcase_add_test (tc, test_read_back);
+  tcase_add_test (tc, test_live_properties);
   tcase_add_test (tc, test_flags);
   tcase_add_test (tc, test_stats);
   return s;

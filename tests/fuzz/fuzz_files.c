@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Hostile model files. With clang:
+ * Hostile files: a model's, and storyboards. With clang:
  *   clang -fsanitize=fuzzer,address,undefined tests/fuzz/fuzz_files.c engine/{error,json_cursor,weights,config}.c ...
  */
 #include "fuzz.h"
 #include "engine/config.h"
 #include "engine/dualparal.h"
 #include "engine/weights.h"
+#include "gst/gstdualparalstoryboard.h"
 
 #include <glib/gstdio.h>
 #include <string.h>
@@ -90,6 +91,23 @@ check (gboolean ok, const GError *error)
     g_assert_true (error->domain == DP_ERROR && g_utf8_validate (error->message, -1, NULL));
 }
 
+static void
+check_storyboard (const char *data, gsize size)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GArray) cues = gst_dualparal_storyboard_parse (data, size, &error);
+  guint64 time = 0;
+
+  check (cues != NULL, error);
+  for (guint i = 0; cues && i < cues->len; i++) {
+    const GstDualParalCue *cue = &g_array_index (cues, GstDualParalCue, i);
+
+    g_assert_cmpuint (cue->time, >=, time);
+    g_assert_true (*cue->prompt && g_utf8_validate (cue->prompt, -1, NULL) && strchr (cue->prompt, '\n') == NULL);
+    time = cue->time + 1;
+  }
+}
+
 int
 LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
 {
@@ -99,7 +117,7 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
     return 0;
   if (dir == NULL)
     prepare ();
-  guint kind = data[0] % (2 + G_N_ELEMENTS (configs));
+  guint kind = data[0] % (3 + G_N_ELEMENTS (configs));
   data++;
   size--;
   if (kind < 2) {
@@ -109,6 +127,8 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
     if (weights)
       for (char name[] = "a"; *name <= 'h'; name[0]++)
         use_tensor (weights, name);
+  } else if (kind == 2 + G_N_ELEMENTS (configs)) {
+    check_storyboard ((const char *) data, size);
   } else {
     DpModelConfig config;
 

@@ -26,10 +26,11 @@ static const char *const seeds[] = {
   "6{\"_class_name\":\"UniPCMultistepScheduler\",\"prediction_type\":\"flow_prediction\",\"use_flow_sigmas\":true,\"flow_shift\":3.0,"
       "\"disable_corrector\":[],\"solver_type\":\"bh2\"}",
   "7{\"name\":\"t\",\"prompt\":\"a\\u00e9\",\"width\":256,\"height\":144,\"framerate\":[16,1],\"steps\":6,\"guidance_scale\":3.0}",
+  "8\357\273\2771\r\n00:00:00,000 --> 00:00:02,500\r\na red ball\r\nover a meadow\r\n\r\n2\n00:00:02,500 --> 100:00:05,000\n<i>a blue cube</i>\n",
 };
 static const char *const tokens[] = { "{", "}", "[", "]", "\"", ":", ",", "\\", "\\u0000", "\\ud800", "null", "true", "-1", "0", "1e999",
   "9223372036854775807", "18446744073709551616", "4294967296", "\"a\":", "\377", "\0", "//", "/*", "'", "NaN", "[[[[[[[[[[", "__metadata__",
-  "shape", "data_offsets", "F64", "[0,0]" };
+  "shape", "data_offsets", "F64", "[0,0]", " --> ", "\n\n", "\r", "00:00:02,500" };
 
 static GByteArray *
 make_input (const char *seed)

@@ -55,7 +55,7 @@ run_case (const ParityCase *c, JsonObject *o, const char *device)
       v[i] = ax + bt + bias[i];
     }
     dev->ops->upload (dev, velocity, v, n * sizeof (float));
-    dp_sampler_step (sampler, dev, &state, s, velocity, sample, n);
+    dp_sampler_step (sampler, dev, &state, s, 0, velocity, sample, n);
     dev->ops->download (dev, x, sample, n * sizeof (float));
     for (int i = 0; i < n; i++)
       g_assert_true (isfinite (x[i]));

@@ -169,17 +169,17 @@ test_prompts (void)
   g_autoptr (DpEngine) engine = stream_open (&s);
   gint64 next = 0;
   DpFrame frame;
-  g_assert_false (dp_engine_queue_prompt (engine, long_prompt, NULL, -1, &error));
+  g_assert_false (dp_engine_queue_prompt (engine, &(DpPrompt) { .prompt = long_prompt, .at_block = -1 }, &error));
   check_sentence (error, DP_ERROR_SETTINGS, "prompt|16384");
   g_clear_error (&error);
-  g_assert_false (dp_engine_queue_prompt (engine, "\355\240\200", NULL, -1, &error));
+  g_assert_false (dp_engine_queue_prompt (engine, &(DpPrompt) { .prompt = "\355\240\200", .at_block = -1 }, &error));
   check_sentence (error, DP_ERROR_SETTINGS, "prompt|UTF-8");
   g_clear_error (&error);
-  g_assert_false (dp_engine_queue_prompt (engine, "fine", "\377", -1, &error));
+  g_assert_false (dp_engine_queue_prompt (engine, &(DpPrompt) { .prompt = "fine", .negative_prompt = "\377", .at_block = -1 }, &error));
   check_sentence (error, DP_ERROR_SETTINGS, "prompt|UTF-8");
   g_clear_error (&error);
   stream_pull_until_block (engine, 2, &next, &frame);
-  g_assert_false (dp_engine_queue_prompt (engine, "too late", NULL, 1, &error));
+  g_assert_false (dp_engine_queue_prompt (engine, &(DpPrompt) { .prompt = "too late", .at_block = 1 }, &error));
   check_sentence (error, DP_ERROR_SETTINGS, "block 1|later block|-1");
   g_assert_cmpuint (frame.prompt_id, ==, 0);    /* none of them took effect */
 }

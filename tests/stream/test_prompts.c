@@ -3,6 +3,7 @@
  * test_prompts.c: prompts that change while the video runs.
  */
 #include "stream.h"
+#include "conditioning.h"
 #include "memory.h"
 
 #include <string.h>
@@ -11,17 +12,12 @@
 
 typedef struct
 {
-  const char *prompt, *negative;
-  gint64 at_block;
-} Change;
-
-typedef struct
-{
   char *sum[8];                 /* of the frames of each block */
   guint id[8];
   char *prompt[8];
   int changed[8];               /* frames with prompt_changed set */
   gboolean first_changed[8];    /* the block's first frame has it */
+  gint64 replanned_at[8];
 } Blocks;
 
 static void
@@ -35,7 +31,7 @@ blocks_clear (Blocks *b)
 
 /* A finite video, block by block. */
 static void
-run (const DpSettings *settings, const Change *changes, int n, Blocks *out)
+run (const DpSettings *settings, const DpPrompt *changes, int n, Blocks *out)
 {
   g_autoptr (DpEngine) engine = stream_open (settings);
   g_autoptr (GChecksum) sum = g_checksum_new (G_CHECKSUM_SHA256);
@@ -45,7 +41,7 @@ run (const DpSettings *settings, const Change *changes, int n, Blocks *out)
 
   memset (out, 0, sizeof *out);
   for (int i = 0; i < n; i++)
-    g_assert_true (dp_engine_queue_prompt (engine, changes[i].prompt, changes[i].negative, changes[i].at_block, &error));
+    g_assert_true (dp_engine_queue_prompt (engine, &changes[i], &error));
   while (stream_pull (engine, &frame, &next)) {
     g_assert_cmpint (frame.block, <, 8);
     if (frame.block != block) {
@@ -55,6 +51,7 @@ run (const DpSettings *settings, const Change *changes, int n, Blocks *out)
       out->id[block] = frame.prompt_id;
       out->prompt[block] = g_strdup (frame.prompt);
       out->first_changed[block] = frame.prompt_changed;
+      out->replanned_at[block] = frame.replanned_at;
     }
     g_assert_cmpuint (frame.prompt_id, ==, out->id[block]);
     g_assert_cmpstr (frame.prompt, ==, out->prompt[block]);
@@ -84,7 +81,7 @@ settings_of_this (void)
 static void
 test_at_block (void)
 {
-  static const Change changes[] = { { "a blue heart drifting to the right", NULL, 2 } };
+  static const DpPrompt changes[] = { { "a blue heart drifting to the right", NULL, 2 } };
   DpSettings s = settings_of_this ();
   Blocks plain, changed, again, stages;
 
@@ -116,7 +113,7 @@ test_at_block (void)
 static void
 test_many_at_blocks (void)
 {
-  static const Change changes[] = { { "three", NULL, 3 }, { "never seen", NULL, 1 }, { "one", NULL, 1 }, { "late", NULL, 100 } };
+  static const DpPrompt changes[] = { { "three", NULL, 3 }, { "never seen", NULL, 1 }, { "one", NULL, 1 }, { "late", NULL, 100 } };
   DpSettings s = settings_of_this ();
   Blocks a, b;
 
@@ -156,8 +153,8 @@ test_cleaning (void)
 static void
 test_negative (void)
 {
-  static const Change keeps[] = { { "a blue heart", NULL, 1 } }, sets[] = { { "a blue heart", "a green meadow", 1 } };
-  static const Change clears[] = { { "a blue heart", "", 1 } };
+  static const DpPrompt keeps[] = { { "a blue heart", NULL, 1 } }, sets[] = { { "a blue heart", "a green meadow", 1 } };
+  static const DpPrompt clears[] = { { "a blue heart", "", 1 } };
   DpSettings s = settings_of_this ();
   Blocks with, without, kept, set, cleared;
 
@@ -192,7 +189,7 @@ test_negative (void)
 static void
 test_text_encoder (void)
 {
-  static const Change changes[] = { { "a blue heart", NULL, 1 }, { "a blue heart", "a green meadow", 2 }, { "a red ball", NULL, 3 } };
+  static const DpPrompt changes[] = { { "a blue heart", NULL, 1 }, { "a blue heart", "a green meadow", 2 }, { "a red ball", NULL, 3 } };
   DpSettings s = settings_of_this ();
   Blocks resident, streamed;
 
@@ -271,7 +268,7 @@ test_next_block (void)
     block = frame.block;
     if (block == 3 && asked < 0) {
       asked = block;
-      g_assert_true (dp_engine_queue_prompt (engine, "a blue heart", NULL, -1, NULL));
+      g_assert_true (dp_engine_queue_prompt (engine, &(DpPrompt) { .prompt = "a blue heart", .at_block = -1 }, NULL));
     }
     changes += frame.prompt_changed;
     if (frame.prompt_changed) {
@@ -287,6 +284,259 @@ test_next_block (void)
   g_assert_cmpint (seen, >, asked);
 }
 
+/* A blend is between the two, as wide as the longer text, and the pure one at either end. */
+static void
+test_blend (void)
+{
+  float a[] = { 1, -2, 3, 4 }, b[] = { 5, 6 }, negative[] = { 7, 0 };
+  DpConditioning from = { .refs = 1, .dim = 2, .prompt = (char *) "from", .n = { 2, 1 }, .embeds = { a, negative } };
+  DpConditioning to = { .refs = 1, .dim = 2, .prompt = (char *) "to", .prompt_id = 3, .n = { 1, 1 }, .embeds = { b, negative } };
+  static const struct { double weight; int n; float rows[4]; } expected[] = {
+    { 0, 2, { 1, -2, 3, 4 } }, { 0.25, 2, { 2, 0, 2.25f, 3 } }, { 0.5, 2, { 3, 2, 1.5f, 2 } }, { 1, 1, { 5, 6 } },
+  };
+
+  for (gsize i = 0; i < G_N_ELEMENTS (expected); i++) {
+    DpConditioning *c = dp_conditioning_blend (&from, &to, expected[i].weight);
+
+    g_assert_cmpstr (c->prompt, ==, "to");
+    g_assert_cmpuint (c->prompt_id, ==, 3);
+    g_assert_cmpint (c->n[0], ==, expected[i].n);
+    g_assert_cmpmem (c->embeds[0], sizeof (float) * 2 * c->n[0], expected[i].rows, sizeof (float) * 2 * expected[i].n);
+    g_assert_cmpint (c->n[1], ==, 1);
+    g_assert_cmpmem (c->embeds[1], sizeof (float) * 2, negative, sizeof (float) * 2);
+    dp_conditioning_unref (c);
+  }
+}
+
+/* One change, said once, on the first block of the transition; each block of it its own picture; the same on any number of stages. */
+static void
+test_transition (void)
+{
+  static const DpPrompt sudden[] = { { "a blue heart", NULL, 1 } }, slow[] = { { "a blue heart", NULL, 1, 2 } };
+  DpSettings s = settings_of_this ();
+  Blocks plain, at_once, blended, stages;
+
+  run (&s, NULL, 0, &plain);
+  run (&s, sudden, 1, &at_once);
+  run (&s, slow, 1, &blended);
+  s.devices = "cpu,cpu,cpu";
+  run (&s, slow, 1, &stages);
+  for (int b = 0; b < 4; b++) {
+    g_assert_cmpuint (blended.id[b], ==, b >= 1);
+    g_assert_cmpint (blended.changed[b], ==, b == 1);
+    g_assert_cmpstr (blended.prompt[b], ==, b >= 1 ? "a blue heart" : s.prompt);
+    g_assert_cmpstr (blended.sum[b], ==, stages.sum[b]);
+    if (b >= 1) {
+      g_assert_cmpstr (blended.sum[b], !=, plain.sum[b]);
+      g_assert_cmpstr (blended.sum[b], !=, at_once.sum[b]);
+    }
+  }
+  blocks_clear (&plain);
+  blocks_clear (&at_once);
+  blocks_clear (&blended);
+  blocks_clear (&stages);
+}
+
+/* From a prompt to itself nothing changes, however slowly; and another that comes in between starts from where it was. */
+static void
+test_transition_of_none (void)
+{
+  static const DpPrompt none[] = { { "a red ball bouncing over a green meadow", NULL, 1, 5 } };
+  static const DpPrompt two[] = { { "a blue heart", NULL, 1, 5 }, { "a yellow star", NULL, 2, 1 } }, one[] = { { "a yellow star", NULL, 2, 1 } };
+  DpSettings s = settings_of_this ();
+  Blocks plain, same, both, second;
+
+  run (&s, NULL, 0, &plain);
+  run (&s, none, 1, &same);
+  run (&s, two, 2, &both);
+  run (&s, one, 1, &second);
+  for (int b = 0; b < 4; b++)
+    g_assert_cmpstr (plain.sum[b], ==, same.sum[b]);
+  g_assert_cmpuint (both.id[3], ==, 2);
+  g_assert_cmpint (both.changed[1] + both.changed[2] + both.changed[3], ==, 2);
+  g_assert_cmpstr (both.sum[2], !=, second.sum[2]);
+  blocks_clear (&plain);
+  blocks_clear (&same);
+  blocks_clear (&both);
+  blocks_clear (&second);
+}
+
+/* Blocks 0, 1, 2, ... are admitted in iterations 0, 3, 6, ...; in 7, block 2 has done one step of 9 and block 1 four. Block 2 begins anew, and
+ * block 1, which is less noise than that, does not. One in between is replaced before anyone saw it. */
+static void
+test_replan (void)
+{
+  static const DpPrompt early[] = { { "a blue heart", NULL, -1, 0, 7 } }, blended[] = { { "a blue heart", NULL, -1, 1, 7 } };
+  static const DpPrompt in_order[] = { { "a blue heart", NULL, 3 } }, unseen[] = { { "never seen", NULL, 2 }, early[0] };
+  DpSettings s = settings_of_this ();
+  Blocks low, smooth, slow, stages, replaced;
+
+  s.steps = 9;
+  s.queue_blocks = 3;
+  run (&s, in_order, 1, &smooth);
+  run (&s, early, 1, &low);
+  run (&s, unseen, 2, &replaced);
+  run (&s, blended, 1, &slow);
+  s.devices = "cpu,cpu,cpu";
+  run (&s, early, 1, &stages);
+  g_assert_cmpint (smooth.changed[3], ==, 1);
+  for (int b = 0; b < 4; b++) {
+    g_assert_cmpint (low.changed[b], ==, b == 2);
+    g_assert_cmpint (low.replanned_at[b], ==, b >= 2 ? 7 : 0);
+    g_assert_cmpint (smooth.replanned_at[b], ==, 0);
+    g_assert_cmpstr (low.prompt[b], ==, b >= 2 ? "a blue heart" : s.prompt);
+    g_assert_cmpstr (low.sum[b], ==, stages.sum[b]);
+    g_assert_cmpuint (replaced.id[b], ==, b >= 2);
+    g_assert_cmpstr (replaced.prompt[b], ==, low.prompt[b]);
+    if (b >= 2)
+      g_assert_cmpstr (low.sum[b], !=, smooth.sum[b]);
+  }
+  g_assert_cmpint (slow.changed[2], ==, 1);
+  g_assert_cmpstr (slow.sum[2], !=, low.sum[2]);
+  Blocks *all[] = { &low, &smooth, &slow, &stages, &replaced };
+  for (gsize i = 0; i < G_N_ELEMENTS (all); i++)
+    blocks_clear (all[i]);
+}
+
+static void
+hash_latents (const float *latents, int n, int h, int w, int channels, gpointer data)
+{
+  g_ptr_array_add (data, g_compute_checksum_for_data (G_CHECKSUM_SHA256, (const guchar *) latents, sizeof (float) * n * h * w * channels));
+}
+
+/* Nothing is left of the old prompt in a block that began anew; without neighbours that shows. */
+static void
+test_replan_forgets (void)
+{
+  static const char *const before[] = { "a red ball", "a yellow star spinning in a starry night" };
+  DpSettings s = settings_of_this ();
+  g_autoptr (GPtrArray) sums = g_ptr_array_new_with_free_func (g_free);
+
+  s.steps = 9;
+  s.queue_blocks = 3;
+  s.context_latents = -1;
+  s.num_frames = 61;            /* 4 blocks of 4 latents */
+  for (int i = 0; i < 2; i++) {
+    s.prompt = before[i];
+    g_autoptr (DpEngine) engine = stream_open (&s);
+    gint64 next = 0;
+    DpFrame frame;
+
+    g_assert_true (dp_engine_queue_prompt (engine, &(DpPrompt) { "a blue heart", NULL, -1, 0, 7 }, NULL));
+    dp_engine_set_latents_callback (engine, hash_latents, sums);
+    while (stream_pull (engine, &frame, &next))
+      dp_engine_release_frame (engine, &frame);
+  }
+  g_assert_cmpuint (sums->len, ==, 8);
+  for (int b = 0; b < 4; b++)
+    g_assert_true ((b >= 2) == (strcmp (sums->pdata[b], sums->pdata[4 + b]) == 0));
+}
+
+/* Whatever a change owed to the clock, it can be repeated: what the frames say of it is enough, on one stage and on three. */
+static void
+test_repeat (void)
+{
+  DpSettings s = settings_of_this ();
+  g_autoptr (GError) error = NULL;
+  g_autofree char *sums[2] = { NULL };
+  gint64 next = 0, block = -1, replanned_at = 0;
+  DpFrame frame;
+
+  s.steps = 6;
+  s.queue_blocks = 1;           /* long between two blocks: it comes in between */
+  for (int run = 0; run < 2; run++) {
+    g_autoptr (DpEngine) engine = stream_open (&s);
+    g_autoptr (GChecksum) sum = g_checksum_new (G_CHECKSUM_SHA256);
+    DpPrompt prompt = { "a blue heart", NULL, -1, 1, -1 };
+
+    if (run > 0) {
+      prompt.at_block = replanned_at > 0 ? -1 : block;
+      prompt.replan_at = replanned_at;
+      g_assert_true (dp_engine_queue_prompt (engine, &prompt, &error));
+    }
+    for (next = 0; stream_pull (engine, &frame, &next);) {
+      if (run == 0 && frame.index == 5)
+        g_assert_true (dp_engine_queue_prompt (engine, &prompt, &error));
+      if (frame.prompt_changed && run == 0) {
+        block = frame.block;
+        replanned_at = frame.replanned_at;
+      } else if (frame.prompt_changed) {
+        g_assert_cmpint (block, ==, frame.block);
+        g_assert_cmpint (replanned_at, ==, frame.replanned_at);
+      }
+      stream_hash_frame (sum, &frame);
+      dp_engine_release_frame (engine, &frame);
+    }
+    sums[run] = g_strdup (g_checksum_get_string (sum));
+    s.devices = "cpu,cpu,cpu";
+  }
+  g_test_message ("it took effect with block %" G_GINT64_FORMAT ", by re-planning in iteration %" G_GINT64_FORMAT, block, replanned_at);
+  g_assert_cmpint (block, >, 0);
+  g_assert_cmpstr (sums[0], ==, sums[1]);
+  g_free (sums[1]);
+}
+
+/* Frames and blocks, against the frames that come. */
+static void
+test_frames_of_blocks (void)
+{
+  DpSettings s = settings_of_this ();
+  g_autoptr (DpEngine) engine = stream_open (&s);
+  gint64 next = 0, block = -1;
+  DpFrame frame;
+
+  g_assert_cmpint (dp_engine_next_block (engine), ==, 0);
+  while (stream_pull (engine, &frame, &next)) {
+    gboolean first = frame.block != block;
+
+    block = frame.block;
+    if (first)
+      g_assert_cmpint (dp_engine_first_frame (engine, block), ==, frame.index);
+    g_assert_cmpint (dp_engine_block_from (engine, frame.index), ==, block + !first);
+    g_assert_cmpint (dp_engine_next_block (engine), >, block);
+    dp_engine_release_frame (engine, &frame);
+  }
+  g_assert_cmpint (dp_engine_block_from (engine, -5), ==, 0);
+  g_assert_cmpint (dp_engine_block_from (engine, G_MAXINT64), >, 1e17);
+}
+
+static void
+test_refused (void)
+{
+  static const DpPrompt bad[] = { { "a", NULL, -1, -1 }, { "a", NULL, 5, 0, -1 }, { "a", NULL, 5, 0, 3 } };
+  DpSettings s = stream_small ();
+  g_autoptr (DpEngine) engine = stream_open (&s);
+
+  for (gsize i = 0; i < G_N_ELEMENTS (bad); i++) {
+    g_autoptr (GError) error = NULL;
+
+    g_assert_false (dp_engine_queue_prompt (engine, &bad[i], &error));
+    g_assert_error (error, DP_ERROR, DP_ERROR_SETTINGS);
+  }
+}
+
+/* More prompts for later blocks than are encoded ahead, the last ones first: each is there when its block begins. */
+static void
+test_many_ahead (void)
+{
+  DpSettings s = settings_of_this ();
+  g_autoptr (DpEngine) engine = stream_open (&s);
+  gint64 next = 0, changes = 0;
+  DpFrame frame;
+
+  for (int block = 100; block > 0; block--) {
+    g_autofree char *text = g_strdup_printf ("a ball and %d more", block);
+    g_assert_true (dp_engine_queue_prompt (engine, &(DpPrompt) { .prompt = text, .at_block = block }, NULL));
+  }
+  while (stream_pull (engine, &frame, &next)) {
+    g_autofree char *text = g_strdup_printf ("a ball and %d more", (int) frame.block);
+    g_assert_cmpstr (frame.prompt, ==, frame.block > 0 ? text : s.prompt);
+    changes += frame.prompt_changed;
+    dp_engine_release_frame (engine, &frame);
+  }
+  g_assert_cmpint (changes, ==, 3);
+}
+
 /* A thousand prompts from another thread while it runs: ids go up by one, the last one wins in the end, and nobody waits for the others. */
 static gpointer
 storm (gpointer data)
@@ -297,7 +547,7 @@ storm (gpointer data)
     g_autofree char *prompt = g_strdup_printf ("prompt %d", i);
     g_autoptr (GError) error = NULL;
 
-    g_assert_true (dp_engine_queue_prompt (engine, prompt, i % 2 ? "negative" : NULL, -1, &error));
+    g_assert_true (dp_engine_queue_prompt (engine, &(DpPrompt) { prompt, i % 2 ? "negative" : NULL, -1, i % 3, -(i % 2) }, &error));
     if (i % 10 == 0)
       g_usleep (1000);
   }
@@ -377,6 +627,15 @@ main (int argc, char **argv)
   g_test_add_func ("/prompts/text-encoder", test_text_encoder);
   g_test_add_func ("/prompts/auto", test_auto);
   g_test_add_func ("/prompts/next-block", test_next_block);
+  g_test_add_func ("/prompts/blend", test_blend);
+  g_test_add_func ("/prompts/transition", test_transition);
+  g_test_add_func ("/prompts/transition-of-none", test_transition_of_none);
+  g_test_add_func ("/prompts/replan", test_replan);
+  g_test_add_func ("/prompts/replan-forgets", test_replan_forgets);
+  g_test_add_func ("/prompts/repeat", test_repeat);
+  g_test_add_func ("/prompts/frames-of-blocks", test_frames_of_blocks);
+  g_test_add_func ("/prompts/refused", test_refused);
+  g_test_add_func ("/prompts/many-ahead", test_many_ahead);
   g_test_add_func ("/prompts/storm", test_storm);
   g_test_add_func ("/prompts/embeds", test_embeds);
   return g_test_run ();
