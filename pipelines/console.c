@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "console.h"
+
+#include <gio/gunixinputstream.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+void
+console_say (const gchar * format, ...)
+{
+  va_list args;
+  gchar *text;
+
+  va_start (args, format);
+  text = g_strdup_vprintf (format, args);
+  va_end (args);
+  fprintf (stderr, "%s: %s\n", g_get_prgname (), text);
+  g_free (text);
+}
+
+static void
+say_progress (GstMessage * message)
+{
+  GstProgressType type;
+  gchar *code;
+
+  gst_message_parse_progress (message, &type, &code, NULL);
+  if (g_str_equal (code, "load-model") && type == GST_PROGRESS_TYPE_START)
+    console_say ("the model loads");
+  else if (g_str_equal (code, "load-model")
+      && type == GST_PROGRESS_TYPE_COMPLETE)
+    console_say ("the model is loaded");
+  g_free (code);
+}
+
+void
+console_message (GstMessage * message)
+{
+  const GstStructure *s = gst_message_get_structure (message);
+  GError *error = NULL;
+
+  switch (GST_MESSAGE_TYPE (message)) {
+    case GST_MESSAGE_ERROR:
+      gst_message_parse_error (message, &error, NULL);
+      break;
+    case GST_MESSAGE_WARNING:
+      gst_message_parse_warning (message, &error, NULL);
+      break;
+    case GST_MESSAGE_PROGRESS:
+      say_progress (message);
+      break;
+    case GST_MESSAGE_ELEMENT:
+      if (gst_structure_has_name (s, "dualparal-prompt-applied"))
+        console_say ("shows: %s", gst_structure_get_string (s, "prompt"));
+      break;
+    default:
+      break;
+  }
+  if (error)
+    console_say ("%s", error->message);
+  g_clear_error (&error);
+}
+
+static gboolean
+set_property (GstElement * source, const gchar * name, const gchar * text,
+    GError ** error)
+{
+  GParamSpec *spec =
+      g_object_class_find_property (G_OBJECT_GET_CLASS (source), name);
+  GValue value = G_VALUE_INIT;
+  gboolean ok = TRUE;
+
+  if (!spec || !(spec->flags & G_PARAM_WRITABLE)) {
+    g_set_error (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE,
+        "dualparalsrc has no property %s to set; gst-inspect-1.0 dualparalsrc "
+        "lists them", name);
+    return FALSE;
+  }
+  g_value_init (&value, spec->value_type);
+  if (G_VALUE_HOLDS_STRING (&value))
+    g_value_set_string (&value, text);
+  else
+    ok = gst_value_deserialize (&value, text)
+        && !g_param_value_validate (spec, &value);
+  if (ok)
+    g_object_set_property (G_OBJECT (source), name, &value);
+  else
+    g_set_error (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE,
+        "%s=%s: not a value of this property; gst-inspect-1.0 dualparalsrc says "
+        "which are", name, text);
+  g_value_unset (&value);
+  return ok;
+}
+
+gboolean
+console_set_properties (GstElement * source, gchar ** settings, GError ** error)
+{
+  gboolean ok = TRUE;
+
+  for (; ok && *settings; settings++) {
+    gchar **pair = g_strsplit (*settings, "=", 2);
+
+    if (pair[0] && pair[1]) {
+      ok = set_property (source, pair[0], pair[1], error);
+    } else {
+      g_set_error (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE,
+          "%s: expected PROPERTY=VALUE, such as prompt=\"a red ball\"",
+          *settings);
+      ok = FALSE;
+    }
+    g_strfreev (pair);
+  }
+  return ok;
+}
+
+gboolean
+console_set_prompt (GstElement * source, const gchar * prompt)
+{
+  gboolean queued;
+
+  g_signal_emit_by_name (source, "queue-prompt", prompt, (gint64) - 1, 0,
+      &queued);
+  return queued;
+}
+
+static void
+take_line (GObject * object, GAsyncResult * result, gpointer user_data)
+{
+  GDataInputStream *lines = G_DATA_INPUT_STREAM (object);
+  GstElement *source = user_data;
+  gchar *line = g_data_input_stream_read_line_finish (lines, result, NULL,
+      NULL);
+
+  if (!line) {
+    gst_object_unref (source);
+    return;
+  }
+  if (*g_strstrip (line))
+    console_set_prompt (source, line);
+  g_free (line);
+  g_data_input_stream_read_line_async (lines, G_PRIORITY_DEFAULT, NULL,
+      take_line, source);
+}
+
+void
+console_read_prompts (GstElement * source)
+{
+  GInputStream *input = g_unix_input_stream_new (STDIN_FILENO, FALSE);
+  GDataInputStream *lines = g_data_input_stream_new (input);
+
+  /* In the background of a shell: an error, instead of a program that stands
+   * still */
+  signal (SIGTTIN, SIG_IGN);
+  g_data_input_stream_read_line_async (lines, G_PRIORITY_DEFAULT, NULL,
+      take_line, gst_object_ref (source));
+  g_object_unref (lines);
+  g_object_unref (input);
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * console.h: what the programs here have in common, a person at a terminal.
+ * Arguments are properties of dualparalsrc, each line of standard input is a
+ * prompt, and messages of the pipeline that matter to a person become lines of
+ * standard error, which begin with g_get_prgname().
+ */
+#pragma once
+
+#include <gst/gst.h>
+
+G_BEGIN_DECLS
+
+/** A line of standard error. Any thread. */
+void console_say (const gchar * format, ...) G_GNUC_PRINTF (1, 2);
+/** Says what the message is about: loading, which prompt is shown, a warning, an
+ *  error. Other messages are nothing. Any thread. */
+void console_message (GstMessage * message);
+
+/** `settings`: PROPERTY=VALUE, as gst-launch-1.0 takes them; NULL ends them.
+ *  G_OPTION_ERROR_BAD_VALUE names the first that cannot be. */
+gboolean console_set_properties (GstElement * source, gchar ** settings,
+    GError ** error);
+/** As soon as can be. FALSE when it was refused; a warning message says why. Any
+ *  thread. */
+gboolean console_set_prompt (GstElement * source, const gchar * prompt);
+/** From now on the lines of standard input are prompts, until it ends. Needs a
+ *  default main loop that runs; returns at once. */
+void console_read_prompts (GstElement * source);
+
+G_END_DECLS
