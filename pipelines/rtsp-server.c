@@ -176,10 +176,28 @@ play (GstRTSPClient * client, GstRTSPContext * ctx, GstElement * source)
   gst_object_unref (pay);
 }
 
+/* Else its place is taken until the session times out, which is a minute */
+static void
+end_session (GstRTSPSession * session, GstRTSPClient * client)
+{
+  GstRTSPSessionPool *sessions = gst_rtsp_client_get_session_pool (client);
+
+  gst_rtsp_session_pool_remove (sessions, session);
+  g_object_unref (sessions);
+}
+
+static void
+add_session (GstRTSPClient * client, GstRTSPSession * session)
+{
+  g_signal_connect_object (client, "closed", G_CALLBACK (end_session), session,
+      G_CONNECT_SWAPPED);
+}
+
 static void
 add_client (GstRTSPServer * server, GstRTSPClient * client, GstElement * source)
 {
   g_object_set (client, "post-session-timeout", CLEANUP_SECONDS, NULL);
+  g_signal_connect (client, "new-session", G_CALLBACK (add_session), NULL);
   g_signal_connect_object (client, "pre-set-parameter-request",
       G_CALLBACK (set_parameter), source, 0);
   g_signal_connect_object (client, "play-request", G_CALLBACK (play), source,
