@@ -14,7 +14,7 @@
     "startup-policy=placeholder ! queue ! videoconvert ! videoscale " \
     "! video/x-raw,width=[768,8192],height=[432,8192] " \
     "! textoverlay name=text silent=true font-desc=\"Sans 12\" halignment=left " \
-    "valignment=top line-alignment=left shaded-background=true wrap-mode=word " \
+    "valignment=top line-alignment=left " \
     "! videoconvert ! autovideosink"
 #define STATS_MS 500
 
