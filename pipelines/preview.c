@@ -66,7 +66,8 @@ make_pipeline (App * app, GError ** error)
   app->pipeline = gst_parse_launch_full (PIPELINE, NULL,
       GST_PARSE_FLAG_FATAL_ERRORS, error);
   if (!app->pipeline) {
-    g_prefix_error (error, "GST_PLUGIN_PATH tells GStreamer where else to look: ");
+    g_prefix_error (error,
+        "GST_PLUGIN_PATH tells GStreamer where else to look: ");
     return FALSE;
   }
   app->source = gst_bin_get_by_name (GST_BIN (app->pipeline), "source");

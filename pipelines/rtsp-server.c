@@ -12,6 +12,7 @@
 #include <locale.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include "console.h"
 
 /* The encoder makes a key frame every two seconds at 16 frames a second, and one
@@ -27,6 +28,9 @@
 #define UDP_PORTS 49152, 65535
 /* A request is some lines */
 #define MAX_BODY 65536
+/* What the kernel keeps for a client that stops reading; by itself it would be
+ * half a minute of video, and as much behind the others it would go on */
+#define SEND_BYTES (256 * 1024)
 /* How often sessions that timed out are looked for, and how long after the end of
  * its session a client may stay connected */
 #define CLEANUP_SECONDS 5
@@ -65,7 +69,8 @@ live_factory_create_element (GstRTSPMediaFactory * factory,
 static void
 live_factory_class_init (LiveFactoryClass * klass)
 {
-  GstRTSPMediaFactoryClass *factory_class = GST_RTSP_MEDIA_FACTORY_CLASS (klass);
+  GstRTSPMediaFactoryClass *factory_class =
+      GST_RTSP_MEDIA_FACTORY_CLASS (klass);
 
   factory_class->gen_key = live_factory_gen_key;
   factory_class->create_element = live_factory_create_element;
@@ -153,8 +158,7 @@ set_parameter (GstRTSPClient * client, GstRTSPContext * ctx,
   gchar *prompt = NULL;
   GstRTSPStatusCode code = parse_parameters (ctx->request, &prompt);
 
-  if (code == GST_RTSP_STS_OK && prompt
-      && !console_set_prompt (source, prompt))
+  if (code == GST_RTSP_STS_OK && prompt && !console_set_prompt (source, prompt))
     code = GST_RTSP_STS_BAD_REQUEST;
   g_free (prompt);
   /* Without a body it is a request that has been understood */
@@ -196,6 +200,10 @@ add_session (GstRTSPClient * client, GstRTSPSession * session)
 static void
 add_client (GstRTSPServer * server, GstRTSPClient * client, GstElement * source)
 {
+  GSocket *socket = gst_rtsp_connection_get_write_socket
+      (gst_rtsp_client_get_connection (client));
+
+  g_socket_set_option (socket, SOL_SOCKET, SO_SNDBUF, SEND_BYTES, NULL);
   g_object_set (client, "post-session-timeout", CLEANUP_SECONDS, NULL);
   g_signal_connect (client, "new-session", G_CALLBACK (add_session), NULL);
   g_signal_connect_object (client, "pre-set-parameter-request",
@@ -302,7 +310,8 @@ make_video (App * app, GError ** error)
   app->video = gst_parse_launch_full ("( " PIPELINE " )", NULL,
       GST_PARSE_FLAG_FATAL_ERRORS, error);
   if (!app->video) {
-    g_prefix_error (error, "GST_PLUGIN_PATH tells GStreamer where else to look: ");
+    g_prefix_error (error,
+        "GST_PLUGIN_PATH tells GStreamer where else to look: ");
     return FALSE;
   }
   gst_object_ref_sink (app->video);
@@ -504,8 +513,7 @@ start_media (App * app)
     return FALSE;
   add_viewer (app);
   return gst_rtsp_media_complete_pipeline (app->media, app->viewers)
-      && gst_rtsp_media_set_state (app->media, GST_STATE_PLAYING,
-      app->viewers);
+      && gst_rtsp_media_set_state (app->media, GST_STATE_PLAYING, app->viewers);
 }
 
 static gboolean
