@@ -3,6 +3,7 @@
 #include "arena.h"
 #include "error.h"
 #include "vae.h"
+#include "warm.h"
 
 #include <string.h>
 
@@ -25,6 +26,13 @@ typedef struct
   DpConditioning *conditioning;
 } Slot;
 
+/* What is loaded. */
+typedef struct
+{
+  DpWarm warm;
+  DpVae *vae;
+} Loaded;
+
 /* A ring of indices. */
 typedef struct
 {
@@ -45,7 +53,8 @@ struct _DpDecoder
   GThread *thread;
 
   /* -- owned by the thread -- */
-  DpDevice *dev;
+  Loaded *loaded;
+  DpDevice *dev;                /* these two are the same, once it is */
   DpVae *vae;
   float *latent;                /* [h, w, C] on the device */
   guint8 *packed;               /* a frame, on the device */
@@ -123,17 +132,28 @@ layout_frame (DpDecoder *d)
 
 /* ---- the thread ---- */
 
-static gboolean
-load (DpDecoder *d, GError **error)
+static void
+free_loaded (DpWarm *warm)
 {
-  char message[256];
+  dp_vae_free (((Loaded *) warm)->vae);
+}
 
-  d->dev = dp_device_open (d->device, d->spec.threads, message, sizeof message);
-  if (d->dev == NULL) {
-    g_set_error_literal (error, DP_ERROR, DP_ERROR_DEVICE, message);
-    return FALSE;
-  }
-  d->dev->cancel = &d->cancel;
+/* All that the part is made from. */
+static GString *
+loaded_key (const DpDecoder *d)
+{
+  const DpDecoderSpec *spec = &d->spec;
+  GString *key = g_string_new (NULL);
+
+  g_string_printf (key, "decoder, %s, %d threads, bfloat16 %d, %d x %d", d->device, spec->threads, spec->bfloat16, spec->latent_h, spec->latent_w);
+  dp_warm_key_add_numbers (key, &spec->vae, sizeof spec->vae);
+  dp_warm_key_add_weights (key, spec->weights);
+  return key;
+}
+
+static gboolean
+make_room (DpDecoder *d, GError **error)
+{
   d->latent = d->dev->ops->alloc (d->dev, sizeof (float) * d->latent_size);
   d->packed = d->dev->ops->alloc (d->dev, d->frame_bytes);
   if (d->latent == NULL || d->packed == NULL) {
@@ -150,8 +170,29 @@ load (DpDecoder *d, GError **error)
   }
   for (int i = 0; i < d->n_slots; i++)
     d->slots[i].memory = memory + i * d->frame_bytes;
-  d->vae = dp_vae_new (d->dev, &d->spec.vae, d->spec.weights, d->spec.bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, d->spec.latent_h, d->spec.latent_w, error);
-  return d->vae != NULL;
+  return TRUE;
+}
+
+static gboolean
+load (DpDecoder *d, GError **error)
+{
+  const DpDecoderSpec *spec = &d->spec;
+  Loaded *loaded = d->loaded;
+
+  if (loaded->warm.dev == NULL && !dp_warm_open_device (&loaded->warm, d->device, spec->threads, error))
+    return FALSE;
+  d->dev = loaded->warm.dev;
+  d->dev->cancel = &d->cancel;
+  if (!make_room (d, error))
+    return FALSE;
+  if (loaded->vae == NULL)
+    loaded->vae = dp_vae_new (d->dev, &spec->vae, spec->weights, spec->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, spec->latent_h, spec->latent_w, error);
+  d->vae = loaded->vae;
+  if (d->vae == NULL)
+    return FALSE;
+  loaded->warm.loaded = TRUE;
+  dp_vae_reset (d->vae);
+  return TRUE;
 }
 
 /* Waits for room in the queue; -1 when cancelled. */
@@ -323,16 +364,17 @@ dp_decoder_new (const DpDecoderSpec *spec, GError **error)
   for (int i = 0; i < JOBS; i++) {
     d->jobs[i].latents = dp_arena_host_new (sizeof (float) * spec->max_own * d->latent_size, "a finished block", error);
     if (d->jobs[i].latents == NULL) {
-      dp_decoder_free (d);
+      dp_decoder_free (d, 0);
       return NULL;
     }
   }
+  d->loaded = dp_warm_take (sizeof (Loaded), loaded_key (d), free_loaded);
   d->thread = g_thread_new ("dp-decoder", decoder_thread, d);
   return d;
 }
 
 void
-dp_decoder_free (DpDecoder *d)
+dp_decoder_free (DpDecoder *d, int linger)
 {
   if (d == NULL)
     return;
@@ -350,8 +392,7 @@ dp_decoder_free (DpDecoder *d)
     d->dev->ops->free (d->dev, d->packed);
     d->dev->ops->free (d->dev, d->latent);
   }
-  dp_vae_free (d->vae);
-  dp_device_close (d->dev);
+  dp_warm_give ((DpWarm *) d->loaded, linger);
   g_clear_error (&d->error);
   g_mutex_clear (&d->lock);
   g_cond_clear (&d->changed);

@@ -47,9 +47,10 @@ typedef struct
 /* Thread-safety: every function from any thread, dp_decoder_free() last; pushing and pulling from one thread each. */
 typedef struct _DpDecoder DpDecoder;
 
-/** Starts the thread, which loads the weights first. Errors: DP_ERROR_NO_MEMORY. */
+/** Starts the thread, which loads the weights first where they were not left warm. Between dp_warm_begin() and dp_warm_end(). Errors: DP_ERROR_NO_MEMORY. */
 DpDecoder *dp_decoder_new (const DpDecoderSpec *spec, GError **error);
-void dp_decoder_free (DpDecoder *decoder);
+/** What was loaded stays warm for `linger` seconds. NULL is fine. */
+void dp_decoder_free (DpDecoder *decoder, int linger);
 
 /** Called from the decoder's thread before a block is decoded; set before the first push. */
 void dp_decoder_set_latents_callback (DpDecoder *decoder, DpLatentsCallback callback, gpointer user_data);

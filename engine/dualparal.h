@@ -73,6 +73,7 @@ typedef struct
   const char *text_encoder;     /* "resident" on the first device, or "streamed" to it layer by layer for each prompt, for little memory; NULL: "auto",
                                  * resident where all has room. The video is the same */
   int text_length;              /* tokens the text is padded to, 0: 512 */
+  int linger;                   /* seconds that what was loaded is kept, once the engine is freed, for the next one that loads the same; 0: not at all */
   const float *noise;           /* [noise_latents, h, w, C_latent] float32: latent frame l of the stream starts from that slice */
   gint64 noise_latents;         /*   instead of the pool; NULL: the pool. Kept until the engine is freed. */
 } DpSettings;
@@ -185,7 +186,7 @@ gboolean dp_engine_prompt_embeds (DpEngine *engine, float **prompt, float **nega
 
 void dp_engine_get_stats (DpEngine *engine, DpStats *stats);
 
-/** Cancels everything within the current layer, joins the threads, frees all. NULL is fine. */
+/** Cancels everything within the current layer, joins the threads, frees all but what is to linger. NULL is fine. */
 void dp_engine_free (DpEngine *engine);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (DpEngine, dp_engine_free)

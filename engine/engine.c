@@ -2,6 +2,7 @@
 #include "dualparal.h"
 #include "pipeline.h"
 #include "settings.h"
+#include "warm.h"
 
 #include <string.h>
 
@@ -185,11 +186,13 @@ dp_engine_open (DpEngine **engine, const DpSettings *settings, DpProgress progre
     goto fail;
   e->parts = r->n_devices + 2;
   report (e, "loading the model", 0);
+  dp_warm_begin ();
   g_mutex_lock (&e->lock);      /* what a thread reports waits until all of them are there */
   start_conditioner (e);
   gboolean ok = dp_conditioner_queue (e->conditioner, &(DpPrompt) { s->prompt, s->negative_prompt }, error) && start_decoder (e, error)
       && start_pipeline (e, error);
   g_mutex_unlock (&e->lock);
+  dp_warm_end ();
   if (!ok)
     goto fail;
   *engine = e;
@@ -207,14 +210,17 @@ dp_engine_free (DpEngine *e)
     return;
   g_mutex_lock (&e->lock);
   e->closing = TRUE;
+  int linger = e->error ? 0 : e->resolved.settings.linger;      /* a failure may have left things in any state */
   g_mutex_unlock (&e->lock);
   if (e->conditioner)
     dp_conditioner_cancel (e->conditioner);
   if (e->decoder)
     dp_decoder_cancel (e->decoder, NULL);
-  dp_pipeline_free (e->pipeline);
-  dp_decoder_free (e->decoder);
-  dp_conditioner_free (e->conditioner);
+  if (e->pipeline)
+    dp_pipeline_cancel (e->pipeline);
+  dp_pipeline_free (e->pipeline, linger);
+  dp_decoder_free (e->decoder, linger);
+  dp_conditioner_free (e->conditioner, linger);
   g_mutex_lock (&e->lock);
   gboolean was_loading = e->decoder && e->loaded >= 0 && e->loaded < e->parts;
   g_mutex_unlock (&e->lock);

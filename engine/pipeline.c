@@ -25,7 +25,7 @@ typedef struct
   int index;
   DpTransport *transport;
   GThread *thread;
-  DpStage *stage;               /* owned by the thread */
+  DpStage *stage;               /* used by the thread */
 } Worker;
 
 struct _DpPipeline
@@ -315,14 +315,14 @@ setup_driver (DpPipeline *p, DpStage *stage, GError **error)
 /* ---- threads ---- */
 
 static void
-free_stage (DpPipeline *p, Worker *w)
+free_stage (DpPipeline *p, Worker *w, int linger)
 {
   if (w->index == 0) {
     for (int i = 0; i < p->n_blocks && p->blocks; i++)
       dp_stage_block_free (w->stage, p->blocks[i]);
     dp_arena_free (&p->arena);
   }
-  dp_stage_free (w->stage);
+  dp_stage_free (w->stage, linger);
 }
 
 static void
@@ -339,13 +339,8 @@ worker_thread (gpointer data)
   Worker *w = data;
   DpPipeline *p = w->pipeline;
   GError *error = NULL;
-  int first, last;
-  gboolean ok;
 
-  dp_pipeline_layers (p->spec.stage.dit.layers, p->spec.n_stages, w->index, &first, &last);
-  w->stage = dp_stage_new (&p->spec.stage, p->spec.devices[w->index], p->spec.threads, p->spec.weights, first, last, &error);
-  ok = w->stage && (w->index > 0 || setup_driver (p, w->stage, &error));
-  if (ok) {
+  if (dp_stage_load (w->stage, &error) && (w->index > 0 || setup_driver (p, w->stage, &error))) {
     p->spec.loaded (p->spec.user_data);
     if (w->index == 0)
       drive (p, w, &error);
@@ -395,8 +390,13 @@ dp_pipeline_new (const DpPipelineSpec *spec, GError **error)
   p->noise = noise;
 
   dp_transport_local_new (spec->n_stages, p->n_blocks, ends);
-  for (int i = 0; i < spec->n_stages; i++)
-    p->workers[i] = (Worker) { .pipeline = p, .index = i, .transport = ends[i] };
+  for (int i = 0; i < spec->n_stages; i++) {
+    int first, last;
+
+    dp_pipeline_layers (spec->stage.dit.layers, spec->n_stages, i, &first, &last);
+    p->workers[i] = (Worker) { .pipeline = p, .index = i, .transport = ends[i],
+      .stage = dp_stage_new (&p->spec.stage, spec->devices[i], spec->threads, spec->weights, first, last) };
+  }
   for (int i = 0; i < spec->n_stages; i++) {
     g_autofree char *name = g_strdup_printf ("dp-stage-%d", i);
     p->workers[i].thread = g_thread_new (name, worker_thread, &p->workers[i]);
@@ -412,7 +412,7 @@ dp_pipeline_cancel (DpPipeline *p)
 }
 
 void
-dp_pipeline_free (DpPipeline *p)
+dp_pipeline_free (DpPipeline *p, int linger)
 {
   if (p == NULL)
     return;
@@ -420,7 +420,7 @@ dp_pipeline_free (DpPipeline *p)
   for (int i = 0; i < p->spec.n_stages; i++)
     g_thread_join (p->workers[i].thread);
   for (int i = p->spec.n_stages - 1; i >= 0; i--) {
-    free_stage (p, &p->workers[i]);
+    free_stage (p, &p->workers[i], linger);
     p->workers[i].transport->free (p->workers[i].transport);
   }
   for (int i = 0; i < p->n_slots; i++) {

@@ -55,10 +55,10 @@ void dp_pipeline_layers (int layers, int stages, int index, int *first, int *las
 /** How many blocks are on their way between stages at a time, of `depth` in flight. */
 int dp_pipeline_blocks (int stages, int depth);
 
-/** Starts the threads, which load their layers first. Errors: DP_ERROR_NO_MEMORY. */
+/** Starts the threads, which load first what was not left warm. Between dp_warm_begin() and dp_warm_end(). Errors: DP_ERROR_NO_MEMORY. */
 DpPipeline *dp_pipeline_new (const DpPipelineSpec *spec, GError **error);
 /** Makes every thread return within its current operation. */
 void dp_pipeline_cancel (DpPipeline *pipeline);
-/** Cancels, joins, frees. */
-void dp_pipeline_free (DpPipeline *pipeline);
+/** Cancels, joins, frees; each stage's layers stay warm for `linger` seconds. NULL is fine. */
+void dp_pipeline_free (DpPipeline *pipeline, int linger);
 void dp_pipeline_get_stats (DpPipeline *pipeline, DpPipelineStats *stats);
