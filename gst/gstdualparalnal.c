@@ -102,6 +102,9 @@ next_by_start_code (const guint8 * data, gsize size, gsize * at,
   *nal = data + start + 3;
   *at = start_code_from (data, size, start + 3);
   *nal_size = *at - start - 3;
+  /* No unit ends in a zero */
+  while (*nal_size > 0 && (*nal)[*nal_size - 1] == 0)
+    (*nal_size)--;
   return TRUE;
 }
 

@@ -20,6 +20,14 @@ static const guint8 uuid[16] = { 0xf7, 0x3c, 0x05, 0xd5, 0x70, 0x96, 0x42, 0xdd,
   0xbe, 0x2d, 0x9e, 0xb4, 0xec, 0xd8, 0xba, 0xb8
 };
 
+/* libx265's own, which it keeps */
+const char *__lsan_default_suppressions (void);
+const char *
+__lsan_default_suppressions (void)
+{
+  return "leak:x265_malloc";
+}
+
 /* -- tags */
 
 static GstTagList *
@@ -487,7 +495,8 @@ GST_START_TEST (test_odd_input)
     "video/x-h265, stream-format=hvc1, alignment=au"
   };
   static const guint8 truncated[] = { 0, 0, 1, 0xff, 0xff, 0xff, 0xff, 0xff },
-      only_code[] = { 0, 0, 1 }, empty_units[] = { 0, 0, 1, 0, 0, 1, 0, 0, 1
+      only_code[] = { 0, 0, 1 }, empty_units[] = { 0, 0, 1, 0, 0, 1, 0, 0, 0,
+    0, 0
   };
   const gsize huge = 16 << 20;
   guint8 *zeros = g_malloc0 (huge), *noise = g_malloc (4096);
@@ -501,8 +510,8 @@ GST_START_TEST (test_odd_input)
       check_untouched (caps_with_lengths (caps[i], k), noise, 4096, 10);
       check_untouched (caps_with_lengths (caps[i], k), truncated,
           i < 2 ? sizeof (truncated) : k, 10);
-      check_untouched (caps_with_lengths (caps[i], k), only_code, i < 2 ? 3 : k,
-          10);
+      check_untouched (caps_with_lengths (caps[i], k), only_code,
+          i < 2 ? 3 : MIN (k, 3), 10);
     }
     check_untouched (caps_with_lengths (caps[i], 4), empty_units,
         sizeof (empty_units), 10);
