@@ -25,7 +25,7 @@
  * gst-launch-1.0 dualparalsrc prompt="a red ball bouncing over a green meadow" ! videoconvert ! autovideosink
  * ]| Endless video in a window.
  * |[
- * gst-launch-1.0 dualparalsrc num-frames=160 seed=7 devices=cpu,cpu ! videoconvert ! x264enc ! mp4mux ! filesink location=ball.mp4
+ * gst-launch-1.0 dualparalsrc num-frames=160 seed=7 devices=cpu,cpu ! videoconvert ! x264enc ! dualparalsei ! mp4mux ! filesink location=ball.mp4
  * ]| Ten seconds in a file, made by two stages.
  * |[
  * gst-launch-1.0 dualparalsrc steps=20 ! video/x-raw,width=320,height=192 ! videoconvert ! autovideosink
@@ -52,6 +52,14 @@
  *   leaves the element. Fields: `prompt` (string), `prompt-id` (#guint, 0 for the
  *   first), `block` (#gint64), `frame` (#guint64), `timestamp`, `stream-time`,
  *   `running-time` (#GstClockTime).
+ *
+ * ## Metas
+ * As #GstDualParalSrc:marking says, each frame that is no placeholder has
+ * * a #GstCustomMeta `GstDualParalMeta`: `block` (#gint64), `frame`, `seed`
+ *   (#guint64), `prompt-id` (#guint), `digital-source-type` (string);
+ * * a #GstVideoSEIUserDataUnregisteredMeta with the UUID
+ *   `f73c05d5-7096-42dd-be2d-9eb4ecd8bab8` and the same and more as JSON, which
+ *   #dualparalsei writes behind an encoder.
  *
  * ## Events
  * Right before the first buffer of a prompt, in this order:
