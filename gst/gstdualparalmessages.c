@@ -155,23 +155,3 @@ gst_dualparal_prompt_new (const gchar * name, const gchar * prompt, guint id,
       "prompt-id", G_TYPE_UINT, id, "block", G_TYPE_INT64, block,
       "frame", G_TYPE_UINT64, frame, NULL);
 }
-
-GstTagList *
-gst_dualparal_prompt_tags (const gchar * prompt, const DpSettings * settings,
-    const DpModelInfo * model)
-{
-  gdouble second = settings->guidance_scale_2;
-  gchar *guidance_2 = second != 0 ? g_strdup_printf (", %g", second) : NULL;
-  gchar *comment = g_strdup_printf ("seed %" G_GUINT64_FORMAT ", %d steps, "
-      "guidance %g%s, model %s", settings->seed, settings->steps,
-      settings->guidance_scale, guidance_2 ? guidance_2 : "", model->name);
-  GstTagList *tags = gst_tag_list_new (GST_TAG_COMMENT, comment, NULL);
-
-  g_free (guidance_2);
-  g_free (comment);
-  /* An empty string is no valid tag */
-  if (*prompt)
-    gst_tag_list_add (tags, GST_TAG_MERGE_REPLACE, GST_TAG_TITLE, prompt, NULL);
-  gst_tag_list_set_scope (tags, GST_TAG_SCOPE_GLOBAL);
-  return tags;
-}

@@ -42,7 +42,5 @@ GstStructure *gst_dualparal_stats_new (const DpStats * stats);
 /** What is said about a prompt, with the frame that is its first. */
 GstStructure *gst_dualparal_prompt_new (const gchar * name,
     const gchar * prompt, guint id, gint64 block, guint64 frame);
-GstTagList *gst_dualparal_prompt_tags (const gchar * prompt,
-    const DpSettings * settings, const DpModelInfo * model);
 
 G_END_DECLS

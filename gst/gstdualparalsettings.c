@@ -128,6 +128,7 @@ gst_dualparal_settings_init (GstDualParalSettings * settings)
   settings->num_frames = -1;
   settings->max_repeat = -1;
   settings->min_framerate_d = 1;
+  settings->marking = GST_DUALPARAL_MARKING_ALL;
 }
 
 void
@@ -297,6 +298,20 @@ install_picture_properties (GObjectClass * klass)
       g_param_spec_int64 ("num-frames", "Number of frames",
           "Frames of the whole video before EOS (-1 = endless)", -1, G_MAXINT64,
           -1, READY));
+  /**
+   * GstDualParalSrc:marking:
+   *
+   * How the video says of itself that a model made it. `tags` is for containers,
+   * `meta` for whoever looks at frames, `sei` for a `dualparalsei` behind an encoder
+   * of H.264 or H.265. None of it survives who wants to remove it, and only the tags
+   * survive encoding again.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_MARKING,
+      g_param_spec_flags ("marking", "Marking",
+          "How the video says that a model made it", GST_TYPE_DUALPARAL_MARKING,
+          GST_DUALPARAL_MARKING_ALL, READY));
 }
 
 /* How to make it: DualParal, devices, queue */
@@ -631,6 +646,9 @@ gst_dualparal_settings_set (GstDualParalSettings * settings, guint prop_id,
     case GST_DUALPARAL_PROP_PLACEHOLDER:
       set_string (&settings->placeholder, value);
       return TRUE;
+    case GST_DUALPARAL_PROP_MARKING:
+      settings->marking = g_value_get_flags (value);
+      return TRUE;
     default:
       return FALSE;
   }
@@ -722,6 +740,9 @@ gst_dualparal_settings_get (const GstDualParalSettings * settings,
       return TRUE;
     case GST_DUALPARAL_PROP_PLACEHOLDER:
       g_value_set_string (value, settings->placeholder);
+      return TRUE;
+    case GST_DUALPARAL_PROP_MARKING:
+      g_value_set_flags (value, settings->marking);
       return TRUE;
     default:
       return FALSE;

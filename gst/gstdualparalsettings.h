@@ -8,6 +8,7 @@
 
 #include <gst/gst.h>
 #include "dualparal.h"
+#include "gstdualparalmarking.h"
 
 G_BEGIN_DECLS
 
@@ -163,6 +164,7 @@ enum
   GST_DUALPARAL_PROP_MIN_FRAMERATE,
   GST_DUALPARAL_PROP_STARTUP_POLICY,
   GST_DUALPARAL_PROP_PLACEHOLDER,
+  GST_DUALPARAL_PROP_MARKING,
   GST_DUALPARAL_PROP_STATS,
 };
 
@@ -184,6 +186,7 @@ typedef struct
   gint prebuffer, max_repeat, min_framerate_n, min_framerate_d;
   GstDualParalUnderrunPolicy underrun_policy;
   GstDualParalStartupPolicy startup_policy;
+  GstDualParalMarking marking;
 } GstDualParalSettings;
 
 void gst_dualparal_settings_init (GstDualParalSettings * settings);

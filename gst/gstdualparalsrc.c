@@ -25,7 +25,7 @@
  * gst-launch-1.0 dualparalsrc prompt="a red ball bouncing over a green meadow" ! videoconvert ! autovideosink
  * ]| Endless video in a window.
  * |[
- * gst-launch-1.0 dualparalsrc num-frames=160 seed=7 devices=cpu,cpu ! videoconvert ! x264enc ! mp4mux ! filesink location=ball.mp4
+ * gst-launch-1.0 dualparalsrc num-frames=160 seed=7 devices=cpu,cpu ! videoconvert ! x264enc ! dualparalsei ! mp4mux ! filesink location=ball.mp4
  * ]| Ten seconds in a file, made by two stages.
  * |[
  * gst-launch-1.0 dualparalsrc steps=20 ! video/x-raw,width=320,height=192 ! videoconvert ! autovideosink
@@ -53,12 +53,21 @@
  *   first), `block` (#gint64), `frame` (#guint64), `timestamp`, `stream-time`,
  *   `running-time` (#GstClockTime).
  *
+ * ## Metas
+ * As #GstDualParalSrc:marking says, each frame that is no placeholder has
+ * * a #GstCustomMeta `GstDualParalMeta`: `block` (#gint64), `frame`, `seed`
+ *   (#guint64), `prompt-id` (#guint), `digital-source-type` (string);
+ * * a #GstVideoSEIUserDataUnregisteredMeta with the UUID
+ *   `f73c05d5-7096-42dd-be2d-9eb4ecd8bab8` and the same and more as JSON, which
+ *   #dualparalsei writes behind an encoder.
+ *
  * ## Events
  * Right before the first buffer of a prompt, in this order:
  * * a serialized custom downstream event with a structure `dualparal/prompt`:
  *   `prompt`, `prompt-id`, `block` and `frame` as above;
- * * a tag event: `title` is the prompt, `comment` the seed, steps, guidance and
- *   model;
+ * * with #GstDualParalSrc:marking a tag event: `title` is the prompt, `comment`
+ *   says that a model made this and its seed, steps, guidance and name; `artist`,
+ *   `keywords` and `application-name` go with it;
  * * but for the first one, a force-key-unit event, so that encoders begin anew
  *   there.
  *
@@ -76,6 +85,7 @@
 #include "gstdualparalframe.h"
 #include "gstdualparalgenerator.h"
 #include "gstdualparallive.h"
+#include "gstdualparalmarking.h"
 #include "gstdualparalmessages.h"
 #include "gstdualparalplaceholder.h"
 #include "gstdualparalsettings.h"
@@ -102,6 +112,8 @@ struct _GstDualParalSrc
   GstVideoInfo info;            /* written by the streaming thread only */
 
   GstDualParalGenerator gen;
+
+  GstDualParalMarking marking;  /* set by start() */
 
   /* -- owned by the streaming thread */
   guint64 n_frames;             /* sent so far */
@@ -185,6 +197,7 @@ gst_dualparal_src_start (GstBaseSrc * src)
   gst_video_info_init (&self->info);
   self->base_frame = 0;
   self->base_time = 0;
+  self->marking = self->settings.marking;
   if (self->settings.is_live
       && self->settings.startup_policy == GST_DUALPARAL_STARTUP_PLACEHOLDER)
     picture = g_strdup (self->settings.placeholder);
@@ -449,9 +462,10 @@ gst_dualparal_src_announce_prompt (GstDualParalSrc * self, GstClockTime pts)
       self->gen.frame.block, self->n_frames);
   GST_ELEMENT_CLASS (parent_class)->send_event (element,
       gst_event_new_custom (GST_EVENT_CUSTOM_DOWNSTREAM, s));
-  GST_ELEMENT_CLASS (parent_class)->send_event (element,
-      gst_event_new_tag (gst_dualparal_prompt_tags (prompt, &self->gen.resolved,
-              &self->gen.model)));
+  if (self->marking & GST_DUALPARAL_MARKING_TAGS)
+    GST_ELEMENT_CLASS (parent_class)->send_event (element,
+        gst_event_new_tag (gst_dualparal_marking_tags (prompt,
+                &self->gen.resolved, &self->gen.model)));
 
   if (self->prompt_id > 0)
     GST_ELEMENT_CLASS (parent_class)->send_event (element,
@@ -592,6 +606,10 @@ gst_dualparal_src_create (GstPushSrc * src, GstBuffer ** buffer)
     gst_dualparal_src_announce_prompt (self, next.pts);
     self->n_frames++;
   }
+  if (next.picture != GST_DUALPARAL_PLACEHOLDER)
+    gst_dualparal_marking_mark (self->marking, out, &self->gen.resolved,
+        &self->gen.model, self->gen.frame.block, GST_BUFFER_OFFSET (out),
+        self->prompt_id);
   /* A live one may have to be shown again */
   if (!live)
     gst_dualparal_generator_release (&self->gen);
@@ -757,6 +775,7 @@ gst_dualparal_src_class_init (GstDualParalSrcClass * klass)
   object_class->get_property = gst_dualparal_src_get_property;
   object_class->finalize = gst_dualparal_src_finalize;
   gst_dualparal_settings_install_properties (object_class);
+  gst_dualparal_marking_register ();
 
   /**
    * GstDualParalSrc::queue-prompt:
@@ -803,6 +822,8 @@ gst_dualparal_src_class_init (GstDualParalSrcClass * klass)
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_SAMPLER, 0);
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_PRECISION, 0);
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_PROMPT_LATENCY, 0);
+  gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_TEXT_ENCODER, 0);
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_UNDERRUN_POLICY, 0);
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_STARTUP_POLICY, 0);
+  gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_MARKING, 0);
 }
