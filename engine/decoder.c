@@ -195,8 +195,6 @@ static void
 put_frame (DpDecoder *d, int index, const Job *job)
 {
   Slot *slot = &d->slots[index];
-  gint64 now;
-  int level;
 
   slot->block = job->block;
   slot->prompt_changed = job->conditioning->prompt_id != d->last_prompt;
@@ -208,15 +206,14 @@ put_frame (DpDecoder *d, int index, const Job *job)
 
   g_mutex_lock (&d->lock);
   fifo_push (&d->ready, index);
-  level = d->ready.count;
-  d->stats.last_frame_us = now = g_get_monotonic_time ();
+  dp_trace_counter (d->spec.trace, "queue", d->ready.count);
+  d->stats.last_frame_us = g_get_monotonic_time ();
   if (d->stats.frames++ == 0)
     d->stats.first_frame_us = d->stats.last_frame_us;
   if (d->spec.num_frames >= 0 && d->stats.frames == (guint64) d->spec.num_frames)
     d->ended = TRUE;
   g_cond_broadcast (&d->changed);
   g_mutex_unlock (&d->lock);
-  dp_trace_counter (d->spec.trace, "queue", level, now);
 }
 
 static void
@@ -468,7 +465,7 @@ int
 dp_decoder_pull (DpDecoder *d, DpFrame *frame, gint64 timeout_us, GError **error)
 {
   gint64 now = g_get_monotonic_time (), deadline = timeout_us > G_MAXINT64 - now ? G_MAXINT64 : now + timeout_us;
-  int result = -1, level = 0;
+  int result = -1;
 
   g_mutex_lock (&d->lock);
   for (;;) {
@@ -488,8 +485,7 @@ dp_decoder_pull (DpDecoder *d, DpFrame *frame, gint64 timeout_us, GError **error
         frame->strides[p] = d->strides[p];
       }
       g_cond_broadcast (&d->changed);
-      level = d->ready.count;
-      now = g_get_monotonic_time ();
+      dp_trace_counter (d->spec.trace, "queue", d->ready.count);
       result = 1;
       break;
     }
@@ -511,11 +507,9 @@ dp_decoder_pull (DpDecoder *d, DpFrame *frame, gint64 timeout_us, GError **error
       break;
   }
   g_mutex_unlock (&d->lock);
-  if (result == 1) {
-    dp_trace_counter (d->spec.trace, "queue", level, now);
+  if (result == 1)
     dp_trace_instant (d->spec.trace, DP_TRACE_FRAMES, "frame", "\"frame\":%" G_GINT64_FORMAT ",\"block\":%" G_GINT64_FORMAT, frame->index,
         frame->block);
-  }
   return result;
 }
 

@@ -230,10 +230,10 @@ dp_trace_instant (DpTrace *t, int track, const char *kind, const char *args, ...
 }
 
 void
-dp_trace_counter (DpTrace *t, const char *kind, gint64 value, gint64 at_us)
+dp_trace_counter (DpTrace *t, const char *kind, gint64 value)
 {
   if (t == NULL)
     return;
   write_event (t, ",\n{\"name\":\"%s\",\"ph\":\"C\",\"pid\":1,\"ts\":%" G_GINT64_FORMAT ",\"args\":{\"%s\":%" G_GINT64_FORMAT "}}", kind,
-      at_us - t->opened_us, kind, value);
+      g_get_monotonic_time () - t->opened_us, kind, value);
 }

@@ -40,5 +40,5 @@ G_GNUC_PRINTF (7, 8);
 void dp_trace_transfer (DpTrace *trace, int from, int to, gint64 block, int step, gint64 start_us, gint64 end_us);
 /** Something at this moment. */
 void dp_trace_instant (DpTrace *trace, int track, const char *kind, const char *args, ...) G_GNUC_PRINTF (4, 5);
-/** A number that is another one from then on. */
-void dp_trace_counter (DpTrace *trace, const char *kind, gint64 value, gint64 at_us);
+/** A number that is another one from now on. */
+void dp_trace_counter (DpTrace *trace, const char *kind, gint64 value);

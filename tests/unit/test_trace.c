@@ -65,7 +65,7 @@ test_events (void)
   dp_trace_span (t, DP_TRACE_TEXT, "encode", -1, now, now, " ");
   dp_trace_transfer (t, 0, 1, G_MAXINT64, 999, now, now + 1);
   dp_trace_instant (t, DP_TRACE_FRAMES, "frame", "\"frame\":%d", 1);
-  dp_trace_counter (t, "queue", 3, now);
+  dp_trace_counter (t, "queue", 3);
   dp_trace_free (t);
   g_assert_cmpint (count (path, "block 5", "", &size), ==, 1);
   g_assert_cmpint (count (path, "encode", "", &size), ==, 1);
@@ -132,7 +132,7 @@ writer (gpointer data)
 {
   for (int i = 0; i < 2000; i++) {
     dp_trace_transfer (data, 0, 1, i, 0, i, i + 1);
-    dp_trace_counter (data, "queue", i, i);
+    dp_trace_counter (data, "queue", i);
   }
   return NULL;
 }
@@ -198,7 +198,7 @@ test_full_disk (void)
 
   g_test_expect_message ("dualparal", G_LOG_LEVEL_WARNING, "*trace /dev/full ends here: No space*");
   for (int i = 0; i < 5000; i++)
-    dp_trace_counter (t, "queue", i, i);
+    dp_trace_counter (t, "queue", i);
   g_test_assert_expected_messages ();
   dp_trace_free (t);
 }
@@ -209,7 +209,7 @@ test_none (void)
   dp_trace_span (NULL, DP_TRACE_TEXT, "encode", -1, 0, 1, " ");
   dp_trace_transfer (NULL, 0, 1, 0, 0, 0, 1);
   dp_trace_instant (NULL, DP_TRACE_FRAMES, "frame", " ");
-  dp_trace_counter (NULL, "queue", 1, 0);
+  dp_trace_counter (NULL, "queue", 1);
   dp_trace_free (NULL);
 }
 
