@@ -96,7 +96,7 @@ gst_dualparal_live_reset_time (GstDualParalLive * live)
 {
   live->due = 0;
   live->rewound = live->discont = TRUE;
-  live->late = FALSE;
+  live->late = live->is_missed = FALSE;
 }
 
 /* -- states */

@@ -135,6 +135,15 @@ check_stats (Live * live, guint64 repeated, guint64 underruns,
       stall_time);
 }
 
+/* Of all times for which a picture was due */
+static void
+check_deadlines (GstElement * src, guint64 in_time, guint64 missed)
+{
+  fail_unless_equals_uint64 (stat_of (src, "missed"), missed);
+  fail_unless_equals_float (stat_double (src, "deadline-attainment"),
+      (gdouble) in_time / (in_time + missed));
+}
+
 /* -- the pace */
 
 GST_START_TEST (test_pace)
@@ -151,6 +160,7 @@ GST_START_TEST (test_pace)
   for (i = 1; i < 24; i++)
     check_next (&live, i, FALSE, i * FRAME);
   check_stats (&live, 0, 0, 0);
+  check_deadlines (live.h->element, 24, 0);
 
   query = gst_query_new_latency ();
   fail_unless (gst_element_query (live.h->element, query));
@@ -188,6 +198,7 @@ GST_START_TEST (test_clock_runs_ahead)
   check_picture (&live, 2, FALSE, start);
   check_next (&live, 3, FALSE, start + FRAME);
   check_stats (&live, 0, 0, 0);
+  check_deadlines (live.h->element, 4, 0);
   live_clear (&live);
 }
 
@@ -208,6 +219,7 @@ GST_START_TEST (test_repeat)
   check_next (&live, FIRST, FALSE, (FIRST + 7) * FRAME);
   check_next (&live, FIRST + 1, FALSE, (FIRST + 8) * FRAME);
   check_stats (&live, 7, 1, 0);
+  check_deadlines (live.h->element, 7, 7);
   fail_unless_equals_int (count_qos (&live, FIRST * FRAME), 7);
   live_clear (&live);
 }
@@ -241,6 +253,7 @@ GST_START_TEST (test_stall)
   play_first (&live);
   check_stalled (&live, FIRST);
   check_stats (&live, 0, 1, 3 * GST_SECOND + 1);
+  check_deadlines (live.h->element, 6, 1);
   fail_unless_equals_int (count_qos (&live, FIRST * FRAME), 1);
   live_clear (&live);
 }
@@ -257,6 +270,7 @@ GST_START_TEST (test_max_repeat)
   check_next (&live, FIRST - 1, TRUE, (FIRST + 1) * FRAME);
   check_stalled (&live, FIRST + 2);
   check_stats (&live, 2, 1, 3 * GST_SECOND + 1);
+  check_deadlines (live.h->element, 6, 3);
   live_clear (&live);
 }
 
@@ -293,6 +307,7 @@ GST_START_TEST (test_gap)
   wait_queue (&live, 1);
   check_next (&live, FIRST, FALSE, i * FRAME);
   check_stats (&live, 0, 1, 3 * FRAME);
+  check_deadlines (live.h->element, 6, 3);
   fail_unless_equals_int (count_qos (&live, FIRST * FRAME), 3);
   live_clear (&live);
 }
@@ -333,6 +348,7 @@ GST_START_TEST (test_slow)
   gst_test_clock_set_time (live.clock, time + GST_SECOND);
   check_picture (&live, FIRST + BLOCK - 1, TRUE, time += GST_SECOND);
   check_stats (&live, 1, 2, stalled + GST_SECOND - measured);
+  check_deadlines (live.h->element, 12, 2);
 
   wait_queue (&live, BLOCK);
   check_next (&live, FIRST + BLOCK, FALSE, time += measured);
@@ -377,6 +393,7 @@ GST_START_TEST (test_change_policy)
   check_picture (&live, FIRST - 1, TRUE, 10 * GST_SECOND);
   check_next (&live, FIRST - 1, TRUE, 10 * GST_SECOND + FRAME);
   check_stats (&live, 2, 1, 10 * GST_SECOND - FIRST * FRAME);
+  check_deadlines (live.h->element, 5, 2);
   live_clear (&live);
 }
 
@@ -416,6 +433,8 @@ GST_START_TEST (test_placeholder)
     for (n = 1; n < 5; n++)
       check_next (&live, -1, TRUE, n * FRAME);
     fail_unless_equals_uint64 (stat_of (live.h->element, "placeholders"), 5);
+    fail_unless_equals_float (stat_double (live.h->element,
+            "deadline-attainment"), 1);
     live_clear (&live);
     g_free (caps);
   }
@@ -585,6 +604,7 @@ GST_START_TEST (test_dropped_is_sent_again)
     gst_buffer_unref (buffer);
   }
   fail_unless (dropped > 0);
+  check_deadlines (h->element, 40, stat_of (h->element, "missed"));
   gst_harness_teardown (h);
   for (i = 0; i < 40; i++)
     g_free (sums[i]);
