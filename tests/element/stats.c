@@ -360,7 +360,7 @@ GST_END_TEST;
 GST_START_TEST (test_trace_of_underruns)
 {
   gchar *path = g_build_filename (g_get_tmp_dir (), "dp-element-XXXXXX", NULL);
-  GstHarness *h = source_harness (SLOW_BLOCKS, SMALL);
+  GstHarness *h = source_harness (SLOW_BLOCKS, SMALL ", framerate=500/1");
   guint64 underruns, repeated;
   gchar *text;
 
