@@ -22,13 +22,19 @@ typedef struct
 } Live;
 
 static void
-live_init (Live * live, const gchar * properties, const gchar * caps)
+live_use (Live * live, GstHarness * h)
 {
-  live->h = source_harness (properties, caps);
+  live->h = h;
   gst_harness_use_testclock (live->h);
   live->clock = gst_harness_get_testclock (live->h);
   live->bus = gst_bus_new ();
   gst_element_set_bus (live->h->element, live->bus);
+}
+
+static void
+live_init (Live * live, const gchar * properties, const gchar * caps)
+{
+  live_use (live, source_harness (properties, caps));
   gst_harness_play (live->h);
 }
 
@@ -524,13 +530,14 @@ GST_END_TEST;
  * made: it is dropped, and another is asked for */
 static GstFlowReturn (*real_create) (GstPushSrc * src, GstBuffer ** buffer);
 static gint dropped;
+static gint drop_one_of = 3;
 
 static GstFlowReturn
 dropping_create (GstPushSrc * src, GstBuffer ** buffer)
 {
   GstFlowReturn flow = real_create (src, buffer);
 
-  if (flow == GST_FLOW_OK && g_random_int_range (0, 3) == 0) {
+  if (flow == GST_FLOW_OK && g_random_int_range (0, drop_one_of) == 0) {
     gst_clear_buffer (buffer);
     dropped++;
     flow = real_create (src, buffer);
@@ -612,6 +619,29 @@ GST_START_TEST (test_dropped_is_sent_again)
 
 GST_END_TEST;
 
+/* What was dropped was not shown, whatever it was */
+GST_START_TEST (test_dropped_is_counted_once)
+{
+  Live live;
+  guint i;
+
+  drop_one_of = 1;
+  live_use (&live, dropping_harness ());
+  g_object_set (live.h->element, "is-live", TRUE, "steps", 1000,
+      "guidance-scale", 1., "block-latents", 2, "context-latents", -1,
+      "queue-blocks", 1, "threads", 1, "prebuffer", FIRST, NULL);
+  gst_harness_play (live.h);
+  play_first (&live);
+  for (i = 0; i < 3; i++)
+    check_next (&live, FIRST - 1, TRUE, (FIRST + i) * FRAME);
+  check_stats (&live, 3, 1, 0);
+  check_deadlines (live.h->element, FIRST, 3);
+  live_clear (&live);
+  drop_one_of = 3;
+}
+
+GST_END_TEST;
+
 static Suite *
 live_suite (void)
 {
@@ -632,6 +662,7 @@ live_suite (void)
   tcase_add_test (tc, test_refused);
   tcase_add_test (tc, test_is_live_is_fixed);
   tcase_add_test (tc, test_dropped_is_sent_again);
+  tcase_add_test (tc, test_dropped_is_counted_once);
   return s;
 }
 
