@@ -256,9 +256,11 @@ encoding_thread (gpointer data)
   DpConditioner *c = data;
   g_autoptr (GError) failed = NULL;
   GError *report = NULL;
+  gint64 start = g_get_monotonic_time ();
 
   if (c->loaded->warm.loaded || load (c, &failed)) {
     c->loaded->warm.dev->cancel = &c->cancel;
+    dp_trace_span (c->spec.trace, DP_TRACE_TEXT, "load", -1, start, g_get_monotonic_time (), " ");
     c->spec.loaded (c->spec.user_data);
   }
   g_mutex_lock (&c->lock);
@@ -276,7 +278,11 @@ encoding_thread (gpointer data)
     c->encoding = e;
     g_mutex_unlock (&c->lock);
     g_autoptr (GError) error = NULL;
+    start = g_get_monotonic_time ();
     DpConditioning *encoded = encode (c, e, &error);
+    if (encoded)
+      dp_trace_span (c->spec.trace, DP_TRACE_TEXT, "encode", -1, start, g_get_monotonic_time (), "\"tokens\":%d,\"negative_tokens\":%d",
+          encoded->n[0], encoded->n[1]);
     g_mutex_lock (&c->lock);
     c->device_bytes = c->loaded->warm.dev->bytes;
     c->encoding = NULL;

@@ -12,6 +12,7 @@
 #include <glib.h>
 #include "config.h"
 #include "dualparal.h"
+#include "trace.h"
 
 typedef struct
 {
@@ -44,6 +45,7 @@ typedef struct
   gboolean bfloat16;
   gboolean streamed;            /* see text_encoder.h */
   int text_length;              /* most tokens of a prompt */
+  DpTrace *trace;
   void (*loaded) (gpointer user_data);  /* called from its thread once the weights are in */
   void (*failed) (GError *error, gpointer user_data);   /* called from its thread; takes the error */
   gpointer user_data;

@@ -13,6 +13,8 @@
 #include "conditioning.h"
 #include "decoder.h"
 #include "stage.h"
+#include "trace.h"
+#include "window.h"
 
 typedef struct
 {
@@ -28,6 +30,7 @@ typedef struct
   gint64 noise_latents;
   DpConditioner *conditioner;
   DpDecoder *decoder;
+  DpTrace *trace;
   void (*loaded) (gpointer user_data);  /* called from each stage's thread once its weights are in */
   void (*failed) (GError *error, gpointer user_data);   /* called from any of its threads; takes the error */
   gpointer user_data;
@@ -40,9 +43,10 @@ typedef struct
   guint64 blocks, passes;
   gint64 start_us;              /* when the first pass began, 0 until then */
   gint64 end_us;                /* when the last one ended, 0 until then */
-  gint64 waited_us;             /* since then, for the decoder (that is, for whoever takes the frames) */
+  DpWindow paces;               /* by block but the first: seconds for each of its latent frames, since the block before was finished; those in
+                                 * which whoever takes the frames held everything up do not count */
   gint64 busy_us[DP_MAX_STAGES];
-  gsize device_bytes;
+  gsize bytes[DP_MAX_STAGES];   /* on each stage's device */
   guint64 allocations;
 } DpPipelineStats;
 

@@ -120,6 +120,7 @@ fill_defaults (DpResolved *r, GStringChunk *storage)
   s->sampler = g_string_chunk_insert (storage, s->sampler ? s->sampler : d->sampler[0] ? d->sampler : scheduler->sampler);
   s->precision = g_string_chunk_insert (storage, s->precision ? s->precision : "auto");
   s->text_encoder = g_string_chunk_insert (storage, s->text_encoder ? s->text_encoder : "auto");
+  s->trace = s->trace ? g_string_chunk_insert (storage, s->trace) : NULL;
   s->width = s->width ? s->width : d->width;
   s->height = s->height ? s->height : d->height;
   s->steps = s->steps ? s->steps : d->steps;

@@ -140,6 +140,7 @@ gst_dualparal_settings_clear (GstDualParalSettings * settings)
   g_clear_pointer (&settings->devices, g_free);
   g_clear_pointer (&settings->placeholder, g_free);
   g_clear_pointer (&settings->storyboard, g_free);
+  g_clear_pointer (&settings->trace, g_free);
 }
 
 /* What to make: model, text, noise, sampling */
@@ -409,26 +410,57 @@ install_engine_properties (GObjectClass * klass)
           "Where the text encoder's weights are",
           GST_TYPE_DUALPARAL_TEXT_ENCODER, GST_DUALPARAL_TEXT_ENCODER_AUTO,
           READY));
+}
+
+/* How it goes */
+static void
+install_stats_properties (GObjectClass * klass)
+{
   /**
    * GstDualParalSrc:stats:
    *
-   * Running totals since the generation began, in a structure
-   * `application/x-dualparal-stats`:
+   * How it goes, in a structure `application/x-dualparal-stats`. Running totals
+   * since the generation began:
    *
    * * `blocks`, `passes`, `frames` (#guint64): finished blocks, passes through
    *   all layers, frames decoded
    * * `queue-frames` (#guint): frames decoded and waiting
-   * * `first-frame-seconds` (#gdouble): until the first frame; 0 before it
-   * * `realtime-factor` (#gdouble): seconds of video made per second
+   * * `first-frame-seconds` (#gdouble): until the first frame was decoded; 0
+   *   before it
+   * * `realtime-factor` (#gdouble): seconds of video made per second, while
+   *   nothing had to wait for frames to be taken
    * * `decode-busy` (#gdouble), `stage-busy` (#GstValueArray of #gdouble):
-   *   share of the time that the decoder and each stage worked
-   * * `device-bytes` (#guint64): memory held on the devices
+   *   share of that time that the decoder and each stage worked, 0 to 1
+   *
+   * Of the latest 256 blocks:
+   *
+   * * `block-load-mean`, `block-load-p95` (#gdouble): time to make a block in the
+   *   time that it plays, as above; over 1 is too slow for real time. The first
+   *   block does not count
+   * * `block-interval-p50`, `block-interval-p95` (#GstClockTime): from one block
+   *   that is there to the next one, whatever the reason
+   *
+   * Memory, as it is now:
+   *
+   * * `device-bytes` (#guint64): held on the devices, the sum of
+   *   `stage-bytes` (#GstValueArray of #guint64), `decoder-bytes` and
+   *   `text-encoder-bytes` (#guint64)
+   * * `resident-bytes` (#guint64): of the whole process; 0 where that is not known
+   *
+   * Since the element was started:
+   *
+   * * `time-to-first-frame` (#GstClockTime): until the first frame left; 0 before
+   * * `buffering-episodes` (#guint64): how often the pipeline was to pause, where
+   *   the video is not live
    *
    * Of a live video since it was started:
    *
    * * `repeated`, `placeholders` (#guint64): frames sent once more, placeholders
    *   sent; `frames` counts neither
    * * `underruns` (#guint64): how often the frames ran out
+   * * `missed` (#guint64): for how many pictures that were due there was no frame
+   * * `deadline-attainment` (#gdouble): the share of pictures for which there was
+   *   one in time; 1 before the first
    * * `stall-time` (#GstClockTime): how long nothing was sent for want of a frame
    *
    * Since: 0.1
@@ -437,6 +469,31 @@ install_engine_properties (GObjectClass * klass)
       g_param_spec_boxed ("stats", "Statistics",
           "Running totals of the generation", GST_TYPE_STRUCTURE,
           G_PARAM_READABLE | G_PARAM_STATIC_STRINGS));
+  /**
+   * GstDualParalSrc:stats-interval:
+   *
+   * How often #GstDualParalSrc:stats is posted as an element message, from when
+   * the element goes to PAUSED until it goes back to READY, whatever it waits for.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_STATS_INTERVAL,
+      g_param_spec_uint ("stats-interval", "Interval of statistics",
+          "Milliseconds from one message with the statistics to the next (0 = "
+          "none)", 0, G_MAXUINT, 0, READY));
+  /**
+   * GstDualParalSrc:trace:
+   *
+   * A file that says what each device did when, for ui.perfetto.dev and
+   * chrome://tracing. It is begun anew when the generation begins, is complete
+   * when that ends, and at most 64 MiB long. Each element needs its own.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_TRACE,
+      g_param_spec_string ("trace", "Trace",
+          "File that says what was done when, in Chrome's trace format (NULL = "
+          "none)", NULL, READY));
 }
 
 /* When to show it */
@@ -550,6 +607,7 @@ gst_dualparal_settings_install_properties (GObjectClass * klass)
   install_picture_properties (klass);
   install_live_properties (klass);
   install_engine_properties (klass);
+  install_stats_properties (klass);
 }
 
 static void
@@ -649,6 +707,12 @@ gst_dualparal_settings_set (GstDualParalSettings * settings, guint prop_id,
     case GST_DUALPARAL_PROP_MARKING:
       settings->marking = g_value_get_flags (value);
       return TRUE;
+    case GST_DUALPARAL_PROP_STATS_INTERVAL:
+      settings->stats_interval = g_value_get_uint (value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_TRACE:
+      set_string (&settings->trace, value);
+      return TRUE;
     default:
       return FALSE;
   }
@@ -744,6 +808,12 @@ gst_dualparal_settings_get (const GstDualParalSettings * settings,
     case GST_DUALPARAL_PROP_MARKING:
       g_value_set_flags (value, settings->marking);
       return TRUE;
+    case GST_DUALPARAL_PROP_STATS_INTERVAL:
+      g_value_set_uint (value, settings->stats_interval);
+      return TRUE;
+    case GST_DUALPARAL_PROP_TRACE:
+      g_value_set_string (value, settings->trace);
+      return TRUE;
     default:
       return FALSE;
   }
@@ -794,4 +864,5 @@ gst_dualparal_settings_for_engine (const GstDualParalSettings * settings,
   engine->num_frames = settings->num_frames;
   engine->max_queue_frames = settings->max_queue_frames;
   engine->threads = settings->threads;
+  engine->trace = keep (storage, settings->trace);
 }

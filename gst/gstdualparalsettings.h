@@ -166,13 +166,15 @@ enum
   GST_DUALPARAL_PROP_PLACEHOLDER,
   GST_DUALPARAL_PROP_MARKING,
   GST_DUALPARAL_PROP_STATS,
+  GST_DUALPARAL_PROP_STATS_INTERVAL,
+  GST_DUALPARAL_PROP_TRACE,
 };
 
 /** Thread-safety: none; the element guards it with its object lock. */
 typedef struct
 {
   gchar *model, *prompt, *negative_prompt, *devices, *placeholder;
-  gchar *storyboard;
+  gchar *storyboard, *trace;
   GstDualParalPromptLatency prompt_latency;
   GstDualParalSampler sampler;
   GstDualParalPrecision precision;
@@ -182,6 +184,7 @@ typedef struct
   gdouble guidance_scale, guidance_scale_2, flow_shift;
   gint steps, block_latents, context_latents, queue_blocks;
   gint max_queue_frames, threads;
+  guint stats_interval;
   gboolean is_live;
   gint prebuffer, max_repeat, min_framerate_n, min_framerate_d;
   GstDualParalUnderrunPolicy underrun_policy;
