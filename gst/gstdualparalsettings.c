@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#define DEFAULT_LINGER 10
 #define READY (G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | \
     GST_PARAM_MUTABLE_READY)
 #define PLAYING (G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | \
@@ -126,6 +127,7 @@ gst_dualparal_settings_init (GstDualParalSettings * settings)
   memset (settings, 0, sizeof (*settings));
   settings->devices = g_strdup ("auto");
   settings->num_frames = -1;
+  settings->linger = DEFAULT_LINGER;
   settings->max_repeat = -1;
   settings->min_framerate_d = 1;
   settings->marking = GST_DUALPARAL_MARKING_ALL;
@@ -386,6 +388,19 @@ install_engine_properties (GObjectClass * klass)
       g_param_spec_int ("threads", "Threads",
           "Threads that the stages on the CPU share (0 = one a processor)", 0,
           G_MAXINT, 0, READY));
+  /**
+   * GstDualParalSrc:linger:
+   *
+   * For how long a loaded model is kept once the element has stopped. What starts
+   * meanwhile in this process with the same model, devices and size does not load
+   * it again; whatever else starts has its memory first.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_LINGER,
+      g_param_spec_int ("linger", "Linger",
+          "Seconds for which the loaded model is kept for the next start", 0,
+          G_MAXINT, DEFAULT_LINGER, READY));
   /**
    * GstDualParalSrc:precision:
    *
@@ -682,6 +697,9 @@ gst_dualparal_settings_set (GstDualParalSettings * settings, guint prop_id,
     case GST_DUALPARAL_PROP_THREADS:
       settings->threads = g_value_get_int (value);
       return TRUE;
+    case GST_DUALPARAL_PROP_LINGER:
+      settings->linger = g_value_get_int (value);
+      return TRUE;
     case GST_DUALPARAL_PROP_IS_LIVE:
       settings->is_live = g_value_get_boolean (value);
       return TRUE;
@@ -783,6 +801,9 @@ gst_dualparal_settings_get (const GstDualParalSettings * settings,
     case GST_DUALPARAL_PROP_THREADS:
       g_value_set_int (value, settings->threads);
       return TRUE;
+    case GST_DUALPARAL_PROP_LINGER:
+      g_value_set_int (value, settings->linger);
+      return TRUE;
     case GST_DUALPARAL_PROP_IS_LIVE:
       g_value_set_boolean (value, settings->is_live);
       return TRUE;
@@ -864,5 +885,6 @@ gst_dualparal_settings_for_engine (const GstDualParalSettings * settings,
   engine->num_frames = settings->num_frames;
   engine->max_queue_frames = settings->max_queue_frames;
   engine->threads = settings->threads;
+  engine->linger = settings->linger;
   engine->trace = keep (storage, settings->trace);
 }

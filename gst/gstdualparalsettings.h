@@ -155,6 +155,7 @@ enum
   GST_DUALPARAL_PROP_NUM_FRAMES,
   GST_DUALPARAL_PROP_MAX_QUEUE_FRAMES,
   GST_DUALPARAL_PROP_THREADS,
+  GST_DUALPARAL_PROP_LINGER,
   GST_DUALPARAL_PROP_PRECISION,
   GST_DUALPARAL_PROP_TEXT_ENCODER,
   GST_DUALPARAL_PROP_IS_LIVE,
@@ -183,7 +184,7 @@ typedef struct
   gint64 num_frames;
   gdouble guidance_scale, guidance_scale_2, flow_shift;
   gint steps, block_latents, context_latents, queue_blocks;
-  gint max_queue_frames, threads;
+  gint max_queue_frames, threads, linger;
   guint stats_interval;
   gboolean is_live;
   gint prebuffer, max_repeat, min_framerate_n, min_framerate_d;

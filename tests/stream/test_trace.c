@@ -282,13 +282,13 @@ test_slow_consumer (void)
   g_assert_cmpfloat (fast.block_load_mean, <=, fast.block_load_p95);
   g_assert_cmpfloat (fast.block_interval_p50, <=, fast.block_interval_p95);
 
-  /* a block in six times the time that it takes */
-  gint64 nap = (gint64) (6e6 * fast.block_interval_p50 / 16);
+  /* a block in twenty times the time that it takes; on a busy machine that may be several times as long now */
+  gint64 nap = (gint64) (20e6 * fast.block_interval_p50 / 16);
   next = 0;
   s.max_queue_frames = 4;
   g_autoptr (DpEngine) other = stream_open (&s);
   while (stream_pull (other, &frame, &next)) {
-    gboolean enough = frame.block == 6;
+    gboolean enough = frame.block == 4;
 
     dp_engine_release_frame (other, &frame);
     if (enough)
