@@ -48,18 +48,23 @@ static const GOptionEntry engine_options[] = {
   { NULL }
 };
 
+#define TRACE_OPTION \
+  { "trace", 0, 0, G_OPTION_ARG_FILENAME, &settings.trace, "Write what was done when to this file, for ui.perfetto.dev or chrome://tracing", "FILE.json" }
+
 static const GOptionEntry generate_options[] = {
   { "frames", 0, 0, G_OPTION_ARG_INT64, &settings.num_frames, "How many frames (default: 81)", "N" },
   { "prompt-at", 0, 0, G_OPTION_ARG_STRING_ARRAY, &prompts_at, "Change the prompt with block N; may be repeated", "N=TEXT" },
   { "noise", 0, 0, G_OPTION_ARG_FILENAME, &noise_file, "Start from the tensor `noise` [C, L, h, w] of this safetensors file", "FILE" },
   { "dump", 0, 0, G_OPTION_ARG_FILENAME, &dump, "Write embeddings, latents and frames to this safetensors file", "FILE" },
   { "output", 0, 0, G_OPTION_ARG_FILENAME, &output, "Write the video to this file; - for standard output", "FILE.y4m" },
+  TRACE_OPTION,
   { NULL }
 };
 
 static const GOptionEntry bench_options[] = {
   { "blocks", 0, 0, G_OPTION_ARG_INT64, &bench_blocks, "How many blocks to measure after the first one (default: 10)", "N" },
   { "json", 0, 0, G_OPTION_ARG_NONE, &as_json, "Print one JSON object instead of a table", NULL },
+  TRACE_OPTION,
   { NULL }
 };
 
@@ -425,6 +430,10 @@ print_bench (const DpResolved *r, const DpStats *first, const DpStats *last, dou
     NUMBER ("frames_per_second", fps);
     NUMBER ("realtime_factor", fps / rate);
     NUMBER ("first_frame_seconds", first_frame);
+    NUMBER ("block_load_mean", last->block_load_mean);
+    NUMBER ("block_load_p95", last->block_load_p95);
+    NUMBER ("block_interval_p50", last->block_interval_p50);
+    NUMBER ("block_interval_p95", last->block_interval_p95);
     NUMBER ("decode_busy", last->decode_busy);
     json_builder_set_member_name (b, "stage_busy");
     json_builder_begin_array (b);
@@ -456,6 +465,7 @@ print_bench (const DpResolved *r, const DpStats *first, const DpStats *last, dou
       r->n_devices, r->n_devices == 1 ? "" : "s", r->settings.threads);
   printf ("  block-steps per second  %8.2f\n", (last->passes - first->passes) / seconds);
   printf ("  frames per second       %8.2f   (%.2f x real time)\n", fps, fps / rate);
+  printf ("  a block takes           %8.2f of the time that it plays, 95 %% of them at most %.2f\n", last->block_load_mean, last->block_load_p95);
   printf ("  first frame after       %8.2f s\n", first_frame);
   printf ("  decoder busy            %8.0f %%\n", 100 * last->decode_busy);
   for (int i = 0; i < last->stages; i++)

@@ -2,6 +2,7 @@
 #include "conditioning.h"
 #include "text_encoder.h"
 #include "tokenizer.h"
+#include "warm.h"
 
 #include <string.h>
 
@@ -16,6 +17,15 @@ typedef struct
   DpConditioning *encoded;
 } Entry;
 
+/* What is loaded. */
+typedef struct
+{
+  DpWarm warm;
+  DpTokenizer *tokenizer;
+  DpWeights *weights;
+  DpTextEncoder *encoder;
+} Loaded;
+
 struct _DpConditioner
 {
   /* -- immutable -- */
@@ -24,10 +34,7 @@ struct _DpConditioner
   GThread *thread;
 
   /* -- owned by the encoding thread -- */
-  DpTokenizer *tokenizer;
-  DpWeights *weights;
-  DpDevice *dev;
-  DpTextEncoder *encoder;
+  Loaded *loaded;
   DpConditioning *encoded;      /* the last one, for its negative */
   char *encoded_negative;       /* what that was the encoding of */
 
@@ -127,12 +134,12 @@ encode (DpConditioner *c, const Entry *e, GError **error)
   out->prompt = g_strdup (e->text);
   for (int i = 0; i < (known ? 1 : 2); i++) {
     tokens[i].ids = ids + i * c->spec.text_length;
-    out->n[i] = tokens[i].n = dp_tokenizer_encode (c->tokenizer, texts[i], ids + i * c->spec.text_length, c->spec.text_length, error);
+    out->n[i] = tokens[i].n = dp_tokenizer_encode (c->loaded->tokenizer, texts[i], ids + i * c->spec.text_length, c->spec.text_length, error);
     if (out->n[i] < 0)
       goto fail;
     out->embeds[i] = tokens[i].out = g_malloc (out->n[i] * row);
   }
-  if (!dp_text_encoder_encode (c->encoder, tokens, known ? 1 : 2, error))
+  if (!dp_text_encoder_encode (c->loaded->encoder, tokens, known ? 1 : 2, error))
     goto fail;
   if (known) {
     out->n[1] = c->encoded->n[1];
@@ -182,27 +189,49 @@ next_to_encode (DpConditioner *c)
   return before < ENCODED_AHEAD ? next : NULL;
 }
 
+static void
+free_loaded (DpWarm *warm)
+{
+  Loaded *loaded = (Loaded *) warm;
+
+  dp_text_encoder_free (loaded->encoder);
+  dp_weights_free (loaded->weights);
+  dp_tokenizer_free (loaded->tokenizer);
+}
+
+/* All that the part is made from. */
+static GString *
+loaded_key (const DpConditioner *c)
+{
+  const DpConditionerSpec *spec = &c->spec;
+  g_autofree char *tokenizer = g_build_filename (c->dir, "tokenizer", NULL), *encoder = g_build_filename (c->dir, "text_encoder", NULL);
+  GString *key = g_string_new (NULL);
+
+  g_string_printf (key, "text, %s, %d threads, bfloat16 %d, streamed %d, %d tokens", c->device, spec->threads, spec->bfloat16, spec->streamed,
+      spec->text_length);
+  dp_warm_key_add_dir (key, tokenizer);
+  dp_warm_key_add_dir (key, encoder);
+  return key;
+}
+
 static gboolean
 load (DpConditioner *c, GError **error)
 {
   g_autofree char *tokenizer = g_build_filename (c->dir, "tokenizer", NULL), *encoder = g_build_filename (c->dir, "text_encoder", NULL);
-  char message[256];
+  const DpConditionerSpec *spec = &c->spec;
+  Loaded *loaded = c->loaded;
 
-  c->tokenizer = dp_tokenizer_open (tokenizer, c->spec.config.vocab, error);
-  if (c->tokenizer == NULL)
+  loaded->tokenizer = dp_tokenizer_open (tokenizer, spec->config.vocab, error);
+  if (loaded->tokenizer == NULL)
     return FALSE;
-  c->weights = dp_weights_open (encoder, "model", error);
-  if (c->weights == NULL)
+  loaded->weights = dp_weights_open (encoder, "model", error);
+  if (loaded->weights == NULL || !dp_warm_open_device (&loaded->warm, c->device, spec->threads, error))
     return FALSE;
-  c->dev = dp_device_open (c->device, c->spec.threads, message, sizeof message);
-  if (c->dev == NULL) {
-    g_set_error_literal (error, DP_ERROR, DP_ERROR_DEVICE, message);
-    return FALSE;
-  }
-  c->dev->cancel = &c->cancel;
-  c->encoder = dp_text_encoder_new (c->dev, &c->spec.config, c->weights, c->spec.bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, c->spec.text_length,
-      c->spec.streamed, error);
-  return c->encoder != NULL;
+  loaded->warm.dev->cancel = &c->cancel;
+  loaded->encoder = dp_text_encoder_new (loaded->warm.dev, &spec->config, loaded->weights, spec->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32,
+      spec->text_length, spec->streamed, error);
+  loaded->warm.loaded = loaded->encoder != NULL;
+  return loaded->warm.loaded;
 }
 
 /* Frees the prompts for the next block in front of `last` (NULL: all) that no block can get any more: with `encoded` those that are encoded,
@@ -227,9 +256,13 @@ encoding_thread (gpointer data)
   DpConditioner *c = data;
   g_autoptr (GError) failed = NULL;
   GError *report = NULL;
+  gint64 start = g_get_monotonic_time ();
 
-  if (load (c, &failed))
+  if (c->loaded->warm.loaded || load (c, &failed)) {
+    c->loaded->warm.dev->cancel = &c->cancel;
+    dp_trace_span (c->spec.trace, DP_TRACE_TEXT, "load", -1, start, g_get_monotonic_time (), " ");
     c->spec.loaded (c->spec.user_data);
+  }
   g_mutex_lock (&c->lock);
   if (failed) {
     c->error = g_steal_pointer (&failed);
@@ -245,9 +278,13 @@ encoding_thread (gpointer data)
     c->encoding = e;
     g_mutex_unlock (&c->lock);
     g_autoptr (GError) error = NULL;
+    start = g_get_monotonic_time ();
     DpConditioning *encoded = encode (c, e, &error);
+    if (encoded)
+      dp_trace_span (c->spec.trace, DP_TRACE_TEXT, "encode", -1, start, g_get_monotonic_time (), "\"tokens\":%d,\"negative_tokens\":%d",
+          encoded->n[0], encoded->n[1]);
     g_mutex_lock (&c->lock);
-    c->device_bytes = c->dev->bytes;
+    c->device_bytes = c->loaded->warm.dev->bytes;
     c->encoding = NULL;
     e->encoded = encoded;
     if (encoded == NULL)
@@ -277,21 +314,19 @@ dp_conditioner_new (const DpConditionerSpec *spec)
   c->dir = g_strdup (spec->dir);
   c->device = g_strdup (spec->device);
   c->last_block = -1;
+  c->loaded = dp_warm_take (sizeof (Loaded), loaded_key (c), free_loaded);
   c->thread = g_thread_new ("dp-text", encoding_thread, c);
   return c;
 }
 
 void
-dp_conditioner_free (DpConditioner *c)
+dp_conditioner_free (DpConditioner *c, int linger)
 {
   if (c == NULL)
     return;
   dp_conditioner_cancel (c);
   g_thread_join (c->thread);
-  dp_text_encoder_free (c->encoder);
-  dp_device_close (c->dev);
-  dp_weights_free (c->weights);
-  dp_tokenizer_free (c->tokenizer);
+  dp_warm_give (&c->loaded->warm, linger);
   g_queue_clear_full (&c->entries, (GDestroyNotify) entry_free);
   dp_conditioning_unref (c->current);
   dp_conditioning_unref (c->first);

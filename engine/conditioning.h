@@ -12,6 +12,7 @@
 #include <glib.h>
 #include "config.h"
 #include "dualparal.h"
+#include "trace.h"
 
 typedef struct
 {
@@ -44,15 +45,18 @@ typedef struct
   gboolean bfloat16;
   gboolean streamed;            /* see text_encoder.h */
   int text_length;              /* most tokens of a prompt */
+  DpTrace *trace;
   void (*loaded) (gpointer user_data);  /* called from its thread once the weights are in */
   void (*failed) (GError *error, gpointer user_data);   /* called from its thread; takes the error */
   gpointer user_data;
 } DpConditionerSpec;
 
-/** Starts a thread that loads tokenizer and text encoder and then encodes what is queued. Never fails here: what goes wrong is told to
+/** Starts a thread that loads tokenizer and text encoder, where they were not left warm, and then encodes what is queued. Between dp_warm_begin() and
+ *  dp_warm_end(). Never fails here: what goes wrong is told to
  *  `failed`, and returned by dp_conditioner_for_block(). The strings are copied. */
 DpConditioner *dp_conditioner_new (const DpConditionerSpec *spec);
-void dp_conditioner_free (DpConditioner *conditioner);
+/** What was loaded stays warm for `linger` seconds. NULL is fine. */
+void dp_conditioner_free (DpConditioner *conditioner, int linger);
 
 /** Queues a prompt as dp_engine_queue_prompt() documents it. One for the next block replaces those that are still waiting. */
 gboolean dp_conditioner_queue (DpConditioner *conditioner, const DpPrompt *prompt, GError **error);

@@ -3,6 +3,7 @@
 #include "arena.h"
 #include "error.h"
 #include "vae.h"
+#include "warm.h"
 
 #include <string.h>
 
@@ -25,6 +26,13 @@ typedef struct
   DpConditioning *conditioning;
 } Slot;
 
+/* What is loaded. */
+typedef struct
+{
+  DpWarm warm;
+  DpVae *vae;
+} Loaded;
+
 /* A ring of indices. */
 typedef struct
 {
@@ -45,12 +53,14 @@ struct _DpDecoder
   GThread *thread;
 
   /* -- owned by the thread -- */
-  DpDevice *dev;
+  Loaded *loaded;
+  DpDevice *dev;                /* these two are the same, once it is */
   DpVae *vae;
   float *latent;                /* [h, w, C] on the device */
   guint8 *packed;               /* a frame, on the device */
   guint last_prompt;            /* its prompt_id */
   guint n_prompts;              /* that took effect after the first: one replaced in flight never did */
+  gint64 block_us;              /* when the last frame of the last block was in the queue, 0: none */
 
   /* -- protected by lock -- */
   GMutex lock;
@@ -65,6 +75,8 @@ struct _DpDecoder
   DpLatentsCallback callback;
   gpointer callback_data;
   DpDecoderStats stats;
+  gint64 full_us, full_since;   /* how long the thread waited for room in the queue; since when it does now, 0: it does not */
+  gint64 held_from;             /* what full_us was when dp_decoder_push() began to wait, -1: it does not */
   int cancel;                   /* atomic copy of cancelled */
 };
 
@@ -123,17 +135,28 @@ layout_frame (DpDecoder *d)
 
 /* ---- the thread ---- */
 
-static gboolean
-load (DpDecoder *d, GError **error)
+static void
+free_loaded (DpWarm *warm)
 {
-  char message[256];
+  dp_vae_free (((Loaded *) warm)->vae);
+}
 
-  d->dev = dp_device_open (d->device, d->spec.threads, message, sizeof message);
-  if (d->dev == NULL) {
-    g_set_error_literal (error, DP_ERROR, DP_ERROR_DEVICE, message);
-    return FALSE;
-  }
-  d->dev->cancel = &d->cancel;
+/* All that the part is made from. */
+static GString *
+loaded_key (const DpDecoder *d)
+{
+  const DpDecoderSpec *spec = &d->spec;
+  GString *key = g_string_new (NULL);
+
+  g_string_printf (key, "decoder, %s, %d threads, bfloat16 %d, %d x %d", d->device, spec->threads, spec->bfloat16, spec->latent_h, spec->latent_w);
+  dp_warm_key_add_numbers (key, &spec->vae, sizeof spec->vae);
+  dp_warm_key_add_weights (key, spec->weights);
+  return key;
+}
+
+static gboolean
+make_room (DpDecoder *d, GError **error)
+{
   d->latent = d->dev->ops->alloc (d->dev, sizeof (float) * d->latent_size);
   d->packed = d->dev->ops->alloc (d->dev, d->frame_bytes);
   if (d->latent == NULL || d->packed == NULL) {
@@ -150,22 +173,62 @@ load (DpDecoder *d, GError **error)
   }
   for (int i = 0; i < d->n_slots; i++)
     d->slots[i].memory = memory + i * d->frame_bytes;
-  d->vae = dp_vae_new (d->dev, &d->spec.vae, d->spec.weights, d->spec.bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, d->spec.latent_h, d->spec.latent_w, error);
-  return d->vae != NULL;
+  return TRUE;
+}
+
+static gboolean
+load (DpDecoder *d, GError **error)
+{
+  const DpDecoderSpec *spec = &d->spec;
+  Loaded *loaded = d->loaded;
+
+  if (loaded->warm.dev == NULL && !dp_warm_open_device (&loaded->warm, d->device, spec->threads, error))
+    return FALSE;
+  d->dev = loaded->warm.dev;
+  d->dev->cancel = &d->cancel;
+  if (!make_room (d, error))
+    return FALSE;
+  if (loaded->vae == NULL)
+    loaded->vae = dp_vae_new (d->dev, &spec->vae, spec->weights, spec->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, spec->latent_h, spec->latent_w, error);
+  d->vae = loaded->vae;
+  if (d->vae == NULL)
+    return FALSE;
+  loaded->warm.loaded = TRUE;
+  dp_vae_reset (d->vae);
+  return TRUE;
+}
+
+/* How long the thread waited for room until `now`. */
+static gint64
+full_until (const DpDecoder *d, gint64 now)
+{
+  return d->full_us + (d->full_since ? now - d->full_since : 0);
 }
 
 /* Waits for room in the queue; -1 when cancelled. */
 static int
-take_slot (DpDecoder *d)
+take_slot (DpDecoder *d, gint64 block)
 {
+  gint64 since, now = 0;
   int index = -1;
 
   g_mutex_lock (&d->lock);
-  while (!d->cancelled && (d->unused.count == 0 || d->ready.count >= d->spec.max_queue_frames))
+  while (!d->cancelled && (d->unused.count == 0 || d->ready.count >= d->spec.max_queue_frames)) {
+    if (d->full_since == 0)
+      d->full_since = g_get_monotonic_time ();
     g_cond_wait (&d->changed, &d->lock);
+  }
+  since = d->full_since;
+  if (since) {
+    now = g_get_monotonic_time ();
+    d->full_us = full_until (d, now);
+    d->full_since = 0;
+  }
   if (!d->cancelled)
     index = fifo_pop (&d->unused);
   g_mutex_unlock (&d->lock);
+  if (since)
+    dp_trace_span (d->spec.trace, DP_TRACE_DECODER, "queue full", -1, since, now, "\"block\":%" G_GINT64_FORMAT, block);
   return index;
 }
 
@@ -184,12 +247,21 @@ put_frame (DpDecoder *d, int index, const Job *job)
 
   g_mutex_lock (&d->lock);
   fifo_push (&d->ready, index);
+  dp_trace_counter (d->spec.trace, "queue", d->ready.count);
   d->stats.last_frame_us = g_get_monotonic_time ();
   if (d->stats.frames++ == 0)
     d->stats.first_frame_us = d->stats.last_frame_us;
   if (d->spec.num_frames >= 0 && d->stats.frames == (guint64) d->spec.num_frames)
     d->ended = TRUE;
   g_cond_broadcast (&d->changed);
+  g_mutex_unlock (&d->lock);
+}
+
+static void
+add_busy (DpDecoder *d, gint64 us)
+{
+  g_mutex_lock (&d->lock);
+  d->stats.busy_us += us;
   g_mutex_unlock (&d->lock);
 }
 
@@ -202,9 +274,10 @@ emit_frame (DpDecoder *d, const void *pixels, const Job *job)
 
   if (d->ended)
     return FALSE;
-  index = take_slot (d);
+  index = take_slot (d, job->block);
   if (index < 0)
     return FALSE;
+  gint64 start = g_get_monotonic_time ();
   for (int p = 0; p < d->n_planes; p++) {
     args.planes[p] = d->packed + d->offsets[p];
     args.strides[p] = d->strides[p];
@@ -213,6 +286,7 @@ emit_frame (DpDecoder *d, const void *pixels, const Job *job)
   d->dev->ops->download (d->dev, d->slots[index].memory, d->packed, d->frame_bytes);
   if (d->dev->error[0] || g_atomic_int_get (&d->cancel))        /* then there is no picture in it */
     return FALSE;
+  add_busy (d, g_get_monotonic_time () - start);
   put_frame (d, index, job);
   return TRUE;
 }
@@ -221,6 +295,7 @@ static gboolean
 decode_block (DpDecoder *d, const Job *job)
 {
   gsize pixel_bytes = dp_type_size (dp_vae_type (d->vae)) * d->width * d->height * 3;
+  gint64 began = g_get_monotonic_time (), end;
 
   for (int i = 0; i < job->n; i++) {
     const void *frames;
@@ -229,13 +304,21 @@ decode_block (DpDecoder *d, const Job *job)
     d->dev->ops->upload (d->dev, d->latent, job->latents + i * d->latent_size, sizeof (float) * d->latent_size);
     int n = dp_vae_decode (d->vae, d->latent, &frames);
     d->dev->ops->sync (d->dev);
-    g_mutex_lock (&d->lock);
-    d->stats.busy_us += g_get_monotonic_time () - start;
-    g_mutex_unlock (&d->lock);
+    end = g_get_monotonic_time ();
+    add_busy (d, end - start);
+    dp_trace_span (d->spec.trace, DP_TRACE_DECODER, "latent", -1, start, end, "\"block\":%" G_GINT64_FORMAT ",\"latent\":%d", job->block, i);
     for (int f = 0; f < n; f++)
       if (!emit_frame (d, (const char *) frames + f * pixel_bytes, job))
         return FALSE;
   }
+  end = g_get_monotonic_time ();
+  dp_trace_span (d->spec.trace, DP_TRACE_DECODER, "decode", job->block, began, end, "\"block\":%" G_GINT64_FORMAT ",\"latents\":%d", job->block,
+      job->n);
+  g_mutex_lock (&d->lock);
+  if (d->block_us)
+    dp_window_add (&d->stats.intervals, (end - d->block_us) / 1e6);
+  d->block_us = end;
+  g_mutex_unlock (&d->lock);
   return TRUE;
 }
 
@@ -289,9 +372,11 @@ static gpointer
 decoder_thread (gpointer data)
 {
   DpDecoder *d = data;
+  gint64 start = g_get_monotonic_time ();
   GError *error = NULL;
 
   if (load (d, &error)) {
+    dp_trace_span (d->spec.trace, DP_TRACE_DECODER, "load", -1, start, g_get_monotonic_time (), " ");
     d->spec.loaded (d->spec.user_data);
     run (d);
   } else
@@ -307,6 +392,7 @@ dp_decoder_new (const DpDecoderSpec *spec, GError **error)
   DpDecoder *d = g_new0 (DpDecoder, 1);
 
   d->spec = *spec;
+  d->held_from = -1;
   d->device = g_strdup (spec->device);
   d->width = spec->latent_w * spec->vae.spatial_scale;
   d->height = spec->latent_h * spec->vae.spatial_scale;
@@ -323,16 +409,17 @@ dp_decoder_new (const DpDecoderSpec *spec, GError **error)
   for (int i = 0; i < JOBS; i++) {
     d->jobs[i].latents = dp_arena_host_new (sizeof (float) * spec->max_own * d->latent_size, "a finished block", error);
     if (d->jobs[i].latents == NULL) {
-      dp_decoder_free (d);
+      dp_decoder_free (d, 0);
       return NULL;
     }
   }
+  d->loaded = dp_warm_take (sizeof (Loaded), loaded_key (d), free_loaded);
   d->thread = g_thread_new ("dp-decoder", decoder_thread, d);
   return d;
 }
 
 void
-dp_decoder_free (DpDecoder *d)
+dp_decoder_free (DpDecoder *d, int linger)
 {
   if (d == NULL)
     return;
@@ -350,8 +437,7 @@ dp_decoder_free (DpDecoder *d)
     d->dev->ops->free (d->dev, d->packed);
     d->dev->ops->free (d->dev, d->latent);
   }
-  dp_vae_free (d->vae);
-  dp_device_close (d->dev);
+  dp_warm_give ((DpWarm *) d->loaded, linger);
   g_clear_error (&d->error);
   g_mutex_clear (&d->lock);
   g_cond_clear (&d->changed);
@@ -371,14 +457,26 @@ dp_decoder_set_latents_callback (DpDecoder *d, DpLatentsCallback callback, gpoin
   g_mutex_unlock (&d->lock);
 }
 
+/* Of the time that dp_decoder_push() waited, what the queue of frames is to blame for. */
+static gint64
+held_us (const DpDecoder *d)
+{
+  return d->stats.held_us + (d->held_from >= 0 ? full_until (d, g_get_monotonic_time ()) - d->held_from : 0);
+}
+
 gboolean
 dp_decoder_push (DpDecoder *d, DpDevice *dev, const float *latents, int n, gint64 block, DpConditioning *conditioning)
 {
   gboolean ok;
 
   g_mutex_lock (&d->lock);
-  while (!d->cancelled && d->n_jobs == JOBS)
-    g_cond_wait (&d->changed, &d->lock);
+  if (d->n_jobs == JOBS) {
+    d->held_from = full_until (d, g_get_monotonic_time ());
+    while (!d->cancelled && d->n_jobs == JOBS)
+      g_cond_wait (&d->changed, &d->lock);
+    d->stats.held_us = held_us (d);
+    d->held_from = -1;
+  }
   ok = !d->cancelled;
   if (ok) {
     Job *job = &d->jobs[(d->first_job + d->n_jobs) % JOBS];
@@ -428,6 +526,7 @@ dp_decoder_pull (DpDecoder *d, DpFrame *frame, gint64 timeout_us, GError **error
         frame->strides[p] = d->strides[p];
       }
       g_cond_broadcast (&d->changed);
+      dp_trace_counter (d->spec.trace, "queue", d->ready.count);
       result = 1;
       break;
     }
@@ -449,6 +548,9 @@ dp_decoder_pull (DpDecoder *d, DpFrame *frame, gint64 timeout_us, GError **error
       break;
   }
   g_mutex_unlock (&d->lock);
+  if (result == 1)
+    dp_trace_instant (d->spec.trace, DP_TRACE_FRAMES, "frame", "\"frame\":%" G_GINT64_FORMAT ",\"block\":%" G_GINT64_FORMAT, frame->index,
+        frame->block);
   return result;
 }
 
@@ -490,5 +592,17 @@ dp_decoder_get_stats (DpDecoder *d, DpDecoderStats *stats)
   *stats = d->stats;
   stats->queue_frames = d->ready.count;
   stats->ended = d->ended || d->cancelled;
+  stats->held_us = held_us (d);
   g_mutex_unlock (&d->lock);
+}
+
+gint64
+dp_decoder_held_us (DpDecoder *d)
+{
+  gint64 us;
+
+  g_mutex_lock (&d->lock);
+  us = held_us (d);
+  g_mutex_unlock (&d->lock);
+  return us;
 }

@@ -12,7 +12,9 @@
 #include "conditioning.h"
 #include "config.h"
 #include "dualparal.h"
+#include "trace.h"
 #include "weights.h"
+#include "window.h"
 #include "kernels/device.h"
 
 typedef struct
@@ -27,6 +29,7 @@ typedef struct
   int max_queue_frames;
   DpFormat format;
   gint64 num_frames;            /* shown frames after which the stream ends, -1: endless */
+  DpTrace *trace;
   void (*loaded) (gpointer user_data);  /* called from its thread once the weights are in */
   void (*failed) (GError *error, gpointer user_data);   /* called from its thread; takes the error */
   gpointer user_data;
@@ -40,6 +43,8 @@ typedef struct
   gint64 first_frame_us;        /* g_get_monotonic_time() of the first frame in the queue, 0 until then */
   gint64 last_frame_us;
   gint64 busy_us;
+  gint64 held_us;               /* how long dp_decoder_push() waited because the queue of frames was full */
+  DpWindow intervals;           /* seconds from the last frame of a block in the queue to that of the next block */
   gsize device_bytes;
   guint64 allocations;
 } DpDecoderStats;
@@ -47,9 +52,10 @@ typedef struct
 /* Thread-safety: every function from any thread, dp_decoder_free() last; pushing and pulling from one thread each. */
 typedef struct _DpDecoder DpDecoder;
 
-/** Starts the thread, which loads the weights first. Errors: DP_ERROR_NO_MEMORY. */
+/** Starts the thread, which loads the weights first where they were not left warm. Between dp_warm_begin() and dp_warm_end(). Errors: DP_ERROR_NO_MEMORY. */
 DpDecoder *dp_decoder_new (const DpDecoderSpec *spec, GError **error);
-void dp_decoder_free (DpDecoder *decoder);
+/** What was loaded stays warm for `linger` seconds. NULL is fine. */
+void dp_decoder_free (DpDecoder *decoder, int linger);
 
 /** Called from the decoder's thread before a block is decoded; set before the first push. */
 void dp_decoder_set_latents_callback (DpDecoder *decoder, DpLatentsCallback callback, gpointer user_data);
@@ -69,3 +75,5 @@ void dp_decoder_set_flushing (DpDecoder *decoder, gboolean flushing);
 void dp_decoder_cancel (DpDecoder *decoder, const GError *error);
 
 void dp_decoder_get_stats (DpDecoder *decoder, DpDecoderStats *stats);
+/** DpDecoderStats' held_us. */
+gint64 dp_decoder_held_us (DpDecoder *decoder);

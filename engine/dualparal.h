@@ -73,6 +73,8 @@ typedef struct
   const char *text_encoder;     /* "resident" on the first device, or "streamed" to it layer by layer for each prompt, for little memory; NULL: "auto",
                                  * resident where all has room. The video is the same */
   int text_length;              /* tokens the text is padded to, 0: 512 */
+  int linger;                   /* seconds that what was loaded is kept, once the engine is freed, for the next one that loads the same; 0: not at all */
+  const char *trace;            /* file that says what was done when, see docs/streaming.md; NULL: none */
   const float *noise;           /* [noise_latents, h, w, C_latent] float32: latent frame l of the stream starts from that slice */
   gint64 noise_latents;         /*   instead of the pool; NULL: the pool. Kept until the engine is freed. */
 } DpSettings;
@@ -124,10 +126,14 @@ typedef struct
   gboolean ended;                       /* nothing will be added to those: the video is all there, or something failed */
   double first_frame_seconds;           /* from open to the first frame in the queue; 0 until then */
   double realtime_factor;               /* seconds of video made per second of wall-clock time, waiting for the consumer excluded */
+  double block_load_mean, block_load_p95;       /* time that a block took, waiting for the consumer excluded, in the time that it plays: above 1 is
+                                                 * too slow. From one finished block to the next; of the latest 256, the first one apart */
+  double block_interval_p50, block_interval_p95;        /* seconds from one block in the queue, all of it, to the next; of the latest 256 */
   double decode_busy;                   /* share of that time the decoder worked */
   int stages;
   double stage_busy[64];                /* share of that time each stage computed */
-  gsize device_bytes;                   /* memory held on the devices */
+  gsize device_bytes;                   /* memory held on the devices, in all */
+  gsize stage_bytes[64], decoder_bytes, text_bytes;     /* by whom */
   guint64 allocations;                  /* device allocations so far: stands still after the first block */
 } DpStats;
 
@@ -183,9 +189,12 @@ void dp_engine_set_flushing (DpEngine *engine, gboolean flushing);
  *  Blocks until they are there. Returns new float arrays. */
 gboolean dp_engine_prompt_embeds (DpEngine *engine, float **prompt, float **negative, int *length, int *dim, GError **error);
 
+/** Notes in the trace, if there is one, that something happened to the frames: "underrun". A word of letters. Thread-safe. */
+void dp_engine_mark (DpEngine *engine, const char *what);
+
 void dp_engine_get_stats (DpEngine *engine, DpStats *stats);
 
-/** Cancels everything within the current layer, joins the threads, frees all. NULL is fine. */
+/** Cancels everything within the current layer, joins the threads, frees all but what is to linger. NULL is fine. */
 void dp_engine_free (DpEngine *engine);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (DpEngine, dp_engine_free)

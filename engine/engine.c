@@ -2,6 +2,8 @@
 #include "dualparal.h"
 #include "pipeline.h"
 #include "settings.h"
+#include "trace.h"
+#include "warm.h"
 
 #include <string.h>
 
@@ -18,6 +20,7 @@ struct _DpEngine
   DpConditioner *conditioner;
   DpDecoder *decoder;
   DpPipeline *pipeline;
+  DpTrace *trace;               /* or NULL */
   int parts;                    /* stages, decoder, text encoder: what has to be loaded */
   gint started;                 /* atomic: somebody has pulled */
 
@@ -92,7 +95,7 @@ start_conditioner (DpEngine *e)
 
   e->conditioner = dp_conditioner_new (&(DpConditionerSpec) {
       .dir = r->settings.model, .config = r->config.text, .device = r->devices[0], .threads = r->settings.threads,
-      .bfloat16 = r->bfloat16, .streamed = r->streamed, .text_length = r->settings.text_length, .loaded = part_loaded, .failed = part_failed,
+      .bfloat16 = r->bfloat16, .streamed = r->streamed, .text_length = r->settings.text_length, .trace = e->trace, .loaded = part_loaded, .failed = part_failed,
       .user_data = e });
 }
 
@@ -106,7 +109,7 @@ start_decoder (DpEngine *e, GError **error)
       .vae = r->config.vae, .weights = e->vae_weights, .device = r->devices[r->n_devices - 1], .threads = r->settings.threads,
       .bfloat16 = r->bfloat16, .latent_h = r->settings.height / scale, .latent_w = r->settings.width / scale, .max_own = r->max_own,
       .max_queue_frames = r->settings.max_queue_frames, .format = r->settings.format,
-      .num_frames = r->settings.num_frames, .loaded = part_loaded, .failed = part_failed, .user_data = e }, error);
+      .num_frames = r->settings.num_frames, .trace = e->trace, .loaded = part_loaded, .failed = part_failed, .user_data = e }, error);
   return e->decoder != NULL;
 }
 
@@ -135,7 +138,7 @@ start_pipeline (DpEngine *e, GError **error)
       .stage = stage, .weights = { e->dit_weights[0], e->dit_weights[1] }, .n_stages = r->n_devices, .devices = r->devices,
       .threads = MAX (1, s->threads / r->n_devices), .block_latents = s->block_latents, .context_latents = r->context_latents,
       .queue_blocks = s->queue_blocks, .latents = r->latents, .seed = s->seed,
-      .noise = s->noise, .noise_latents = s->noise_latents, .conditioner = e->conditioner, .decoder = e->decoder,
+      .noise = s->noise, .noise_latents = s->noise_latents, .conditioner = e->conditioner, .decoder = e->decoder, .trace = e->trace,
       .loaded = part_loaded, .failed = part_failed, .user_data = e }, error);
   return e->pipeline != NULL;
 }
@@ -183,13 +186,17 @@ dp_engine_open (DpEngine **engine, const DpSettings *settings, DpProgress progre
 
   if (!check_noise (s, r->latents, error))
     goto fail;
+  if (s->trace && (e->trace = dp_trace_new (s->trace, r->n_devices, DP_TRACE_LIMIT, error)) == NULL)
+    goto fail;
   e->parts = r->n_devices + 2;
   report (e, "loading the model", 0);
+  dp_warm_begin ();
   g_mutex_lock (&e->lock);      /* what a thread reports waits until all of them are there */
   start_conditioner (e);
   gboolean ok = dp_conditioner_queue (e->conditioner, &(DpPrompt) { s->prompt, s->negative_prompt }, error) && start_decoder (e, error)
       && start_pipeline (e, error);
   g_mutex_unlock (&e->lock);
+  dp_warm_end ();
   if (!ok)
     goto fail;
   *engine = e;
@@ -207,14 +214,18 @@ dp_engine_free (DpEngine *e)
     return;
   g_mutex_lock (&e->lock);
   e->closing = TRUE;
+  int linger = e->error ? 0 : e->resolved.settings.linger;      /* a failure may have left things in any state */
   g_mutex_unlock (&e->lock);
   if (e->conditioner)
     dp_conditioner_cancel (e->conditioner);
   if (e->decoder)
     dp_decoder_cancel (e->decoder, NULL);
-  dp_pipeline_free (e->pipeline);
-  dp_decoder_free (e->decoder);
-  dp_conditioner_free (e->conditioner);
+  if (e->pipeline)
+    dp_pipeline_cancel (e->pipeline);
+  dp_pipeline_free (e->pipeline, linger);
+  dp_decoder_free (e->decoder, linger);
+  dp_conditioner_free (e->conditioner, linger);
+  dp_trace_free (e->trace);
   g_mutex_lock (&e->lock);
   gboolean was_loading = e->decoder && e->loaded >= 0 && e->loaded < e->parts;
   g_mutex_unlock (&e->lock);
@@ -309,27 +320,40 @@ dp_engine_prompt_embeds (DpEngine *e, float **prompt, float **negative, int *len
 }
 
 void
+dp_engine_mark (DpEngine *e, const char *what)
+{
+  dp_trace_instant (e->trace, DP_TRACE_FRAMES, what, " ");
+}
+
+void
 dp_engine_get_stats (DpEngine *e, DpStats *stats)
 {
   const DpModelInfo *info = &e->resolved.info;
-  gsize text_bytes = dp_conditioner_device_bytes (e->conditioner);
+  double latent_seconds = (double) info->temporal_scale * info->fps_d / info->fps_n;
   DpDecoderStats d;
   DpPipelineStats p;
 
   dp_decoder_get_stats (e->decoder, &d);
   dp_pipeline_get_stats (e->pipeline, &p);
   *stats = (DpStats) { .blocks = p.blocks, .passes = p.passes, .frames = d.frames, .queue_frames = d.queue_frames, .ended = d.ended,
-    .stages = e->resolved.n_devices, .device_bytes = p.device_bytes + d.device_bytes + text_bytes,
-    .allocations = p.allocations + d.allocations };
+    .stages = e->resolved.n_devices, .decoder_bytes = d.device_bytes, .text_bytes = dp_conditioner_device_bytes (e->conditioner),
+    .allocations = p.allocations + d.allocations, .block_load_mean = dp_window_mean (&p.paces) / latent_seconds,
+    .block_load_p95 = dp_window_percentile (&p.paces, 95) / latent_seconds, .block_interval_p50 = dp_window_percentile (&d.intervals, 50),
+    .block_interval_p95 = dp_window_percentile (&d.intervals, 95) };
+  stats->device_bytes = stats->decoder_bytes + stats->text_bytes;
+  for (int i = 0; i < stats->stages; i++)
+    stats->device_bytes += stats->stage_bytes[i] = p.bytes[i];
   if (d.first_frame_us)
     stats->first_frame_seconds = (d.first_frame_us - e->opened_us) / 1e6;
   if (p.start_us == 0)
     return;
-  double active = (MAX (MAX (p.end_us, d.last_frame_us), p.start_us) - p.start_us - p.waited_us) / 1e6;
+  gint64 until = d.ended ? MAX (MAX (p.end_us, d.last_frame_us), p.start_us) : g_get_monotonic_time ();
+  double active = (until - p.start_us - d.held_us) / 1e6;
   if (active <= 0)
     return;
   stats->realtime_factor = (double) d.frames * info->fps_d / info->fps_n / active;
-  stats->decode_busy = d.busy_us / 1e6 / active;
+  /* while all is held up, or ends, a part finishes what it has */
+  stats->decode_busy = MIN (1, d.busy_us / 1e6 / active);
   for (int i = 0; i < stats->stages; i++)
-    stats->stage_busy[i] = p.busy_us[i] / 1e6 / active;
+    stats->stage_busy[i] = MIN (1, p.busy_us[i] / 1e6 / active);
 }

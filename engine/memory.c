@@ -3,6 +3,7 @@
 #include "block_queue.h"
 #include "text_encoder.h"
 #include "vae.h"
+#include "warm.h"
 
 #include <string.h>
 
@@ -54,6 +55,7 @@ dp_memory_has_room (const DpResolved *r)
   DpDeviceInfo info;
   char message[256];
 
-  /* A device that cannot be asked cannot be opened either, which will be said then. */
-  return !dp_device_info (r->devices[0], &info, message, sizeof message) || needed + info.memory_total / 8 <= info.memory_free;
+  /* A device that cannot be asked cannot be opened either, which will be said then. What lies there warm is either wanted or will be freed. */
+  return !dp_device_info (r->devices[0], &info, message, sizeof message) || needed + info.memory_total / 8 <=
+    info.memory_free + dp_warm_bytes (r->devices[0]);
 }

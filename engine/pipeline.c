@@ -22,10 +22,10 @@ typedef struct
 typedef struct
 {
   DpPipeline *pipeline;
-  int index;
+  int index, first, last;       /* its layers [first, last) */
   DpTransport *transport;
   GThread *thread;
-  DpStage *stage;               /* owned by the thread */
+  DpStage *stage;               /* used by the thread */
 } Worker;
 
 struct _DpPipeline
@@ -47,11 +47,11 @@ struct _DpPipeline
   DpBlock **blocks;             /* messages, all of them */
   DpBlock **idle;               /* those not on their way */
   int n_blocks, n_idle;
+  gint64 paced_us;              /* time until the last block was finished, without that in which all was held up */
 
   /* -- protected by lock -- */
   GMutex lock;
   DpPipelineStats stats;
-  gsize bytes[DP_MAX_STAGES];
   guint64 allocations[DP_MAX_STAGES];
 };
 
@@ -81,17 +81,37 @@ run_stage (Worker *w, DpBlock *block)
   DpPipeline *p = w->pipeline;
   gint64 start = g_get_monotonic_time ();
   GError *error = NULL;
+  int first, last;
   gboolean ok = dp_stage_run (w->stage, block, &error);
+  gint64 end = g_get_monotonic_time ();
   DpDevice *dev = dp_stage_device (w->stage);
 
   g_mutex_lock (&p->lock);
-  p->stats.busy_us[w->index] += g_get_monotonic_time () - start;
-  p->bytes[w->index] = dev->bytes;
+  p->stats.busy_us[w->index] += end - start;
+  p->stats.bytes[w->index] = dev->bytes;
   p->allocations[w->index] = dev->allocations;
   g_mutex_unlock (&p->lock);
+  dp_pipeline_layers (p->spec.stage.dit.layers, p->spec.n_stages, w->index, &first, &last);
+  dp_trace_span (p->spec.trace, DP_TRACE_STAGE + w->index, "pass", block->pass.block, start, end, "\"block\":%" G_GINT64_FORMAT
+      ",\"step\":%d,\"iteration\":%" G_GINT64_FORMAT ",\"first_layer\":%d,\"layers\":%d", block->pass.block, block->pass.step,
+      block->pass.iteration, first, last - first);
   if (!ok)
     fail (p, error);
   return ok && !g_atomic_int_get (&p->cancel);
+}
+
+static DpBlock *
+exchange (Worker *w, DpBlock *b, gboolean wait)
+{
+  DpPipeline *p = w->pipeline;
+  int n = p->spec.n_stages;
+
+  if (b)
+    b->sent_us = g_get_monotonic_time ();
+  b = w->transport->exchange (w->transport, b, wait);
+  if (b)
+    dp_trace_transfer (p->spec.trace, (w->index + n - 1) % n, w->index, b->pass.block, b->pass.step, b->sent_us, g_get_monotonic_time ());
+  return b;
 }
 
 /* ---- stage 0 ---- */
@@ -172,6 +192,19 @@ replan (DpPipeline *p, const DpPass *first_pass, GError **error)
   return TRUE;
 }
 
+/* A block is finished. */
+static void
+pace (DpPipeline *p, const Slot *slot, gint64 block, gint64 now)
+{
+  gint64 us = now - p->stats.start_us - dp_decoder_held_us (p->spec.decoder);
+
+  g_mutex_lock (&p->lock);
+  if (block > 0)                /* until the first one the pipeline filled */
+    dp_window_add (&p->stats.paces, (us - p->paced_us) / 1e6 / slot->n);
+  g_mutex_unlock (&p->lock);
+  p->paced_us = us;
+}
+
 /* Takes a block that came back around the ring; hands it to the decoder when it was its last step. */
 static gboolean
 absorb (DpPipeline *p, DpBlock *b)
@@ -193,6 +226,7 @@ absorb (DpPipeline *p, DpBlock *b)
   g_mutex_unlock (&p->lock);
   if (!done)
     return TRUE;
+  pace (p, slot, b->pass.block, end);
   if (!dp_decoder_push (p->spec.decoder, dev, slot->latents, slot->n, b->pass.block, slot->conditioning)) {
     GError *error = NULL;
 
@@ -202,8 +236,8 @@ absorb (DpPipeline *p, DpBlock *b)
   }
   g_mutex_lock (&p->lock);
   p->stats.end_us = g_get_monotonic_time ();
-  p->stats.waited_us += p->stats.end_us - end;
   g_mutex_unlock (&p->lock);
+  dp_trace_span (p->spec.trace, DP_TRACE_STAGE, "to decoder", -1, end, p->stats.end_us, "\"block\":%" G_GINT64_FORMAT, b->pass.block);
   return TRUE;
 }
 
@@ -248,7 +282,7 @@ compose (DpPipeline *p, const DpPass *pass)
 static gboolean
 receive (DpPipeline *p, Worker *w)
 {
-  DpBlock *b = w->transport->exchange (w->transport, NULL, TRUE);
+  DpBlock *b = exchange (w, NULL, TRUE);
 
   return b && absorb (p, b);
 }
@@ -260,7 +294,7 @@ send (DpPipeline *p, Worker *w, DpBlock *b)
     return FALSE;
   if (p->spec.n_stages == 1)
     return absorb (p, b);
-  b = w->transport->exchange (w->transport, b, FALSE);
+  b = exchange (w, b, FALSE);
   return b == NULL || absorb (p, b);
 }
 
@@ -315,14 +349,14 @@ setup_driver (DpPipeline *p, DpStage *stage, GError **error)
 /* ---- threads ---- */
 
 static void
-free_stage (DpPipeline *p, Worker *w)
+free_stage (DpPipeline *p, Worker *w, int linger)
 {
   if (w->index == 0) {
     for (int i = 0; i < p->n_blocks && p->blocks; i++)
       dp_stage_block_free (w->stage, p->blocks[i]);
     dp_arena_free (&p->arena);
   }
-  dp_stage_free (w->stage);
+  dp_stage_free (w->stage, linger);
 }
 
 static void
@@ -330,7 +364,7 @@ serve (DpPipeline *p, Worker *w)
 {
   DpBlock *b = NULL;
 
-  while ((b = w->transport->exchange (w->transport, b, TRUE)) && run_stage (w, b));
+  while ((b = exchange (w, b, TRUE)) && run_stage (w, b));
 }
 
 static gpointer
@@ -339,13 +373,11 @@ worker_thread (gpointer data)
   Worker *w = data;
   DpPipeline *p = w->pipeline;
   GError *error = NULL;
-  int first, last;
-  gboolean ok;
+  gint64 start = g_get_monotonic_time ();
 
-  dp_pipeline_layers (p->spec.stage.dit.layers, p->spec.n_stages, w->index, &first, &last);
-  w->stage = dp_stage_new (&p->spec.stage, p->spec.devices[w->index], p->spec.threads, p->spec.weights, first, last, &error);
-  ok = w->stage && (w->index > 0 || setup_driver (p, w->stage, &error));
-  if (ok) {
+  if (dp_stage_load (w->stage, &error) && (w->index > 0 || setup_driver (p, w->stage, &error))) {
+    dp_trace_span (p->spec.trace, DP_TRACE_STAGE + w->index, "load", -1, start, g_get_monotonic_time (), "\"first_layer\":%d,\"layers\":%d", w->first,
+        w->last - w->first);
     p->spec.loaded (p->spec.user_data);
     if (w->index == 0)
       drive (p, w, &error);
@@ -395,8 +427,13 @@ dp_pipeline_new (const DpPipelineSpec *spec, GError **error)
   p->noise = noise;
 
   dp_transport_local_new (spec->n_stages, p->n_blocks, ends);
-  for (int i = 0; i < spec->n_stages; i++)
-    p->workers[i] = (Worker) { .pipeline = p, .index = i, .transport = ends[i] };
+  for (int i = 0; i < spec->n_stages; i++) {
+    Worker *w = &p->workers[i];
+
+    *w = (Worker) { .pipeline = p, .index = i, .transport = ends[i] };
+    dp_pipeline_layers (spec->stage.dit.layers, spec->n_stages, i, &w->first, &w->last);
+    w->stage = dp_stage_new (&p->spec.stage, spec->devices[i], spec->threads, spec->weights, w->first, w->last);
+  }
   for (int i = 0; i < spec->n_stages; i++) {
     g_autofree char *name = g_strdup_printf ("dp-stage-%d", i);
     p->workers[i].thread = g_thread_new (name, worker_thread, &p->workers[i]);
@@ -412,7 +449,7 @@ dp_pipeline_cancel (DpPipeline *p)
 }
 
 void
-dp_pipeline_free (DpPipeline *p)
+dp_pipeline_free (DpPipeline *p, int linger)
 {
   if (p == NULL)
     return;
@@ -420,7 +457,7 @@ dp_pipeline_free (DpPipeline *p)
   for (int i = 0; i < p->spec.n_stages; i++)
     g_thread_join (p->workers[i].thread);
   for (int i = p->spec.n_stages - 1; i >= 0; i--) {
-    free_stage (p, &p->workers[i]);
+    free_stage (p, &p->workers[i], linger);
     p->workers[i].transport->free (p->workers[i].transport);
   }
   for (int i = 0; i < p->n_slots; i++) {
@@ -441,9 +478,7 @@ dp_pipeline_get_stats (DpPipeline *p, DpPipelineStats *stats)
 {
   g_mutex_lock (&p->lock);
   *stats = p->stats;
-  for (int i = 0; i < p->spec.n_stages; i++) {
-    stats->device_bytes += p->bytes[i];
+  for (int i = 0; i < p->spec.n_stages; i++)
     stats->allocations += p->allocations[i];
-  }
   g_mutex_unlock (&p->lock);
 }

@@ -13,6 +13,8 @@
 #include "conditioning.h"
 #include "decoder.h"
 #include "stage.h"
+#include "trace.h"
+#include "window.h"
 
 typedef struct
 {
@@ -28,6 +30,7 @@ typedef struct
   gint64 noise_latents;
   DpConditioner *conditioner;
   DpDecoder *decoder;
+  DpTrace *trace;
   void (*loaded) (gpointer user_data);  /* called from each stage's thread once its weights are in */
   void (*failed) (GError *error, gpointer user_data);   /* called from any of its threads; takes the error */
   gpointer user_data;
@@ -40,9 +43,10 @@ typedef struct
   guint64 blocks, passes;
   gint64 start_us;              /* when the first pass began, 0 until then */
   gint64 end_us;                /* when the last one ended, 0 until then */
-  gint64 waited_us;             /* since then, for the decoder (that is, for whoever takes the frames) */
+  DpWindow paces;               /* by block but the first: seconds for each of its latent frames, since the block before was finished; those in
+                                 * which whoever takes the frames held everything up do not count */
   gint64 busy_us[DP_MAX_STAGES];
-  gsize device_bytes;
+  gsize bytes[DP_MAX_STAGES];   /* on each stage's device */
   guint64 allocations;
 } DpPipelineStats;
 
@@ -55,10 +59,10 @@ void dp_pipeline_layers (int layers, int stages, int index, int *first, int *las
 /** How many blocks are on their way between stages at a time, of `depth` in flight. */
 int dp_pipeline_blocks (int stages, int depth);
 
-/** Starts the threads, which load their layers first. Errors: DP_ERROR_NO_MEMORY. */
+/** Starts the threads, which load first what was not left warm. Between dp_warm_begin() and dp_warm_end(). Errors: DP_ERROR_NO_MEMORY. */
 DpPipeline *dp_pipeline_new (const DpPipelineSpec *spec, GError **error);
 /** Makes every thread return within its current operation. */
 void dp_pipeline_cancel (DpPipeline *pipeline);
-/** Cancels, joins, frees. */
-void dp_pipeline_free (DpPipeline *pipeline);
+/** Cancels, joins, frees; each stage's layers stay warm for `linger` seconds. NULL is fine. */
+void dp_pipeline_free (DpPipeline *pipeline, int linger);
 void dp_pipeline_get_stats (DpPipeline *pipeline, DpPipelineStats *stats);

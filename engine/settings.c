@@ -120,6 +120,7 @@ fill_defaults (DpResolved *r, GStringChunk *storage)
   s->sampler = g_string_chunk_insert (storage, s->sampler ? s->sampler : d->sampler[0] ? d->sampler : scheduler->sampler);
   s->precision = g_string_chunk_insert (storage, s->precision ? s->precision : "auto");
   s->text_encoder = g_string_chunk_insert (storage, s->text_encoder ? s->text_encoder : "auto");
+  s->trace = s->trace ? g_string_chunk_insert (storage, s->trace) : NULL;
   s->width = s->width ? s->width : d->width;
   s->height = s->height ? s->height : d->height;
   s->steps = s->steps ? s->steps : d->steps;
@@ -165,7 +166,7 @@ check_values (const DpResolved *r, GError **error)
       || !check_range (error, "steps", s->steps, 1, 1000) || !check_range (error, "block-latents", s->block_latents, 1, 1024)
       || !check_range (error, "context-latents", s->context_latents, -1, 1024) || !check_range (error, "queue-blocks", s->queue_blocks, 1, s->steps)
       || !check_range (error, "max-queue-frames", s->max_queue_frames, 1, 1 << 20) || !check_range (error, "threads", s->threads, 1, 1024)
-      || !check_range (error, "text-length", s->text_length, 1, 4096))
+      || !check_range (error, "text-length", s->text_length, 1, 4096) || !check_range (error, "linger", s->linger, 0, G_MAXINT))
     return FALSE;
   if (s->context_latents > s->block_latents)
     return refuse (error, "context-latents is %d, more than block-latents (%d); a block can lend at most the latents it owns", s->context_latents,

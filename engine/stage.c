@@ -4,6 +4,7 @@
 #include "dit.h"
 #include "dualparal.h"
 #include "error.h"
+#include "warm.h"
 
 typedef struct
 {
@@ -12,12 +13,22 @@ typedef struct
   DpDitText *text;
 } Text;
 
+/* What is loaded. */
+typedef struct
+{
+  DpWarm warm;
+  DpDit *dits[2];               /* the experts; they work in the scratch of the first */
+} Layers;
+
 struct _DpStage
 {
   DpStageSpec spec;
-  int first, last, batch;
-  DpDevice *dev;
-  DpDit *dits[2];               /* the experts; they work in the scratch of the first */
+  const char *device;
+  const DpWeights *weights[2];
+  int threads, first, last, batch;
+  Layers *layers;
+  DpDit *const *dits;           /* the layers' */
+  DpDevice *dev;                /* the same, once they are loaded */
 
   DpDitCache *caches[2];        /* one is read (the following block's), one is written (this block's) */
   int written;                  /* index of the one the last pass wrote */
@@ -83,51 +94,101 @@ dp_stage_bytes (const DpStageSpec *spec, int first, int last)
   return bytes;
 }
 
+static void
+free_layers (DpWarm *warm)
+{
+  Layers *layers = (Layers *) warm;
+
+  dp_dit_free (layers->dits[1]);        /* before its lender */
+  dp_dit_free (layers->dits[0]);
+}
+
+static float *
+timesteps_of (const DpStage *s)
+{
+  int steps = dp_sampler_steps (s->spec.sampler);
+  float *timesteps = g_new (float, steps);
+
+  for (int i = 0; i < steps; i++)
+    timesteps[i] = dp_sampler_timestep (s->spec.sampler, i);
+  return timesteps;
+}
+
+/* All that the part is made from. */
+static GString *
+layers_key (const DpStage *s)
+{
+  const DpStageSpec *spec = &s->spec;
+  g_autofree float *timesteps = timesteps_of (s);
+  GString *key = g_string_new (NULL);
+
+  g_string_printf (key, "layers %d-%d, %s, %d threads, bfloat16 %d, fp8 %d, %d x %d, %d and %d latent frames, batch %d", s->first, s->last,
+      s->device, s->threads, spec->bfloat16, spec->fp8, spec->latent_h, spec->latent_w, spec->max_input, spec->max_cached, s->batch);
+  dp_warm_key_add_numbers (key, &spec->dit, sizeof spec->dit);
+  dp_warm_key_add_numbers (key, timesteps, sizeof *timesteps * dp_sampler_steps (spec->sampler));
+  for (int i = 0; i < 2 && s->weights[i]; i++)
+    dp_warm_key_add_weights (key, s->weights[i]);
+  return key;
+}
+
 DpStage *
-dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const DpWeights *const weights[2], int first, int last,
-    GError **error)
+dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const DpWeights *const weights[2], int first, int last)
 {
   DpStage *s = g_new0 (DpStage, 1);
-  int steps = dp_sampler_steps (spec->sampler);
-  g_autofree float *timesteps = g_new (float, steps);
-  char message[256];
 
   s->spec = *spec;
+  s->device = device;
+  s->threads = threads;
+  s->weights[0] = weights[0];
+  s->weights[1] = weights[1];
   s->first = first;
   s->last = last;
   s->batch = batch_of (spec);
   s->texts = g_array_new (FALSE, FALSE, sizeof (Text));
-  s->dev = dp_device_open (device, threads, message, sizeof message);
-  if (s->dev == NULL) {
-    g_set_error_literal (error, DP_ERROR, DP_ERROR_DEVICE, message);
-    goto fail;
+  s->layers = dp_warm_take (sizeof (Layers), layers_key (s), free_layers);
+  s->dits = s->layers->dits;
+  return s;
+}
+
+static gboolean
+load_layers (DpStage *s, GError **error)
+{
+  const DpStageSpec *spec = &s->spec;
+  Layers *layers = s->layers;
+  g_autofree float *timesteps = timesteps_of (s);
+
+  if (!dp_warm_open_device (&layers->warm, s->device, s->threads, error))
+    return FALSE;
+  layers->warm.dev->cancel = spec->cancel;
+  for (int i = 0; i < 2 && s->weights[i]; i++) {
+    layers->dits[i] = dp_dit_new (layers->warm.dev, &spec->dit, s->weights[i], &(DpDitSpec) { .first = s->first, .last = s->last,
+        .lender = layers->dits[0], .type = spec->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, .fp8 = spec->fp8, .latent_h = spec->latent_h,
+        .latent_w = spec->latent_w, .max_input = spec->max_input, .max_cached = spec->max_cached, .batch = s->batch,
+        .steps = dp_sampler_steps (spec->sampler), .timesteps = timesteps }, error);
+    if (layers->dits[i] == NULL)
+      return FALSE;
   }
-  s->dev->cancel = spec->cancel;
-  for (int i = 0; i < steps; i++)
-    timesteps[i] = dp_sampler_timestep (spec->sampler, i);
-  for (int i = 0; i < 2 && weights[i]; i++) {
-    s->dits[i] = dp_dit_new (s->dev, &spec->dit, weights[i], &(DpDitSpec) { .first = first, .last = last, .lender = s->dits[0],
-        .type = spec->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, .fp8 = spec->fp8, .latent_h = spec->latent_h, .latent_w = spec->latent_w,
-        .max_input = spec->max_input, .max_cached = spec->max_cached, .batch = s->batch, .steps = steps, .timesteps = timesteps }, error);
-    if (s->dits[i] == NULL)
-      goto fail;
-  }
-  for (int i = 0; i < 2 && spec->max_cached > 0; i++) {
+  layers->warm.loaded = TRUE;
+  return TRUE;
+}
+
+gboolean
+dp_stage_load (DpStage *s, GError **error)
+{
+  if (!s->layers->warm.loaded && !load_layers (s, error))
+    return FALSE;
+  s->dev = s->layers->warm.dev;
+  s->dev->cancel = s->spec.cancel;
+  for (int i = 0; i < 2 && s->spec.max_cached > 0; i++) {
     s->caches[i] = dp_dit_cache_new (s->dits[0], error);
     if (s->caches[i] == NULL)
-      goto fail;
+      return FALSE;
   }
-  if (last == spec->dit.layers && !setup_sampling (s, error))
-    goto fail;
-  return s;
-
-fail:
-  dp_stage_free (s);
-  return NULL;
+  return s->last != s->spec.dit.layers || setup_sampling (s, error);
 }
 
 void
-dp_stage_free (DpStage *s)
+dp_stage_free (DpStage *s, int linger)
 {
   if (s == NULL)
     return;
@@ -139,9 +200,7 @@ dp_stage_free (DpStage *s)
   for (int i = 0; i < 2; i++)
     dp_dit_cache_free (s->dits[0], s->caches[i]);
   dp_arena_free (&s->arena);
-  dp_dit_free (s->dits[1]);     /* before its lender */
-  dp_dit_free (s->dits[0]);
-  dp_device_close (s->dev);
+  dp_warm_give (&s->layers->warm, linger);
   g_free (s->states);
   g_free (s);
 }

@@ -36,10 +36,14 @@ typedef struct
 /* Thread-safety: one thread at a time. */
 typedef struct _DpStage DpStage;
 
-/** Opens `device` with `threads` host threads and loads layers [first, last). weights: of each expert, NULL where there is no second. Blocks. */
-DpStage *dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const DpWeights *const weights[2], int first, int last,
-    GError **error);
-void dp_stage_free (DpStage *stage);
+/** A stage for layers [first, last) on `device` with `threads` host threads. weights: of each expert, NULL where there is no second; they and
+ *  `device` must outlive it. Between dp_warm_begin() and dp_warm_end(). */
+DpStage *dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const DpWeights *const weights[2], int first, int last);
+/** Loads its layers where they were not left warm, and makes room for everything else. Blocks. */
+gboolean dp_stage_load (DpStage *stage, GError **error);
+/** Its layers stay warm for `linger` seconds. NULL is fine. */
+void dp_stage_free (DpStage *stage, int linger);
+/** NULL before it is loaded. */
 DpDevice *dp_stage_device (DpStage *stage);
 
 /** Device memory that a stage of these layers will take with one prompt of full length, and a block on its way. */

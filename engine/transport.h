@@ -20,6 +20,7 @@ typedef struct
   int own;                      /* latent frames of this block */
   int next_cached;              /* frames of the following block whose keys the stages hold, 0: none */
   int to_cache;                 /* first own frames whose keys the previous block's pass will want, 0: none */
+  gint64 sent_us;               /* g_get_monotonic_time() when it was given away last */
   guint oldest_prompt;          /* no pass from here on asks for a conditioning with a smaller id */
   DpConditioning *conditioning; /* a reference */
   float *latents;               /* [context + own, h, w, C] float32: in; the own part stepped by the last stage: out */

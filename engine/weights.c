@@ -82,16 +82,6 @@ dp_weights_path (const DpWeights *weights)
   return weights->path;
 }
 
-gsize
-dp_weights_bytes (const DpWeights *weights)
-{
-  gsize bytes = 0;
-
-  for (guint i = 0; i < weights->files->len; i++)
-    bytes += ((const File *) g_ptr_array_index (weights->files, i))->size;
-  return bytes;
-}
-
 /* ---- one file ---- */
 
 /* Bits of an element; 0: a type this code has not heard of. */

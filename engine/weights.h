@@ -37,9 +37,6 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (DpWeights, dp_weights_free)
 /** The path it was opened from, for messages. */
 const char *dp_weights_path (const DpWeights *weights);
 
-/** Bytes of its files. */
-gsize dp_weights_bytes (const DpWeights *weights);
-
 /** The tensor of that name, or NULL without an error. */
 const DpTensor *dp_weights_find (const DpWeights *weights, const char *name);
 

@@ -17,6 +17,21 @@ gst_dualparal_buffering_reset (GstDualParalBuffering * buffering)
 }
 
 void
+gst_dualparal_buffering_start (GstDualParalBuffering * buffering)
+{
+  gst_dualparal_buffering_reset (buffering);
+  g_atomic_int_set (&buffering->episodes, 0);
+}
+
+void
+gst_dualparal_buffering_add_stats (GstDualParalBuffering * buffering,
+    GstStructure * stats)
+{
+  gst_structure_set (stats, "buffering-episodes", G_TYPE_UINT64,
+      (guint64) g_atomic_int_get (&buffering->episodes), NULL);
+}
+
+void
 gst_dualparal_buffering_saw_qos (GstDualParalBuffering * buffering)
 {
   g_atomic_int_set (&buffering->keeps_time, TRUE);
@@ -66,6 +81,7 @@ gst_dualparal_buffering_begin (GstDualParalBuffering * buffering,
     GstElement * element)
 {
   buffering->percent = 0;
+  g_atomic_int_inc (&buffering->episodes);
   g_atomic_int_set (&buffering->active, TRUE);
   post (element, 0);
 }

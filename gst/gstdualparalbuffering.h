@@ -26,12 +26,19 @@ typedef struct
 {
   gint active;                  /* atomic */
   gint keeps_time;              /* atomic: a QoS event was seen */
+  gint episodes;                /* atomic: how often it began */
   gboolean ran_ahead;
   gint percent;
 } GstDualParalBuffering;
 
-/** Not while the streaming thread runs. Posts nothing. */
+/** Not while the streaming thread runs. Posts nothing, and forgets all but the
+ *  statistics, which begin with start(). */
 void gst_dualparal_buffering_reset (GstDualParalBuffering * buffering);
+void gst_dualparal_buffering_start (GstDualParalBuffering * buffering);
+
+/** Adds what happened since the element was started. Any thread. */
+void gst_dualparal_buffering_add_stats (GstDualParalBuffering * buffering,
+    GstStructure * stats);
 
 /** A QoS event came from downstream. Any thread. */
 void gst_dualparal_buffering_saw_qos (GstDualParalBuffering * buffering);

@@ -3,6 +3,8 @@
 
 #include "gstdualparalframe.h"
 
+#include <string.h>
+
 void
 gst_dualparal_generator_init (GstDualParalGenerator * gen,
     GstElement * element, GstDualParalSettings * settings)
@@ -407,14 +409,12 @@ gst_dualparal_generator_prompt_begins (GstDualParalGenerator * gen,
   g_mutex_unlock (&gen->lock);
 }
 
-GstStructure *
-gst_dualparal_generator_get_stats (GstDualParalGenerator * gen)
+void
+gst_dualparal_generator_get_stats (GstDualParalGenerator * gen, DpStats * stats)
 {
-  DpStats stats = { 0, };
-
+  memset (stats, 0, sizeof (*stats));
   g_mutex_lock (&gen->lock);
   if (gen->engine)
-    dp_engine_get_stats (gen->engine, &stats);
+    dp_engine_get_stats (gen->engine, stats);
   g_mutex_unlock (&gen->lock);
-  return gst_dualparal_stats_new (&stats);
 }

@@ -107,7 +107,8 @@ gboolean gst_dualparal_generator_take_event (GstDualParalGenerator * gen,
  *  Streaming thread. */
 void gst_dualparal_generator_prompt_begins (GstDualParalGenerator * gen,
     guint64 frame);
-/** The structure of the property `stats`. Any thread. */
-GstStructure *gst_dualparal_generator_get_stats (GstDualParalGenerator * gen);
+/** The engine's, all 0 where there is none. Any thread. */
+void gst_dualparal_generator_get_stats (GstDualParalGenerator * gen,
+    DpStats * stats);
 
 G_END_DECLS

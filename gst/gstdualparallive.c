@@ -55,6 +55,7 @@ gst_dualparal_live_start (GstDualParalLive * live)
   g_mutex_lock (&live->gen->lock);
   live->paused = TRUE;
   live->repeated = live->placeholders = live->underruns = live->stall_time = 0;
+  live->in_time = live->missed = 0;
   g_mutex_unlock (&live->gen->lock);
   return TRUE;
 }
@@ -86,7 +87,7 @@ void
 gst_dualparal_live_restart (GstDualParalLive * live)
 {
   live->primed = live->fresh = live->late = live->missing = live->rewound =
-      live->is_out = FALSE;
+      live->is_out = live->is_missed = FALSE;
   live->in_a_row = 0;
 }
 
@@ -95,7 +96,7 @@ gst_dualparal_live_reset_time (GstDualParalLive * live)
 {
   live->due = 0;
   live->rewound = live->discont = TRUE;
-  live->late = FALSE;
+  live->late = live->is_missed = FALSE;
 }
 
 /* -- states */
@@ -273,12 +274,17 @@ leave (GstDualParalLive * live, GstDualParalPicture picture,
   g_mutex_lock (&live->gen->lock);
   live->repeated += picture == GST_DUALPARAL_REPEATED;
   live->placeholders += picture == GST_DUALPARAL_PLACEHOLDER;
+  live->in_time += picture == GST_DUALPARAL_FRESH && !live->is_missed;
   g_mutex_unlock (&live->gen->lock);
+  if (picture == GST_DUALPARAL_REPEATED)
+    dp_engine_mark (live->gen->engine, "repeated");
 
   live->discont = live->rewound = FALSE;
   live->out = *release;
   live->out_due = live->due;
   live->is_out = TRUE;
+  live->out_missed = live->is_missed;
+  live->is_missed = FALSE;
   live->due += live->period;
   return GST_FLOW_OK;
 }
@@ -297,11 +303,14 @@ gst_dualparal_live_take_back (GstDualParalLive * live)
       "sent", GST_TIME_ARGS (live->out_due));
   live->due = live->out_due;
   live->discont = live->out.discont;
+  live->is_missed = live->out_missed;
   live->fresh |= live->out.picture == GST_DUALPARAL_FRESH;
   live->in_a_row -= live->out.picture == GST_DUALPARAL_REPEATED;
   g_mutex_lock (&live->gen->lock);
   live->repeated -= live->out.picture == GST_DUALPARAL_REPEATED;
   live->placeholders -= live->out.picture == GST_DUALPARAL_PLACEHOLDER;
+  live->in_time -= live->out.picture == GST_DUALPARAL_FRESH
+      && !live->out_missed;
   g_mutex_unlock (&live->gen->lock);
   return live->out.picture == GST_DUALPARAL_FRESH;
 }
@@ -320,8 +329,11 @@ report_miss (GstDualParalLive * live, GstClockTime now)
   live->reported = live->due;
   g_mutex_lock (&live->gen->lock);
   live->underruns += !live->missing;
+  live->missed++;
   g_mutex_unlock (&live->gen->lock);
-  live->missing = TRUE;
+  if (!live->missing)
+    dp_engine_mark (live->gen->engine, "underrun");
+  live->missing = live->is_missed = TRUE;
 
   pts = gst_segment_position_from_running_time (segment, GST_FORMAT_TIME,
       live->due);
@@ -392,6 +404,7 @@ gap (GstDualParalLive * live, GstClockTime now)
       gst_event_new_gap (gst_segment_position_from_running_time (&live->
               src->segment, GST_FORMAT_TIME, live->due), live->period));
   live->due += live->period;
+  live->is_missed = FALSE;
   live->discont = TRUE;
   add_stall (live, live->period);
   return AGAIN;
@@ -568,10 +581,16 @@ gst_dualparal_live_get_latency (GstDualParalLive * live, GstClockTime * min,
 void
 gst_dualparal_live_add_stats (GstDualParalLive * live, GstStructure * stats)
 {
+  guint64 due;
+
   g_mutex_lock (&live->gen->lock);
+  due = live->in_time + live->missed;
   gst_structure_set (stats, "repeated", G_TYPE_UINT64, live->repeated,
       "placeholders", G_TYPE_UINT64, live->placeholders,
       "underruns", G_TYPE_UINT64, live->underruns,
+      "missed", G_TYPE_UINT64, live->missed,
+      "deadline-attainment", G_TYPE_DOUBLE,
+      due > 0 ? (gdouble) live->in_time / due : 1.0,
       "stall-time", GST_TYPE_CLOCK_TIME, live->stall_time, NULL);
   g_mutex_unlock (&live->gen->lock);
 }

@@ -47,6 +47,7 @@ typedef struct
   gboolean paused;
   GThread *pausing;             /* is on its way to PAUSED */
   guint64 repeated, placeholders, underruns;
+  guint64 in_time, missed;      /* times at which there was a frame, or none */
   GstClockTime stall_time;
 
   /* -- protected by the object lock, written by the streaming thread */
@@ -69,6 +70,8 @@ typedef struct
   gboolean rewound;             /* due is 0, whatever the clock says */
   GstClockTime reported;        /* the latest that was missed and told */
   gboolean missing;             /* since the last fresh one */
+  gboolean is_missed;           /* what is due is counted as missed */
+  gboolean out_missed;          /* the same of the latest that left */
   gint in_a_row;                /* repeats */
   guint64 taken;                /* frames, in all */
   guint64 mark_made;            /* taken or waiting at mark_time */

@@ -121,57 +121,10 @@ gst_dualparal_progress_reset (GstDualParalProgress * progress,
 }
 
 GstStructure *
-gst_dualparal_stats_new (const DpStats * stats)
-{
-  GValue busy = G_VALUE_INIT, share = G_VALUE_INIT;
-  GstStructure *s;
-  gint i;
-
-  s = gst_structure_new ("application/x-dualparal-stats",
-      "blocks", G_TYPE_UINT64, stats->blocks,
-      "passes", G_TYPE_UINT64, stats->passes,
-      "frames", G_TYPE_UINT64, stats->frames,
-      "queue-frames", G_TYPE_UINT, stats->queue_frames,
-      "first-frame-seconds", G_TYPE_DOUBLE, stats->first_frame_seconds,
-      "realtime-factor", G_TYPE_DOUBLE, stats->realtime_factor,
-      "decode-busy", G_TYPE_DOUBLE, stats->decode_busy,
-      "device-bytes", G_TYPE_UINT64, (guint64) stats->device_bytes, NULL);
-
-  g_value_init (&busy, GST_TYPE_ARRAY);
-  g_value_init (&share, G_TYPE_DOUBLE);
-  for (i = 0; i < stats->stages; i++) {
-    g_value_set_double (&share, stats->stage_busy[i]);
-    gst_value_array_append_value (&busy, &share);
-  }
-  gst_structure_take_value (s, "stage-busy", &busy);
-  return s;
-}
-
-GstStructure *
 gst_dualparal_prompt_new (const gchar * name, const gchar * prompt, guint id,
     gint64 block, guint64 frame)
 {
   return gst_structure_new (name, "prompt", G_TYPE_STRING, prompt,
       "prompt-id", G_TYPE_UINT, id, "block", G_TYPE_INT64, block,
       "frame", G_TYPE_UINT64, frame, NULL);
-}
-
-GstTagList *
-gst_dualparal_prompt_tags (const gchar * prompt, const DpSettings * settings,
-    const DpModelInfo * model)
-{
-  gdouble second = settings->guidance_scale_2;
-  gchar *guidance_2 = second != 0 ? g_strdup_printf (", %g", second) : NULL;
-  gchar *comment = g_strdup_printf ("seed %" G_GUINT64_FORMAT ", %d steps, "
-      "guidance %g%s, model %s", settings->seed, settings->steps,
-      settings->guidance_scale, guidance_2 ? guidance_2 : "", model->name);
-  GstTagList *tags = gst_tag_list_new (GST_TAG_COMMENT, comment, NULL);
-
-  g_free (guidance_2);
-  g_free (comment);
-  /* An empty string is no valid tag */
-  if (*prompt)
-    gst_tag_list_add (tags, GST_TAG_MERGE_REPLACE, GST_TAG_TITLE, prompt, NULL);
-  gst_tag_list_set_scope (tags, GST_TAG_SCOPE_GLOBAL);
-  return tags;
 }

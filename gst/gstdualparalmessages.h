@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * gstdualparalmessages.h: what the engine says, in GStreamer's words: errors,
- * progress, statistics, and the prompt that a frame shows. All but the last
+ * progress, and the prompt that a frame shows. All but the last
  * builders post on the bus and are not called under a lock.
  */
 #pragma once
@@ -36,13 +36,8 @@ void gst_dualparal_progress_report (GstDualParalProgress * progress,
 void gst_dualparal_progress_reset (GstDualParalProgress * progress,
     GstElement * element, const gchar * code);
 
-/** The structure of the property `stats`. */
-GstStructure *gst_dualparal_stats_new (const DpStats * stats);
-
 /** What is said about a prompt, with the frame that is its first. */
 GstStructure *gst_dualparal_prompt_new (const gchar * name,
     const gchar * prompt, guint id, gint64 block, guint64 frame);
-GstTagList *gst_dualparal_prompt_tags (const gchar * prompt,
-    const DpSettings * settings, const DpModelInfo * model);
 
 G_END_DECLS

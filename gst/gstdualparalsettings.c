@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#define DEFAULT_LINGER 10
 #define READY (G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | \
     GST_PARAM_MUTABLE_READY)
 #define PLAYING (G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | \
@@ -126,8 +127,10 @@ gst_dualparal_settings_init (GstDualParalSettings * settings)
   memset (settings, 0, sizeof (*settings));
   settings->devices = g_strdup ("auto");
   settings->num_frames = -1;
+  settings->linger = DEFAULT_LINGER;
   settings->max_repeat = -1;
   settings->min_framerate_d = 1;
+  settings->marking = GST_DUALPARAL_MARKING_ALL;
 }
 
 void
@@ -139,6 +142,7 @@ gst_dualparal_settings_clear (GstDualParalSettings * settings)
   g_clear_pointer (&settings->devices, g_free);
   g_clear_pointer (&settings->placeholder, g_free);
   g_clear_pointer (&settings->storyboard, g_free);
+  g_clear_pointer (&settings->trace, g_free);
 }
 
 /* What to make: model, text, noise, sampling */
@@ -297,6 +301,20 @@ install_picture_properties (GObjectClass * klass)
       g_param_spec_int64 ("num-frames", "Number of frames",
           "Frames of the whole video before EOS (-1 = endless)", -1, G_MAXINT64,
           -1, READY));
+  /**
+   * GstDualParalSrc:marking:
+   *
+   * How the video says of itself that a model made it. `tags` is for containers,
+   * `meta` for whoever looks at frames, `sei` for a `dualparalsei` behind an encoder
+   * of H.264 or H.265. None of it survives who wants to remove it, and only the tags
+   * survive encoding again.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_MARKING,
+      g_param_spec_flags ("marking", "Marking",
+          "How the video says that a model made it", GST_TYPE_DUALPARAL_MARKING,
+          GST_DUALPARAL_MARKING_ALL, READY));
 }
 
 /* How to make it: DualParal, devices, queue */
@@ -371,6 +389,19 @@ install_engine_properties (GObjectClass * klass)
           "Threads that the stages on the CPU share (0 = one a processor)", 0,
           G_MAXINT, 0, READY));
   /**
+   * GstDualParalSrc:linger:
+   *
+   * For how long a loaded model is kept once the element has stopped. What starts
+   * meanwhile in this process with the same model, devices and size does not load
+   * it again; whatever else starts has its memory first.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_LINGER,
+      g_param_spec_int ("linger", "Linger",
+          "Seconds for which the loaded model is kept for the next start", 0,
+          G_MAXINT, DEFAULT_LINGER, READY));
+  /**
    * GstDualParalSrc:precision:
    *
    * What the model computes in.
@@ -394,26 +425,57 @@ install_engine_properties (GObjectClass * klass)
           "Where the text encoder's weights are",
           GST_TYPE_DUALPARAL_TEXT_ENCODER, GST_DUALPARAL_TEXT_ENCODER_AUTO,
           READY));
+}
+
+/* How it goes */
+static void
+install_stats_properties (GObjectClass * klass)
+{
   /**
    * GstDualParalSrc:stats:
    *
-   * Running totals since the generation began, in a structure
-   * `application/x-dualparal-stats`:
+   * How it goes, in a structure `application/x-dualparal-stats`. Running totals
+   * since the generation began:
    *
    * * `blocks`, `passes`, `frames` (#guint64): finished blocks, passes through
    *   all layers, frames decoded
    * * `queue-frames` (#guint): frames decoded and waiting
-   * * `first-frame-seconds` (#gdouble): until the first frame; 0 before it
-   * * `realtime-factor` (#gdouble): seconds of video made per second
+   * * `first-frame-seconds` (#gdouble): until the first frame was decoded; 0
+   *   before it
+   * * `realtime-factor` (#gdouble): seconds of video made per second, while
+   *   nothing had to wait for frames to be taken
    * * `decode-busy` (#gdouble), `stage-busy` (#GstValueArray of #gdouble):
-   *   share of the time that the decoder and each stage worked
-   * * `device-bytes` (#guint64): memory held on the devices
+   *   share of that time that the decoder and each stage worked, 0 to 1
+   *
+   * Of the latest 256 blocks:
+   *
+   * * `block-load-mean`, `block-load-p95` (#gdouble): time to make a block in the
+   *   time that it plays, as above; over 1 is too slow for real time. The first
+   *   block does not count
+   * * `block-interval-p50`, `block-interval-p95` (#GstClockTime): from one block
+   *   that is there to the next one, whatever the reason
+   *
+   * Memory, as it is now:
+   *
+   * * `device-bytes` (#guint64): held on the devices, the sum of
+   *   `stage-bytes` (#GstValueArray of #guint64), `decoder-bytes` and
+   *   `text-encoder-bytes` (#guint64)
+   * * `resident-bytes` (#guint64): of the whole process; 0 where that is not known
+   *
+   * Since the element was started:
+   *
+   * * `time-to-first-frame` (#GstClockTime): until the first frame left; 0 before
+   * * `buffering-episodes` (#guint64): how often the pipeline was to pause, where
+   *   the video is not live
    *
    * Of a live video since it was started:
    *
    * * `repeated`, `placeholders` (#guint64): frames sent once more, placeholders
    *   sent; `frames` counts neither
    * * `underruns` (#guint64): how often the frames ran out
+   * * `missed` (#guint64): for how many pictures that were due there was no frame
+   * * `deadline-attainment` (#gdouble): the share of pictures for which there was
+   *   one in time; 1 before the first
    * * `stall-time` (#GstClockTime): how long nothing was sent for want of a frame
    *
    * Since: 0.1
@@ -422,6 +484,31 @@ install_engine_properties (GObjectClass * klass)
       g_param_spec_boxed ("stats", "Statistics",
           "Running totals of the generation", GST_TYPE_STRUCTURE,
           G_PARAM_READABLE | G_PARAM_STATIC_STRINGS));
+  /**
+   * GstDualParalSrc:stats-interval:
+   *
+   * How often #GstDualParalSrc:stats is posted as an element message, from when
+   * the element goes to PAUSED until it goes back to READY, whatever it waits for.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_STATS_INTERVAL,
+      g_param_spec_uint ("stats-interval", "Interval of statistics",
+          "Milliseconds from one message with the statistics to the next (0 = "
+          "none)", 0, G_MAXUINT, 0, READY));
+  /**
+   * GstDualParalSrc:trace:
+   *
+   * A file that says what each device did when, for ui.perfetto.dev and
+   * chrome://tracing. It is begun anew when the generation begins, is complete
+   * when that ends, and at most 64 MiB long. Each element needs its own.
+   *
+   * Since: 0.1
+   */
+  g_object_class_install_property (klass, GST_DUALPARAL_PROP_TRACE,
+      g_param_spec_string ("trace", "Trace",
+          "File that says what was done when, in Chrome's trace format (NULL = "
+          "none)", NULL, READY));
 }
 
 /* When to show it */
@@ -535,6 +622,7 @@ gst_dualparal_settings_install_properties (GObjectClass * klass)
   install_picture_properties (klass);
   install_live_properties (klass);
   install_engine_properties (klass);
+  install_stats_properties (klass);
 }
 
 static void
@@ -609,6 +697,9 @@ gst_dualparal_settings_set (GstDualParalSettings * settings, guint prop_id,
     case GST_DUALPARAL_PROP_THREADS:
       settings->threads = g_value_get_int (value);
       return TRUE;
+    case GST_DUALPARAL_PROP_LINGER:
+      settings->linger = g_value_get_int (value);
+      return TRUE;
     case GST_DUALPARAL_PROP_IS_LIVE:
       settings->is_live = g_value_get_boolean (value);
       return TRUE;
@@ -630,6 +721,15 @@ gst_dualparal_settings_set (GstDualParalSettings * settings, guint prop_id,
       return TRUE;
     case GST_DUALPARAL_PROP_PLACEHOLDER:
       set_string (&settings->placeholder, value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_MARKING:
+      settings->marking = g_value_get_flags (value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_STATS_INTERVAL:
+      settings->stats_interval = g_value_get_uint (value);
+      return TRUE;
+    case GST_DUALPARAL_PROP_TRACE:
+      set_string (&settings->trace, value);
       return TRUE;
     default:
       return FALSE;
@@ -701,6 +801,9 @@ gst_dualparal_settings_get (const GstDualParalSettings * settings,
     case GST_DUALPARAL_PROP_THREADS:
       g_value_set_int (value, settings->threads);
       return TRUE;
+    case GST_DUALPARAL_PROP_LINGER:
+      g_value_set_int (value, settings->linger);
+      return TRUE;
     case GST_DUALPARAL_PROP_IS_LIVE:
       g_value_set_boolean (value, settings->is_live);
       return TRUE;
@@ -722,6 +825,15 @@ gst_dualparal_settings_get (const GstDualParalSettings * settings,
       return TRUE;
     case GST_DUALPARAL_PROP_PLACEHOLDER:
       g_value_set_string (value, settings->placeholder);
+      return TRUE;
+    case GST_DUALPARAL_PROP_MARKING:
+      g_value_set_flags (value, settings->marking);
+      return TRUE;
+    case GST_DUALPARAL_PROP_STATS_INTERVAL:
+      g_value_set_uint (value, settings->stats_interval);
+      return TRUE;
+    case GST_DUALPARAL_PROP_TRACE:
+      g_value_set_string (value, settings->trace);
       return TRUE;
     default:
       return FALSE;
@@ -773,4 +885,6 @@ gst_dualparal_settings_for_engine (const GstDualParalSettings * settings,
   engine->num_frames = settings->num_frames;
   engine->max_queue_frames = settings->max_queue_frames;
   engine->threads = settings->threads;
+  engine->linger = settings->linger;
+  engine->trace = keep (storage, settings->trace);
 }

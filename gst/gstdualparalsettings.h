@@ -8,6 +8,7 @@
 
 #include <gst/gst.h>
 #include "dualparal.h"
+#include "gstdualparalmarking.h"
 
 G_BEGIN_DECLS
 
@@ -154,6 +155,7 @@ enum
   GST_DUALPARAL_PROP_NUM_FRAMES,
   GST_DUALPARAL_PROP_MAX_QUEUE_FRAMES,
   GST_DUALPARAL_PROP_THREADS,
+  GST_DUALPARAL_PROP_LINGER,
   GST_DUALPARAL_PROP_PRECISION,
   GST_DUALPARAL_PROP_TEXT_ENCODER,
   GST_DUALPARAL_PROP_IS_LIVE,
@@ -163,14 +165,17 @@ enum
   GST_DUALPARAL_PROP_MIN_FRAMERATE,
   GST_DUALPARAL_PROP_STARTUP_POLICY,
   GST_DUALPARAL_PROP_PLACEHOLDER,
+  GST_DUALPARAL_PROP_MARKING,
   GST_DUALPARAL_PROP_STATS,
+  GST_DUALPARAL_PROP_STATS_INTERVAL,
+  GST_DUALPARAL_PROP_TRACE,
 };
 
 /** Thread-safety: none; the element guards it with its object lock. */
 typedef struct
 {
   gchar *model, *prompt, *negative_prompt, *devices, *placeholder;
-  gchar *storyboard;
+  gchar *storyboard, *trace;
   GstDualParalPromptLatency prompt_latency;
   GstDualParalSampler sampler;
   GstDualParalPrecision precision;
@@ -179,11 +184,13 @@ typedef struct
   gint64 num_frames;
   gdouble guidance_scale, guidance_scale_2, flow_shift;
   gint steps, block_latents, context_latents, queue_blocks;
-  gint max_queue_frames, threads;
+  gint max_queue_frames, threads, linger;
+  guint stats_interval;
   gboolean is_live;
   gint prebuffer, max_repeat, min_framerate_n, min_framerate_d;
   GstDualParalUnderrunPolicy underrun_policy;
   GstDualParalStartupPolicy startup_policy;
+  GstDualParalMarking marking;
 } GstDualParalSettings;
 
 void gst_dualparal_settings_init (GstDualParalSettings * settings);

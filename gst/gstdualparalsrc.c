@@ -25,7 +25,7 @@
  * gst-launch-1.0 dualparalsrc prompt="a red ball bouncing over a green meadow" ! videoconvert ! autovideosink
  * ]| Endless video in a window.
  * |[
- * gst-launch-1.0 dualparalsrc num-frames=160 seed=7 devices=cpu,cpu ! videoconvert ! x264enc ! mp4mux ! filesink location=ball.mp4
+ * gst-launch-1.0 dualparalsrc num-frames=160 seed=7 devices=cpu,cpu ! videoconvert ! x264enc ! dualparalsei ! mp4mux ! filesink location=ball.mp4
  * ]| Ten seconds in a file, made by two stages.
  * |[
  * gst-launch-1.0 dualparalsrc steps=20 ! video/x-raw,width=320,height=192 ! videoconvert ! autovideosink
@@ -48,17 +48,28 @@
  *   nor to a recording, which may be as slow as it likes, nor when live.
  * * `QOS`: a picture of a live video was due and not there; see
  *   #GstDualParalSrc:underrun-policy.
+ * * `ELEMENT`, structure `application/x-dualparal-stats`: what the property
+ *   #GstDualParalSrc:stats is, every #GstDualParalSrc:stats-interval.
  * * `ELEMENT`, structure `dualparal-prompt-applied`: the first frame of a prompt
  *   leaves the element. Fields: `prompt` (string), `prompt-id` (#guint, 0 for the
  *   first), `block` (#gint64), `frame` (#guint64), `timestamp`, `stream-time`,
  *   `running-time` (#GstClockTime).
  *
+ * ## Metas
+ * As #GstDualParalSrc:marking says, each frame that is no placeholder has
+ * * a #GstCustomMeta `GstDualParalMeta`: `block` (#gint64), `frame`, `seed`
+ *   (#guint64), `prompt-id` (#guint), `digital-source-type` (string);
+ * * a #GstVideoSEIUserDataUnregisteredMeta with the UUID
+ *   `f73c05d5-7096-42dd-be2d-9eb4ecd8bab8` and the same and more as JSON, which
+ *   #dualparalsei writes behind an encoder.
+ *
  * ## Events
  * Right before the first buffer of a prompt, in this order:
  * * a serialized custom downstream event with a structure `dualparal/prompt`:
  *   `prompt`, `prompt-id`, `block` and `frame` as above;
- * * a tag event: `title` is the prompt, `comment` the seed, steps, guidance and
- *   model;
+ * * with #GstDualParalSrc:marking a tag event: `title` is the prompt, `comment`
+ *   says that a model made this and its seed, steps, guidance and name; `artist`,
+ *   `keywords` and `application-name` go with it;
  * * but for the first one, a force-key-unit event, so that encoders begin anew
  *   there.
  *
@@ -76,9 +87,11 @@
 #include "gstdualparalframe.h"
 #include "gstdualparalgenerator.h"
 #include "gstdualparallive.h"
+#include "gstdualparalmarking.h"
 #include "gstdualparalmessages.h"
 #include "gstdualparalplaceholder.h"
 #include "gstdualparalsettings.h"
+#include "gstdualparalstats.h"
 
 GST_DEBUG_CATEGORY_STATIC (gst_dualparal_src_debug);
 #define GST_CAT_DEFAULT gst_dualparal_src_debug
@@ -102,6 +115,9 @@ struct _GstDualParalSrc
   GstVideoInfo info;            /* written by the streaming thread only */
 
   GstDualParalGenerator gen;
+  GstDualParalStats stats;
+
+  GstDualParalMarking marking;  /* set by start() */
 
   /* -- owned by the streaming thread */
   guint64 n_frames;             /* sent so far */
@@ -151,18 +167,28 @@ gst_dualparal_src_set_property (GObject * object, guint prop_id,
     G_OBJECT_WARN_INVALID_PROPERTY_ID (object, prop_id, pspec);
 }
 
+static GstStructure *
+gst_dualparal_src_get_stats (GstDualParalSrc * self)
+{
+  GstStructure *s;
+  DpStats stats;
+
+  gst_dualparal_generator_get_stats (&self->gen, &stats);
+  s = gst_dualparal_stats_new (&self->stats, &stats);
+  gst_dualparal_live_add_stats (&self->live, s);
+  gst_dualparal_buffering_add_stats (&self->buffering, s);
+  return s;
+}
+
 static void
 gst_dualparal_src_get_property (GObject * object, guint prop_id, GValue * value,
     GParamSpec * pspec)
 {
   GstDualParalSrc *self = GST_DUALPARAL_SRC (object);
-  GstStructure *stats;
   gboolean known;
 
   if (prop_id == GST_DUALPARAL_PROP_STATS) {
-    stats = gst_dualparal_generator_get_stats (&self->gen);
-    gst_dualparal_live_add_stats (&self->live, stats);
-    g_value_take_boxed (value, stats);
+    g_value_take_boxed (value, gst_dualparal_src_get_stats (self));
     return;
   }
   GST_OBJECT_LOCK (self);
@@ -180,11 +206,14 @@ gst_dualparal_src_start (GstBaseSrc * src)
   GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
   gchar *picture = NULL;
   gboolean found;
+  guint interval;
 
   GST_OBJECT_LOCK (self);
+  interval = self->settings.stats_interval;
   gst_video_info_init (&self->info);
   self->base_frame = 0;
   self->base_time = 0;
+  self->marking = self->settings.marking;
   if (self->settings.is_live
       && self->settings.startup_policy == GST_DUALPARAL_STARTUP_PLACEHOLDER)
     picture = g_strdup (self->settings.placeholder);
@@ -193,16 +222,18 @@ gst_dualparal_src_start (GstBaseSrc * src)
   self->n_frames = 0;
   self->prompt_id = 0;
   g_atomic_int_set (&self->resync, FALSE);
-  gst_dualparal_buffering_reset (&self->buffering);
+  gst_dualparal_buffering_start (&self->buffering);
 
   found = gst_dualparal_placeholder_check (GST_ELEMENT (self), picture);
   g_free (picture);
   if (!found || !gst_dualparal_generator_start (&self->gen))
     return FALSE;
-  if (gst_dualparal_live_start (&self->live))
-    return TRUE;
-  gst_dualparal_generator_stop (&self->gen);
-  return FALSE;
+  if (!gst_dualparal_live_start (&self->live)) {
+    gst_dualparal_generator_stop (&self->gen);
+    return FALSE;
+  }
+  gst_dualparal_stats_start (&self->stats, interval, &self->gen.model);
+  return TRUE;
 }
 
 static gboolean
@@ -210,6 +241,7 @@ gst_dualparal_src_stop (GstBaseSrc * src)
 {
   GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
 
+  gst_dualparal_stats_stop (&self->stats);
   gst_dualparal_generator_stop (&self->gen);
   gst_dualparal_buffering_reset (&self->buffering);
   gst_clear_buffer (&self->placeholder);
@@ -323,6 +355,8 @@ gst_dualparal_src_set_caps (GstBaseSrc * src, GstCaps * caps)
   GST_OBJECT_UNLOCK (self);
 
   gst_clear_buffer (&self->placeholder);
+  gst_dualparal_stats_set_framerate (&self->stats,
+      GST_VIDEO_INFO_FPS_N (&info), GST_VIDEO_INFO_FPS_D (&info));
   if (gst_dualparal_live_set_framerate (&self->live,
           GST_VIDEO_INFO_FPS_N (&info), GST_VIDEO_INFO_FPS_D (&info))
       && gst_base_src_is_live (src))
@@ -410,8 +444,10 @@ gst_dualparal_src_wait_frame (GstDualParalSrc * self)
       case GST_DUALPARAL_FRAME:
         break;
       case GST_DUALPARAL_NO_FRAME:
-        if (gst_dualparal_src_slack (self) <= 0)
+        if (gst_dualparal_src_slack (self) <= 0) {
+          dp_engine_mark (self->gen.engine, "buffering");
           gst_dualparal_buffering_begin (&self->buffering, GST_ELEMENT (self));
+        }
         break;
       case GST_DUALPARAL_END:
         gst_dualparal_buffering_finish (&self->buffering, GST_ELEMENT (self));
@@ -449,9 +485,10 @@ gst_dualparal_src_announce_prompt (GstDualParalSrc * self, GstClockTime pts)
       self->gen.frame.block, self->n_frames);
   GST_ELEMENT_CLASS (parent_class)->send_event (element,
       gst_event_new_custom (GST_EVENT_CUSTOM_DOWNSTREAM, s));
-  GST_ELEMENT_CLASS (parent_class)->send_event (element,
-      gst_event_new_tag (gst_dualparal_prompt_tags (prompt, &self->gen.resolved,
-              &self->gen.model)));
+  if (self->marking & GST_DUALPARAL_MARKING_TAGS)
+    GST_ELEMENT_CLASS (parent_class)->send_event (element,
+        gst_event_new_tag (gst_dualparal_marking_tags (prompt,
+                &self->gen.resolved, &self->gen.model)));
 
   if (self->prompt_id > 0)
     GST_ELEMENT_CLASS (parent_class)->send_event (element,
@@ -590,8 +627,13 @@ gst_dualparal_src_create (GstPushSrc * src, GstBuffer ** buffer)
   }
   if (next.picture == GST_DUALPARAL_FRESH) {
     gst_dualparal_src_announce_prompt (self, next.pts);
+    gst_dualparal_stats_frame_leaves (&self->stats);
     self->n_frames++;
   }
+  if (next.picture != GST_DUALPARAL_PLACEHOLDER)
+    gst_dualparal_marking_mark (self->marking, out, &self->gen.resolved,
+        &self->gen.model, self->gen.frame.block, GST_BUFFER_OFFSET (out),
+        self->prompt_id);
   /* A live one may have to be shown again */
   if (!live)
     gst_dualparal_generator_release (&self->gen);
@@ -728,6 +770,7 @@ gst_dualparal_src_finalize (GObject * object)
 
   gst_dualparal_settings_clear (&self->settings);
   gst_dualparal_generator_clear (&self->gen);
+  gst_dualparal_stats_clear (&self->stats);
   G_OBJECT_CLASS (parent_class)->finalize (object);
 }
 
@@ -735,6 +778,7 @@ static void
 gst_dualparal_src_init (GstDualParalSrc * self)
 {
   gst_dualparal_settings_init (&self->settings);
+  gst_dualparal_stats_init (&self->stats, GST_ELEMENT (self));
   gst_dualparal_generator_init (&self->gen, GST_ELEMENT (self),
       &self->settings);
   gst_dualparal_live_init (&self->live, GST_BASE_SRC (self), &self->gen);
@@ -757,6 +801,7 @@ gst_dualparal_src_class_init (GstDualParalSrcClass * klass)
   object_class->get_property = gst_dualparal_src_get_property;
   object_class->finalize = gst_dualparal_src_finalize;
   gst_dualparal_settings_install_properties (object_class);
+  gst_dualparal_marking_register ();
 
   /**
    * GstDualParalSrc::queue-prompt:
@@ -803,6 +848,8 @@ gst_dualparal_src_class_init (GstDualParalSrcClass * klass)
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_SAMPLER, 0);
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_PRECISION, 0);
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_PROMPT_LATENCY, 0);
+  gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_TEXT_ENCODER, 0);
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_UNDERRUN_POLICY, 0);
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_STARTUP_POLICY, 0);
+  gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_MARKING, 0);
 }

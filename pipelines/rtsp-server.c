@@ -21,7 +21,7 @@
 #define PIPELINE "dualparalsrc name=source is-live=true " \
     "startup-policy=placeholder ! queue leaky=downstream " \
     "! x264enc tune=zerolatency speed-preset=veryfast key-int-max=32 " \
-    "! video/x-h264,profile=high " \
+    "! video/x-h264,profile=high ! dualparalsei " \
     "! rtph264pay name=pay0 pt=96 config-interval=-1"
 #define ROLE "viewer"
 /* Where UDP ports come from when an address was given */

@@ -89,6 +89,17 @@ play (Player * player, gboolean until_pause)
   }
 }
 
+/* As the source counted them */
+static guint64
+player_pauses (Player * player)
+{
+  GstElement *src = gst_bin_get_by_name (GST_BIN (player->pipeline), "src");
+  const guint64 episodes = stat_of (src, "buffering-episodes");
+
+  gst_object_unref (src);
+  return episodes;
+}
+
 /* Every frame is shown, in time but for what it takes to go to PAUSED. Without
  * the pauses the last would be as late as the whole took longer than it plays. */
 static void
@@ -106,6 +117,7 @@ check_pauses (const gchar * sink)
       player.late_ms, too_long);
   fail_unless_equals_int (player.last, 100);
   fail_unless (player.pauses > 0);
+  fail_unless_equals_uint64 (player_pauses (&player), player.pauses);
   fail_unless_equals_int (player.frames, 24);
   fail_unless (player.late_ms < 1000 * too_long / 4, "%d ms late of %g s",
       player.late_ms, too_long);
@@ -136,6 +148,7 @@ check_no_pause (const gchar * properties, const gchar * caps,
   gst_element_set_state (player.pipeline, GST_STATE_PLAYING);
   play (&player, FALSE);
   fail_unless_equals_int (player.pauses, 0);
+  fail_unless_equals_uint64 (player_pauses (&player), 0);
   player_clear (&player);
 }
 

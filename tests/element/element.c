@@ -141,6 +141,18 @@ stat_of (GstElement * src, const gchar * field)
 }
 
 gdouble
+stat_double (GstElement * src, const gchar * field)
+{
+  GstStructure *stats;
+  gdouble value;
+
+  g_object_get (src, "stats", &stats, NULL);
+  fail_unless (gst_structure_get_double (stats, field, &value), "%s", field);
+  gst_structure_free (stats);
+  return value;
+}
+
+gdouble
 seconds_since (gint64 start_us)
 {
   return (g_get_monotonic_time () - start_us) / 1e6;

@@ -45,6 +45,8 @@ guint slowness (void);
 
 /** A whole number in the property `stats`. */
 guint64 stat_of (GstElement * src, const gchar * field);
+/** And a number with a fraction. */
+gdouble stat_double (GstElement * src, const gchar * field);
 
 /** Seconds since `start_us` of g_get_monotonic_time(). */
 gdouble seconds_since (gint64 start_us);

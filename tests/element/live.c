@@ -22,13 +22,19 @@ typedef struct
 } Live;
 
 static void
-live_init (Live * live, const gchar * properties, const gchar * caps)
+live_use (Live * live, GstHarness * h)
 {
-  live->h = source_harness (properties, caps);
+  live->h = h;
   gst_harness_use_testclock (live->h);
   live->clock = gst_harness_get_testclock (live->h);
   live->bus = gst_bus_new ();
   gst_element_set_bus (live->h->element, live->bus);
+}
+
+static void
+live_init (Live * live, const gchar * properties, const gchar * caps)
+{
+  live_use (live, source_harness (properties, caps));
   gst_harness_play (live->h);
 }
 
@@ -135,6 +141,15 @@ check_stats (Live * live, guint64 repeated, guint64 underruns,
       stall_time);
 }
 
+/* Of all times for which a picture was due */
+static void
+check_deadlines (GstElement * src, guint64 in_time, guint64 missed)
+{
+  fail_unless_equals_uint64 (stat_of (src, "missed"), missed);
+  fail_unless_equals_float (stat_double (src, "deadline-attainment"),
+      (gdouble) in_time / (in_time + missed));
+}
+
 /* -- the pace */
 
 GST_START_TEST (test_pace)
@@ -151,6 +166,7 @@ GST_START_TEST (test_pace)
   for (i = 1; i < 24; i++)
     check_next (&live, i, FALSE, i * FRAME);
   check_stats (&live, 0, 0, 0);
+  check_deadlines (live.h->element, 24, 0);
 
   query = gst_query_new_latency ();
   fail_unless (gst_element_query (live.h->element, query));
@@ -188,6 +204,7 @@ GST_START_TEST (test_clock_runs_ahead)
   check_picture (&live, 2, FALSE, start);
   check_next (&live, 3, FALSE, start + FRAME);
   check_stats (&live, 0, 0, 0);
+  check_deadlines (live.h->element, 4, 0);
   live_clear (&live);
 }
 
@@ -208,6 +225,7 @@ GST_START_TEST (test_repeat)
   check_next (&live, FIRST, FALSE, (FIRST + 7) * FRAME);
   check_next (&live, FIRST + 1, FALSE, (FIRST + 8) * FRAME);
   check_stats (&live, 7, 1, 0);
+  check_deadlines (live.h->element, 7, 7);
   fail_unless_equals_int (count_qos (&live, FIRST * FRAME), 7);
   live_clear (&live);
 }
@@ -241,6 +259,7 @@ GST_START_TEST (test_stall)
   play_first (&live);
   check_stalled (&live, FIRST);
   check_stats (&live, 0, 1, 3 * GST_SECOND + 1);
+  check_deadlines (live.h->element, 6, 1);
   fail_unless_equals_int (count_qos (&live, FIRST * FRAME), 1);
   live_clear (&live);
 }
@@ -257,6 +276,7 @@ GST_START_TEST (test_max_repeat)
   check_next (&live, FIRST - 1, TRUE, (FIRST + 1) * FRAME);
   check_stalled (&live, FIRST + 2);
   check_stats (&live, 2, 1, 3 * GST_SECOND + 1);
+  check_deadlines (live.h->element, 6, 3);
   live_clear (&live);
 }
 
@@ -293,6 +313,7 @@ GST_START_TEST (test_gap)
   wait_queue (&live, 1);
   check_next (&live, FIRST, FALSE, i * FRAME);
   check_stats (&live, 0, 1, 3 * FRAME);
+  check_deadlines (live.h->element, 6, 3);
   fail_unless_equals_int (count_qos (&live, FIRST * FRAME), 3);
   live_clear (&live);
 }
@@ -333,6 +354,7 @@ GST_START_TEST (test_slow)
   gst_test_clock_set_time (live.clock, time + GST_SECOND);
   check_picture (&live, FIRST + BLOCK - 1, TRUE, time += GST_SECOND);
   check_stats (&live, 1, 2, stalled + GST_SECOND - measured);
+  check_deadlines (live.h->element, 12, 2);
 
   wait_queue (&live, BLOCK);
   check_next (&live, FIRST + BLOCK, FALSE, time += measured);
@@ -377,6 +399,7 @@ GST_START_TEST (test_change_policy)
   check_picture (&live, FIRST - 1, TRUE, 10 * GST_SECOND);
   check_next (&live, FIRST - 1, TRUE, 10 * GST_SECOND + FRAME);
   check_stats (&live, 2, 1, 10 * GST_SECOND - FIRST * FRAME);
+  check_deadlines (live.h->element, 5, 2);
   live_clear (&live);
 }
 
@@ -416,6 +439,8 @@ GST_START_TEST (test_placeholder)
     for (n = 1; n < 5; n++)
       check_next (&live, -1, TRUE, n * FRAME);
     fail_unless_equals_uint64 (stat_of (live.h->element, "placeholders"), 5);
+    fail_unless_equals_float (stat_double (live.h->element,
+            "deadline-attainment"), 1);
     live_clear (&live);
     g_free (caps);
   }
@@ -505,13 +530,14 @@ GST_END_TEST;
  * made: it is dropped, and another is asked for */
 static GstFlowReturn (*real_create) (GstPushSrc * src, GstBuffer ** buffer);
 static gint dropped;
+static gint drop_one_of = 3;
 
 static GstFlowReturn
 dropping_create (GstPushSrc * src, GstBuffer ** buffer)
 {
   GstFlowReturn flow = real_create (src, buffer);
 
-  if (flow == GST_FLOW_OK && g_random_int_range (0, 3) == 0) {
+  if (flow == GST_FLOW_OK && g_random_int_range (0, drop_one_of) == 0) {
     gst_clear_buffer (buffer);
     dropped++;
     flow = real_create (src, buffer);
@@ -585,9 +611,33 @@ GST_START_TEST (test_dropped_is_sent_again)
     gst_buffer_unref (buffer);
   }
   fail_unless (dropped > 0);
+  check_deadlines (h->element, 40, stat_of (h->element, "missed"));
   gst_harness_teardown (h);
   for (i = 0; i < 40; i++)
     g_free (sums[i]);
+}
+
+GST_END_TEST;
+
+/* What was dropped was not shown, whatever it was */
+GST_START_TEST (test_dropped_is_counted_once)
+{
+  Live live;
+  guint i;
+
+  drop_one_of = 1;
+  live_use (&live, dropping_harness ());
+  g_object_set (live.h->element, "is-live", TRUE, "steps", 1000,
+      "guidance-scale", 1., "block-latents", 2, "context-latents", -1,
+      "queue-blocks", 1, "threads", 1, "prebuffer", FIRST, NULL);
+  gst_harness_play (live.h);
+  play_first (&live);
+  for (i = 0; i < 3; i++)
+    check_next (&live, FIRST - 1, TRUE, (FIRST + i) * FRAME);
+  check_stats (&live, 3, 1, 0);
+  check_deadlines (live.h->element, FIRST, 3);
+  live_clear (&live);
+  drop_one_of = 3;
 }
 
 GST_END_TEST;
@@ -612,6 +662,7 @@ live_suite (void)
   tcase_add_test (tc, test_refused);
   tcase_add_test (tc, test_is_live_is_fixed);
   tcase_add_test (tc, test_dropped_is_sent_again);
+  tcase_add_test (tc, test_dropped_is_counted_once);
   return s;
 }
 

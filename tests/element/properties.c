@@ -141,6 +141,24 @@ GST_START_TEST (test_flags)
 
 GST_END_TEST;
 
+GST_START_TEST (test_marking)
+{
+  GstElement *src = source_new ("");
+  guint marking;
+
+  g_object_get (src, "marking", &marking, NULL);
+  fail_unless_equals_int (marking, 7);
+  gst_util_set_object_arg (G_OBJECT (src), "marking", "tags+sei");
+  g_object_get (src, "marking", &marking, NULL);
+  fail_unless_equals_int (marking, 5);
+  g_object_set (src, "marking", 0, NULL);
+  g_object_get (src, "marking", &marking, NULL);
+  fail_unless_equals_int (marking, 0);
+  gst_object_unref (src);
+}
+
+GST_END_TEST;
+
 GST_START_TEST (test_live_properties)
 {
   GstElement *src = source_new ("");
@@ -202,6 +220,7 @@ properties_suite (void)
   tcase_add_test (tc, test_defaults);
   tcase_add_test (tc, test_read_back);
   tcase_add_test (tc, test_live_properties);
+  tcase_add_test (tc, test_marking);
   tcase_add_test (tc, test_flags);
   tcase_add_test (tc, test_stats);
   return s;

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Hostile files: a model's, and storyboards. With clang:
+ * Hostile files: a model's, storyboards, and what is said to be H.264 or H.265. With clang:
  *   clang -fsanitize=fuzzer,address,undefined tests/fuzz/fuzz_files.c engine/{error,json_cursor,weights,config}.c ...
  */
 #include "fuzz.h"
 #include "engine/config.h"
 #include "engine/dualparal.h"
 #include "engine/weights.h"
+#include "gst/gstdualparalnal.h"
 #include "gst/gstdualparalstoryboard.h"
 
 #include <glib/gstdio.h>
@@ -108,6 +109,28 @@ check_storyboard (const char *data, gsize size)
   }
 }
 
+/* The first byte is the format. What was put in is found, and so not put in again. */
+static void
+check_access_unit (const guint8 *data, gsize size)
+{
+  static const guint8 uuid[16] = "0123456789abcdef";
+  GstDualParalNalFormat format = { .h265 = size && data[0] & 1,.length_size = size ? (data[0] >> 1) % 5 : 0 };
+  g_autoptr (GByteArray) sei = gst_dualparal_nal_sei_new (&format, uuid, data, size);
+  g_autoptr (GByteArray) marked = g_byte_array_new ();
+  gsize at;
+
+  g_assert_true (sei || (format.length_size > 0 && format.length_size < 3));
+  if (size < 1 || !sei || !gst_dualparal_nal_find (&format, data + 1, size - 1, uuid, &at))
+    return;
+  data++;
+  size--;
+  g_assert_cmpuint (at, <, size);
+  g_byte_array_append (marked, data, at);
+  g_byte_array_append (marked, sei->data, sei->len);
+  g_byte_array_append (marked, data + at, size - at);
+  g_assert_false (gst_dualparal_nal_find (&format, marked->data, marked->len, uuid, &at));
+}
+
 int
 LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
 {
@@ -117,7 +140,7 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
     return 0;
   if (dir == NULL)
     prepare ();
-  guint kind = data[0] % (3 + G_N_ELEMENTS (configs));
+  guint kind = data[0] % (4 + G_N_ELEMENTS (configs));
   data++;
   size--;
   if (kind < 2) {
@@ -129,6 +152,8 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
         use_tensor (weights, name);
   } else if (kind == 2 + G_N_ELEMENTS (configs)) {
     check_storyboard ((const char *) data, size);
+  } else if (kind == 3 + G_N_ELEMENTS (configs)) {
+    check_access_unit (data, size);
   } else {
     DpModelConfig config;
 

@@ -27,6 +27,18 @@ static const char *const seeds[] = {
       "\"disable_corrector\":[],\"solver_type\":\"bh2\"}",
   "7{\"name\":\"t\",\"prompt\":\"a\\u00e9\",\"width\":256,\"height\":144,\"framerate\":[16,1],\"steps\":6,\"guidance_scale\":3.0}",
   "8\357\273\2771\r\n00:00:00,000 --> 00:00:02,500\r\na red ball\r\nover a meadow\r\n\r\n2\n00:00:02,500 --> 100:00:05,000\n<i>a blue cube</i>\n",
+  "90", "91", "92", "93",        /* access_units[] */
+};
+
+/* Format, and what it says: parameter sets and a slice, behind start codes and behind lengths */
+static const struct
+{
+  guint8 size, bytes[32];
+} access_units[] = {
+  { 22, { 0, 0, 0, 0, 1, 9, 0x10, 0, 0, 1, 0x67, 0x42, 0, 0, 3, 1, 0, 0, 1, 0x65, 0x88, 0x84 } },
+  { 26, { 1, 0, 0, 0, 1, 0x40, 1, 0x0c, 0, 0, 1, 0x42, 1, 1, 0, 0, 1, 0x4e, 1, 0x88, 0, 0, 1, 0x26, 1, 0xaf } },
+  { 15, { 8, 0, 0, 0, 2, 9, 0x10, 0, 0, 0, 4, 0x65, 0x88, 0x84, 0x21 } },
+  { 10, { 5, 0, 2, 0x44, 1, 0, 3, 0x26, 1, 0xaf } },
 };
 static const char *const tokens[] = { "{", "}", "[", "]", "\"", ":", ",", "\\", "\\u0000", "\\ud800", "null", "true", "-1", "0", "1e999",
   "9223372036854775807", "18446744073709551616", "4294967296", "\"a\":", "\377", "\0", "//", "/*", "'", "NaN", "[[[[[[[[[[", "__metadata__",
@@ -43,6 +55,8 @@ make_input (const char *seed)
 
     g_byte_array_append (input, (const guint8 *) &size, 8);
     g_byte_array_append (input, (const guint8 *) WEIGHTS "0123456789abcdef", size + 16);
+  } else if (seed[0] == '9') {
+    g_byte_array_append (input, access_units[seed[1] - '0'].bytes, access_units[seed[1] - '0'].size);
   } else {
     g_byte_array_append (input, (const guint8 *) seed + 1, strlen (seed + 1));
   }

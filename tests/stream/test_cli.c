@@ -126,10 +126,47 @@ test_usage (void)
   g_assert_cmpint (command_help.status, ==, 0);
   static const char *const options[] = { "--model", "--prompt", "--negative-prompt", "--frames", "--width", "--height", "--steps", "--guidance-scale=",
     "--guidance-scale-2", "--flow-shift", "--sampler", "--seed", "--block-latents", "--context-latents", "--queue-blocks", "--devices",
-    "--text-encoder", "--noise", "--dump", "--output" };
+    "--text-encoder", "--noise", "--dump", "--output", "--trace" };
   for (guint i = 0; i < G_N_ELEMENTS (options); i++)
     if (strstr (command_help.out, options[i]) == NULL)
       g_test_fail_printf ("generate has no %s", options[i]);
+}
+
+static void
+check_trace (const char *end)
+{
+  g_autoptr (GBytes) file = contents ("trace.json");
+  g_autofree char *text = g_strdup_printf ("%.*s%s", (int) g_bytes_get_size (file), (const char *) g_bytes_get_data (file, NULL), end);
+  g_autoptr (JsonParser) parser = json_parser_new ();
+  g_autoptr (GError) error = NULL;
+
+  json_parser_load_from_data (parser, text, -1, &error);
+  g_assert_no_error (error);
+  g_assert_nonnull (strstr (text, "\"pass\""));
+}
+
+static void
+test_trace (void)
+{
+  g_autofree char *generated = run_ok ("generate " SMALL "--frames 17 --output %s/traced.y4m --trace %s/trace.json");
+  check_trace ("");
+  g_autofree char *measured = run_ok ("bench " SMALL "--blocks 2 --json --trace %s/trace.json");
+  check_trace ("");
+  run_bad ("generate " SMALL "--frames 17 --output %s/traced.y4m --trace %s/no/where.json", 1, "no/where.json cannot be written");
+
+  /* killed in the middle */
+  g_autofree char *file = path_of ("trace.json");
+  char *argv[] = { STREAM_CLI, "generate", "--width=64", "--height=48", "--steps=2", "--frames=-1", "--output=/dev/null", "--trace", file, NULL };
+  GStatBuf st = { 0 };
+  GPid pid;
+
+  g_unlink (file);
+  g_assert_true (g_spawn_async (NULL, argv, NULL, G_SPAWN_DO_NOT_REAP_CHILD | G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL, &pid, NULL));
+  while (g_stat (file, &st) != 0 || st.st_size < 100000)
+    g_usleep (10000);
+  kill (pid, SIGKILL);
+  waitpid (pid, NULL, 0);
+  check_trace ("]");
 }
 
 static void
@@ -366,6 +403,7 @@ main (int argc, char **argv)
   dir = g_dir_make_tmp ("dp-cli-XXXXXX", NULL);
   g_test_add_func ("/cli/usage", test_usage);
   g_test_add_func ("/cli/errors", test_errors);
+  g_test_add_func ("/cli/trace", test_trace);
   g_test_add_func ("/cli/y4m", test_y4m);
   g_test_add_func ("/cli/reproducible", test_reproducible);
   g_test_add_func ("/cli/prompt-at", test_prompt_at);

@@ -9,6 +9,7 @@
 #include "heap.h"
 #include "stream.h"
 
+#include <glib/gstdio.h>
 #include <stdlib.h>
 
 #define WARM 1                  /* from the first frame of this block on nothing may be allocated: block 0 is out */
@@ -133,6 +134,20 @@ test_stages (void)
   check_endless (&s, 10, stream_slowness () > 1 ? 11 : 60, FALSE);
 }
 
+/* A trace is written all the time. */
+static void
+test_traced (void)
+{
+  g_autofree char *path = g_build_filename (g_get_tmp_dir (), "dp-endless-XXXXXX", NULL);
+  DpSettings s = stream_small ();
+
+  g_close (g_mkstemp (path), NULL);
+  s.devices = "cpu,cpu";
+  s.trace = path;
+  check_endless (&s, 10, stream_slowness () > 1 ? 11 : 30, FALSE);
+  g_unlink (path);
+}
+
 static void
 test_float32 (void)
 {
@@ -195,6 +210,7 @@ main (int argc, char **argv)
   g_test_add_func ("/endless/counter", test_counter);
   g_test_add_func ("/endless/small", test_small);
   g_test_add_func ("/endless/stages", test_stages);
+  g_test_add_func ("/endless/traced", test_traced);
   g_test_add_func ("/endless/float32", test_float32);
   g_test_add_func ("/endless/prompts", test_prompts);
   g_test_add_func ("/endless/defaults", test_defaults);

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "trace.h"
+#include "dualparal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define BUFFER (64 * 1024)
+#define EVENT 512               /* the longest event, most are a third of that */
+#define FLUSH_US G_USEC_PER_SEC
+
+static const char ending[] = "\n]\n";
+
+struct _DpTrace
+{
+  /* -- immutable -- */
+  char *path;
+  gint64 opened_us;
+  gsize limit;
+
+  /* -- protected by lock -- */
+  GMutex lock;
+  int fd;                       /* -1: it has ended */
+  gsize written;                /* into the file or the buffer */
+  gsize size;                   /* of what is in the buffer, which is whole events */
+  gint64 flushed_us;
+  guint64 transfers;
+  char buffer[BUFFER];
+};
+
+static void
+finish (DpTrace *t)
+{
+  close (t->fd);
+  t->fd = -1;
+}
+
+static void
+flush (DpTrace *t)
+{
+  for (gsize done = 0; done < t->size && t->fd >= 0;) {
+    ssize_t n = write (t->fd, t->buffer + done, t->size - done);
+
+    if (n >= 0)
+      done += n;
+    else if (errno != EINTR) {
+      g_warning ("trace %s ends here: %s", t->path, g_strerror (errno));
+      finish (t);
+    }
+  }
+  t->size = 0;
+}
+
+static void
+append (DpTrace *t, const char *text, gsize size)
+{
+  memcpy (t->buffer + t->size, text, size);
+  t->size += size;
+  t->written += size;
+}
+
+/* Whole or not at all, with room left for the end. */
+static void
+add_event (DpTrace *t, const char *event, gsize size)
+{
+  gint64 now = g_get_monotonic_time ();
+
+  if (t->fd < 0)
+    return;
+  if (t->written + size + sizeof ending > t->limit) {
+    append (t, ending, sizeof ending - 1);
+    flush (t);
+    if (t->fd >= 0)
+      finish (t);
+    return;
+  }
+  append (t, event, size);
+  if (BUFFER - t->size < 2 * EVENT || now - t->flushed_us >= FLUSH_US) {
+    flush (t);
+    t->flushed_us = now;
+  }
+}
+
+static void
+write_event (DpTrace *t, const char *format, ...) G_GNUC_PRINTF (2, 3);
+
+static void
+write_event (DpTrace *t, const char *format, ...)
+{
+  char event[EVENT];
+  va_list args;
+  int size;
+
+  va_start (args, format);
+  size = g_vsnprintf (event, sizeof event, format, args);
+  va_end (args);
+  g_assert (size < EVENT);
+  g_mutex_lock (&t->lock);
+  add_event (t, event, size);
+  g_mutex_unlock (&t->lock);
+}
+
+static void
+name_track (DpTrace *t, int track, const char *name)
+{
+  write_event (t, ",\n{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":1,\"tid\":%d,\"args\":{\"name\":\"%s\"}}", track, name);
+  write_event (t, ",\n{\"name\":\"thread_sort_index\",\"ph\":\"M\",\"pid\":1,\"tid\":%d,\"args\":{\"sort_index\":%d}}", track, track);
+}
+
+/* A pipe is refused: it may keep us waiting, and its reader may end the process by going away. */
+static int
+open_file (const char *path, const char **reason)
+{
+  int fd = open (path, O_WRONLY | O_CREAT | O_NONBLOCK | O_CLOEXEC, 0666);
+  struct stat st;
+
+  if (fd < 0 || fstat (fd, &st) != 0)
+    *reason = g_strerror (errno);
+  else if (!S_ISREG (st.st_mode) && !S_ISCHR (st.st_mode))
+    *reason = "it is no file";
+  else if (flock (fd, LOCK_EX | LOCK_NB) != 0)
+    *reason = errno == EWOULDBLOCK ? "another trace is being written to it; give each a file of its own" : g_strerror (errno);
+  else if (S_ISREG (st.st_mode) && ftruncate (fd, 0) != 0)
+    *reason = g_strerror (errno);
+  if (*reason && fd >= 0)
+    close (fd);
+  return *reason ? -1 : fd;
+}
+
+DpTrace *
+dp_trace_new (const char *path, int stages, gsize limit, GError **error)
+{
+  const char *reason = NULL;
+  int fd = open_file (path, &reason);
+  DpTrace *t;
+
+  if (fd < 0) {
+    g_autofree char *valid = g_utf8_make_valid (path, -1);
+
+    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "trace: %s cannot be written: %s", valid, reason);
+    return NULL;
+  }
+  t = g_new0 (DpTrace, 1);
+  t->path = g_strdup (path);
+  t->fd = fd;
+  t->limit = limit;
+  t->opened_us = t->flushed_us = g_get_monotonic_time ();
+  g_mutex_init (&t->lock);
+  write_event (t, "[\n{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":1,\"args\":{\"name\":\"dualparal\"}}");
+  name_track (t, DP_TRACE_FRAMES, "frames");
+  name_track (t, DP_TRACE_TEXT, "text encoder");
+  name_track (t, DP_TRACE_DECODER, "decoder");
+  for (int i = 0; i < stages; i++) {
+    char name[32];
+
+    g_snprintf (name, sizeof name, "stage %d", i);
+    name_track (t, DP_TRACE_STAGE + i, name);
+  }
+  return t;
+}
+
+void
+dp_trace_free (DpTrace *t)
+{
+  if (t == NULL)
+    return;
+  if (t->fd >= 0) {
+    append (t, ending, sizeof ending - 1);
+    flush (t);
+  }
+  if (t->fd >= 0)
+    finish (t);
+  g_mutex_clear (&t->lock);
+  g_free (t->path);
+  g_free (t);
+}
+
+void
+dp_trace_span (DpTrace *t, int track, const char *kind, gint64 block, gint64 start_us, gint64 end_us, const char *args, ...)
+{
+  char members[EVENT / 2], name[48];
+  va_list list;
+
+  if (t == NULL)
+    return;
+  va_start (list, args);
+  g_vsnprintf (members, sizeof members, args, list);
+  va_end (list);
+  if (block < 0)
+    g_strlcpy (name, kind, sizeof name);
+  else
+    g_snprintf (name, sizeof name, "block %" G_GINT64_FORMAT, block);   /* viewers give each name its colour */
+  write_event (t, ",\n{\"name\":\"%s\",\"cat\":\"%s\",\"ph\":\"X\",\"pid\":1,\"tid\":%d,\"ts\":%" G_GINT64_FORMAT ",\"dur\":%" G_GINT64_FORMAT
+      ",\"args\":{%s}}", name, kind, track, start_us - t->opened_us, end_us - start_us, members);
+}
+
+void
+dp_trace_transfer (DpTrace *t, int from, int to, gint64 block, int step, gint64 start_us, gint64 end_us)
+{
+  guint64 id;
+
+  if (t == NULL)
+    return;
+  g_mutex_lock (&t->lock);
+  id = t->transfers++;
+  g_mutex_unlock (&t->lock);
+  for (int end = 0; end < 2; end++)
+    write_event (t, ",\n{\"name\":\"stage %d to %d\",\"cat\":\"transfer\",\"ph\":\"%c\",\"id\":%" G_GUINT64_FORMAT ",\"pid\":1,\"tid\":%d,\"ts\":%"
+        G_GINT64_FORMAT ",\"args\":{\"block\":%" G_GINT64_FORMAT ",\"step\":%d}}", from, to, end ? 'e' : 'b', id, DP_TRACE_STAGE + (end ? to : from),
+        (end ? end_us : start_us) - t->opened_us, block, step);
+}
+
+void
+dp_trace_instant (DpTrace *t, int track, const char *kind, const char *args, ...)
+{
+  char members[EVENT / 2];
+  va_list list;
+
+  if (t == NULL)
+    return;
+  va_start (list, args);
+  g_vsnprintf (members, sizeof members, args, list);
+  va_end (list);
+  write_event (t, ",\n{\"name\":\"%s\",\"cat\":\"%s\",\"ph\":\"i\",\"s\":\"t\",\"pid\":1,\"tid\":%d,\"ts\":%" G_GINT64_FORMAT ",\"args\":{%s}}", kind, kind,
+      track, g_get_monotonic_time () - t->opened_us, members);
+}
+
+void
+dp_trace_counter (DpTrace *t, const char *kind, gint64 value)
+{
+  if (t == NULL)
+    return;
+  write_event (t, ",\n{\"name\":\"%s\",\"ph\":\"C\",\"pid\":1,\"ts\":%" G_GINT64_FORMAT ",\"args\":{\"%s\":%" G_GINT64_FORMAT "}}", kind,
+      g_get_monotonic_time () - t->opened_us, kind, value);
+}

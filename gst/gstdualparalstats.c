@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "gstdualparalstats.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+void
+gst_dualparal_stats_init (GstDualParalStats * stats, GstElement * element)
+{
+  stats->element = element;
+  stats->model_framerate = stats->framerate = 1;
+  g_mutex_init (&stats->lock);
+  g_cond_init (&stats->cond);
+}
+
+void
+gst_dualparal_stats_clear (GstDualParalStats * stats)
+{
+  g_mutex_clear (&stats->lock);
+  g_cond_clear (&stats->cond);
+}
+
+static void
+post (GstElement * element)
+{
+  GstStructure *s;
+
+  g_object_get (element, "stats", &s, NULL);
+  gst_element_post_message (element,
+      gst_message_new_element (GST_OBJECT (element), s));
+}
+
+static gpointer
+post_regularly (gpointer data)
+{
+  GstDualParalStats *stats = data;
+  gint64 due = stats->start_us + stats->interval_us;
+
+  g_mutex_lock (&stats->lock);
+  while (!stats->stopping) {
+    if (g_cond_wait_until (&stats->cond, &stats->lock, due))
+      continue;
+    g_mutex_unlock (&stats->lock);
+    post (stats->element);
+    g_mutex_lock (&stats->lock);
+    /* What was missed is not made up for */
+    due = MAX (due, g_get_monotonic_time () - stats->interval_us) +
+        stats->interval_us;
+  }
+  g_mutex_unlock (&stats->lock);
+  return NULL;
+}
+
+void
+gst_dualparal_stats_start (GstDualParalStats * stats, guint interval,
+    const DpModelInfo * model)
+{
+  g_mutex_lock (&stats->lock);
+  stats->stopping = FALSE;
+  stats->interval_us = interval * G_TIME_SPAN_MILLISECOND;
+  stats->start_us = g_get_monotonic_time ();
+  stats->first_us = 0;
+  stats->model_framerate = stats->framerate =
+      (gdouble) model->fps_n / model->fps_d;
+  g_mutex_unlock (&stats->lock);
+  if (interval > 0)
+    stats->thread = g_thread_new ("dp-stats", post_regularly, stats);
+}
+
+void
+gst_dualparal_stats_stop (GstDualParalStats * stats)
+{
+  g_mutex_lock (&stats->lock);
+  stats->stopping = TRUE;
+  g_cond_signal (&stats->cond);
+  g_mutex_unlock (&stats->lock);
+  g_clear_pointer (&stats->thread, g_thread_join);
+}
+
+void
+gst_dualparal_stats_set_framerate (GstDualParalStats * stats, gint fps_n,
+    gint fps_d)
+{
+  g_mutex_lock (&stats->lock);
+  stats->framerate = (gdouble) fps_n / fps_d;
+  g_mutex_unlock (&stats->lock);
+}
+
+void
+gst_dualparal_stats_frame_leaves (GstDualParalStats * stats)
+{
+  g_mutex_lock (&stats->lock);
+  if (stats->first_us == 0)
+    stats->first_us = g_get_monotonic_time ();
+  g_mutex_unlock (&stats->lock);
+}
+
+/* 0 where nobody says */
+static guint64
+resident_bytes (void)
+{
+  unsigned long long pages = 0;
+  FILE *file = fopen ("/proc/self/statm", "re");
+
+  if (file && fscanf (file, "%*u %llu", &pages) != 1)
+    pages = 0;
+  if (file)
+    fclose (file);
+  return pages * sysconf (_SC_PAGESIZE);
+}
+
+static void
+set_stages (GstStructure * s, const DpStats * engine)
+{
+  GValue busy = G_VALUE_INIT, bytes = G_VALUE_INIT, item = G_VALUE_INIT;
+  gint i;
+
+  g_value_init (&busy, GST_TYPE_ARRAY);
+  g_value_init (&item, G_TYPE_DOUBLE);
+  for (i = 0; i < engine->stages; i++) {
+    g_value_set_double (&item, engine->stage_busy[i]);
+    gst_value_array_append_value (&busy, &item);
+  }
+  gst_structure_take_value (s, "stage-busy", &busy);
+
+  g_value_unset (&item);
+  g_value_init (&bytes, GST_TYPE_ARRAY);
+  g_value_init (&item, G_TYPE_UINT64);
+  for (i = 0; i < engine->stages; i++) {
+    g_value_set_uint64 (&item, engine->stage_bytes[i]);
+    gst_value_array_append_value (&bytes, &item);
+  }
+  gst_structure_take_value (s, "stage-bytes", &bytes);
+}
+
+static GstClockTime
+time_of (gdouble seconds)
+{
+  return (GstClockTime) (seconds * GST_SECOND);
+}
+
+GstStructure *
+gst_dualparal_stats_new (GstDualParalStats * stats, const DpStats * engine)
+{
+  GstClockTime first = 0;
+  GstStructure *s;
+  gdouble faster;
+
+  g_mutex_lock (&stats->lock);
+  if (stats->first_us > 0)
+    first = (stats->first_us - stats->start_us) * GST_USECOND;
+  /* Frames are played at the rate of the caps, and the engine knows the model's */
+  faster = stats->framerate / stats->model_framerate;
+  g_mutex_unlock (&stats->lock);
+
+  s = gst_structure_new ("application/x-dualparal-stats",
+      "blocks", G_TYPE_UINT64, engine->blocks,
+      "passes", G_TYPE_UINT64, engine->passes,
+      "frames", G_TYPE_UINT64, engine->frames,
+      "queue-frames", G_TYPE_UINT, engine->queue_frames,
+      "first-frame-seconds", G_TYPE_DOUBLE, engine->first_frame_seconds,
+      "time-to-first-frame", GST_TYPE_CLOCK_TIME, first,
+      "realtime-factor", G_TYPE_DOUBLE, engine->realtime_factor / faster,
+      "block-load-mean", G_TYPE_DOUBLE, engine->block_load_mean * faster,
+      "block-load-p95", G_TYPE_DOUBLE, engine->block_load_p95 * faster,
+      "block-interval-p50", GST_TYPE_CLOCK_TIME,
+      time_of (engine->block_interval_p50),
+      "block-interval-p95", GST_TYPE_CLOCK_TIME,
+      time_of (engine->block_interval_p95),
+      "decode-busy", G_TYPE_DOUBLE, engine->decode_busy,
+      "device-bytes", G_TYPE_UINT64, (guint64) engine->device_bytes,
+      "decoder-bytes", G_TYPE_UINT64, (guint64) engine->decoder_bytes,
+      "text-encoder-bytes", G_TYPE_UINT64, (guint64) engine->text_bytes,
+      "resident-bytes", G_TYPE_UINT64, resident_bytes (), NULL);
+  set_stages (s, engine);
+  return s;
+}

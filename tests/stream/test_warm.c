@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * test_warm.c: what an engine leaves for the next one is used when it is the same, and makes the same video; and is gone when it should be.
+ */
+#include "heap.h"
+#include "stream.h"
+#include "warm.h"
+
+#include <string.h>
+
+#define WEIGHTS "vae/diffusion_pytorch_model.safetensors"
+
+static DpSettings
+lingering (void)
+{
+  DpSettings s = stream_small ();
+
+  s.num_frames = 40;
+  s.linger = 3600;
+  return s;
+}
+
+/* The video's hash, and how many device allocations it took to open the engine and make it. */
+static char *
+run (const DpSettings *settings, guint64 *allocations)
+{
+  g_autoptr (GChecksum) sum = g_checksum_new (G_CHECKSUM_SHA256);
+  g_autoptr (DpEngine) engine = stream_open (settings);
+  DpFrame frame;
+  DpStats stats;
+  gint64 next = 0;
+
+  while (stream_pull (engine, &frame, &next)) {
+    stream_hash_frame (sum, &frame);
+    dp_engine_release_frame (engine, &frame);
+  }
+  g_assert_cmpint (next, ==, settings->num_frames);
+  dp_engine_get_stats (engine, &stats);
+  if (allocations)
+    *allocations = stats.allocations;
+  return g_strdup (g_checksum_get_string (sum));
+}
+
+static void
+test_same (void)
+{
+  static const char *const devices[] = { "cpu", "cpu,cpu,cpu" };
+
+  for (guint i = 0; i < G_N_ELEMENTS (devices); i++) {
+    DpSettings s = lingering ();
+    guint64 cold, warm;
+
+    s.devices = devices[i];
+    g_autofree char *first = run (&s, &cold);
+    gsize left = dp_warm_bytes ("cpu");
+    g_autofree char *second = run (&s, &warm);
+
+    g_test_message ("%s: %" G_GUINT64_FORMAT " allocations cold, %" G_GUINT64_FORMAT " warm", s.devices, cold, warm);
+    g_assert_cmpstr (second, ==, first);
+    g_assert_cmpuint (left, >, 0);
+    g_assert_cmpuint (dp_warm_bytes ("cpu"), ==, left);
+    g_assert_cmpuint (warm * 4, <, cold);
+    dp_warm_clear ();
+    g_assert_cmpuint (dp_warm_bytes ("cpu"), ==, 0);
+  }
+}
+
+/* Another prompt, seed, length, sampler or guidance above 1 is nothing to load. */
+static void
+test_same_model (void)
+{
+  DpSettings s = lingering ();
+  guint64 cold, warm;
+  g_autofree char *other_cold = NULL, *other_warm = NULL;
+
+  g_free (run (&s, &cold));
+  s.prompt = "a green star rolling over grey stones";
+  s.seed = 8;
+  s.guidance_scale = 5;
+  s.num_frames = 30;
+  other_warm = run (&s, &warm);
+  g_assert_cmpuint (warm * 4, <, cold);
+  dp_warm_clear ();
+  other_cold = run (&s, NULL);
+  g_assert_cmpstr (other_warm, ==, other_cold);
+  dp_warm_clear ();
+}
+
+/* Another size finds the text encoder only, and what it has no use for is freed. */
+static void
+test_other_size (void)
+{
+  DpSettings s = lingering (), small = lingering ();
+  g_autofree char *after = NULL, *alone = NULL;
+  gsize large;
+
+  small.width = small.height = 32;
+  g_free (run (&s, NULL));
+  large = dp_warm_bytes ("cpu");
+  after = run (&small, NULL);
+  g_assert_cmpuint (dp_warm_bytes ("cpu"), <, large);
+  dp_warm_clear ();
+  alone = run (&small, NULL);
+  g_assert_cmpstr (after, ==, alone);
+  dp_warm_clear ();
+}
+
+/* Whatever it was doing when it was freed. */
+static void
+test_after_teardown (void)
+{
+  DpSettings s = lingering ();
+  g_autofree char *expected = run (&s, NULL);
+
+  for (int ms = 0; ms < 500; ms = ms < 40 ? ms + 10 : ms * 2) {
+    DpEngine *engine = stream_open (&s);
+
+    stream_start (engine);
+    g_usleep (ms * 1000);
+    dp_engine_free (engine);
+    g_autofree char *hash = run (&s, NULL);
+    g_assert_cmpstr (hash, ==, expected);
+    if (ms >= 80)
+      dp_warm_clear ();         /* the next one is freed while it loads */
+  }
+  dp_warm_clear ();
+}
+
+static void
+test_two_at_once (void)
+{
+  DpSettings s = lingering ();
+  g_autofree char *expected = run (&s, NULL);
+
+  for (int round = 0; round < 2; round++) {     /* one finds it warm; then both do */
+    DpEngine *other = stream_open (&s);
+    stream_start (other);
+    g_autofree char *hash = run (&s, NULL);
+    g_assert_cmpstr (hash, ==, expected);
+    dp_engine_free (other);
+  }
+  dp_warm_clear ();
+}
+
+/* Weights that were replaced in the meantime are loaded. */
+static void
+test_changed_model (void)
+{
+  g_autoptr (GBytes) weights = stream_model_file (WEIGHTS);
+  gsize size;
+  const char *data = g_bytes_get_data (weights, &size);
+  g_autofree char *changed = g_memdup2 (data, size);
+  char *dir = stream_model_new (WEIGHTS, data, size);
+  g_autofree char *path = g_build_filename (dir, WEIGHTS, NULL), *before = NULL, *after = NULL;
+  DpSettings s = lingering ();
+
+  s.model = dir;
+  before = run (&s, NULL);
+  for (gsize i = size / 2; i < size; i++)
+    changed[i] = data[i / 2 * 2];       /* the header stays */
+  memset (changed + size - 4096, 0, 4096);
+  g_assert_true (g_file_set_contents (path, changed, size, NULL));
+  after = run (&s, NULL);
+  g_assert_cmpstr (after, !=, before);
+  dp_warm_clear ();
+  stream_model_free (dir);
+}
+
+static void
+test_runs_out (void)
+{
+  DpSettings s = lingering ();
+  int threads = stream_count ("task");
+  gint64 start;
+
+  s.linger = 1;
+  g_free (run (&s, NULL));
+  g_assert_cmpuint (dp_warm_bytes ("cpu"), >, 0);
+  for (start = g_get_monotonic_time (); dp_warm_bytes ("cpu") > 0 || stream_count ("task") > threads; g_usleep (10000))
+    g_assert_cmpfloat ((g_get_monotonic_time () - start) / 1e6, <, 1 + 10 * stream_slowness ());
+  g_assert_cmpfloat ((g_get_monotonic_time () - start) / 1e6, >, 0.9);
+
+  s.linger = 0;
+  g_free (run (&s, NULL));
+  g_assert_cmpuint (dp_warm_bytes ("cpu"), ==, 0);
+}
+
+/* A part that failed to load, and those beside it, are not kept. */
+static void
+test_failed (void)
+{
+  char *dir = stream_model_new (WEIGHTS, NULL, 0);
+  DpSettings s = lingering ();
+  g_autoptr (GError) error = NULL;
+  DpEngine *engine = NULL;
+  DpFrame frame;
+
+  s.model = dir;
+  g_assert_false (dp_engine_open (&engine, &s, NULL, NULL, &error));
+  g_assert_error (error, DP_ERROR, DP_ERROR_NOT_FOUND);
+  g_clear_error (&error);
+  stream_model_free (dir);
+
+  dir = stream_model_new ("tokenizer/spiece.model", "not one", 7);
+  s.model = dir;
+  engine = stream_open (&s);
+  g_assert_cmpint (dp_engine_pull (engine, &frame, -1, &error), ==, -1);
+  g_assert_error (error, DP_ERROR, DP_ERROR_BAD_MODEL);
+  dp_engine_free (engine);
+  g_assert_cmpuint (dp_warm_bytes ("cpu"), ==, 0);
+  stream_model_free (dir);
+}
+
+/* Over and over: nothing grows. */
+static void
+test_cycles (void)
+{
+  DpSettings s = lingering ();
+  const int cycles = stream_slowness () > 1 ? 20 : 200;
+  HeapCounts before = { 0 }, after = { 0 };
+  int threads = 0;
+
+  g_free (run (&s, NULL));
+  for (int i = 0; i < cycles; i++) {
+    DpEngine *engine = stream_open (&s);
+
+    stream_start (engine);
+    g_usleep (i * 37 % 20 * 1000);
+    dp_engine_free (engine);
+    if (i == cycles / 4) {
+      heap_counts (&before);
+      threads = stream_count ("task");
+    }
+  }
+  g_assert_cmpint (stream_count ("task"), ==, threads);
+  if (heap_counts (&after)) {
+    double growth = (after.live - before.live) / 1024.0;
+
+    g_test_message ("%d cycles: %.1f KiB more", cycles, growth);
+    g_assert_cmpfloat (growth, <, 64);
+  }
+  dp_warm_clear ();
+}
+
+int
+main (int argc, char **argv)
+{
+  heap_init ();
+  g_test_init (&argc, &argv, NULL);
+  g_test_add_func ("/warm/same", test_same);
+  g_test_add_func ("/warm/same-model", test_same_model);
+  g_test_add_func ("/warm/other-size", test_other_size);
+  g_test_add_func ("/warm/after-teardown", test_after_teardown);
+  g_test_add_func ("/warm/two-at-once", test_two_at_once);
+  g_test_add_func ("/warm/changed-model", test_changed_model);
+  g_test_add_func ("/warm/runs-out", test_runs_out);
+  g_test_add_func ("/warm/failed", test_failed);
+  g_test_add_func ("/warm/cycles", test_cycles);
+  return g_test_run ();
+}
