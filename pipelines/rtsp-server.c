@@ -16,11 +16,13 @@
 #include "console.h"
 
 /* The encoder makes a key frame every two seconds at 16 frames a second, and one
- * for each client that joins. When it is too slow, the oldest pictures are left
- * out and not the video held back. */
+ * for each client that joins. With one thread a picture is one slice; of several
+ * that come over RTP, openh264dec shows nothing. When it is too slow, the oldest
+ * pictures are left out and not the video held back. */
 #define PIPELINE "dualparalsrc name=source is-live=true " \
     "startup-policy=placeholder ! queue leaky=downstream " \
-    "! x264enc tune=zerolatency speed-preset=veryfast key-int-max=32 " \
+    "! x264enc tune=zerolatency threads=1 speed-preset=veryfast " \
+    "key-int-max=32 " \
     "! video/x-h264,profile=high ! dualparalsei " \
     "! rtph264pay name=pay0 pt=96 config-interval=-1"
 #define ROLE "viewer"
