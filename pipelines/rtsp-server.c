@@ -22,8 +22,7 @@
 #define PIPELINE "dualparalsrc name=source is-live=true " \
     "startup-policy=placeholder ! queue leaky=downstream " \
     "! x264enc tune=zerolatency threads=1 speed-preset=veryfast " \
-    "key-int-max=32 " \
-    "! video/x-h264,profile=high ! dualparalsei " \
+    "key-int-max=32 ! video/x-h264,profile=high ! dualparalsei " \
     "! rtph264pay name=pay0 pt=96 config-interval=-1"
 #define ROLE "viewer"
 /* Where UDP ports come from when an address was given */
