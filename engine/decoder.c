@@ -193,7 +193,7 @@ load (DpDecoder *d, GError **error)
   d->vae = loaded->vae;
   if (d->vae == NULL)
     return FALSE;
-  loaded->warm.loaded = TRUE;
+  dp_warm_loaded (&loaded->warm);
   dp_vae_reset (d->vae);
   return TRUE;
 }

@@ -115,6 +115,12 @@ dp_warm_open_device (DpWarm *part, const char *device, int threads, GError **err
   return TRUE;
 }
 
+void
+dp_warm_loaded (DpWarm *part)
+{
+  part->loaded = !dp_device_cancelled (part->dev);
+}
+
 /* Moves what nobody wanted in time from the store to `late`. The time of the next one, or 0. */
 static gint64
 take_late (GList **late)
