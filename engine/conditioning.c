@@ -230,8 +230,9 @@ load (DpConditioner *c, GError **error)
   loaded->warm.dev->cancel = &c->cancel;
   loaded->encoder = dp_text_encoder_new (loaded->warm.dev, &spec->config, loaded->weights, spec->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32,
       spec->text_length, spec->streamed, error);
-  loaded->warm.loaded = loaded->encoder != NULL;
-  return loaded->warm.loaded;
+  if (loaded->encoder)
+    dp_warm_loaded (&loaded->warm);
+  return loaded->encoder != NULL;
 }
 
 /* Frees the prompts for the next block in front of `last` (NULL: all) that no block can get any more: with `encoded` those that are encoded,

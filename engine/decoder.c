@@ -182,18 +182,19 @@ load (DpDecoder *d, GError **error)
   const DpDecoderSpec *spec = &d->spec;
   Loaded *loaded = d->loaded;
 
-  if (loaded->warm.dev == NULL && !dp_warm_open_device (&loaded->warm, d->device, spec->threads, error))
+  if (!loaded->warm.loaded && !dp_warm_open_device (&loaded->warm, d->device, spec->threads, error))
     return FALSE;
   d->dev = loaded->warm.dev;
   d->dev->cancel = &d->cancel;
   if (!make_room (d, error))
     return FALSE;
-  if (loaded->vae == NULL)
+  if (!loaded->warm.loaded) {
     loaded->vae = dp_vae_new (d->dev, &spec->vae, spec->weights, spec->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, spec->latent_h, spec->latent_w, error);
+    if (loaded->vae == NULL)
+      return FALSE;
+    dp_warm_loaded (&loaded->warm);
+  }
   d->vae = loaded->vae;
-  if (d->vae == NULL)
-    return FALSE;
-  loaded->warm.loaded = TRUE;
   dp_vae_reset (d->vae);
   return TRUE;
 }

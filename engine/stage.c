@@ -168,7 +168,7 @@ load_layers (DpStage *s, GError **error)
     if (layers->dits[i] == NULL)
       return FALSE;
   }
-  layers->warm.loaded = TRUE;
+  dp_warm_loaded (&layers->warm);
   return TRUE;
 }
 

@@ -3,13 +3,15 @@
 #include "dualparal.h"
 
 #include <glib/gstdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static GMutex taking;           /* from begin to end; before lock */
 static GMutex lock;
 static GCond changed;
 static GList *store;            /* of DpWarm, protected by lock, as is: */
-static gboolean watched;        /* a thread frees what nobody wanted for long enough */
+static GThread *watcher;        /* frees what nobody wanted for long enough; ends with the last part, and then is still to be joined */
+static gboolean watching;
 
 static int
 compare_names (gconstpointer a, gconstpointer b)
@@ -115,6 +117,12 @@ dp_warm_open_device (DpWarm *part, const char *device, int threads, GError **err
   return TRUE;
 }
 
+void
+dp_warm_loaded (DpWarm *part)
+{
+  part->loaded = !dp_device_cancelled (part->dev);
+}
+
 /* Moves what nobody wanted in time from the store to `late`. The time of the next one, or 0. */
 static gint64
 take_late (GList **late)
@@ -149,9 +157,23 @@ watch (gpointer unused G_GNUC_UNUSED)
     } else
       g_cond_wait_until (&changed, &lock, next);
   }
-  watched = FALSE;
+  watching = FALSE;
   g_mutex_unlock (&lock);
   return NULL;
+}
+
+/* Before the libraries go that the parts are made with */
+static void
+clear_at_exit (void)
+{
+  GThread *last;
+
+  dp_warm_clear ();
+  g_mutex_lock (&lock);
+  last = g_steal_pointer (&watcher);
+  g_mutex_unlock (&lock);
+  if (last)
+    g_thread_join (last);
 }
 
 void
@@ -169,9 +191,14 @@ dp_warm_give (DpWarm *part, int seconds)
   part->until_us = g_get_monotonic_time () + seconds * G_TIME_SPAN_SECOND;
   g_mutex_lock (&lock);
   store = g_list_prepend (store, part);
-  if (!watched)
-    g_thread_unref (g_thread_new ("dp-warm", watch, NULL));
-  watched = TRUE;
+  if (!watching) {
+    if (watcher)
+      g_thread_join (watcher);
+    else
+      atexit (clear_at_exit);
+    watcher = g_thread_new ("dp-warm", watch, NULL);
+  }
+  watching = TRUE;
   g_cond_signal (&changed);
   g_mutex_unlock (&lock);
 }

@@ -17,7 +17,7 @@
 
 typedef struct _DpWarm DpWarm;
 
-/** What each kind of part begins with. Its owner fills in dev and what comes behind, then sets loaded. */
+/** What each kind of part begins with. Its owner fills in what comes behind, then calls dp_warm_loaded(). */
 struct _DpWarm
 {
   GString *key;
@@ -41,6 +41,9 @@ gpointer dp_warm_take (gsize size, GString *key, void (*free_part) (DpWarm *part
 
 /** Opens a part's device, for whoever is about to load it: what the store holds is freed before. FALSE with DP_ERROR_DEVICE. */
 gboolean dp_warm_open_device (DpWarm *part, const char *device, int threads, GError **error);
+
+/** All of it is there. Not if its device was cancelled meanwhile: then what was packed or uploaded last may not be. */
+void dp_warm_loaded (DpWarm *part);
 
 /** Done with it: keeps it for so many seconds, if it is loaded and its device has no failure, else frees it. NULL is fine. Nobody may be
  *  using the device any more. */

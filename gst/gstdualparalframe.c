@@ -24,6 +24,7 @@ gst_dualparal_frame_prefer (GstCaps * caps, GstCaps * current,
 {
   gint width = model->width, height = model->height;
   GstStructure *s;
+  GstCaps *wanted;
 
   if (current) {
     if (narrow (&caps, gst_caps_ref (current)))
@@ -32,8 +33,10 @@ gst_dualparal_frame_prefer (GstCaps * caps, GstCaps * current,
     gst_structure_get_int (s, "width", &width);
     gst_structure_get_int (s, "height", &height);
   }
-  narrow (&caps, gst_caps_new_simple ("video/x-raw", "width", G_TYPE_INT, width,
-          "height", G_TYPE_INT, height, NULL));
+  wanted = gst_caps_new_simple ("video/x-raw", "width", G_TYPE_INT, width,
+      "height", G_TYPE_INT, height, NULL);
+  gst_caps_set_features (wanted, 0, gst_caps_features_new_any ());
+  narrow (&caps, wanted);
 
   caps = gst_caps_make_writable (gst_caps_truncate (caps));
   s = gst_caps_get_structure (caps, 0);

@@ -85,6 +85,7 @@
 #include "dualparal.h"
 #include "gstdualparalbuffering.h"
 #include "gstdualparalframe.h"
+#include "gstdualparalcuda.h"
 #include "gstdualparalgenerator.h"
 #include "gstdualparallive.h"
 #include "gstdualparalmarking.h"
@@ -104,7 +105,8 @@ GST_DEBUG_CATEGORY_STATIC (gst_dualparal_src_debug);
 #define START_LATENTS 2
 
 static GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE ("src",
-    GST_PAD_SRC, GST_PAD_ALWAYS, GST_STATIC_CAPS (GST_DUALPARAL_FRAME_CAPS));
+    GST_PAD_SRC, GST_PAD_ALWAYS, GST_STATIC_CAPS (GST_DUALPARAL_FRAME_CAPS
+        GST_DUALPARAL_CUDA_CAPS));
 
 struct _GstDualParalSrc
 {
@@ -113,6 +115,7 @@ struct _GstDualParalSrc
   /* -- protected by the object lock */
   GstDualParalSettings settings;
   GstVideoInfo info;            /* written by the streaming thread only */
+  GstCudaContext *cuda;         /* of GPU memory; protects itself, as GstCuda does it */
 
   GstDualParalGenerator gen;
   GstDualParalStats stats;
@@ -245,6 +248,7 @@ gst_dualparal_src_stop (GstBaseSrc * src)
   gst_dualparal_generator_stop (&self->gen);
   gst_dualparal_buffering_reset (&self->buffering);
   gst_clear_buffer (&self->placeholder);
+  gst_clear_object (&self->cuda);
   g_clear_pointer (&self->announced, g_free);
   return TRUE;
 }
@@ -365,10 +369,38 @@ gst_dualparal_src_set_caps (GstBaseSrc * src, GstCaps * caps)
   return TRUE;
 }
 
+static GstCaps *
+gst_dualparal_src_get_caps (GstBaseSrc * src, GstCaps * filter)
+{
+  GstCaps *caps = gst_pad_get_pad_template_caps (GST_BASE_SRC_PAD (src)), *some;
+
+  caps = gst_dualparal_cuda_possible (caps);
+  if (!filter)
+    return caps;
+  some = gst_caps_intersect_full (filter, caps, GST_CAPS_INTERSECT_FIRST);
+  gst_caps_unref (caps);
+  return some;
+}
+
 static gboolean
 gst_dualparal_src_decide_allocation (GstBaseSrc * src, GstQuery * query)
 {
-  gst_dualparal_frame_offer_pool (query);
+  GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
+  gboolean offered = TRUE;
+  gchar *devices;
+
+  if (gst_dualparal_cuda_is_asked (query)) {
+    GST_OBJECT_LOCK (self);
+    devices = g_strdup (self->settings.devices);
+    GST_OBJECT_UNLOCK (self);
+    offered = gst_dualparal_cuda_offer_pool (GST_ELEMENT (self), query,
+        devices, &self->cuda);
+    g_free (devices);
+  } else {
+    gst_dualparal_frame_offer_pool (query);
+  }
+  if (!offered)
+    return FALSE;
   /* Sets the pool up once more, and deals with one that refuses */
   return GST_BASE_SRC_CLASS (parent_class)->decide_allocation (src, query);
 }
@@ -715,6 +747,14 @@ gst_dualparal_src_query_duration (GstDualParalSrc * self, GstQuery * query)
   return duration >= 0;
 }
 
+static void
+gst_dualparal_src_set_context (GstElement * element, GstContext * context)
+{
+  gst_dualparal_cuda_set_context (element, context,
+      &GST_DUALPARAL_SRC (element)->cuda);
+  GST_ELEMENT_CLASS (parent_class)->set_context (element, context);
+}
+
 static gboolean
 gst_dualparal_src_query (GstBaseSrc * src, GstQuery * query)
 {
@@ -735,6 +775,10 @@ gst_dualparal_src_query (GstBaseSrc * src, GstQuery * query)
       gst_dualparal_live_get_latency (&self->live, &min, &max);
       gst_query_set_latency (query, TRUE, min, max);
       return TRUE;
+    case GST_QUERY_CONTEXT:
+      if (gst_dualparal_cuda_query (GST_ELEMENT (self), query, self->cuda))
+        return TRUE;
+      break;
     case GST_QUERY_CONVERT:
       gst_query_parse_convert (query, &from, &in, &to, &out);
       GST_OBJECT_LOCK (self);
@@ -771,6 +815,7 @@ gst_dualparal_src_finalize (GObject * object)
   gst_dualparal_settings_clear (&self->settings);
   gst_dualparal_generator_clear (&self->gen);
   gst_dualparal_stats_clear (&self->stats);
+  gst_clear_object (&self->cuda);
   G_OBJECT_CLASS (parent_class)->finalize (object);
 }
 
@@ -832,11 +877,13 @@ gst_dualparal_src_class_init (GstDualParalSrcClass * klass)
       "The gst-dualparal authors");
   element_class->send_event = gst_dualparal_src_send_event;
   element_class->change_state = gst_dualparal_src_change_state;
+  element_class->set_context = gst_dualparal_src_set_context;
 
   base_class->start = gst_dualparal_src_start;
   base_class->stop = gst_dualparal_src_stop;
   base_class->unlock = gst_dualparal_src_unlock;
   base_class->unlock_stop = gst_dualparal_src_unlock_stop;
+  base_class->get_caps = gst_dualparal_src_get_caps;
   base_class->fixate = gst_dualparal_src_fixate;
   base_class->negotiate = gst_dualparal_src_negotiate;
   base_class->set_caps = gst_dualparal_src_set_caps;

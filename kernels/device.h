@@ -22,7 +22,7 @@ struct DpDevice
                                  * a test asserts that it stands still after the first block */
   size_t bytes;                 /* device memory held now */
   const int *cancel;            /* set by whoever opened it, or NULL; read atomically. Once it is non-zero, for good, ops return early and what they
-                                 * leave is undefined, and packing may return NULL: their caller is about to free everything */
+                                 * leave is undefined, and packing may return NULL. Whoever opened it may point elsewhere later, for other work */
   char error[256];              /* first failure since the last take, or "" */
   bool no_memory;               /* the latest of those was that something did not fit */
 };

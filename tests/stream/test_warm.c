@@ -105,23 +105,22 @@ test_other_size (void)
   dp_warm_clear ();
 }
 
-/* Whatever it was doing when it was freed. */
+/* Whatever it was doing when it was freed: running, or loading, of which nothing half done may be kept. */
 static void
 test_after_teardown (void)
 {
   DpSettings s = lingering ();
   g_autofree char *expected = run (&s, NULL);
 
-  for (int ms = 0; ms < 500; ms = ms < 40 ? ms + 10 : ms * 2) {
+  for (int i = 0; i < 24; i++) {
+    if (i % 2)
+      dp_warm_clear ();
     DpEngine *engine = stream_open (&s);
-
     stream_start (engine);
-    g_usleep (ms * 1000);
+    g_usleep (i * 6000);
     dp_engine_free (engine);
     g_autofree char *hash = run (&s, NULL);
     g_assert_cmpstr (hash, ==, expected);
-    if (ms >= 80)
-      dp_warm_clear ();         /* the next one is freed while it loads */
   }
   dp_warm_clear ();
 }
@@ -211,34 +210,36 @@ test_failed (void)
   stream_model_free (dir);
 }
 
-/* Over and over: nothing grows. */
+/* Over and over: nothing grows, but for what a library may keep once. */
 static void
 test_cycles (void)
 {
   DpSettings s = lingering ();
-  const int cycles = stream_slowness () > 1 ? 20 : 200;
-  HeapCounts before = { 0 }, after = { 0 };
+  const int cycles = stream_slowness () > 1 ? 10 : 60;
+  double live[4] = { 0 };       /* KiB, after so many rounds */
   int threads = 0;
 
   g_free (run (&s, NULL));
-  for (int i = 0; i < cycles; i++) {
-    DpEngine *engine = stream_open (&s);
+  for (int round = 0; round < 4; round++) {
+    HeapCounts heap;
 
-    stream_start (engine);
-    g_usleep (i * 37 % 20 * 1000);
-    dp_engine_free (engine);
-    if (i == cycles / 4) {
-      heap_counts (&before);
-      threads = stream_count ("task");
+    for (int i = 0; i < cycles; i++) {
+      DpEngine *engine = stream_open (&s);
+
+      stream_start (engine);
+      g_usleep (i * 37 % 20 * 1000);
+      dp_engine_free (engine);
     }
+    for (int i = 0; i < 100 && (round == 0 || stream_count ("task") != threads); i++)   /* one that was joined is listed for a moment longer */
+      g_usleep (10000);
+    if (round > 0)
+      g_assert_cmpint (stream_count ("task"), ==, threads);
+    threads = stream_count ("task");
+    if (heap_counts (&heap))
+      live[round] = heap.live / 1024.0;
   }
-  g_assert_cmpint (stream_count ("task"), ==, threads);
-  if (heap_counts (&after)) {
-    double growth = (after.live - before.live) / 1024.0;
-
-    g_test_message ("%d cycles: %.1f KiB more", cycles, growth);
-    g_assert_cmpfloat (growth, <, 64);
-  }
+  g_test_message ("%d cycles each: %.1f, %.1f, %.1f KiB more", cycles, live[1] - live[0], live[2] - live[1], live[3] - live[2]);
+  g_assert_cmpfloat (MIN (MIN (live[1] - live[0], live[2] - live[1]), live[3] - live[2]), <, 16);
   dp_warm_clear ();
 }
 
