@@ -772,7 +772,8 @@ gst_dualparal_src_query (GstBaseSrc * src, GstQuery * query)
     case GST_QUERY_LATENCY:
       if (!gst_base_src_is_live (src))
         break;
-      gst_dualparal_live_get_latency (&self->live, &min, &max);
+      if (!gst_dualparal_live_get_latency (&self->live, &min, &max))
+        return FALSE;
       gst_query_set_latency (query, TRUE, min, max);
       return TRUE;
     case GST_QUERY_CONTEXT:
