@@ -102,7 +102,7 @@ prompts (Video * video)
   GstPad *pad;
 
   g_signal_emit_by_name (video->src, "queue-prompt", "a pink heart",
-      g_random_boolean () ? at : (gint64) - 1, blocks, &queued);
+      g_random_boolean ()? at : (gint64) - 1, blocks, &queued);
 
   s = gst_structure_new ("dualparal/set-prompt", "prompt", G_TYPE_STRING,
       "a yellow triangle", "at-frame", G_TYPE_INT64, at, "transition-blocks",
