@@ -16,6 +16,7 @@
 #define LINES 20                /* that are printed, about */
 #define MIN_WARM_CYCLES 40      /* each kind five times */
 #define LINGER 10               /* seconds, by default */
+#define CHECK_SECONDS 7         /* while it plays; at any distance from a new size, a prompt or a pause */
 
 typedef struct
 {
@@ -52,12 +53,15 @@ status_of (const char *field)
   return value;
 }
 
+/* Of what malloc() keeps for later more or less is resident, and that is of no interest */
 static Usage
 usage_now (void)
 {
-  Usage now = { status_of ("RssAnon"), status_of ("Threads"), -1 };     /* looking into the directory opens it */
+  Usage now = { 0, status_of ("Threads"), -1 }; /* looking into the directory opens it */
   GDir *dir = g_dir_open ("/proc/self/fd", 0, NULL);
 
+  malloc_trim (0);
+  now.anonymous = status_of ("RssAnon");
   while (g_dir_read_name (dir))
     now.files++;
   g_dir_close (dir);
@@ -208,7 +212,6 @@ run_cycles (int n)
     slowest = MAX (slowest, g_get_monotonic_time () - asked);
     g_free (properties);
 
-    malloc_trim (0);            /* what free() keeps for later goes up and down */
     now = usage_now ();
     keep_most (i < warming ? &warm : &most, now);
     if (i < warming)
@@ -249,6 +252,8 @@ run_minutes (int minutes)
       if (s % 13 < 2)
         set_state (videos[i], s % 13 ? GST_STATE_PLAYING : GST_STATE_PAUSED);
     }
+    if (s % CHECK_SECONDS)
+      continue;
     now = usage_now ();
     frames = g_atomic_int_get (&videos[0]->frames) + g_atomic_int_get (&videos[1]->frames);
     keep_most (s <= warming ? &warm : &most, now);
@@ -256,7 +261,7 @@ run_minutes (int minutes)
       warm_frames = frames;
     else
       check_growth (warm, now);
-    if (s % interval)
+    if (s / interval == (s - CHECK_SECONDS) / interval)
       continue;
     g_snprintf (when, sizeof when, "%d:%02d", s / 60, s % 60);
     print_usage (when, now, frames);
