@@ -24,7 +24,7 @@ typedef struct
   long threads, files;
 } Usage;
 
-static const Usage growth = { 8 * 1024, 8, 0 };
+static const Usage growth = { 8 * 1024, 8, 4 };
 
 typedef struct
 {

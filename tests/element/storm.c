@@ -10,6 +10,7 @@
 #define SECONDS 3               /* of each round */
 /* Between what a thread does: the others want to be there too */
 #define PAUSE_US 2000
+#define LISTEN_US (10 * G_TIME_SPAN_MILLISECOND)
 
 typedef struct
 {
@@ -246,16 +247,19 @@ video_clear (Video * video)
   gst_object_unref (video->pipeline);
 }
 
-/* What an application does with messages; whether one of them said EOS */
+/* What an application does with messages, for a while; whether one said EOS */
 static gboolean
-listen (Video * video, GstClockTime wait)
+listen (Video * video, gint64 us)
 {
+  const gint64 end = g_get_monotonic_time () + us;
   GstBus *bus = gst_element_get_bus (video->pipeline);
   GstMessage *message;
   gboolean eos = FALSE;
   GError *error = NULL;
+  gint64 left;
 
-  while ((message = gst_bus_timed_pop (bus, wait))) {
+  while (!eos && (left = end - g_get_monotonic_time ()) > 0
+      && (message = gst_bus_timed_pop (bus, left * GST_USECOND))) {
     if (GST_MESSAGE_TYPE (message) == GST_MESSAGE_ERROR) {
       gst_message_parse_error (message, &error, NULL);
       fail ("%s", error->message);
@@ -264,8 +268,6 @@ listen (Video * video, GstClockTime wait)
     }
     eos |= GST_MESSAGE_TYPE (message) == GST_MESSAGE_EOS;
     gst_message_unref (message);
-    if (eos)
-      break;
   }
   gst_object_unref (bus);
   return eos;
@@ -311,7 +313,7 @@ check_plays (Video * video)
   while (g_atomic_int_get (&video->frames) < before + 24) {
     fail_unless (seconds_since (start) < 40 * slowness (), "%d frames, live %d",
         g_atomic_int_get (&video->frames) - before, video->live);
-    listen (video, 10 * GST_MSECOND);
+    listen (video, LISTEN_US);
   }
 }
 
@@ -326,7 +328,7 @@ end (Video * video, gboolean with_eos)
     gst_element_send_event (video->pipeline, gst_event_new_eos ());
   while (!eos) {
     fail_unless (seconds_since (asked) < 20 * slowness ());
-    eos = listen (video, 10 * GST_MSECOND);
+    eos = listen (video, LISTEN_US);
   }
   set_state (video, GST_STATE_NULL);
   fail_unless (test_clock_seconds (clock) < 2 * slowness (), "took %g s",
@@ -355,7 +357,7 @@ GST_START_TEST (test_storm)
     while (seconds_since (start) < SECONDS) {
       for (i = 0; i < 2; i++) {
         disturb (&videos[i]);
-        listen (&videos[i], 20 * GST_MSECOND);
+        listen (&videos[i], LISTEN_US);
       }
     }
     for (i = 0; i < 2; i++)
