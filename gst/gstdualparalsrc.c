@@ -101,6 +101,7 @@ GST_DEBUG_CATEGORY_STATIC (gst_dualparal_src_debug);
  * queue at the queue */
 #define WAIT_US (100 * G_TIME_SPAN_MILLISECOND)
 #define REFILL_US (20 * G_TIME_SPAN_MILLISECOND)
+#define NEGOTIATE_TRIES 5
 /* Latent frames after the first that are decoded before the first is shown */
 #define START_LATENTS 2
 
@@ -306,11 +307,15 @@ static gboolean
 gst_dualparal_src_negotiate (GstBaseSrc * src)
 {
   GstCaps *peer;
+  guint i;
 
-  if (GST_BASE_SRC_CLASS (parent_class)->negotiate (src))
-    return TRUE;
-  if (GST_PAD_IS_FLUSHING (GST_BASE_SRC_PAD (src)))
-    return FALSE;
+  /* Between what downstream says and what it then gets it may change its mind */
+  for (i = 0; i < NEGOTIATE_TRIES; i++) {
+    if (GST_BASE_SRC_CLASS (parent_class)->negotiate (src))
+      return TRUE;
+    if (GST_PAD_IS_FLUSHING (GST_BASE_SRC_PAD (src)))
+      return FALSE;
+  }
 
   peer = gst_pad_peer_query_caps (GST_BASE_SRC_PAD (src), NULL);
   GST_ELEMENT_ERROR (src, CORE, NEGOTIATION,
