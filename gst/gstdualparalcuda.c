@@ -5,6 +5,14 @@
 #include <gst/cuda/gstcudautils.h>
 #include <string.h>
 
+static gboolean loaded;         /* written by class_init only */
+
+void
+gst_dualparal_cuda_init (void)
+{
+  loaded = gst_cuda_load_library ();
+}
+
 static gboolean
 is_cuda (const GstCaps * caps, guint i)
 {
@@ -17,7 +25,7 @@ gst_dualparal_cuda_possible (GstCaps * caps)
 {
   guint i;
 
-  if (gst_cuda_load_library ())
+  if (loaded)
     return caps;
   caps = gst_caps_make_writable (caps);
   for (i = gst_caps_get_size (caps); i > 0; i--) {

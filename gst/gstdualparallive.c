@@ -43,7 +43,9 @@ gst_dualparal_live_start (GstDualParalLive * live)
   if (prebuffer == 0)
     prebuffer = MIN (most, resolved->block_latents * model->temporal_scale);
   live->prebuffer = prebuffer;
+  GST_OBJECT_LOCK (live->src);
   live->capacity = most;
+  GST_OBJECT_UNLOCK (live->src);
 
   gst_dualparal_live_set_framerate (live, model->fps_n, model->fps_d);
   gst_dualparal_live_set_latency (live, 0);
@@ -568,7 +570,7 @@ gst_dualparal_live_next (GstDualParalLive * live, GstDualParalRelease * release)
   }
 }
 
-void
+gboolean
 gst_dualparal_live_get_latency (GstDualParalLive * live, GstClockTime * min,
     GstClockTime * max)
 {
@@ -576,6 +578,7 @@ gst_dualparal_live_get_latency (GstDualParalLive * live, GstClockTime * min,
   *min = live->frame_time;
   *max = live->frame_time * live->capacity;
   GST_OBJECT_UNLOCK (live->src);
+  return *max > 0;
 }
 
 void

@@ -50,15 +50,15 @@ typedef struct
   guint64 in_time, missed;      /* times at which there was a frame, or none */
   GstClockTime stall_time;
 
-  /* -- protected by the object lock, written by the streaming thread */
+  /* -- protected by the object lock; start() and the streaming thread write */
   GstClockTime frame_time;      /* that of the caps */
+  guint capacity;               /* of the queue */
 
   /* -- protected by the object lock */
   GstClockTime latency;         /* of the pipeline: sinks show that much later */
 
   /* -- set by start() */
   guint prebuffer;
-  guint capacity;               /* of the queue */
 
   /* -- owned by the streaming thread; times are running times */
   GstClockTime due;             /* of the next picture; none: when it is there */
@@ -114,8 +114,8 @@ gboolean gst_dualparal_live_is_pausing (GstDualParalLive * live);
  *  thread. */
 void gst_dualparal_live_unschedule (GstDualParalLive * live);
 
-/** Any thread. */
-void gst_dualparal_live_get_latency (GstDualParalLive * live,
+/** FALSE when it was never started. Any thread, as the next. */
+gboolean gst_dualparal_live_get_latency (GstDualParalLive * live,
     GstClockTime * min, GstClockTime * max);
 void gst_dualparal_live_add_stats (GstDualParalLive * live,
     GstStructure * stats);

@@ -101,6 +101,7 @@ GST_DEBUG_CATEGORY_STATIC (gst_dualparal_src_debug);
  * queue at the queue */
 #define WAIT_US (100 * G_TIME_SPAN_MILLISECOND)
 #define REFILL_US (20 * G_TIME_SPAN_MILLISECOND)
+#define NEGOTIATE_TRIES 5
 /* Latent frames after the first that are decoded before the first is shown */
 #define START_LATENTS 2
 
@@ -306,11 +307,15 @@ static gboolean
 gst_dualparal_src_negotiate (GstBaseSrc * src)
 {
   GstCaps *peer;
+  guint i;
 
-  if (GST_BASE_SRC_CLASS (parent_class)->negotiate (src))
-    return TRUE;
-  if (GST_PAD_IS_FLUSHING (GST_BASE_SRC_PAD (src)))
-    return FALSE;
+  /* Between what downstream says and what it then gets it may change its mind */
+  for (i = 0; i < NEGOTIATE_TRIES; i++) {
+    if (GST_BASE_SRC_CLASS (parent_class)->negotiate (src))
+      return TRUE;
+    if (GST_PAD_IS_FLUSHING (GST_BASE_SRC_PAD (src)))
+      return FALSE;
+  }
 
   peer = gst_pad_peer_query_caps (GST_BASE_SRC_PAD (src), NULL);
   GST_ELEMENT_ERROR (src, CORE, NEGOTIATION,
@@ -772,7 +777,8 @@ gst_dualparal_src_query (GstBaseSrc * src, GstQuery * query)
     case GST_QUERY_LATENCY:
       if (!gst_base_src_is_live (src))
         break;
-      gst_dualparal_live_get_latency (&self->live, &min, &max);
+      if (!gst_dualparal_live_get_latency (&self->live, &min, &max))
+        return FALSE;
       gst_query_set_latency (query, TRUE, min, max);
       return TRUE;
     case GST_QUERY_CONTEXT:
@@ -847,6 +853,7 @@ gst_dualparal_src_class_init (GstDualParalSrcClass * klass)
   object_class->finalize = gst_dualparal_src_finalize;
   gst_dualparal_settings_install_properties (object_class);
   gst_dualparal_marking_register ();
+  gst_dualparal_cuda_init ();
 
   /**
    * GstDualParalSrc::queue-prompt:
