@@ -5,12 +5,19 @@
 #include <gst/cuda/gstcudautils.h>
 #include <string.h>
 
-static gboolean loaded;         /* written by class_init only */
-
-void
-gst_dualparal_cuda_init (void)
+/* Without a driver GstCuda would look for it each time, and it has no lock */
+static gpointer
+load (gpointer unused)
 {
-  loaded = gst_cuda_load_library ();
+  return GINT_TO_POINTER (gst_cuda_load_library ());
+}
+
+static gboolean
+is_there (void)
+{
+  static GOnce once = G_ONCE_INIT;
+
+  return GPOINTER_TO_INT (g_once (&once, load, NULL));
 }
 
 static gboolean
@@ -25,7 +32,7 @@ gst_dualparal_cuda_possible (GstCaps * caps)
 {
   guint i;
 
-  if (loaded)
+  if (is_there ())
     return caps;
   caps = gst_caps_make_writable (caps);
   for (i = gst_caps_get_size (caps); i > 0; i--) {

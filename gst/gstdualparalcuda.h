@@ -24,10 +24,6 @@ typedef struct _GstCudaContext GstCudaContext;
     "video/x-raw(memory:CUDAMemory), format = (string) { I420, NV12 }, " \
     GST_DUALPARAL_FRAME_COMMON ", colorimetry = (string) bt709"
 
-/** Looks for a driver, in class_init. Where there is none GStreamer would search
- *  the file system each time, on whatever thread wants to know. */
-void gst_dualparal_cuda_init (void);
-
 /** The caps without those that cannot be had on this machine. Takes `caps`. */
 GstCaps *gst_dualparal_cuda_possible (GstCaps * caps);
 
@@ -50,7 +46,6 @@ gboolean gst_dualparal_cuda_query (GstElement * element, GstQuery * query,
 #else
 
 #define GST_DUALPARAL_CUDA_CAPS
-#define gst_dualparal_cuda_init()
 #define gst_dualparal_cuda_possible(caps) (caps)
 #define gst_dualparal_cuda_is_asked(query) (FALSE)
 #define gst_dualparal_cuda_offer_pool(element, query, devices, context) (FALSE)

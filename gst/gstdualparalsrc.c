@@ -853,7 +853,6 @@ gst_dualparal_src_class_init (GstDualParalSrcClass * klass)
   object_class->finalize = gst_dualparal_src_finalize;
   gst_dualparal_settings_install_properties (object_class);
   gst_dualparal_marking_register ();
-  gst_dualparal_cuda_init ();
 
   /**
    * GstDualParalSrc::queue-prompt:
