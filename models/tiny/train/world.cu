@@ -49,7 +49,7 @@ FN float segment(float x, float y, float ax, float ay, float bx, float by) {
   float dx = bx - ax, dy = by - ay, h = cl(((x - ax) * dx + (y - ay) * dy) / (dx * dx + dy * dy));
   return len(x - ax - dx * h, y - ay - dy * h);
 }
-FN float halfplane(float x, float y, float ax, float ay, float bx, float by) {  // positive to the left of a -> b as seen on the screen
+FN float outside(float x, float y, float ax, float ay, float bx, float by) {    // of the line a -> b: positive above it when it goes to the right
   float dx = bx - ax, dy = by - ay, n = rsqrtf(dx * dx + dy * dy);
   return ((x - ax) * dy - (y - ay) * dx) * n;
 }
@@ -112,7 +112,7 @@ FN float subject(int s, float x, float y, float r, float beat) {                
       w = ellipse(x + 0.02f * r, y + 0.55f * r, 0.42f * r, 0.26f * r);
       return fminf(fminf(d, e - 0.05f * r), w);
     case BUTTERFLY:
-      w = 0.66f + 0.34f * cosf(TAU * beat);
+      w = 0.77f + 0.23f * cosf(TAU * beat);
       e = fabsf(x);
       d = fminf(segment(e, y, 0.f, -0.40f * r, 0.f, 0.55f * r) - 0.11f * r, segment(e, y, 0.f, -0.40f * r, 0.34f * r, -0.98f * r) - 0.045f * r);
       e /= w;
@@ -122,9 +122,8 @@ FN float subject(int s, float x, float y, float r, float beat) {                
       return fminf(d, fminf(x, y) * lp(w, 1.f, 0.4f));
     case ROCKET:
       x = fabsf(x);
-      d = fmaxf(ellipse(x, y + 0.02f * r, 0.50f * r, 1.16f * r), y - 0.62f * r);
-      e = fmaxf(fmaxf(-halfplane(x, y, 0.30f * r, 0.02f * r, 0.90f * r, 0.80f * r), y - 0.84f * r), 0.30f * r - x);
-      e = fmaxf(e, halfplane(x, y, 0.30f * r, 0.52f * r, 0.90f * r, 0.94f * r));
+      d = fmaxf(ellipse(x, y + 0.02f * r, 0.56f * r, 1.16f * r), y - 0.62f * r);
+      e = fmaxf(fmaxf(outside(x, y, 0.40f * r, 0.05f * r, 0.84f * r, 0.74f * r), -outside(x, y, 0.30f * r, 0.62f * r, 0.84f * r, 0.84f * r)), 0.30f * r - x) - 0.04f * r;
       w = ellipse(x, y - 0.66f * r, 0.27f * r, (0.44f + 0.12f * sinf(TAU * beat)) * r);
       return fminf(fminf(d, e), w);
     case FLOWER: {
@@ -178,7 +177,7 @@ FN Rgb paint(int s, Rgb c, float x, float y, float dx, float dy, float r, float 
       c = mixc(c, white, cl(0.5f - (a - 0.19f * r)));
       return mixc(c, dark, cl(0.5f - (len(x - 0.70f * r, y + 0.14f * r) - 0.105f * r)));
     case BUTTERFLY: {
-      float w = 0.66f + 0.34f * cosf(TAU * beat), e = fabsf(x) / w, b;
+      float w = 0.77f + 0.23f * cosf(TAU * beat), e = fabsf(x) / w, b;
       c = mixc(c, deep, ss(-0.20f * r, -0.06f * r, d));
       c = mixc(c, pale, cl(0.5f - (len(e - 0.74f * r, y + 0.50f * r) - 0.18f * r)));
       c = mixc(c, pale, cl(0.5f - (len(e - 0.46f * r, y - 0.50f * r) - 0.15f * r)));
@@ -187,11 +186,10 @@ FN Rgb paint(int s, Rgb c, float x, float y, float dx, float dy, float r, float 
       return mixc(mulc(c, k + 0.06f), lum < 0.14f ? rgb(0.55f, 0.55f, 0.60f) : rgb(0.22f, 0.16f, 0.18f), cl(0.5f - b));
     }
     case ROCKET: {
-      float ax = fabsf(x), body = fmaxf(ellipse(ax, y + 0.02f * r, 0.50f * r, 1.16f * r), y - 0.62f * r), g = len(x, y + 0.30f * r);
+      float ax = fabsf(x), body = fmaxf(ellipse(ax, y + 0.02f * r, 0.56f * r, 1.16f * r), y - 0.62f * r), g = len(x, y + 0.30f * r);
       Rgb flame = mixc(rgb(1.f, 0.85f, 0.25f), rgb(0.98f, 0.45f, 0.08f), ss(0.62f * r, 1.0f * r, y + 0.5f * ax));
       Rgb b = mulc(c, 1.10f - 0.40f * cl(x / r * 0.9f + 0.45f));
-      Rgb out = ax > 0.29f * r && y < 0.86f * r ? mulc(deep, k + 0.05f) : flame;
-      if (y > 0.55f * r && ax < 0.29f * r) out = flame;
+      Rgb out = ax > 0.28f * r && y < 0.90f * r ? mulc(deep, k + 0.05f) : flame;
       b = mixc(b, deep, cl(0.5f - (y + 0.70f * r)));
       b = mixc(b, deep, cl(0.5f - (fabsf(y - 0.50f * r) - 0.07f * r)));
       b = mixc(b, white, cl(0.5f - (g - 0.25f * r)));
@@ -403,7 +401,7 @@ FN Rgb background(const float *sc, float t, float x, float y) {
       float h, s;
       w = fr(sc[1] + t / 10.f);
       c = mixc(rgb(0.98f, 0.66f, 0.36f), rgb(1.f, 0.90f, 0.66f), v * 1.6f);
-      d = len(xf - 190.f, y - 34.f) + 0.6f * sinf(y * 0.5f + TAU * 4.f * w);
+      d = len(xf - 190.f, y - 34.f) + 0.25f * sinf(y * 0.6f + TAU * 4.f * w);
       c = mixc(c, rgb(1.f, 0.97f, 0.80f), 0.6f * ss(50.f, 14.f, d)); c = mixc(c, rgb(1.f, 0.98f, 0.86f), cl(0.5f - (d - 17.f)));
       h = ridge(xf, 80.f, 6.f, 0.03f, 0.f, 2.f, 0.07f, 1.f);
       c = mixc(c, rgb(0.90f, 0.62f, 0.40f), cl(y - h + 0.5f));
@@ -450,9 +448,9 @@ FN Rgb background(const float *sc, float t, float x, float y) {
         a = ss(-0.06f, 0.04f, band) * ss(1.f, 0.05f, band) * (0.78f + 0.22f * sinf(xf * 0.16f + 3.f * sinf(xf * 0.03f) + TAU * w * (i ? 2.f : -1.f)));
         c = mixc(c, mixc(rgb(0.22f, 0.98f, 0.58f), i ? rgb(0.72f, 0.30f, 0.90f) : rgb(0.20f, 0.62f, 0.88f), cl(band * 1.2f)), a * 0.72f);
       }
-      h = 112.f - 24.f * fabsf(tri(xm * 0.0078f + 0.1f)) - 7.f * fabsf(tri(xm * 0.031f));
+      h = 112.f - 24.f * fabsf(tri(xm * 0.0078f + 0.1f)) - 5.f * fabsf(tri(xm * 0.0234f));
       c = mixc(c, rgb(0.10f, 0.20f, 0.30f), cl(y - h + 0.5f));
-      c = mixc(c, rgb(0.62f, 0.78f, 0.84f), cl(y - h + 0.5f) * cl((h + 9.f + 4.f * tri(xm * 0.09f) - y)) * 0.8f);
+      c = mixc(c, rgb(0.62f, 0.78f, 0.84f), cl(y - h + 0.5f) * cl(h + 4.f + 0.35f * (112.f - h) + 2.f * sinf(xm * 0.3f) - y) * 0.85f);
       h = ridge(xn, 124.f, 4.f, 0.03f, 0.f, 1.5f, 0.08f, 0.f);
       return mixc(c, mixc(rgb(0.34f, 0.54f, 0.62f), rgb(0.20f, 0.34f, 0.44f), cl((y - h) / 20.f)), cl(y - h + 0.5f));
     }
