@@ -136,7 +136,7 @@ def prompts():
 # ---- the tokenizer ----
 
 VOCAB = 512         # rows of the text encoder's table; the captions have fewer pieces
-TEXT = 32           # tokens kept of a caption, its end included
+TEXT = 31           # tokens kept of a caption, its end included; the longest has 30
 
 
 def train_tokenizer(seed=11, sentences=40000):
