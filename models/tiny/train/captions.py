@@ -159,14 +159,46 @@ def train_tokenizer(seed=11, sentences=40000):
             normalization_rule_tsv=rules, add_dummy_prefix=True, num_threads=1, minloglevel=2)
     finally:
         os.unlink(rules)
+    parts = []
+    for number, value, raw in fields(model.getvalue()):
+        if number == 3:         # the name of the rules' file is in the normaliser's specification
+            value = b"".join(r for n, _, r in fields(value) if n != 6)
+            raw = b"\x1a" + bytes([len(value) & 127 | 128, len(value) >> 7]) + value
+        parts.append(raw)
+    model = b"".join(parts)
     counts = collections.Counter(w for line in lines for w in line.replace(",", " ").replace(".", " ").split())
-    known, total, added = spm.SentencePieceProcessor(model_proto=model.getvalue()), sum(counts.values()), b""
+    known, total, added = spm.SentencePieceProcessor(model_proto=model), sum(counts.values()), b""
     words = [w for w, _ in sorted(counts.items(), key=lambda e: (-e[1], e[0])) if known.piece_to_id("\u2581" + w) == known.unk_id()]
     for w in words[: VOCAB - known.get_piece_size()]:
         text = ("\u2581" + w).encode()
         piece = b"\x0a" + bytes([len(text)]) + text + b"\x15" + struct.pack("<f", math.log(counts[w] / total))      # SentencePiece: 1 piece, 2 score
         added += b"\x0a" + bytes([len(piece)]) + piece                                                              # ModelProto: 1 pieces
-    return model.getvalue() + added     # messages that follow each other are one
+    return model + added     # messages that follow each other are one
+
+
+def fields(message):
+    """(number, value, the bytes of both) of each field of a protobuf message."""
+    def varint(at):
+        value = shift = 0
+        while True:
+            value |= (message[at] & 127) << shift
+            shift, at = shift + 7, at + 1
+            if message[at - 1] < 128:
+                return value, at
+
+    at = 0
+    while at < len(message):
+        begin, (tag, at) = at, varint(at)
+        if tag & 7 == 0:
+            value, at = varint(at)
+        else:
+            size, at = (8, at) if tag & 7 == 1 else (4, at) if tag & 7 == 5 else varint(at)
+            value, at = message[at : at + size], at + size
+        yield tag >> 3, value, message[begin:at]
+
+
+def character_map(model):
+    return next(value for spec, inner, _ in fields(model) if spec == 3 for number, value, _ in fields(inner) if number == 2)
 
 
 class Tokenizer:

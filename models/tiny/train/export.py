@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Writes a trained state as a model directory in diffusers layout, bfloat16: `export.py STATE DIR`."""
+import base64
 import json
 import os
 import sys
@@ -59,14 +60,14 @@ def configs(size, vocab, vae):
 
 
 def tokenizer_json(model):
-    """What the tokenizers library does with spiece.model: lower case for ASCII, pieces of whole words, the end behind."""
+    """What the tokenizers library has to do to split texts as SentencePiece does with spiece.model."""
     spm = sentencepiece.SentencePieceProcessor(model_proto=model)
-    lower = [{"type": "Replace", "pattern": {"String": chr(65 + i)}, "content": chr(97 + i)} for i in range(26)]
     special = [{"id": i, "content": c, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
                for i, c in enumerate(("<pad>", "</s>", "<unk>"))]
     space = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True}
     return {
-        "version": "1.0", "truncation": None, "padding": None, "added_tokens": special, "normalizer": {"type": "Sequence", "normalizers": lower},
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": special, 
+        "normalizer": {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(captions.character_map(model)).decode()},
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, space]},
         "post_processor": {
             "type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}],
@@ -95,7 +96,9 @@ def write(directory, size, vae, dit, text, tokenizer, guidance):
         bad = [k for k, v in tensors.items() if not v.isfinite().all()]
         if bad:
             sys.exit(f"{part}: {bad[0]} is not finite")
-        save_file(tensors, os.path.join(directory, part, name + ".safetensors"), metadata={"format": "pt"})
+        path = os.path.join(directory, part, name + ".safetensors")
+        save_file(tensors, path, metadata={"format": "pt"})
+        os.chmod(path, 0o644)
     put("tokenizer/tokenizer.json", tokenizer_json(tokenizer))
     put("tokenizer/tokenizer_config.json", {"eos_token": "</s>", "extra_ids": 0, "legacy": False, "model_max_length": 512, "pad_token": "<pad>",
                                             "tokenizer_class": "T5Tokenizer", "unk_token": "<unk>"})
