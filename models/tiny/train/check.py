@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Are these networks those of diffusers and transformers? Random weights, both sides in float32, relative differences at most 1e-4; with DIR (an
-exported model) also the tokenizers, and that WanPipeline loads and runs it. Needs diffusers, transformers and sentencepiece: `check.py [DIR]`.
+exported model) also the tokenizers, and that WanPipeline loads and runs it; with PROGRAM (build/engine/dualparal) also that this directory's DualParal
+queue gives that program's latents from the same noise. Needs diffusers, transformers and sentencepiece: `check.py [DIR [PROGRAM]]`.
 """
+import os
 import random
+import subprocess
 import sys
+import tempfile
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +15,7 @@ import torch.nn.functional as F
 import captions
 import export
 import models
+import sample
 import world
 
 LIMIT = 1e-4
@@ -84,6 +89,31 @@ def pipeline(directory):
     print("WanPipeline:", frames.shape)
 
 
+@torch.no_grad()
+def engine(program):
+    from safetensors.torch import load_file, save_file
+
+    torch.manual_seed(0)
+    tokenizer, prompt = captions.train_tokenizer(), "a red ball bouncing in the rain"
+    vae, dit, text = models.build("smoke", captions.VOCAB)
+    for m in (vae, dit, text):
+        for p in m.parameters():
+            p.copy_((p + torch.randn_like(p) * 0.08).bfloat16())
+    shift = lambda u: sample.SHIFT * u / (1 + (sample.SHIFT - 1) * u)
+    sample.sigma = lambda s, steps: shift(1 - (1 - shift(0.001)) * s / (steps - 1)) if s < steps else 0.0       # Euler's levels; those of UniPC else
+    with tempfile.TemporaryDirectory() as d:
+        export.write(d, "smoke", vae, dit, text, tokenizer, 1.0)
+        rows = dit.text(sample.rows(text, tokenizer, [prompt, ""], "cpu", torch.float32))
+        for steps, lag, guidance in ((6, 2, 1.0), (5, 1, 3.0)):
+            drawn = []
+            z = sample.dualparal(dit, rows[:1], rows[1:], 20, steps, lag, guidance, torch.Generator().manual_seed(5), keep=drawn)
+            save_file({"noise": torch.cat(drawn, 1)[0].permute(3, 0, 1, 2).contiguous()}, os.path.join(d, "noise"))
+            subprocess.run([program, "generate", "--model", d, "--prompt", prompt, "--sampler", "euler", "--precision", "float32", "--steps", str(steps), "--queue-blocks",
+                            str(-(-steps // lag)), "--guidance-scale", str(guidance), "--frames", "77", "--noise", f"{d}/noise", "--dump", f"{d}/dump",
+                            "--devices", "cpu", "--output", f"{d}/out.y4m"], check=True)
+            same(f"queue, {steps} steps, lag {lag}, guidance {guidance}", z[0].permute(3, 0, 1, 2), load_file(f"{d}/dump")["latents"])
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for size in models.SIZES:
@@ -91,4 +121,6 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         tokenizers(sys.argv[1])
         pipeline(sys.argv[1])
+    if len(sys.argv) > 2:
+        engine(sys.argv[2])
     print("ok")

@@ -27,8 +27,9 @@ def sigma(step, steps):
 
 
 @torch.no_grad()
-def dualparal(dit, text, empty, latents, steps, lag, guidance, generator, h=18, w=32, block=4, context=4):
-    """text (P, n, D): P videos of at least `latents` latent frames, normalised (P, F, h, w, 16)."""
+def dualparal(dit, text, empty, latents, steps, lag, guidance, generator, h=18, w=32, block=4, context=4, keep=None):
+    """text (P, n, D): P videos of at least `latents` latent frames, normalised (P, F, h, w, 16); keep: a list that gets the
+    noise of each block."""
     P, dev = text.shape[0], text.device
     noise = lambda n: torch.randn(P, n, h, w, 16, device=dev, generator=generator)
     pool, queue, done, before, admitted, iteration = noise(block + context), [], [], None, 0, 0
@@ -40,6 +41,8 @@ def dualparal(dit, text, empty, latents, steps, lag, guidance, generator, h=18, 
                 pool = torch.cat((pool[:, -context:], pool[:, :block][:, order]), 1)
             queue.append([pool[:, -block:] if admitted else pool, 0])
             admitted += queue[-1][0].shape[1]
+            if keep is not None:
+                keep.append(queue[-1][0])
         states, behind = [z for z, _ in queue], None
         for j in range(len(queue) - 1, -1, -1):
             z, s = states[j], queue[j][1]

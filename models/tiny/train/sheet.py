@@ -31,16 +31,14 @@ def write_sheet(path, rows, shrink=1):
 def main(path):
     import world
 
-    rng, rows, pictures = random.Random(4), [], []
+    rng, pictures = random.Random(4), []
     colours = list(world.COLOURS)
     for i, subject in enumerate(world.SUBJECTS):        # every subject, colour, background and motion, each row one subject
         fixed = dict(subjects=[(subject, colours[i % 10], 0.6)], background=world.BACKGROUNDS[i % 10], relation=None, motion=world.MOTIONS[(3 * i) % 10])
-        pictures.append(world.clips(rng, 1, 17, **fixed)[0][0, ::8])
+        pictures.extend(world.clips(rng, 1, 9, **fixed)[0][0, ::8].numpy())
     for i, relation in enumerate(world.RELATIONS):
-        pictures.append(world.clips(rng, 1, 33, relation=relation, background=world.BACKGROUNDS[(2 * i + 1) % 10])[0][0, ::16])
-    for i in range(0, len(pictures), 2):
-        rows.append([p for pair in pictures[i : i + 2] for p in pair.numpy()])
-    write_sheet(path, rows, 2)
+        pictures.extend(world.clips(rng, 1, 33, relation=relation, background=world.BACKGROUNDS[(2 * i + 1) % 10])[0][0, ::16].numpy())
+    write_sheet(path, [pictures[i : i + 6] for i in range(0, len(pictures), 6)], 2)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ SCHEDULES = [(6, 2)] * 8 + [(6, 1)] * 4 + [(6, 3)] * 2 + [(4, 1), (4, 1), (4, 2)
                                                           (12, 2), (12, 4), (16, 1), (16, 4), (20, 1), (20, 2), (20, 5), (25, 1), (25, 5)]
 OBJECT = 3.0            # how much more a cell with a subject counts
 BLOCK = 4               # latent frames of a block; a window is four of them
+CHANGE = 0.12           # share of windows in which the prompt changes from one block to the next
 
 
 class State:
@@ -273,15 +274,23 @@ class Batch:
     Blocks stand `lag` steps apart; the last one is the tail in half of the windows (it has done fewer than `lag` steps), else one that is followed by nothing, as at
     the end of a video. Where a window is a stream's beginning, b is block 0: it owns the context in front of it too, and what its first
     latent frame is, is always the special first one of a clip. Otherwise no pass has a first latent frame of its own at its front.
+
+    Where the prompt changes, the first block with the new one is a dissolve from clip to clip.
     """
 
     def __init__(self, pool, n, context, passes, share, device):
         self.c, self.passes = context, range(passes, 0, -1)
         clip = torch.randint(pool.n, (n,), device=device)
         first = torch.rand(n, device=device) < share
-        z, self.weight = pool.take(clip, torch.where(first, context - BLOCK, torch.ones_like(clip)), 4 * BLOCK)
+        z, weight = pool.take(clip, torch.where(first, context - BLOCK, torch.ones_like(clip)), 4 * BLOCK)
+        other = torch.randint(pool.n, (n,), device=device)
+        z2, weight2 = pool.take(other, torch.ones_like(clip), 4 * BLOCK)
+        change = torch.where(torch.rand(n, device=device) < CHANGE, torch.randint(1, 4, (n,), device=device), 4)
+        self.change = torch.where(first & (change == 1), 4, change)
+        mix = ((torch.arange(4 * BLOCK, device=device) - BLOCK * self.change[:, None] + 1) / (BLOCK + 1)).clamp(0, 1).view(n, -1, 1, 1)
+        z, self.weight = torch.lerp(z, z2, mix[..., None]), torch.where(mix > 0, torch.maximum(weight, weight2), weight)
         eps = noise(n, first, context, device)
-        self.ids, self.want, self.first = pool.texts(clip), eps - z, first
+        self.ids, self.want, self.first = torch.cat((pool.texts(clip), pool.texts(other))), eps - z, first
         pick = torch.tensor(SCHEDULES, device=device)[torch.randint(len(SCHEDULES), (n,), device=device)]
         steps, lag = pick[:, 0], pick[:, 1]
         room = torch.where(torch.rand(n, device=device) < 0.5, lag, (steps - (passes - 1) * lag).clamp_min(1))
@@ -292,6 +301,11 @@ class Batch:
         self.level = [sample.sigma(a, steps).float() for a in at]
         lv = [s.view(n, 1, 1, 1, 1) for s in self.level]
         self.x = [(1 - lv[k]) * z[:, BLOCK * k : BLOCK * (k + 1)] + lv[k] * eps[:, BLOCK * k : BLOCK * (k + 1)] for k in range(4)]
+
+    def text(self, k, rows):
+        """Of the rows of all `ids`, those of block b - 1 + k."""
+        old, new = rows.chunk(2)
+        return torch.where((self.change <= k).view(-1, 1, 1), new, old)
 
     def inputs(self, k):
         return torch.cat((self.x[k - 1][:, BLOCK - self.c :], self.x[k]), 1), 1000 * self.level[k]
@@ -349,7 +363,7 @@ def train_dit(state, device, deadline):
             rows = dit.text(text(batch.ids, dtype))
             for k in batch.passes:
                 x, t = batch.inputs(k)
-                v, behind = dit(x, t, rows, BLOCK, batch.c, behind)
+                v, behind = dit(x, t, batch.text(k, rows), BLOCK, batch.c, behind)
                 losses.append(batch.loss(k, v))
             loss = sum(losses) / len(losses)
             run.learn(loss, 0.05, **({"chain": loss} if len(losses) == 3 else {"start": loss}))
@@ -379,13 +393,14 @@ def train_distil(state, device, deadline):
         batch, behind, guided, losses = draw(pool, rng, n, device), None, None, []
         rows = dit.text(text(batch.ids, dtype))
         with torch.no_grad():
-            both = torch.cat((teacher.text(words(batch.ids, dtype)), none.expand(n, -1, -1)))
+            told = teacher.text(words(batch.ids, dtype))
         for k in batch.passes:
             x, t = batch.inputs(k)
             with torch.no_grad():
+                both = torch.cat((batch.text(k, told), none.expand(n, -1, -1)))
                 v, guided = teacher(torch.cat((x, x)), torch.cat((t, t)), both, BLOCK, batch.c, guided)
                 want = v[n:] + GUIDANCE * (v[:n] - v[n:])
-            v, behind = dit(x, t, rows, BLOCK, batch.c, behind)
+            v, behind = dit(x, t, batch.text(k, rows), BLOCK, batch.c, behind)
             losses.append(batch.loss(k, v, want))
         loss = sum(losses) / len(losses)
         run.learn(loss, 0.0, distil=loss)
@@ -424,8 +439,9 @@ def main():
         result = (train_vae, train_dit, train_distil)[i](state, device, deadline)
         state.save()
         if i:
-            set_ = SETTINGS[state.size]
-            sample.contact(state.file(f"{STAGES[i]}.png"), *result, state.tokenizer(), state.guidance(), sample.PROMPTS[: set_["prompts"]], set_["latents"])
+            settings, compiled, models.run_block = SETTINGS[state.size], models.run_block, models.block       # few passes of many shapes: not worth compiling
+            sample.contact(state.file(f"{STAGES[i]}.png"), *result, state.tokenizer(), state.guidance(), sample.PROMPTS[: settings["prompts"]], settings["latents"])
+            models.run_block = compiled
     if state.stage() is None:
         export.write(state.file("tiny"), state.size, *state.networks("cpu"), state.tokenizer(), state.guidance())
     state.log(stage="end", left=[max(0.0, round(p - s, 1)) for p, s in zip(state.data["plan"], state.data["seconds"])], took=time.time() - begun,
