@@ -20,6 +20,11 @@ Z = 16              # latent channels
 TEXT_ROWS = 512     # rows the transformer sees, nearly all of them zeros
 
 
+def kind(device):
+    """What is computed in."""
+    return torch.bfloat16 if device == "cuda" else torch.float32
+
+
 def causal(x, w, b):
     """x (B, T, H, W, C), w (C', C, 3, k, k) with two frames of zeros in front."""
     x = F.pad(x, (0, 0, 0, 0, 0, 0, w.shape[2] - 1, 0))

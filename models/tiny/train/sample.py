@@ -8,6 +8,7 @@ import sys
 import torch
 
 import captions
+import models
 import sheet
 
 SHIFT = 3.0
@@ -70,7 +71,7 @@ def rows(text, tokenizer, prompts, device, dtype):
 def contact(path, vae, dit, text, tokenizer, guidance, prompts=PROMPTS, latents=24, steps=6, lag=2, pictures=8, seed=1):
     """One row a prompt: the first frame and others evenly spaced."""
     dev = vae.mean.device
-    dtype = torch.bfloat16 if dev.type == "cuda" else torch.float32
+    dtype = models.kind(dev.type)
     enc = dit.text(rows(text, tokenizer, [*prompts, ""], dev, dtype))
     z = dualparal(dit, enc[:-1], enc[-1:], latents, steps, lag, guidance, torch.Generator(dev).manual_seed(seed))
     out = []

@@ -41,7 +41,7 @@ CHANGE = 0.12           # share of windows in which the prompt changes from one 
 
 
 class State:
-    """DIR: state.json, vae.safetensors (float32), model.safetensors and student.safetensors (transformer and text encoder, bfloat16), log.jsonl."""
+    """DIR: state.json, vae.safetensors, model.safetensors and student.safetensors (transformer and text encoder), all bfloat16, log.jsonl, pictures."""
 
     def __init__(self, directory, size="full", seed=1):
         self.dir, self.path = directory, os.path.join(directory, "state.json")
@@ -74,7 +74,7 @@ class State:
         vae, dit, text = models.build(self.size, captions.VOCAB)
         name = name or ("student" if self.has("student") else "model")
         if self.has("vae"):
-            vae.load_state_dict(load_file(self.file("vae.safetensors")))
+            vae.load_state_dict({k: v.float() for k, v in load_file(self.file("vae.safetensors")).items()})
         if self.has(name):
             tensors = load_file(self.file(name + ".safetensors"))
             for prefix, m in (("dit.", dit), ("text.", text)):
@@ -109,18 +109,17 @@ class Run:
         self.params, self.muon = params, models.Muon(big)
         self.adam = torch.optim.AdamW([p for p in params if id(p) not in ids], lr=adam, betas=(0.9, 0.95), weight_decay=0.0, fused=device == "cuda")
         self.average, self.step, self.sums = models.Average(params, decay), 0, {}
-        self.begun = time.time()
-        self.before, self.plan = state.data["seconds"][index], state.data["plan"][index]
-        self.said = self.begun
-
-    def seconds(self):
-        return self.before + time.time() - self.begun
+        self.seconds, self.plan = state.data["seconds"][index], state.data["plan"][index]
+        self.said = self.last = time.time()
 
     def part(self):
-        return min(1.0, self.seconds() / self.plan)
+        return min(1.0, self.seconds / self.plan)
 
     def goes_on(self):
-        return self.part() < 1 and time.time() < self.deadline
+        now = time.time()
+        self.seconds += min(now - self.last, 2.0)       # a step that took longer was compiling
+        self.last = now
+        return self.part() < 1 and now < self.deadline
 
     def learn(self, loss, decay, /, **sums):
         loss.backward()
@@ -143,14 +142,14 @@ class Run:
 
     def say(self, rate):
         means = {k: (v / n).item() for k, (v, n) in self.sums.items()}
-        self.s.log(stage=STAGES[self.i], step=self.s.data["steps"][self.i] + self.step, seconds=self.seconds(), rate=rate, **means)
+        self.s.log(stage=STAGES[self.i], step=self.s.data["steps"][self.i] + self.step, seconds=self.seconds, rate=rate, **means)
         if not all(math.isfinite(v) for v in means.values()):
             sys.exit("a loss is not finite; the state in the directory is that of before this call")
         self.sums, self.said = {}, time.time()
 
     def end(self):
         """To be called with the weights still the raw ones: makes them the averaged ones."""
-        self.s.data["seconds"][self.i] = self.seconds()
+        self.s.data["seconds"][self.i] = self.seconds
         self.s.data["steps"][self.i] += self.step
         self.average.swap()
 
@@ -159,15 +158,11 @@ def signed(x):
     return x[..., :3].float() / 127.5 - 1
 
 
-def kind(device):
-    return torch.bfloat16 if device == "cuda" else torch.float32
-
-
 # ---- stage 1: the VAE ----
 
 
 def train_vae(state, device, deadline):
-    rng, dtype = random.Random(state.data["seed"] * 1000 + state.data["steps"][0]), kind(device)
+    rng, dtype = random.Random(state.data["seed"] * 1000 + state.data["steps"][0]), models.kind(device)
     vae = state.networks(device)[0]
     named = list(vae.named_parameters())
     run = Run(state, 0, device, deadline, named, lambda n, p: p.dim() >= 4 and p.shape[0] >= 8 and p[0].numel() >= 16, 5e-3, 2e-3, 0.997, 0.35)
@@ -210,7 +205,7 @@ def train_vae(state, device, deadline):
     db = lambda v: -10 * math.log10(sum(v) / len(v))
     state.log(stage="vae", step=state.data["steps"][0], psnr=db(sum(squares.values(), [])), **{f"psnr_{k}": db(v) for k, v in sorted(squares.items())})
     sheet.write_sheet(state.file("vae.png"), [sum(rows[i : i + 2], []) for i in range(0, len(rows) - 1, 2)])
-    state.put("vae", vae.state_dict())
+    state.put("vae", {k: v.to(torch.float32 if k in ("mean", "std") else torch.bfloat16) for k, v in vae.state_dict().items()})
 
 
 # ---- stages 2 and 3 ----
@@ -224,7 +219,7 @@ class Pool:
     def __init__(self, vae, tokenizer, rng, device, settings):
         self.vae, self.tok, self.rng, self.dev, self.set = vae, captions.Tokenizer(tokenizer), rng, device, settings
         most = settings["most"]
-        self.z = torch.empty(most, 17, 18, 32, models.Z, dtype=kind(device), device=device)
+        self.z = torch.empty(most, 17, 18, 32, models.Z, dtype=models.kind(device), device=device)
         self.ids = torch.zeros(most, captions.TEXT, dtype=torch.long, device=device)
         self.cover = torch.empty(most, 17, 18, 32, dtype=torch.uint8, device=device)
         self.n, self.at = 0, 0
@@ -333,7 +328,7 @@ def uniform(pool, dit, text, n, device):
     clip = torch.randint(pool.n, (n,), device=device)
     z, weight = pool.take(clip, torch.zeros_like(clip), 12)
     eps, s = torch.randn_like(z), sample.sigma(torch.rand(n, device=device), 1.0).view(-1, 1, 1, 1, 1)
-    v, _ = dit((1 - s) * z + s * eps, 1000 * s.flatten(), dit.text(text(pool.texts(clip), kind(device))))
+    v, _ = dit((1 - s) * z + s * eps, 1000 * s.flatten(), dit.text(text(pool.texts(clip), models.kind(device))))
     return ((v - (eps - z)).pow(2).mean(-1) * weight).mean()
 
 
@@ -347,7 +342,7 @@ def tensors(dit, text):
 
 def train_dit(state, device, deadline):
     seed = state.data["seed"] * 1000003 + state.data["steps"][1]
-    rng, dtype, settings = random.Random(seed), kind(device), SETTINGS[state.size]
+    rng, dtype, settings = random.Random(seed), models.kind(device), SETTINGS[state.size]
     vae, dit, text = state.networks(device, "model")
     torch.manual_seed(seed)
     pool = Pool(vae.requires_grad_(False), state.tokenizer(), rng, device, settings)
@@ -377,7 +372,7 @@ def train_dit(state, device, deadline):
 def train_distil(state, device, deadline):
     """The student learns to give without guidance what the teacher, the model of the stage before, gives with it and an empty negative prompt."""
     seed = state.data["seed"] * 1000003 + 500009 + state.data["steps"][2]
-    rng, dtype, settings = random.Random(seed), kind(device), SETTINGS[state.size]
+    rng, dtype, settings = random.Random(seed), models.kind(device), SETTINGS[state.size]
     vae, teacher, words = state.networks(device, "model")
     _, dit, text = state.networks(device, "student" if state.has("student") else "model")
     for m in (vae, teacher, words):
