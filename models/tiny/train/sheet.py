@@ -31,10 +31,10 @@ def write_sheet(path, rows, shrink=1):
 def main(path):
     import world
 
-    rng, pictures = random.Random(4), []
+    rng, pictures, inside = random.Random(4), [], ["bounce", "circle", "pulse", "zigzag", "swing", "spin"]
     colours = list(world.COLOURS)
     for i, subject in enumerate(world.SUBJECTS):        # every subject, colour, background and motion, each row one subject
-        fixed = dict(subjects=[(subject, colours[i % 10], 0.6)], background=world.BACKGROUNDS[i % 10], relation=None, motion=world.MOTIONS[(3 * i) % 10])
+        fixed = dict(subjects=[(subject, colours[i % 10], 0.6)], background=world.BACKGROUNDS[i % 10], relation=None, motion=inside[i % 6])
         pictures.extend(world.clips(rng, 1, 9, **fixed)[0][0, ::8].numpy())
     for i, relation in enumerate(world.RELATIONS):
         pictures.extend(world.clips(rng, 1, 33, relation=relation, background=world.BACKGROUNDS[(2 * i + 1) % 10])[0][0, ::16].numpy())

@@ -5,7 +5,8 @@
 //
 // scene: 0 background, 1 its phase, 2 camera amplitude in px, 3 camera phase
 // object: 0 subject, 1 motion, 2..4 rgb, 5 radius (0: none), 6 x, 7 y, 8 amplitude, 9 second amplitude, 10 frequency, 11 phase,
-//         12 beats of wings, tails and flames per period (a whole number, so that a subject has one phase), 13 rotation, 14 side (-1, 1)
+//         12 beats of wings, tails and flames per period (a whole number, so that a subject has one phase), 13 rotation, 14 side (-1, 1),
+//         15 how far from its middle it reaches the way it goes, where it leaves the picture and comes in again on the other side
 // out: R, G, B, and which object covers the pixel (1, 2, ...; 0 none)
 #ifdef HOST
 #include <math.h>
@@ -240,12 +241,12 @@ FN Pose pose(const float *o, float t) {
     }
     case 1: p.x += A * cosf(TAU * u); p.y += B * sinf(TAU * u); break;          // circling
     case 2: q = 0.95f * sinf(TAU * u); p.x += A * sinf(q); p.y += A * (cosf(q) - 1.f) * 0.9f; p.rot -= q * 0.8f; break;      // swinging
-    case 3: p.x = fr(u) * (W_ + 2.5f * r) - 1.25f * r; break;                   // to the right
-    case 4: p.x = W_ + 1.25f * r - fr(u) * (W_ + 2.5f * r); break;              // to the left
+    case 3: p.x = fr(u) * (W_ + 2.f * o[15]) - o[15]; break;                   // to the right
+    case 4: p.x = W_ + o[15] - fr(u) * (W_ + 2.f * o[15]); break;              // to the left
     case 5: p.rot += TAU * u; break;                                            // spinning
     case 6: p.r = r * (1.f + 0.26f * sinf(TAU * u)); break;                     // pulsing
-    case 7: p.y = H_ + 1.25f * r - fr(u) * (H_ + 2.5f * r); break;              // rising
-    case 8: p.y = fr(u) * (H_ + 2.5f * r) - 1.25f * r; break;                   // falling
+    case 7: p.y = H_ + o[15] - fr(u) * (H_ + 2.f * o[15]); break;              // rising
+    case 8: p.y = fr(u) * (H_ + 2.f * o[15]) - o[15]; break;                   // falling
     case 9: p.x += A * tri(u); p.y += B * tri(3.f * u + 0.25f); break;          // zigzag
     case 10:                                                                    // around another
       p.x += A * cosf(TAU * u); p.y += B * sinf(TAU * u); p.depth = sinf(TAU * u); p.r = r * (1.f + 0.12f * p.depth);

@@ -22,6 +22,7 @@ COLOURS = {
 MOTIONS = ["bounce", "circle", "swing", "right", "left", "spin", "pulse", "rise", "fall", "zigzag"]
 RELATIONS = ["chase", "orbit", "bump", "dance"]         # two subjects: the first does it to, around, against or with the second
 BACKGROUNDS = ["sky", "night", "sea", "meadow", "snow", "desert", "rain", "aurora", "city", "underwater"]
+EXTENT = {"fish": (1.16, 0.86), "rocket": (1.22, 1.22), "butterfly": (1.24, 1.05), "ghost": (0.86, 1.06), "mushroom": (1.10, 1.02), "star": (1.10, 1.12)}  # in radii
 PERIOD_OF_BEAT = 0.7                                    # seconds between two beats of wings, about
 DUO = 0.3                                               # share of scenes with two subjects
 CAMERA = 0.2                                            # share of scenes whose camera sways
@@ -42,10 +43,10 @@ def sample(rng, **fixed):
     return scene
 
 
-def object_row(subject, colour, motion, radius, x, y, a=0.0, b=0.0, freq=0.0, phase=0.0, rot=0.0, side=1.0, tint=(0, 0, 0)):
+def object_row(subject, colour, motion, radius, x, y, a=0.0, b=0.0, freq=0.0, phase=0.0, side=1.0, reach=0.0, tint=(0, 0, 0)):
     rgb = [min(1.0, max(0.0, v + d)) for v, d in zip(COLOURS[colour], tint)]
     beats = max(1, round(1 / (PERIOD_OF_BEAT * freq))) if freq else 0
-    return [float(SUBJECTS.index(subject)), float(motion), *rgb, radius, x, y, a, b, freq, phase, float(beats), rot, side, 0.0]
+    return [float(SUBJECTS.index(subject)), float(motion), *rgb, radius, x, y, a, b, freq, phase, float(beats), 0.0, side, reach]
 
 
 def object_rows(rng, scene):
@@ -64,14 +65,16 @@ def object_rows(rng, scene):
         elif motion == "swing":
             row.update(x=128 + rng.uniform(-0.2, 0.2) * ax, y=66 + 0.95 * ay, a=0.85 * ax, freq=0.38)
         elif motion in ("right", "left"):
-            row.update(freq=62 / (WIDTH + 2.5 * r))
+            reach = EXTENT.get(s, (1.0, 1.0))[0] * r + 3        # never out of sight for longer than a moment
+            row.update(freq=62 / (WIDTH + 2 * reach), reach=reach)
         elif motion == "spin":
             row.update(freq=0.3)
         elif motion == "pulse":
             row.update(freq=0.55)
             r *= 0.94
         elif motion in ("rise", "fall"):
-            row.update(freq=40 / (HEIGHT + 2.5 * r))
+            reach = EXTENT.get(s, (1.0, 1.0))[1] * r + 3
+            row.update(freq=42 / (HEIGHT + 2 * reach), reach=reach)
         else:
             row.update(x=128, y=72, a=0.85 * ax, b=0.85 * ay, freq=0.15)
         return [object_row(s, c, MOTIONS.index(motion), r, tint=tints[0], **row)]
@@ -84,7 +87,7 @@ def object_rows(rng, scene):
         "bump": [(11, r0, x - 1.05 * r0, y + 16, 58, 0, 0.55, u, -1), (11, r1, x + 1.05 * r1, y + 16, 58, 0, 0.55, u, 1)],
         "dance": [(0, r0, x - 50, 138 - 1.1 * r0, 62, 0, 0.7, u, 1), (0, r1, x + 50, 138 - 1.1 * r1, 62, 0, 0.7, u + 0.5, 1)],
     }[scene["relation"]]
-    return [object_row(s, c, m, r, px, py, a, b, f, ph % 1.0, 0.0, side, t)
+    return [object_row(s, c, m, r, px, py, a, b, f, ph % 1.0, side, tint=t)
             for (s, c), (m, r, px, py, a, b, f, ph, side), t in zip(((s0, c0), (s1, c1)), rows, tints)]
 
 
