@@ -220,8 +220,6 @@ dp_engine_free (DpEngine *e)
     dp_conditioner_cancel (e->conditioner);
   if (e->decoder)
     dp_decoder_cancel (e->decoder, NULL);
-  if (e->pipeline)
-    dp_pipeline_cancel (e->pipeline);
   dp_pipeline_free (e->pipeline, linger);
   dp_decoder_free (e->decoder, linger);
   dp_conditioner_free (e->conditioner, linger);

@@ -32,7 +32,7 @@ void dp_warm_key_add_dir (GString *key, const char *path);
 void dp_warm_key_add_weights (GString *key, const DpWeights *weights);
 void dp_warm_key_add_numbers (GString *key, gconstpointer numbers, gsize bytes);
 
-/** Between these two an engine takes its parts; dp_warm_clear() waits meanwhile. */
+/** Between these two an engine takes its parts; dp_warm_open_device() waits meanwhile. */
 void dp_warm_begin (void);
 void dp_warm_end (void);
 
