@@ -124,6 +124,20 @@ assert_error (GstElement * pipeline, GQuark domain, gint code)
   gst_message_unref (message);
 }
 
+void
+assert_not_negotiated (const gchar * properties, const gchar * caps)
+{
+  GstHarness *h = source_harness (properties, caps);
+  GstBus *bus = gst_bus_new ();
+
+  gst_element_set_bus (h->element, bus);
+  gst_harness_play (h);
+  assert_error (h->element, GST_CORE_ERROR, GST_CORE_ERROR_NEGOTIATION);
+  gst_element_set_bus (h->element, NULL);
+  gst_harness_teardown (h);
+  gst_object_unref (bus);
+}
+
 guint64
 stat_of (GstElement * src, const gchar * field)
 {

@@ -40,6 +40,10 @@ GstMessage *wait_message (GstElement * pipeline, GstMessageType types,
 /** Waits for an error and asserts on its kind; the message must say something. */
 void assert_error (GstElement * pipeline, GQuark domain, gint code);
 
+/** A source with these properties and downstream that takes `caps` come to no
+ *  terms, and an error says so. */
+void assert_not_negotiated (const gchar * properties, const gchar * caps);
+
 /** How much slower than usual things may be: check's own CK_TIMEOUT_MULTIPLIER. */
 guint slowness (void);
 
