@@ -35,10 +35,10 @@
 /* How often sessions that timed out are looked for, and how long after the end of
  * its session a client may stay connected */
 #define CLEANUP_SECONDS 5
-/* How long the end of the video may take to get through the encoder, and from
- * here to the clients */
-#define END_MS 1500
-#define FLUSH_MS 200
+/* How long the end of the video may take to get through the encoder and to the
+ * clients, and they to leave; and how often it is looked whether they have */
+#define END_MS 2500
+#define LEAVING_MS 50
 
 /* -- one media, whatever port and query the clients' URLs have */
 
@@ -437,6 +437,19 @@ stop_loop (gpointer user_data)
   return G_SOURCE_REMOVE;
 }
 
+/* A client that sees the end of the video says goodbye, and takes it for an error
+ * when nobody listens to that. */
+static gboolean
+stop_when_left (gpointer user_data)
+{
+  App *app = user_data;
+  GList *clients = gst_rtsp_server_client_filter (app->server, NULL, NULL);
+  gboolean left = !clients;
+
+  g_list_free_full (clients, g_object_unref);
+  return left ? stop_loop (app) : G_SOURCE_CONTINUE;
+}
+
 /* Any thread */
 static void
 take_message (GstBus * bus, GstMessage * message, App * app)
@@ -446,7 +459,8 @@ take_message (GstBus * bus, GstMessage * message, App * app)
     g_atomic_int_set (&app->failed, TRUE);
     g_idle_add (stop_loop, app);
   } else if (GST_MESSAGE_TYPE (message) == GST_MESSAGE_EOS) {
-    g_timeout_add (FLUSH_MS, stop_loop, app);
+    g_timeout_add (LEAVING_MS, stop_when_left, app);
+    g_timeout_add (END_MS, stop_loop, app);
   }
 }
 
@@ -528,8 +542,8 @@ cleanup_sessions (gpointer user_data)
   return G_SOURCE_CONTINUE;
 }
 
-/* The end of the video goes through to the clients as RTCP's BYE; then their
- * connections end. A second signal does not wait for that. */
+/* The end of the video goes through to the clients as RTCP's BYE, and they leave;
+ * whoever has not is cut off. A second signal does not wait for that. */
 static gboolean
 end (gpointer user_data)
 {
