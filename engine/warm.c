@@ -12,6 +12,7 @@ static GCond changed;
 static GList *store;            /* of DpWarm, protected by lock, as is: */
 static GThread *watcher;        /* frees what nobody wanted for long enough; ends with the last part, and then is still to be joined */
 static gboolean watching;
+static int freeing;             /* threads that free what was in it */
 
 static int
 compare_names (gconstpointer a, gconstpointer b)
@@ -142,6 +143,18 @@ take_late (GList **late)
   return next;
 }
 
+/* With `lock` held, but not meanwhile. */
+static void
+free_parts (GList *parts)
+{
+  freeing++;
+  g_mutex_unlock (&lock);
+  g_list_free_full (parts, free_part);
+  g_mutex_lock (&lock);
+  freeing--;
+  g_cond_broadcast (&changed);
+}
+
 static gpointer
 watch (gpointer unused G_GNUC_UNUSED)
 {
@@ -150,11 +163,9 @@ watch (gpointer unused G_GNUC_UNUSED)
     GList *late = NULL;
     gint64 next = take_late (&late);
 
-    if (late) {
-      g_mutex_unlock (&lock);
-      g_list_free_full (late, free_part);
-      g_mutex_lock (&lock);
-    } else
+    if (late)
+      free_parts (late);
+    else
       g_cond_wait_until (&changed, &lock, next);
   }
   watching = FALSE;
@@ -199,7 +210,7 @@ dp_warm_give (DpWarm *part, int seconds)
     watcher = g_thread_new ("dp-warm", watch, NULL);
   }
   watching = TRUE;
-  g_cond_signal (&changed);
+  g_cond_broadcast (&changed);
   g_mutex_unlock (&lock);
 }
 
@@ -222,11 +233,9 @@ dp_warm_bytes (const char *device)
 void
 dp_warm_clear (void)
 {
-  GList *parts;
-
   g_mutex_lock (&lock);
-  parts = g_steal_pointer (&store);
-  g_cond_signal (&changed);
+  free_parts (g_steal_pointer (&store));
+  while (freeing > 0)
+    g_cond_wait (&changed, &lock);
   g_mutex_unlock (&lock);
-  g_list_free_full (parts, free_part);
 }

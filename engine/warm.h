@@ -52,5 +52,5 @@ void dp_warm_give (DpWarm *part, int seconds);
 /** Bytes that parts in the store hold on a device. */
 gsize dp_warm_bytes (const char *device);
 
-/** Frees all that is in the store. */
+/** Frees all that is in the store, or waits for another thread that does: then the memory is there. */
 void dp_warm_clear (void);

@@ -184,6 +184,49 @@ test_runs_out (void)
   g_assert_cmpuint (dp_warm_bytes ("cpu"), ==, 0);
 }
 
+/* ---- two threads that load, while what was kept is freed, which takes its time */
+
+static int slow_frees;
+
+static void
+free_slowly (DpWarm *part G_GNUC_UNUSED)
+{
+  g_usleep (200000);
+  g_atomic_int_inc (&slow_frees);
+}
+
+static gpointer
+open_part (gpointer unused G_GNUC_UNUSED)
+{
+  dp_warm_begin ();
+  DpWarm *part = dp_warm_take (sizeof *part, g_string_new ("other"), free_slowly);
+  dp_warm_end ();
+  g_assert_true (dp_warm_open_device (part, "cpu", 1, NULL));
+  int freed = g_atomic_int_get (&slow_frees);
+  dp_warm_give (part, 0);
+  return GINT_TO_POINTER (freed);
+}
+
+/* Each has the memory that was kept. */
+static void
+test_waits (void)
+{
+  DpWarm *kept;
+  GThread *threads[2];
+
+  dp_warm_begin ();
+  kept = dp_warm_take (sizeof *kept, g_string_new ("kept"), free_slowly);
+  dp_warm_end ();
+  g_assert_true (dp_warm_open_device (kept, "cpu", 1, NULL));
+  dp_warm_loaded (kept);
+  dp_warm_give (kept, 3600);
+  g_assert_cmpint (slow_frees, ==, 0);
+  for (int i = 0; i < 2; i++)
+    threads[i] = g_thread_new ("open", open_part, NULL);
+  for (int i = 0; i < 2; i++)
+    g_assert_cmpint (GPOINTER_TO_INT (g_thread_join (threads[i])), >=, 1);
+}
+
 /* A part that failed to load, and those beside it, are not kept. */
 static void
 test_failed (void)
@@ -255,6 +298,7 @@ main (int argc, char **argv)
   g_test_add_func ("/warm/two-at-once", test_two_at_once);
   g_test_add_func ("/warm/changed-model", test_changed_model);
   g_test_add_func ("/warm/runs-out", test_runs_out);
+  g_test_add_func ("/warm/waits", test_waits);
   g_test_add_func ("/warm/failed", test_failed);
   g_test_add_func ("/warm/cycles", test_cycles);
   return g_test_run ();
