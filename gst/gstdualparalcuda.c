@@ -5,11 +5,15 @@
 #include <gst/cuda/gstcudautils.h>
 #include <string.h>
 
-/* Without a driver GstCuda would look for it each time, and it has no lock */
+/* Without a driver GstCuda would look for it each time, and it has no lock. Its
+ * pools cannot do without the allocator, which somebody has to register. */
 static gpointer
 load (gpointer unused)
 {
-  return GINT_TO_POINTER (gst_cuda_load_library ());
+  if (!gst_cuda_load_library ())
+    return GINT_TO_POINTER (FALSE);
+  gst_cuda_memory_init_once ();
+  return GINT_TO_POINTER (TRUE);
 }
 
 static gboolean

@@ -19,7 +19,7 @@ typedef struct _GstCudaContext GstCudaContext;
 
 #ifdef HAVE_GST_CUDA
 
-/** Behind system memory, so that only those get it who name it. */
+/** Behind system memory, so that only those get it who take no other. */
 #define GST_DUALPARAL_CUDA_CAPS "; " \
     "video/x-raw(memory:CUDAMemory), format = (string) { I420, NV12 }, " \
     GST_DUALPARAL_FRAME_COMMON ", colorimetry = (string) bt709"

@@ -106,7 +106,7 @@ bool
 dp_cuda_cudnn_ok (DpDeviceCuda *dev, cudnnStatus_t status, const char *what)
 {
   return status == CUDNN_STATUS_SUCCESS
-      || library_failed (dev, what, "cuDNN", cudnnGetErrorString (status), 
+      || library_failed (dev, what, "cuDNN", cudnnGetErrorString (status),
           status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED);
 }
 
