@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Trains the embedded model from nothing: `train.py --out DIR [--minutes N]`. README.md beside this tells the whole story.
 
-Three stages: vae, dit (transformer and text encoder together), distil (guidance into the weights). Each has a number of seconds; its learning rates follow
+Four stages: vae, dit (transformer and text encoder together), distil (guidance into the weights), decoder (the VAE's, alone). Each has a number of seconds; its learning rates follow
 how much of that is over. A call does what fits into its minutes, from where the state in DIR is, and writes the state back. At a stage's beginning in a
 call the optimisers start anew from the averaged weights; that costs a few dozen steps and keeps the state small.
 """
@@ -25,8 +25,8 @@ import sample
 import sheet
 import world
 
-STAGES = ["vae", "dit", "distil"]
-PLAN = {"full": [330, 1560, 300], "smoke": [6, 8, 6]}
+STAGES = ["vae", "dit", "distil", "decoder"]
+PLAN = {"full": [330, 1560, 300, 150], "smoke": [6, 8, 6, 4]}
 SETTINGS = {
     "full": dict(crops=16, clips=4, windows=64, pool=3072, most=12288, fresh=32, every=16, stats=96, warm=100, prompts=13, latents=24, group=32),
     "smoke": dict(crops=1, clips=1, windows=1, pool=2, most=3, fresh=1, every=4, stats=2, warm=2, prompts=1, latents=8, group=1),
@@ -49,7 +49,7 @@ class State:
             self.data = json.load(open(self.path))
         else:
             os.makedirs(directory, exist_ok=True)
-            self.data = {"size": size, "seed": seed, "seconds": [0.0, 0.0, 0.0], "steps": [0, 0, 0], "plan": PLAN[size],
+            self.data = {"size": size, "seed": seed, "seconds": [0.0] * len(STAGES), "steps": [0] * len(STAGES), "plan": PLAN[size],
                          "tokenizer": base64.b64encode(captions.train_tokenizer()).decode()}
         self.size = self.data["size"]
 
@@ -57,7 +57,7 @@ class State:
         return base64.b64decode(self.data["tokenizer"])
 
     def stage(self):
-        return next((i for i in range(3) if self.data["seconds"][i] < self.data["plan"][i]), None)
+        return next((i for i in range(len(STAGES)) if self.data["seconds"][i] < self.data["plan"][i]), None)
 
     def guidance(self):
         return 1.0 if self.has("student") else GUIDANCE
@@ -158,54 +158,91 @@ def signed(x):
     return x[..., :3].float() / 127.5 - 1
 
 
-# ---- stage 1: the VAE ----
+# ---- stages 1 and 4: the VAE, and its decoder alone ----
+
+
+def vae_matrix(name, p):
+    return p.dim() >= 4 and p.shape[0] >= 8 and p[0].numel() >= 16
+
+
+def whole_pictures(rng, settings, device):
+    return world.crowds(rng, settings["clips"], 17, rng.choice([1, 1, 2]), device)
+
+
+def with_noise(mean, var):
+    """What a transformer makes is never exact: the decoder has to live with noise. The variance with that of the noise added."""
+    strength = (torch.randn(mean.shape[0], 1, 1, 1, 1, device=mean.device).abs() * 0.15).clamp_max(0.5)
+    return var + (strength * mean.detach().std((0, 1, 2, 3))).pow(2)
+
+
+def decoder_loss(vae, mean, var, clip, dtype):
+    """(loss, mean square error) of what becomes of latents, for the clip they were made of; subjects count twice."""
+    weight, x = 1 + (clip[..., 3:] > 0).float(), signed(clip)
+    e = vae.decode((mean + var.sqrt() * torch.randn_like(mean)).to(dtype)) - x
+    edges = (e[:, :, 1:] - e[:, :, :-1]).abs().mean() + (e[:, :, :, 1:] - e[:, :, :, :-1]).abs().mean()
+    square = e.pow(2).mean()
+    return (e.abs() * weight).mean() + 0.5 * edges + 0.25 * (e[:, 1:] - e[:, :-1]).abs().mean() + square, square
+
+
+@torch.no_grad()
+def vae_end(state, stage, vae, settings, device, dtype):
+    """After the first stage the statistics of latents, without the first of a clip; the quality, a picture, and the weights are kept."""
+    rng, latents, squares, rows = random.Random(77), [], {}, []
+    for i in range(settings["stats"]):
+        x, scenes = world.clips(rng, 2, 33 if device == "cuda" else 5, device)
+        x = signed(x)
+        mean, _ = vae.encode(x.to(dtype))
+        latents.append(mean[:, 1:].reshape(-1, models.Z))
+        y = vae.decode(mean.to(dtype)).clamp(-1, 1)
+        for v, w, scene in zip(x, y, scenes):
+            squares.setdefault(scene["background"], []).append(((v - w) / 2).pow(2).mean().item())
+        if i < 8:
+            rows.append([((v[0, -1] + 1) * 127.5).round().to(torch.uint8).cpu().numpy() for v in (x, y)])
+    latents = torch.cat(latents)
+    if stage == 0:
+        vae.mean.copy_(latents.mean(0))
+        vae.std.copy_(latents.std(0))
+    db = lambda v: -10 * math.log10(sum(v) / len(v))
+    state.log(stage=STAGES[stage], step=state.data["steps"][stage], psnr=db(sum(squares.values(), [])), **{f"psnr_{k}": db(v) for k, v in sorted(squares.items())})
+    sheet.write_sheet(state.file(f"{STAGES[stage]}.png"), [sum(rows[i : i + 2], []) for i in range(0, len(rows) - 1, 2)])
+    state.put("vae", {k: v.to(torch.float32 if k in ("mean", "std") else torch.bfloat16) for k, v in vae.state_dict().items()})
 
 
 def train_vae(state, device, deadline):
     rng, dtype = random.Random(state.data["seed"] * 1000 + state.data["steps"][0]), models.kind(device)
     vae = state.networks(device)[0]
-    named = list(vae.named_parameters())
-    run = Run(state, 0, device, deadline, named, lambda n, p: p.dim() >= 4 and p.shape[0] >= 8 and p[0].numel() >= 16, 5e-3, 2e-3, 0.997, 0.35)
+    run = Run(state, 0, device, deadline, list(vae.named_parameters()), vae_matrix, 5e-3, 2e-3, 0.997, 0.35)
     while run.goes_on():
         if run.part() < 0.7:        # crops with many edges, then whole pictures
             x = world.crowds(rng, run.set["crops"], 9, rng.choice([1, 2, 4, 4]), device)
             top, left = rng.randrange(17), rng.randrange(129)
             x = x[:, :, top : top + 128, left : left + 128]
         else:
-            x = world.crowds(rng, run.set["clips"], 17, rng.choice([1, 1, 2]), device)
-        weight, x = 1 + (x[..., 3:] > 0).float(), signed(x)
-        mean, logvar = vae.encode(x.to(dtype))
+            x = whole_pictures(rng, run.set, device)
+        mean, logvar = vae.encode(signed(x).to(dtype))
         var = logvar.exp()
-        if run.part() > 0.5:        # what a transformer makes is never exact: the decoder has to live with noise
-            strength = (torch.randn(mean.shape[0], 1, 1, 1, 1, device=device).abs() * 0.15).clamp_max(0.5)
-            var = var + (strength * mean.detach().std((0, 1, 2, 3))).pow(2)
-        y = vae.decode((mean + var.sqrt() * torch.randn_like(mean)).to(dtype))
-        e = y - x
-        edges = (e[:, :, 1:] - e[:, :, :-1]).abs().mean() + (e[:, :, :, 1:] - e[:, :, :, :-1]).abs().mean()
-        square = e.pow(2).mean()
+        loss, square = decoder_loss(vae, mean, with_noise(mean, var) if run.part() > 0.5 else var, x, dtype)
         kl = 0.5 * (mean.pow(2) + logvar.exp() - 1 - logvar).mean()
-        loss = (e.abs() * weight).mean() + 0.5 * edges + 0.25 * (e[:, 1:] - e[:, :-1]).abs().mean() + square + 3e-5 * kl
+        loss = loss + 3e-5 * kl
         run.learn(loss, 0.01, loss=loss, square=square, kl=kl)
     run.end()
-    with torch.no_grad():           # normalisation of latents, without the first of a clip, and the quality
-        rng, latents, squares, rows = random.Random(77), [], {}, []
-        for i in range(run.set["stats"]):
-            x, scenes = world.clips(rng, 2, 33 if device == "cuda" else 5, device)
-            x = signed(x)
-            mean, _ = vae.encode(x.to(dtype))
-            latents.append(mean[:, 1:].reshape(-1, models.Z))
-            y = vae.decode(mean.to(dtype)).clamp(-1, 1)
-            for v, w, scene in zip(x, y, scenes):
-                squares.setdefault(scene["background"], []).append(((v - w) / 2).pow(2).mean().item())
-            if i < 8:
-                rows.append([((v[0, -1] + 1) * 127.5).round().to(torch.uint8).cpu().numpy() for v in (x, y)])
-        latents = torch.cat(latents)
-        vae.mean.copy_(latents.mean(0))
-        vae.std.copy_(latents.std(0))
-    db = lambda v: -10 * math.log10(sum(v) / len(v))
-    state.log(stage="vae", step=state.data["steps"][0], psnr=db(sum(squares.values(), [])), **{f"psnr_{k}": db(v) for k, v in sorted(squares.items())})
-    sheet.write_sheet(state.file("vae.png"), [sum(rows[i : i + 2], []) for i in range(0, len(rows) - 1, 2)])
-    state.put("vae", {k: v.to(torch.float32 if k in ("mean", "std") else torch.bfloat16) for k, v in vae.state_dict().items()})
+    vae_end(state, 0, vae, run.set, device, dtype)
+
+
+def train_decoder(state, device, deadline):
+    """Sharper pictures of the same latents, so that the transformer may stay as it is."""
+    rng, dtype = random.Random(state.data["seed"] * 1000 + 500 + state.data["steps"][3]), models.kind(device)
+    vae = state.networks(device)[0]
+    named = [(n, p) for n, p in vae.named_parameters() if n.startswith(("decoder.", "post_quant_conv."))]
+    run = Run(state, 3, device, deadline, named, vae_matrix, 3e-3, 1e-3, 0.998, 0.3)
+    while run.goes_on():
+        x = whole_pictures(rng, run.set, device)
+        with torch.no_grad():
+            mean, logvar = vae.encode(signed(x).to(dtype))
+        loss, square = decoder_loss(vae, mean, with_noise(mean, logvar.exp()), x, dtype)
+        run.learn(loss, 0.01, loss=loss, square=square)
+    run.end()
+    vae_end(state, 3, vae, run.set, device, dtype)
 
 
 # ---- stages 2 and 3 ----
@@ -410,7 +447,7 @@ def main():
     args = argparse.ArgumentParser(description="trains the embedded model")
     args.add_argument("--out", required=True, help="where the state is and is written; the finished model goes to OUT/tiny")
     args.add_argument("--minutes", type=float, default=1e9, help="what this call may take")
-    args.add_argument("--plan", help="seconds of the three stages, VAE,DIT,DISTIL, in place of " + ",".join(map(str, PLAN["full"])))
+    args.add_argument("--plan", help="seconds of the stages, VAE,DIT,DISTIL,DECODER, in place of " + ",".join(map(str, PLAN["full"])))
     args.add_argument("--seed", type=int, default=1)
     args.add_argument("--smoke", action="store_true", help="networks of a few thousand weights and seconds of everything: does it run?")
     args = args.parse_args()
@@ -431,9 +468,9 @@ def main():
     reserve = 30 if device == "cuda" else 0                 # seconds for statistics, state and pictures
     deadline = begun + 60 * args.minutes - reserve
     while (i := state.stage()) is not None and time.time() + 2 * reserve < deadline:
-        result = (train_vae, train_dit, train_distil)[i](state, device, deadline)
+        result = (train_vae, train_dit, train_distil, train_decoder)[i](state, device, deadline)
         state.save()
-        if i:
+        if i in (1, 2):
             settings, compiled, models.run_block = SETTINGS[state.size], models.run_block, models.block       # few passes of many shapes: not worth compiling
             sample.contact(state.file(f"{STAGES[i]}.png"), *result, state.tokenizer(), state.guidance(), sample.PROMPTS[: settings["prompts"]], settings["latents"])
             models.run_block = compiled

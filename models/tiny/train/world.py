@@ -2,7 +2,7 @@
 """The world: what there is, and clips of it.
 
 A scene is a plain dict of words (what a caption may speak of); scene_rows() turns it into numbers, with the positions and phases that no caption
-mentions; render() draws them with world.cu, on the GPU or on the CPU. All three are functions of their arguments and of the `random.Random` given.
+mentions; draw() and render() draw them with world.cu, on the CPU or a GPU. All are functions of their arguments and of the `random.Random` given.
 """
 import ctypes
 import hashlib
@@ -11,7 +11,6 @@ import subprocess
 import tempfile
 
 import numpy as np
-import torch
 
 WIDTH, HEIGHT, FPS = 256, 144, 16
 SUBJECTS = ["ball", "cube", "triangle", "star", "heart", "ring", "fish", "butterfly", "rocket", "flower", "ghost", "mushroom"]
@@ -116,22 +115,32 @@ def _host():
 
 
 def _kernel():
+    import torch
+
     if "cuda" not in _built:
         _built["cuda"] = torch.cuda._compile_kernel(open(_source).read(), "render")      # NVRTC, which PyTorch brings
     return _built["cuda"]
 
 
+def draw(scenes, objects, t0, frames):
+    """scenes (B, 4), objects (B, K, 16), t0 (B,): B clips of `frames` frames from t0 seconds on, as a (B, frames, 144, 256, 4) uint8 array: R, G, B and
+    the number of the object that covers the pixel. On the CPU, by one thread."""
+    scenes, objects, t0 = (np.ascontiguousarray(v, np.float32) for v in (scenes, objects, t0))
+    out = np.empty((len(objects), frames, HEIGHT, WIDTH, 4), np.uint8)
+    _host()(*(ctypes.c_void_p(v.ctypes.data) for v in (scenes, objects, t0, out)), len(objects), frames, objects.shape[1])
+    return out
+
+
 def render(scenes, objects, t0, frames, device="cpu"):
-    """scenes (B, 4), objects (B, K, 16), t0 (B,): B clips of `frames` frames from t0 seconds on, as (B, frames, 144, 256, 4) uint8 on `device`: R, G, B and
-    the number of the object that covers the pixel."""
+    """draw() as a tensor on `device`, drawn there."""
+    import torch
+
+    if device == "cpu":
+        return torch.from_numpy(draw(scenes, objects, t0, frames))
     scenes, objects, t0 = (torch.as_tensor(np.ascontiguousarray(v, dtype=np.float32)).to(device) for v in (scenes, objects, t0))
     clips, count = objects.shape[:2]
     out = torch.empty(clips, frames, HEIGHT, WIDTH, 4, dtype=torch.uint8, device=device)
-    if out.is_cuda:
-        _kernel()(grid=((HEIGHT * WIDTH + 255) // 256, frames, clips), block=(256, 1, 1), args=[scenes, objects, t0, out, frames, count])
-    else:
-        p = lambda v: ctypes.c_void_p(v.data_ptr())
-        _host()(p(scenes), p(objects), p(t0), p(out), clips, frames, count)
+    _kernel()(grid=((HEIGHT * WIDTH + 255) // 256, frames, clips), block=(256, 1, 1), args=[scenes, objects, t0, out, frames, count])
     return out
 
 
