@@ -28,9 +28,9 @@ def sigma(step, steps):
 
 
 @torch.no_grad()
-def dualparal(dit, text, empty, latents, steps, lag, guidance, generator, h=18, w=32, block=4, context=4, keep=None):
+def dualparal(dit, text, empty, latents, steps, lag, guidance, generator, h=18, w=32, block=4, context=4, keep=None, cache=True):
     """text (P, n, D): P videos of at least `latents` latent frames, normalised (P, F, h, w, 16); keep: a list that gets the
-    noise of each block."""
+    noise of each block; without `cache` no block sees the one behind it."""
     P, dev = text.shape[0], text.device
     noise = lambda n: torch.randn(P, n, h, w, 16, device=dev, generator=generator)
     pool, queue, done, before, admitted, iteration = noise(block + context), [], [], None, 0, 0
@@ -49,6 +49,7 @@ def dualparal(dit, text, empty, latents, steps, lag, guidance, generator, h=18, 
             z, s = states[j], queue[j][1]
             front = states[j - 1] if j else before
             x = z if front is None else torch.cat((front[:, -context:], z), 1)
+            behind = behind if cache else None
             t = torch.full((P,), 1000.0 * sigma(s, steps), device=dev)
             if guidance == 1:
                 v, behind = dit(x, t, text, z.shape[1], context, behind)

@@ -1,0 +1,330 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Does the embedded model make what its prompt says, without seams, and for how long? All through the engine, all from the pixels (judge.py).
+
+    measure.py BUILD_DIR                            the defaults: 120 prompts, prompt changes, 1,025 frames of ten prompts
+    measure.py BUILD_DIR --settings [--prompts 40]  a table over settings, and the whole sequence at once as the reference
+
+Obedience is the share of prompts of which the named thing is seen: each subject by its silhouette, its colour, what it does, the background. The seam
+ratio is how much frames differ across block borders, over how much they do elsewhere. Needs numpy and scipy; the rows with and without the feature cache,
+which the engine always has, are PyTorch's and need torch and safetensors too.
+"""
+import argparse
+import collections
+import contextlib
+import functools
+import json
+import multiprocessing
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+import judge
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PROMPTS = json.loads((ROOT / "models" / "tiny" / "train" / "prompts.json").read_text())
+FRAMES = 117            # seven seconds: two blocks and the first one's context more than the slowest motion needs
+LONG = 1025
+WINDOW = 128            # frames at both ends of a long video that are compared
+WHOLE = 45              # frames of the reference: what the model has been trained on in one piece
+
+
+# ---- videos ----
+
+
+def rgb(y, u, v):
+    """BT.709 in limited range, [F, H, W] and two of half the size, to [F, H, W, 3] uint8."""
+    y = (y.astype(np.float32) - 16) / 219
+    u, v = (c.repeat(2, 1).repeat(2, 2).astype(np.float32) / 224 - 128 / 224 for c in (u, v))
+    out = np.stack((y + 1.5748 * v, y - 0.1873 * u - 0.4681 * v, y + 1.8556 * u), -1)
+    return (out * 255 + 0.5).clip(0, 255).astype(np.uint8)
+
+
+def read_y4m(data):
+    head, rest = data.split(b"\n", 1)
+    words = head.split()
+    w, h = (int(next(x[1:] for x in words if x[:1] == c)) for c in (b"W", b"H"))
+    if words[0] != b"YUV4MPEG2" or not any(x.startswith(b"C420") for x in words):
+        raise ValueError(f"expected 4:2:0, found {head!r}")
+    size = w * h * 3 // 2
+    planes = np.frombuffer(rest, np.uint8).reshape(-1, len(b"FRAME\n") + size)[:, len(b"FRAME\n"):]
+    y, u, v = np.split(planes, (w * h, w * h * 5 // 4), 1)
+    return rgb(y.reshape(-1, h, w), u.reshape(-1, h // 2, w // 2), v.reshape(-1, h // 2, w // 2))
+
+
+def make(args, prompt, frames, settings, seed=1, more=()):
+    """[F, 144, 256, 3] uint8, by the engine. settings: {option: value}; noise=fresh is no option of it but a file of noise that is new everywhere."""
+    command = [args.program, "generate", "--prompt", prompt, "--frames", str(frames), "--seed", str(seed), "--threads", "1", "--output", "-", *more]
+    with contextlib.ExitStack() as stack:
+        for key, value in settings.items():
+            if key == "noise":
+                value = stack.enter_context(fresh_noise(frames, seed))
+            command += [f"--{key}", str(value)]
+        if args.model:
+            command += ["--model", args.model]
+        done = subprocess.run(command, capture_output=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.decode().strip()}")
+    return read_y4m(done.stdout)
+
+
+@contextlib.contextmanager
+def fresh_noise(frames, seed):
+    """The path of a safetensors file with noise [16, L, 18, 32] for a video of so many frames, and as much again."""
+    latents = np.random.default_rng(seed).standard_normal((16, 2 * (frames + 2) // 4 + 16, 18, 32), np.float32)
+    head = json.dumps({"noise": {"dtype": "F32", "shape": latents.shape, "data_offsets": [0, latents.nbytes]}}).encode()
+    with tempfile.NamedTemporaryFile(suffix=".safetensors") as f:
+        f.write(len(head).to_bytes(8, "little") + head + latents.tobytes())
+        f.flush()
+        yield f.name
+
+
+def defaults(args):
+    directory = pathlib.Path(args.model) if args.model else ROOT / "models" / "tiny"
+    return json.loads((directory / "dualparal.json").read_text())
+
+
+def borders(args, settings, frames):
+    """Numbers of the frames that a block begins with, from the second block on."""
+    d = defaults(args)
+    block, context = (int(settings.get(f"{n}-latents", d[f"{n}_latents"])) for n in ("block", "context"))
+    return range(1 + 4 * (block + max(context, 0) - 1), frames, 4 * block)
+
+
+# ---- obedience and seams ----
+
+
+def look(job):
+    """One prompt: {what: [hits, tries]}, and numbers to be averaged."""
+    args, scene, frames, settings = job
+    video = make(args, scene["prompt"], frames, settings)
+    return assess(video, scene, borders(args, settings, frames))
+
+
+def assess(video, scene, at):
+    seen = judge.judge(video, [tuple(s) for s in scene["subjects"]])
+    hits = collections.Counter()
+    for (name, colour), (seen_name, seen_colour) in zip(scene["subjects"], seen["subjects"]):
+        hits["subject"] += seen_name == name
+        hits["colour"] += seen_colour == colour
+    kind = "motion" if scene["motion"] else "relation"
+    hits["motion"] += seen[kind] == scene[kind]
+    hits["background"] += seen["background"] == scene["background"]
+    tries = collections.Counter(subject=len(scene["subjects"]), colour=len(scene["subjects"]), motion=1, background=1)
+    steps = np.abs(np.diff(video.astype(np.int16), axis=0)).mean((1, 2, 3))    # [i] from frame i to i + 1
+    seam = np.zeros(len(steps), bool)
+    seam[[b - 1 for b in at]] = True
+    return hits, tries, dict(fit=seen["fit"], distance=seen["background_distance"], across=float(steps[seam].mean()) if seam.any() else float("nan"),
+                             inside=float(steps[~seam].mean())), (scene, seen)
+
+
+class Score:
+    def __init__(self, results):
+        self.hits, self.tries, self.misses = collections.Counter(), collections.Counter(), []
+        numbers = collections.defaultdict(list)
+        for hits, tries, values, (scene, seen) in results:
+            self.hits.update(hits)
+            self.tries.update(tries)
+            for k, v in values.items():
+                numbers[k].append(v)
+            if hits != tries:
+                self.misses.append((scene, seen))
+        self.mean = {k: float(np.mean(v)) for k, v in numbers.items()}
+
+    def share(self, what):
+        return self.hits[what] / self.tries[what]
+
+    def row(self):
+        return [f"{self.share(w):.1%}" for w in ("colour", "subject", "motion", "background")] + [
+            f"{self.mean['fit']:.3f}", f"{self.mean['across'] / self.mean['inside']:.3f}", f"{self.mean['inside']:.2f}"]
+
+
+COLUMNS = ["colour", "subject", "motion", "background", "silhouette", "seam", "change a frame"]
+
+
+def table(rows, columns):
+    print("| | " + " | ".join(columns) + " |\n|---" * 1 + "|---" * len(columns) + "|")
+    for name, cells in rows:
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+def score(pool, args, prompts, settings, frames=FRAMES):
+    return Score(pool.imap_unordered(look, [(args, p, frames, settings) for p in prompts]))
+
+
+# ---- a long video ----
+
+
+def long_video(job):
+    args, scene = job
+    video = make(args, scene["prompt"], LONG, {})
+    d = defaults(args)
+    first = 1 + 4 * (d["block_latents"] + d["context_latents"] - 1)
+    ends = video[first:first + WINDOW], video[-WINDOW:]
+    levels = [e.mean((0, 1, 2)) for e in ends]
+    contrast = [e.astype(np.float32).mean(-1).std((1, 2)).mean() for e in ends]
+    results = [assess(e, scene, range(4 * d["block_latents"] - 1, WINDOW, 4 * d["block_latents"])) for e in ends]
+    return np.abs(levels[1] - levels[0]).max() / levels[0].mean(), abs(contrast[1] / contrast[0] - 1), results
+
+
+def measure_long(pool, args):
+    """Ten prompts, each background once."""
+    scenes = {s["background"]: s for s in PROMPTS if s["motion"]}
+    done = pool.map(long_video, [(args, s) for s in scenes.values()])
+    print(f"\n{LONG} frames of {len(done)} prompts, the last {WINDOW} beside {WINDOW} after the first block\n")
+    table([("mean", [f"{np.mean([d[0] for d in done]):.1%}", f"{np.mean([d[1] for d in done]):.1%}"]),
+           ("worst", [f"{max(d[0] for d in done):.1%}", f"{max(d[1] for d in done):.1%}"])], ["drift of colour", "of contrast"])
+    print()
+    table([(name, Score([d[2][i] for d in done]).row()) for i, name in enumerate(("beginning", "end"))], COLUMNS)
+
+
+# ---- a new prompt ----
+
+
+def change(job):
+    """From one prompt to another: frames from the new one's first block until its background, and its colour, are seen for good, and the largest change
+    from frame to frame there, as a share of what frames of the two videos differ by."""
+    args, old, new = job
+    d = defaults(args)
+    block = 6
+    first = list(borders(args, {}, 10 ** 4))[block - 1]
+    video = make(args, old["prompt"], first + WINDOW, {}, more=("--prompt-at", f"{block}={new['prompt']}"))
+    distance, _ = judge.nearest_backgrounds(video)
+    there = distance.argmin(1) == judge.world.BACKGROUNDS.index(new["background"])
+    arrived = next((i for i in range(first - 16, len(there)) if there[i:i + 16].all()), len(there)) - first
+    steps = np.abs(np.diff(video[first - 2:first + 8 * d["block_latents"]].astype(np.int16), axis=0)).mean((1, 2, 3))
+    apart = np.abs(video[first - 16:first].astype(np.int16) - video[-16:]).mean()
+    return arrived, float(steps.max() / apart), assess(video[first + 8 * d["block_latents"]:], new, ())
+
+
+def measure_changes(pool, args, count):
+    rng = np.random.default_rng(3)
+    single = [s for s in PROMPTS if s["motion"]]
+    pairs = []
+    while len(pairs) < count:
+        a, b = (single[i] for i in rng.choice(len(single), 2, replace=False))
+        if a["background"] != b["background"]:
+            pairs.append((args, a, b))
+    done = pool.map(change, pairs)
+    frames = sorted(d[0] for d in done)
+    print(f"\n{count} changes of the prompt: the new background is there {np.median(frames):.0f} frames after its first block has begun (most: {frames[-1]}); the largest step from "
+          f"frame to frame is {np.mean([d[1] for d in done]):.0%} of a hard cut (most: {max(d[1] for d in done):.0%}); two blocks later:\n")
+    table([("after a change", Score([d[2] for d in done]).row())], COLUMNS)
+
+
+# ---- with and without the feature cache, which the engine always has: the same queue in PyTorch ----
+
+
+@functools.cache
+def networks(directory):
+    import torch
+    from safetensors.torch import load_file
+
+    sys.path.insert(0, str(ROOT / "models" / "tiny" / "train"))
+    import captions
+    import models
+    import sample
+
+    torch.set_num_threads(1)
+    directory = pathlib.Path(directory)
+    vae, dit, text = models.build("full", captions.VOCAB)
+    for part, module, name in (("vae", vae, "diffusion_pytorch_model"), ("transformer", dit, "diffusion_pytorch_model"), ("text_encoder", text, "model")):
+        tensors = {k: v.float() for k, v in load_file(directory / part / f"{name}.safetensors").items()}
+        missing, unknown = module.load_state_dict(tensors, strict=False)
+        if unknown or set(missing) - {"mean", "std"}:
+            raise ValueError(f"{directory / part}: not the recipe's network: {unknown or missing}")
+    config = json.loads((directory / "vae" / "config.json").read_text())
+    vae.mean.copy_(torch.tensor(config["latents_mean"]))
+    vae.std.copy_(torch.tensor(config["latents_std"]))
+    return sample, vae, dit, text, (directory / "tokenizer" / "spiece.model").read_bytes()
+
+
+def look_in_torch(job):
+    import torch
+
+    args, scene, frames, cache = job
+    d = defaults(args)
+    sample, vae, dit, text, tokenizer = networks(args.model or str(ROOT / "models" / "tiny"))
+    lag = -(-d["steps"] // d["queue_blocks"])
+    with torch.no_grad():
+        rows = dit.text(sample.rows(text, tokenizer, [scene["prompt"], ""], "cpu", torch.float32))
+        z = sample.dualparal(dit, rows[:1], rows[1:], (frames + 3) // 4, d["steps"], lag, d["guidance_scale"], torch.Generator().manual_seed(1), cache=cache)
+        video = vae.decode(z * vae.std + vae.mean)[0, :frames].clamp(-1, 1)
+    return assess(((video + 1) * 127.5).round().to(torch.uint8).numpy(), scene, borders(args, {}, frames))
+
+
+# ---- the table over settings ----
+
+
+def real_time(args, settings):
+    """Times real time on all processors, alone."""
+    command = [args.program, "bench", "--blocks", "10", "--json"] + [x for k, v in settings.items() if k != "noise" for x in (f"--{k}", str(v))]
+    done = subprocess.run(command + (["--model", args.model] if args.model else []), capture_output=True, check=True)
+    return json.loads(done.stdout)["realtime_factor"]
+
+
+def variants(d):
+    """(name, {option: value}): one thing at a time differs from the defaults."""
+    steps, lag = d["steps"], -(-d["steps"] // d["queue_blocks"])
+    yield "the defaults", {}
+    for n in (4, 5, 6, 8, 12, 20):
+        if n != steps:
+            yield f"{n} steps", {"steps": n, "queue-blocks": -(-n // lag)}
+    for k in (1, 2, 3, steps):
+        if k != lag:
+            yield f"lag {k}" + (": one block after the other" if k == steps else ""), {"queue-blocks": -(-steps // k)}
+    for b in (2, 3, 6, 8):
+        yield f"B {b}", {"block-latents": b, "context-latents": min(b, d["context_latents"])}
+    for c in (0, 1, 2, 3):
+        yield f"C {c}", {"context-latents": c}
+    yield "fresh noise", {"noise": "fresh"}
+    yield "Euler", {"sampler": "euler"}
+    for g in (1, 2, 3, 4, 6):
+        if g != d["guidance_scale"]:
+            yield f"guidance {g}", {"guidance-scale": g}
+
+
+def measure_settings(pool, args, prompts):
+    rows = []
+    for name, settings in variants(defaults(args)):
+        rows.append((name, score(pool, args, prompts, settings).row() + [f"{real_time(args, settings):.2f}"]))
+        print(name, *rows[-1][1], file=sys.stderr, flush=True)
+    latents = (WHOLE + 3) // 4
+    whole = {"block-latents": latents, "context-latents": -1, "queue-blocks": 1}
+    rows.append((f"{WHOLE} frames in one piece", score(pool, args, prompts, whole, WHOLE).row() + [""]))
+    rows.append((f"the defaults, {WHOLE} frames", score(pool, args, prompts, {}, WHOLE).row() + [""]))
+    for name, cache in (("in PyTorch, Euler's step", True), ("the same without feature cache", False)):
+        rows.append((name, Score(pool.imap_unordered(look_in_torch, [(args, p, FRAMES, cache) for p in prompts])).row() + [""]))
+    table(rows, COLUMNS + ["x real time"])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("build")
+    parser.add_argument("--model", help="a directory; the embedded model by default")
+    parser.add_argument("--prompts", type=int, default=len(PROMPTS), help="so many of them, evenly spread")
+    parser.add_argument("--settings", action="store_true", help="the table over settings")
+    parser.add_argument("--misses", action="store_true", help="say what was seen in place of what the prompt says")
+    args = parser.parse_args()
+    args.program = os.path.join(args.build, "engine", "dualparal")
+    prompts = [PROMPTS[i * len(PROMPTS) // args.prompts] for i in range(args.prompts)]
+    judge.backgrounds(), judge.coarse_backgrounds(), judge.silhouettes()      # once, before the processes
+    with multiprocessing.get_context("fork").Pool() as pool:
+        if args.settings:
+            measure_settings(pool, args, prompts)
+            return
+        result = score(pool, args, prompts, {})
+        print(f"{len(prompts)} prompts, {FRAMES} frames\n")
+        table([("the defaults", result.row())], COLUMNS)
+        for scene, seen in result.misses if args.misses else ():
+            print(f"  {scene['prompt']}: {seen}")
+        measure_changes(pool, args, 20)
+        measure_long(pool, args)
+
+
+if __name__ == "__main__":
+    main()
