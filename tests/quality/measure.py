@@ -139,8 +139,9 @@ class Score:
         return self.hits[what] / self.tries[what]
 
     def row(self):
+        seam = self.mean["across"] / self.mean["inside"]
         return [f"{self.share(w):.1%}" for w in ("colour", "subject", "motion", "background")] + [
-            f"{self.mean['fit']:.3f}", f"{self.mean['across'] / self.mean['inside']:.3f}", f"{self.mean['inside']:.2f}"]
+            f"{self.mean['fit']:.3f}", "" if np.isnan(seam) else f"{seam:.3f}", f"{self.mean['inside']:.2f}"]
 
 
 COLUMNS = ["colour", "subject", "motion", "background", "silhouette", "seam", "change a frame"]
