@@ -52,12 +52,15 @@ check_range (GError **error, const char *name, gint64 value, gint64 min, gint64 
 static gboolean
 parse_devices (DpResolved *r, GStringChunk *storage, GError **error)
 {
-  const char *list = g_strcmp0 (r->settings.devices, "auto") == 0 ? "cpu" : r->settings.devices;
-  g_auto (GStrv) names = g_strsplit (list, ",", -1);
+  g_auto (GStrv) names = NULL;
   const char *without_fp8 = NULL;
   gboolean fast_bf16 = TRUE;
   char message[256];
+  DpDeviceInfo gpu;
 
+  if (strcmp (r->settings.devices, "auto") == 0)
+    r->settings.devices = dp_device_info ("cuda:0", &gpu, message, sizeof message) ? "cuda:0" : "cpu";
+  names = g_strsplit (r->settings.devices, ",", -1);
   r->n_devices = 0;
   for (int i = 0; names[i]; i++) {
     const char *name = g_strstrip (names[i]);

@@ -246,7 +246,8 @@ install_engine_properties (GObjectClass * klass)
   /**
    * GstDualParalSrc:devices:
    *
-   * One device a stage, separated by commas: `cpu`, `cpu,cpu`, or `auto`.
+   * One device a stage, separated by commas: `cpu`, `cpu,cpu`, `cuda:0`; or
+   * `auto`, the first GPU where there is one that works, else the CPU.
    *
    * Since: 0.1
    */

@@ -104,7 +104,10 @@ test_same_bytes (void)
   s.devices = "cuda:0,cuda:0,cuda:0";
   g_autofree char *stages = stream_hash (&s);
   g_assert_cmpstr (once, ==, twice);
+  s.devices = "auto";
+  g_autofree char *chosen = stream_hash (&s);
   g_assert_cmpstr (once, ==, stages);
+  g_assert_cmpstr (once, ==, chosen);
 }
 
 static double
