@@ -56,7 +56,7 @@ struct _DpDecoder
   Loaded *loaded;
   DpDevice *dev;                /* these two are the same, once it is */
   DpVae *vae;
-  float *latent;                /* [h, w, C] on the device */
+  float *latents;               /* what is decoded at a time, [dp_vae_at_once(), h, w, C] on the device */
   guint8 *packed;               /* a frame, on the device */
   guint last_prompt;            /* its prompt_id */
   guint n_prompts;              /* that took effect after the first: one replaced in flight never did */
@@ -157,9 +157,9 @@ loaded_key (const DpDecoder *d)
 static gboolean
 make_room (DpDecoder *d, GError **error)
 {
-  d->latent = d->dev->ops->alloc (d->dev, sizeof (float) * d->latent_size);
+  d->latents = d->dev->ops->alloc (d->dev, sizeof (float) * d->latent_size * dp_vae_at_once (d->device));
   d->packed = d->dev->ops->alloc (d->dev, d->frame_bytes);
-  if (d->latent == NULL || d->packed == NULL) {
+  if (d->latents == NULL || d->packed == NULL) {
     dp_error_no_room (d->dev, error, d->frame_bytes, "use a smaller width or height", "a frame");
     return FALSE;
   }
@@ -189,7 +189,8 @@ load (DpDecoder *d, GError **error)
   if (!make_room (d, error))
     return FALSE;
   if (!loaded->warm.loaded) {
-    loaded->vae = dp_vae_new (d->dev, &spec->vae, spec->weights, spec->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, spec->latent_h, spec->latent_w, error);
+    loaded->vae = dp_vae_new (d->dev, &spec->vae, spec->weights, spec->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, spec->latent_h, spec->latent_w,
+        dp_vae_at_once (d->device), error);
     if (loaded->vae == NULL)
       return FALSE;
     dp_warm_loaded (&loaded->warm);
@@ -298,17 +299,19 @@ decode_block (DpDecoder *d, const Job *job)
   gsize pixel_bytes = dp_type_size (dp_vae_type (d->vae)) * d->width * d->height * 3;
   gint64 began = g_get_monotonic_time (), end;
 
-  for (int i = 0; i < job->n; i++) {
+  for (int i = 0, n; i < job->n; i += n) {
     const void *frames;
     gint64 start = g_get_monotonic_time ();
 
-    d->dev->ops->upload (d->dev, d->latent, job->latents + i * d->latent_size, sizeof (float) * d->latent_size);
-    int n = dp_vae_decode (d->vae, d->latent, &frames);
+    n = MIN (job->n - i, dp_vae_takes (d->vae));
+    d->dev->ops->upload (d->dev, d->latents, job->latents + i * d->latent_size, sizeof (float) * d->latent_size * n);
+    int n_frames = dp_vae_decode (d->vae, d->latents, n, &frames);
     d->dev->ops->sync (d->dev);
     end = g_get_monotonic_time ();
     add_busy (d, end - start);
-    dp_trace_span (d->spec.trace, DP_TRACE_DECODER, "latent", -1, start, end, "\"block\":%" G_GINT64_FORMAT ",\"latent\":%d", job->block, i);
-    for (int f = 0; f < n; f++)
+    dp_trace_span (d->spec.trace, DP_TRACE_DECODER, "latent", -1, start, end, "\"block\":%" G_GINT64_FORMAT ",\"latent\":%d,\"latents\":%d",
+        job->block, i, n);
+    for (int f = 0; f < n_frames; f++)
       if (!emit_frame (d, (const char *) frames + f * pixel_bytes, job))
         return FALSE;
   }
@@ -436,7 +439,7 @@ dp_decoder_free (DpDecoder *d, int linger)
   if (d->dev) {
     d->dev->ops->host_free (d->dev, d->slots[0].memory);
     d->dev->ops->free (d->dev, d->packed);
-    d->dev->ops->free (d->dev, d->latent);
+    d->dev->ops->free (d->dev, d->latents);
   }
   dp_warm_give ((DpWarm *) d->loaded, linger);
   g_clear_error (&d->error);

@@ -36,7 +36,7 @@ dp_memory_of_video (const DpResolved *r, const char *device)
     if (i == 0)
       bytes += dp_pipeline_blocks (r->n_devices, stage.depth) * dp_stage_block_bytes (&stage) + (stage.depth + 1) * stage.max_own * latent;
     if (i == r->n_devices - 1)
-      bytes += dp_vae_bytes (&r->config.vae, type_of (r), stage.latent_h, stage.latent_w);
+      bytes += dp_vae_bytes (&r->config.vae, type_of (r), stage.latent_h, stage.latent_w, dp_vae_at_once (device));
   }
   dp_sampler_free (sampler);
   return bytes;

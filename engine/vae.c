@@ -48,6 +48,7 @@ struct _DpVae
   DpVaeConfig config;
   DpType type;
   int latent_h, latent_w;
+  int at_once;                  /* most latents of a call */
   gboolean first;               /* the next latent is the first of its stream */
 
   DpConv *post_quant;           /* 1x1x1 in float32; takes normalised latents */
@@ -210,14 +211,14 @@ setup (Loader *l)
 {
   DpVae *v = l->vae;
   const DpVaeConfig *c = &v->config;
-  int t = 1, h = v->latent_h, w = v->latent_w, top = c->base_dim * c->dim_mult[c->levels - 1], ci = top;
+  int t = v->at_once, h = v->latent_h, w = v->latent_w, top = c->base_dim * c->dim_mult[c->levels - 1], ci = top;
 
   setup_causal (l, &v->conv_in, t, h, w, 3, c->z_dim, top, "conv_in");
   setup_res (l, &v->mid[0], t, h, w, top, top, "mid_block.resnets.0");
   take_gamma (l, &v->attn_norm, top, 3, "mid_block.attentions.0.norm.gamma");
   v->attn_qkv = load_conv (l, 1, 1, top, 3 * top, "mid_block.attentions.0.to_qkv", TRUE);
   v->attn_proj = load_conv (l, 1, 1, top, top, "mid_block.attentions.0.proj", TRUE);
-  v->b_size = MAX (v->b_size, (gsize) h * w * 3 * top);
+  v->b_size = MAX (v->b_size, (gsize) t * h * w * 3 * top);
   setup_res (l, &v->mid[1], t, h, w, top, top, "mid_block.resnets.1");
   for (int i = 0; i < c->levels; i++) {
     int co = c->base_dim * c->dim_mult[c->levels - 1 - i];
@@ -283,17 +284,23 @@ measure (Loader *l)
   setup (l);
   /* X and Y change places as the stream passes through; post_quant writes float32 into B */
   v->x_size = v->y_size = MAX (v->x_size, v->y_size);
-  v->b_size = MAX (v->b_size, (gsize) v->latent_h * v->latent_w * v->config.z_dim * 2);
+  v->b_size = MAX (v->b_size, (gsize) v->at_once * v->latent_h * v->latent_w * v->config.z_dim * 2);
   layout_work (v);
 }
 
+int
+dp_vae_at_once (const char *device)
+{
+  return g_str_has_prefix (device, "cuda") ? 2 : 1;
+}
+
 gsize
-dp_vae_bytes (const DpVaeConfig *config, DpType type, int latent_h, int latent_w)
+dp_vae_bytes (const DpVaeConfig *config, DpType type, int latent_h, int latent_w, int at_once)
 {
   g_autofree DpVae *v = g_new0 (DpVae, 1);
   Loader l = { .vae = v };
 
-  *v = (DpVae) { .config = *config, .type = type, .latent_h = latent_h, .latent_w = latent_w };
+  *v = (DpVae) { .config = *config, .type = type, .latent_h = latent_h, .latent_w = latent_w, .at_once = at_once };
   measure (&l);
   for (int i = 0; i < config->levels; i++)
     g_free (v->up[i].res);
@@ -301,12 +308,13 @@ dp_vae_bytes (const DpVaeConfig *config, DpType type, int latent_h, int latent_w
 }
 
 DpVae *
-dp_vae_new (DpDevice *dev, const DpVaeConfig *config, const DpWeights *weights, DpType type, int latent_h, int latent_w, GError **error)
+dp_vae_new (DpDevice *dev, const DpVaeConfig *config, const DpWeights *weights, DpType type, int latent_h, int latent_w, int at_once,
+    GError **error)
 {
   DpVae *v = g_new0 (DpVae, 1);
   Loader l = { .vae = v, .weights = weights, .error = error };
 
-  *v = (DpVae) { .dev = dev, .ops = dev->ops, .config = *config, .type = type, .latent_h = latent_h, .latent_w = latent_w };
+  *v = (DpVae) { .dev = dev, .ops = dev->ops, .config = *config, .type = type, .latent_h = latent_h, .latent_w = latent_w, .at_once = at_once };
   measure (&l);
   if (!dp_arena_allocate (&v->past, dev, "the decoder's past frames", error) || !dp_arena_allocate (&v->params, dev, "the decoder's norms", error)
       || !dp_arena_allocate (&v->work, dev, "the decoder's working memory", error))
@@ -423,20 +431,24 @@ run_res (DpVae *v, ResBlock *r)
   run_causal (v, &r->conv2, v->X, v->X);
 }
 
-/* One head over all pixels of the (single) frame. */
+/* One head over all pixels of a frame. */
 static void
 run_attention (DpVae *v)
 {
   int c = v->mid[0].co, pixels = v->h * v->w;
   gsize e = dp_type_size (v->type);
 
-  g_assert (v->t == 1);
-  v->ops->channel_norm (v->dev, &(DpChannelNormArgs) { .type = v->type, .rows = pixels, .channels = c, .x = v->X, .gamma = v->attn_norm, .y = v->Y });
-  v->ops->conv (v->dev, v->attn_qkv, &(DpConvArgs) { .t = 1, .h = v->h, .w = v->w, .x = v->Y, .y = v->B });
-  v->ops->attention (v->dev, &(DpAttentionArgs) { .type = v->type, .heads = 1, .head_dim = c, .q_len = pixels, .kv_len = pixels,
-      .q = v->B, .k = (char *) v->B + e * c, .v = (char *) v->B + e * 2 * c, .q_stride = 3 * c, .k_stride = 3 * c, .v_stride = 3 * c,
-      .out = v->Y, .scale = 1 / sqrtf (c) });
-  v->ops->conv (v->dev, v->attn_proj, &(DpConvArgs) { .t = 1, .h = v->h, .w = v->w, .x = v->Y, .add = v->X, .y = v->X });
+  v->ops->channel_norm (v->dev, &(DpChannelNormArgs) { .type = v->type, .rows = v->t * pixels, .channels = c, .x = v->X, .gamma = v->attn_norm,
+      .y = v->Y });
+  v->ops->conv (v->dev, v->attn_qkv, &(DpConvArgs) { .t = v->t, .h = v->h, .w = v->w, .x = v->Y, .y = v->B });
+  for (int i = 0; i < v->t; i++) {
+    char *qkv = frame_at (v, v->B, i, 3 * c);
+
+    v->ops->attention (v->dev, &(DpAttentionArgs) { .type = v->type, .heads = 1, .head_dim = c, .q_len = pixels, .kv_len = pixels,
+        .q = qkv, .k = qkv + e * c, .v = qkv + e * 2 * c, .q_stride = 3 * c, .k_stride = 3 * c, .v_stride = 3 * c,
+        .out = frame_at (v, v->Y, i, c), .scale = 1 / sqrtf (c) });
+  }
+  v->ops->conv (v->dev, v->attn_proj, &(DpConvArgs) { .t = v->t, .h = v->h, .w = v->w, .x = v->Y, .add = v->X, .y = v->X });
 }
 
 static void
@@ -462,15 +474,22 @@ run_up (DpVae *v, UpBlock *u)
 }
 
 int
-dp_vae_decode (DpVae *v, const float *latent, const void **frames)
+dp_vae_takes (const DpVae *v)
+{
+  return v->first ? 1 : v->at_once;
+}
+
+int
+dp_vae_decode (DpVae *v, const float *latents, int n, const void **frames)
 {
   int z = v->config.z_dim;
 
-  v->t = 1;
+  g_assert (n >= 1 && n <= dp_vae_takes (v));
+  v->t = n;
   v->h = v->latent_h;
   v->w = v->latent_w;
-  v->ops->conv (v->dev, v->post_quant, &(DpConvArgs) { .t = 1, .h = v->h, .w = v->w, .x = latent, .y = v->B });
-  v->ops->convert (v->dev, (gsize) v->h * v->w * z, DP_TYPE_F32, v->B, v->type, frame_at (v, v->N, PAST, z));
+  v->ops->conv (v->dev, v->post_quant, &(DpConvArgs) { .t = n, .h = v->h, .w = v->w, .x = latents, .y = v->B });
+  v->ops->convert (v->dev, (gsize) n * v->h * v->w * z, DP_TYPE_F32, v->B, v->type, frame_at (v, v->N, PAST, z));
   run_causal (v, &v->conv_in, NULL, v->X);
   run_res (v, &v->mid[0]);
   run_attention (v);

@@ -115,11 +115,12 @@ run_decode (Bench *b)
 {
   const void *frames;
 
-  for (int i = 0; i < b->B; i++) {
-    int n = dp_vae_decode (b->vae, b->latents + (gsize) i * b->h * b->w * b->config.vae.z_dim, &frames);
+  for (int i = 0, n; i < b->B; i += n) {
+    n = MIN (b->B - i, dp_vae_takes (b->vae));
+    int n_frames = dp_vae_decode (b->vae, b->latents + (gsize) i * b->h * b->w * b->config.vae.z_dim, n, &frames);
 
     if (b->frames)
-      keep_frames (b, frames, n);
+      keep_frames (b, frames, n_frames);
   }
   b->dev->ops->sync (b->dev);
 }
@@ -238,7 +239,8 @@ open_decode (Bench *b, const char *dir, GError **error)
 {
   g_autoptr (DpWeights) weights = open_weights (dir, "vae", "diffusion_pytorch_model", error);
 
-  b->vae = weights ? dp_vae_new (b->dev, &b->config.vae, weights, b->type, b->h, b->w, error) : NULL;
+  b->vae = weights ? dp_vae_new (b->dev, &b->config.vae, weights, b->type, b->h, b->w, dp_vae_at_once (b->dev->name), error)
+      : NULL;
   return b->vae != NULL;
 }
 

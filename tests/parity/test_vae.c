@@ -9,13 +9,13 @@
 
 #define TOLERANCE 1e-5
 
-/* The frames of one latent, new; *n receives how many floats. */
+/* The frames of so many latents, new; *n receives how many floats. */
 static float *
-decode_one (DpVae *vae, DpDevice *dev, const float *latent, gsize latent_floats, gsize frame_floats, int want_frames, gsize *n)
+decode_some (DpVae *vae, DpDevice *dev, const float *latents, int n_latents, gsize latent_floats, gsize frame_floats, int want_frames, gsize *n)
 {
-  float *input = parity_upload (dev, latent, latent_floats);
+  float *input = parity_upload (dev, latents, n_latents * latent_floats);
   const void *frames = NULL;
-  int count = dp_vae_decode (vae, input, &frames);
+  int count = dp_vae_decode (vae, input, n_latents, &frames);
   g_assert_cmpint (count, ==, want_frames);
   float *out = parity_download (dev, frames, count * frame_floats);
   dev->ops->free (dev, input);
@@ -23,11 +23,17 @@ decode_one (DpVae *vae, DpDevice *dev, const float *latent, gsize latent_floats,
   return out;
 }
 
+static float *
+decode_one (DpVae *vae, DpDevice *dev, const float *latent, gsize latent_floats, gsize frame_floats, int want_frames, gsize *n)
+{
+  return decode_some (vae, dev, latent, 1, latent_floats, frame_floats, want_frames, n);
+}
+
 static DpVae *
-open_vae (DpDevice *dev, const ParityModel *model, const DpWeights *weights, int h, int w)
+open_vae (DpDevice *dev, const ParityModel *model, const DpWeights *weights, int h, int w, int at_once)
 {
   g_autoptr (GError) error = NULL;
-  DpVae *vae = dp_vae_new (dev, &model->config.vae, weights, DP_TYPE_F32, h, w, &error);
+  DpVae *vae = dp_vae_new (dev, &model->config.vae, weights, DP_TYPE_F32, h, w, at_once, &error);
   g_assert_no_error (error);
   g_assert_cmpint (dp_vae_type (vae), ==, DP_TYPE_F32);
   return vae;
@@ -49,7 +55,7 @@ test_decode (gconstpointer data)
   int L = dims[1], h = dims[2], w = dims[3];
   gsize latent_floats = (gsize) h * w * dims[0], frame_floats = total / (4 * L - 3), at = 0;
   g_assert_cmpuint (frame_floats, ==, (gsize) h * w * 64 * 3);
-  DpVae *vae = open_vae (dev, model, weights, h, w);
+  DpVae *vae = open_vae (dev, model, weights, h, w, 3);
 
   g_autofree float *got = g_new (float, total), *first = NULL;
   for (int i = 0; i < L; i++) {
@@ -73,6 +79,18 @@ test_decode (gconstpointer data)
     parity_check_same ("after a reset", frames, got + at, n * sizeof (float));
     at += n;
   }
+
+  /* Several latents at a time; the first comes alone, and the last ones are as many as there are. */
+  dp_vae_reset (vae);
+  at = 0;
+  for (int i = 0, take; i < L; i += take) {
+    take = MIN (L - i, dp_vae_takes (vae));
+    g_assert_cmpint (take, ==, i == 0 ? 1 : MIN (L - i, 3));
+    g_autofree float *frames = decode_some (vae, dev, latents + i * latent_floats, take, latent_floats, frame_floats, i ? 4 * take : 1, &n);
+    parity_check ("several at a time", frames, want + at, n, TOLERANCE);
+    at += n;
+  }
+  g_assert_cmpuint (at, ==, total);
   dp_vae_free (vae);
   parity_device_close (dev);
 }
@@ -90,7 +108,7 @@ test_stream (gconstpointer data)
   gsize latent_floats = (gsize) h * w * dims[0], frame_floats = (gsize) h * w * 64 * 3;
   JsonArray *keep = json_object_get_array_member (c->settings, "keep");
   guint kept = 0;
-  DpVae *vae = open_vae (dev, model, weights, h, w);
+  DpVae *vae = open_vae (dev, model, weights, h, w, 1);
   for (int i = 0; i < L; i++) {
     gsize n, count;
     g_autofree float *got = decode_one (vae, dev, latents + i * latent_floats, latent_floats, frame_floats, i ? 4 : 1, &n);
