@@ -53,6 +53,15 @@ change (const char *name, const char *key, const char *json)
   put (name, changed);
 }
 
+static int
+json_integer (const char *name, const char *key)
+{
+  g_autofree char *text = original (name);
+  g_autoptr (JsonNode) root = json_from_string (text, NULL);
+
+  return json_object_get_int_member (json_node_get_object (root), key);
+}
+
 static void
 restore (const char *name)
 {
@@ -119,9 +128,12 @@ test_fallbacks (void)
   g_assert_cmpint (c.defaults.context_latents, ==, 3);
   restore ("dualparal.json");
 
+  change ("vae/config.json", "decoder_base_dim", "24");
+  assert_read (&c);
+  g_assert_cmpint (c.vae.base_dim, ==, 24);
   change ("vae/config.json", "decoder_base_dim", NULL);
   assert_read (&c);
-  g_assert_cmpint (c.vae.base_dim, ==, 16);
+  g_assert_cmpint (c.vae.base_dim, ==, json_integer ("vae/config.json", "base_dim"));
   restore ("vae/config.json");
   put ("scheduler/scheduler_config.json", "{ \"_class_name\": \"FlowMatchEulerDiscreteScheduler\", \"shift\": 5 }");
   assert_read (&c);

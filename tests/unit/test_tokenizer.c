@@ -6,10 +6,10 @@
 #include <string.h>
 
 static DpTokenizer *
-open_tiny (void)
+open_fixture (void)
 {
   g_autoptr (GError) error = NULL;
-  g_autofree char *dir = g_test_build_filename (G_TEST_DIST, "models", "tiny", "tokenizer", NULL);
+  g_autofree char *dir = g_test_build_filename (G_TEST_DIST, "tests", "unit", "fixtures", NULL);
   DpTokenizer *tokenizer = dp_tokenizer_open (dir, 512, &error);
 
   g_assert_no_error (error);
@@ -31,7 +31,7 @@ test_ids (void)
     { "e\314\201a\342\200\213d", { 103, 2, 112, 103, 145, 1 }, 6 },
     { "9 birds", { 103, 127, 103, 254, 136, 259, 145, 156, 1 }, 9 },
   };
-  g_autoptr (DpTokenizer) tokenizer = open_tiny ();
+  g_autoptr (DpTokenizer) tokenizer = open_fixture ();
 
   for (gsize i = 0; i < G_N_ELEMENTS (known); i++) {
     gint32 ids[512];
@@ -50,7 +50,7 @@ static void
 test_not_a_model (void)
 {
   g_autoptr (GError) error = NULL;
-  g_autofree char *tiny = g_test_build_filename (G_TEST_DIST, "models", "tiny", "tokenizer", NULL);
+  g_autofree char *whole = g_test_build_filename (G_TEST_DIST, "tests", "unit", "fixtures", NULL);
   g_autofree char *dir = g_dir_make_tmp ("dp-tokenizer-XXXXXX", NULL);
   g_autofree char *path = g_build_filename (dir, "spiece.model", NULL);
 
@@ -66,7 +66,7 @@ test_not_a_model (void)
   }
   g_unlink (path);
   g_rmdir (dir);
-  g_assert_null (dp_tokenizer_open (tiny, 20, &error));         /* more pieces than the text encoder knows */
+  g_assert_null (dp_tokenizer_open (whole, 20, &error));         /* more pieces than the text encoder knows */
   g_assert_error (error, DP_ERROR, DP_ERROR_BAD_MODEL);
   dp_tokenizer_free (NULL);
 }
@@ -76,12 +76,12 @@ static void
 test_damaged (void)
 {
   g_autoptr (GError) error = NULL;
-  g_autofree char *tiny = g_test_build_filename (G_TEST_DIST, "models", "tiny", "tokenizer", "spiece.model", NULL);
+  g_autofree char *whole = g_test_build_filename (G_TEST_DIST, "tests", "unit", "fixtures", "spiece.model", NULL);
   g_autofree char *dir = g_dir_make_tmp ("dp-tokenizer-XXXXXX", NULL);
   g_autofree char *path = g_build_filename (dir, "spiece.model", NULL), *data = NULL;
   gsize size;
 
-  g_assert_true (g_file_get_contents (tiny, &data, &size, NULL));
+  g_assert_true (g_file_get_contents (whole, &data, &size, NULL));
   g_assert_true (g_file_set_contents (path, data, size / 2, NULL));
   g_assert_null (dp_tokenizer_open (dir, 512, &error));
   g_assert_error (error, DP_ERROR, DP_ERROR_BAD_MODEL);
