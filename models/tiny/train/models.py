@@ -273,7 +273,7 @@ class TextEncoder(nn.Module):
     def forward(self, ids, dtype):
         """ids (B, n), 0 behind the end -> (B, n + 1, d), zeros behind the end; the last row stands for all further rows up to 512."""
         mask = ids != 0
-        x = self.shared(ids).to(dtype)
+        x = (ids[..., None] == torch.arange(self.shared.num_embeddings, device=ids.device)).to(dtype) @ self.shared.weight.to(dtype)
         for b in self.encoder.block:
             x = b(x, mask)
         return F.pad(self.encoder.final_layer_norm(x) * mask[..., None], (0, 0, 0, 1))
@@ -420,8 +420,7 @@ class Dit(nn.Module):
         time = ce.time_proj(F.silu(e)).view(b, 6, d)
         n = hh * ww
         cos, sin = self.table(frames + (behind[0][0].shape[1] // n if behind else 0), hh, ww, z.device)
-        bias = torch.zeros(text.shape[1], device=z.device)
-        bias[-1] = math.log(TEXT_ROWS - (text.shape[1] - 1))
+        bias = F.pad(torch.zeros(text.shape[1] - 1, device=z.device), (0, 1), value=math.log(TEXT_ROWS - (text.shape[1] - 1)))
         kept = []
         for i, layer in enumerate(self.blocks):
             k, v = behind[i] if behind else (None, None)
@@ -439,7 +438,7 @@ def build(size, vocab):
 
 
 class Muon:
-    """Momentum made orthogonal, for weights seen as matrices; float32 parameters, bfloat16 products."""
+    """Momentum made orthogonal, for weights seen as matrices; float32 parameters, bfloat16 products. The rate is a tensor."""
 
     def __init__(self, params):
         self.groups = {}
@@ -460,20 +459,21 @@ class Muon:
                 x = 3.4445 * x + (-4.7750 * a + 2.0315 * (a @ a)) @ x
             x = (x.mT if k[0] > k[1] else x).float() * (0.2 * max(k) ** 0.5)
             torch._foreach_mul_(ps, 1 - lr * decay)
-            torch._foreach_add_(ps, [u.reshape(p.shape) for u, p in zip(x.unbind(0), ps)], alpha=-lr)
+            torch._foreach_sub_(ps, [u.reshape(p.shape) for u, p in zip((x * lr).unbind(0), ps)])
 
 
 class Average:
     """Exponential moving average of parameters."""
 
-    def __init__(self, params, decay):
-        self.params, self.decay, self.steps = list(params), decay, 0
+    def __init__(self, params):
+        self.params = list(params)
         self.values = [p.detach().clone() for p in self.params]
 
     @torch.no_grad()
-    def update(self):
-        self.steps += 1
-        torch._foreach_lerp_(self.values, self.params, 1 - min(self.decay, self.steps / (self.steps + 10)))
+    def update(self, rate):
+        off = torch._foreach_sub(self.params, self.values)
+        torch._foreach_mul_(off, rate)
+        torch._foreach_add_(self.values, off)
 
     @torch.no_grad()
     def swap(self):

@@ -3,18 +3,22 @@
 
 Four stages: vae, dit (transformer and text encoder together), distil (guidance into the weights), decoder (the VAE's, alone). Each has a number of seconds; its learning rates follow
 how much of that is over. A call does what fits into its minutes, from where the state in DIR is, and writes the state back. At a stage's beginning in a
-call the optimisers start anew from the averaged weights; that costs a few dozen steps and keeps the state small.
+call the optimisers start anew from the averaged weights; that costs a few dozen steps and keeps the state small. Where there are several GPUs, each has a process and
+its share of every batch.
 """
 import argparse
 import base64
+import functools
 import json
 import math
 import os
 import random
 import sys
+import tempfile
 import time
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
@@ -31,6 +35,7 @@ SETTINGS = {
     "full": dict(crops=16, clips=4, windows=64, pool=3072, most=12288, fresh=32, every=16, stats=96, warm=100, prompts=13, latents=24, group=32),
     "smoke": dict(crops=1, clips=1, windows=1, pool=2, most=3, fresh=1, every=4, stats=2, warm=2, prompts=1, latents=8, group=1),
 }
+SHARED = ("crops", "clips", "windows", "pool", "most", "fresh")       # what the processes of a team divide
 GUIDANCE = 3.0
 # (steps, lag) that windows are drawn from; the embedded defaults are 6 and 2
 SCHEDULES = [(6, 2)] * 8 + [(6, 1)] * 4 + [(6, 3)] * 2 + [(4, 1), (4, 1), (4, 2), (5, 1), (5, 2), (8, 1), (8, 1), (8, 2), (8, 3), (8, 4), (10, 1), (10, 2), (12, 1),
@@ -40,11 +45,42 @@ BLOCK = 4               # latent frames of a block; a window is four of them
 CHANGE = 0.12           # share of windows in which the prompt changes from one block to the next
 
 
+class Team:
+    """The processes that train together, one a GPU: `rank` of `size`. They hold the same weights, draw other clips, and add up their gradients."""
+
+    def __init__(self, rank=0, size=1, meeting=None):
+        self.rank, self.size = rank, size
+        if size > 1:
+            cuda = torch.cuda.is_available()
+            dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", init_method=f"file://{meeting}", rank=rank, world_size=size,
+                                    device_id=torch.device("cuda", rank) if cuda else None)
+
+    def mean(self, tensor):
+        """Of everybody's, for all."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+            tensor /= self.size
+
+    def agree(self, *values):
+        """The first one's numbers, for all; it is waited for."""
+        if self.size > 1:
+            said = torch.tensor(values, dtype=torch.float64)
+            dist.broadcast(said, 0)
+            values = said.tolist()
+        return values
+
+    def seed(self, state, stage, offset=0):
+        """Of everybody's own: what is drawn from it, and from PyTorch's generator, differs. Returns also a generator of numbers that do not."""
+        common = state.data["seed"] * 1000003 + offset + state.data["steps"][stage]
+        torch.manual_seed(common + 7919 * self.rank)
+        return random.Random(common + 7919 * self.rank), random.Random(common)
+
+
 class State:
     """DIR: state.json, vae.safetensors, model.safetensors and student.safetensors (transformer and text encoder), all bfloat16, log.jsonl, pictures."""
 
-    def __init__(self, directory, size="full", seed=1):
-        self.dir, self.path = directory, os.path.join(directory, "state.json")
+    def __init__(self, directory, size="full", seed=1, team=Team()):
+        self.dir, self.path, self.team = directory, os.path.join(directory, "state.json"), team
         if os.path.exists(self.path):
             self.data = json.load(open(self.path))
         else:
@@ -52,6 +88,10 @@ class State:
             self.data = {"size": size, "seed": seed, "seconds": [0.0] * len(STAGES), "steps": [0] * len(STAGES), "plan": PLAN[size],
                          "tokenizer": base64.b64encode(captions.train_tokenizer()).decode()}
         self.size = self.data["size"]
+
+    def settings(self):
+        """SETTINGS, batches being this process's share."""
+        return {k: max(1, v // self.team.size) if k in SHARED else v for k, v in SETTINGS[self.size].items()}
 
     def tokenizer(self):
         return base64.b64decode(self.data["tokenizer"])
@@ -82,33 +122,73 @@ class State:
         return vae.to(device), dit.to(device), text.to(device)
 
     def put(self, name, tensors):
+        if self.team.rank:
+            return
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, self.file(name + ".tmp"))
         os.replace(self.file(name + ".tmp"), self.file(name + ".safetensors"))
 
     def save(self):
+        if self.team.rank:
+            return
         with open(self.path + ".tmp", "w") as f:
             json.dump(self.data, f)
         os.replace(self.path + ".tmp", self.path)
 
     def log(self, **entry):
+        if self.team.rank:
+            return
         line = json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in entry.items()})
         print(line, flush=True)
         with open(self.file("log.jsonl"), "a") as f:
             f.write(line + "\n")
 
 
+class Launch:
+    """A function that only reads and writes tensors which stay where they are; on a GPU a CUDA graph, so that its hundreds of kernels are one launch.
+
+    All graphs share their memory: what a call returns is there until the next call of any."""
+
+    memory = None
+
+    def __init__(self, function, device):
+        self.function, self.graph = function, None
+        if device == "cuda":
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(3):      # compiles, chooses algorithms
+                    function()
+            torch.cuda.current_stream().wait_stream(side)
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph, pool=Launch.memory, capture_error_mode="thread_local"):
+                self.result = function()
+            Launch.memory = self.graph.pool()
+
+    def __call__(self):
+        if not self.graph:
+            return self.function()
+        self.graph.replay()
+        return self.result
+
+
 class Run:
     """One stage within one call: the clock, the rates, the optimisers, the average."""
 
-    def __init__(self, state, index, device, deadline, named, matrix, muon, adam, decay, hold):
-        self.s, self.i, self.dev, self.deadline, self.hold, self.rates = state, index, device, deadline, hold, (muon, adam)
-        self.set = SETTINGS[state.size]
+    def __init__(self, state, index, device, deadline, named, matrix, muon, adam, decay, hold, shrink):
+        self.s, self.i, self.dev, self.deadline, self.hold, self.team = state, index, device, deadline, hold, state.team
+        self.set, self.decay, self.top = state.settings(), decay, (muon, adam)
         params = [p for _, p in named]
         big = [p for n, p in named if matrix(n, p)]
         ids = {id(p) for p in big}
-        self.params, self.muon = params, models.Muon(big)
-        self.adam = torch.optim.AdamW([p for p in params if id(p) not in ids], lr=adam, betas=(0.9, 0.95), weight_decay=0.0, fused=device == "cuda")
-        self.average, self.step, self.sums = models.Average(params, decay), 0, {}
+        self.params, self.flat = params, torch.zeros(sum(p.numel() for p in params), device=device)
+        for p, g in zip(params, self.flat.split([p.numel() for p in params])):
+            p.grad = g.view_as(p)
+        self.rates = torch.zeros(3, device=device)      # of Muon, of AdamW, of the average
+        self.muon, self.shrink = models.Muon(big), shrink
+        small = [p for p in params if id(p) not in ids]
+        self.adam = torch.optim.AdamW(small, lr=self.rates[1], betas=(0.9, 0.95), weight_decay=0.0, fused=device == "cuda", capturable=device == "cuda")
+        self.average, self.step, self.sums, self.losses, self.events = models.Average(params), 0, {}, {}, []
+        self.apply = Launch(self.change, device)
         self.seconds, self.plan = state.data["seconds"][index], state.data["plan"][index]
         self.said = self.last = time.time()
 
@@ -117,28 +197,51 @@ class Run:
 
     def goes_on(self):
         now = time.time()
-        self.seconds += min(now - self.last, 2.0)       # a step that took longer was compiling
+        self.seconds, over = self.team.agree(self.seconds + min(now - self.last, 2.0) * self.team.size, now >= self.deadline)        # longer: it was compiling
         self.last = now
-        return self.part() < 1 and now < self.deadline
+        return self.part() < 1 and not over
 
-    def learn(self, loss, decay, /, **sums):
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.params, 1.0)
+    def gradients(self, function):
+        loss, said = function()
+        torch.cat([g.flatten() for g in torch.autograd.grad(loss, self.params)], out=self.flat)
+        return {k: v.detach() for k, v in said.items()}
+
+    @torch.no_grad()
+    def change(self):
+        """Of the weights, by their gradients."""
+        norm = self.flat.norm()
+        self.flat *= (1 / (norm + 1e-6)).clamp_max(1)
+        self.adam.step()
+        self.muon.step(self.rates[0], self.shrink)
+        self.average.update(self.rates[2])
+        return norm
+
+    def learn(self, key, function):
+        """One step. The function gives the loss and a dict of what is to be said about it; those of one `key` are one launch, so they have to do the same."""
+        if key not in self.losses:
+            self.losses[key] = Launch(lambda: self.gradients(function), self.dev)
+        said = self.losses[key]()
+        self.note(**said)
+        self.team.mean(self.flat)
         part = self.part()
         rate = min(1.0, (self.step + 1) / self.set["warm"]) * (1 if part < self.hold else max(0.01, (1 - part) / (1 - self.hold)))
-        for g in self.adam.param_groups:
-            g["lr"] = self.rates[1] * rate
-        self.adam.step()
-        self.muon.step(self.rates[0] * rate, decay)
-        for p in self.params:
-            p.grad = None
-        self.average.update()
+        average = 1 - min(self.decay, (self.step + 1) / (self.step + 11))
+        for at, value in enumerate((self.top[0] * rate, self.top[1] * rate, average)):
+            self.rates[at].fill_(value)
+        self.note(norm=self.apply())
         self.step += 1
-        for k, v in {**sums, "norm": norm}.items():
-            total, n = self.sums.get(k, (0.0, 0))
-            self.sums[k] = total + v.detach(), n + 1
+        if self.dev == "cuda":      # not more than two steps ahead of the GPU: the clock is to show what has been done
+            self.events.append(torch.cuda.Event())
+            self.events[-1].record()
+            if len(self.events) > 2:
+                self.events.pop(0).synchronize()
         if time.time() - self.said > 20 or self.step in (1, 20):
             self.say(rate)
+
+    def note(self, **values):
+        for k, v in values.items():
+            total, n = self.sums.get(k, (0.0, 0))
+            self.sums[k] = total + v, n + 1
 
     def say(self, rate):
         means = {k: (v / n).item() for k, (v, n) in self.sums.items()}
@@ -151,6 +254,9 @@ class Run:
         """To be called with the weights still the raw ones: makes them the averaged ones."""
         self.s.data["seconds"][self.i] = self.seconds
         self.s.data["steps"][self.i] += self.step
+        self.losses, self.apply, Launch.memory = {}, None, None
+        for p in self.params:
+            p.grad = None
         self.average.swap()
 
 
@@ -184,9 +290,18 @@ def decoder_loss(vae, mean, var, clip, dtype):
     return (e.abs() * weight).mean() + 0.5 * edges + 0.25 * (e[:, 1:] - e[:, :-1]).abs().mean() + square, square
 
 
+def put(clips, key, x):
+    """Into the tensor of that name, which stays where it is."""
+    if key not in clips:
+        clips[key] = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    clips[key].copy_(x)
+
+
 @torch.no_grad()
 def vae_end(state, stage, vae, settings, device, dtype):
-    """After the first stage the statistics of latents, without the first of a clip; the quality, a picture, and the weights are kept."""
+    """After the first stage the statistics of latents, without the first of a clip; the quality, a picture, and the weights are kept. By one process for all."""
+    if state.team.rank:
+        return
     rng, latents, squares, rows = random.Random(77), [], {}, []
     for i in range(settings["stats"]):
         x, scenes = world.clips(rng, 2, 33 if device == "cuda" else 5, device)
@@ -209,38 +324,50 @@ def vae_end(state, stage, vae, settings, device, dtype):
 
 
 def train_vae(state, device, deadline):
-    rng, dtype = random.Random(state.data["seed"] * 1000 + state.data["steps"][0]), models.kind(device)
-    vae = state.networks(device)[0]
-    run = Run(state, 0, device, deadline, list(vae.named_parameters()), vae_matrix, 5e-3, 2e-3, 0.997, 0.35)
+    dtype, vae = models.kind(device), state.networks(device)[0]
+    rng, _ = state.team.seed(state, 0)
+    run = Run(state, 0, device, deadline, list(vae.named_parameters()), vae_matrix, 5e-3, 2e-3, 0.997, 0.35, 0.01)
+    clips = {}
+
+    def losses(key):
+        mean, logvar = vae.encode(signed(clips[key]).to(dtype))
+        var = logvar.exp()
+        loss, square = decoder_loss(vae, mean, with_noise(mean, var) if key[1] else var, clips[key], dtype)
+        kl = 0.5 * (mean.pow(2) + logvar.exp() - 1 - logvar).mean()
+        loss = loss + 3e-5 * kl
+        return loss, dict(loss=loss, square=square, kl=kl)
+
     while run.goes_on():
-        if run.part() < 0.7:        # crops with many edges, then whole pictures
+        key = run.part() < 0.7, run.part() > 0.5
+        if key[0]:          # crops with many edges, then whole pictures
             x = world.crowds(rng, run.set["crops"], 9, rng.choice([1, 2, 4, 4]), device)
             top, left = rng.randrange(17), rng.randrange(129)
             x = x[:, :, top : top + 128, left : left + 128]
         else:
             x = whole_pictures(rng, run.set, device)
-        mean, logvar = vae.encode(signed(x).to(dtype))
-        var = logvar.exp()
-        loss, square = decoder_loss(vae, mean, with_noise(mean, var) if run.part() > 0.5 else var, x, dtype)
-        kl = 0.5 * (mean.pow(2) + logvar.exp() - 1 - logvar).mean()
-        loss = loss + 3e-5 * kl
-        run.learn(loss, 0.01, loss=loss, square=square, kl=kl)
+        put(clips, key, x)
+        run.learn(key, functools.partial(losses, key))
     run.end()
     vae_end(state, 0, vae, run.set, device, dtype)
 
 
 def train_decoder(state, device, deadline):
     """Sharper pictures of the same latents, so that the transformer may stay as it is."""
-    rng, dtype = random.Random(state.data["seed"] * 1000 + 500 + state.data["steps"][3]), models.kind(device)
-    vae = state.networks(device)[0]
+    dtype, vae = models.kind(device), state.networks(device)[0]
+    rng, _ = state.team.seed(state, 3, 250007)
     named = [(n, p) for n, p in vae.named_parameters() if n.startswith(("decoder.", "post_quant_conv."))]
-    run = Run(state, 3, device, deadline, named, vae_matrix, 3e-3, 1e-3, 0.998, 0.3)
-    while run.goes_on():
-        x = whole_pictures(rng, run.set, device)
+    run = Run(state, 3, device, deadline, named, vae_matrix, 3e-3, 1e-3, 0.998, 0.3, 0.01)
+    clips = {}
+
+    def losses():
         with torch.no_grad():
-            mean, logvar = vae.encode(signed(x).to(dtype))
-        loss, square = decoder_loss(vae, mean, with_noise(mean, logvar.exp()), x, dtype)
-        run.learn(loss, 0.01, loss=loss, square=square)
+            mean, logvar = vae.encode(signed(clips[0]).to(dtype))
+        loss, square = decoder_loss(vae, mean, with_noise(mean, logvar.exp()), clips[0], dtype)
+        return loss, dict(loss=loss, square=square)
+
+    while run.goes_on():
+        put(clips, 0, whole_pictures(rng, run.set, device))
+        run.learn(0, losses)
     run.end()
     vae_end(state, 3, vae, run.set, device, dtype)
 
@@ -259,7 +386,8 @@ class Pool:
         self.z = torch.empty(most, 17, 18, 32, models.Z, dtype=models.kind(device), device=device)
         self.ids = torch.zeros(most, captions.TEXT, dtype=torch.long, device=device)
         self.cover = torch.empty(most, 17, 18, 32, dtype=torch.uint8, device=device)
-        self.n, self.at = 0, 0
+        self.n, self.at, self.count = 0, 0, torch.zeros((), device=device)
+        self.schedules = torch.tensor(SCHEDULES, device=device)
         while self.n < settings["pool"]:
             self.add(min(settings["group"], settings["pool"] - self.n))
         self.empty = torch.tensor(self.tok.ids([""])[0], device=device)
@@ -276,6 +404,11 @@ class Pool:
         self.cover[to] = F.max_pool2d(cover, 3, 1, 1).to(torch.uint8)[:count]
         self.ids[to] = torch.tensor(self.tok.ids([captions.caption(self.rng, s) for s in scenes])[:count], device=self.dev)
         self.n, self.at = max(self.n, self.at + count), (self.at + count) % self.set["most"]
+        self.count.fill_(self.n)
+
+    def pick(self, n):
+        """The numbers of n clips."""
+        return (torch.rand(n, device=self.dev) * self.count).long()
 
     def take(self, clip, first, count):
         """`count` latent frames of each clip from `first` on (below 0: the first one again, which nobody looks at), and what each of their cells counts."""
@@ -312,10 +445,10 @@ class Batch:
 
     def __init__(self, pool, n, context, passes, share, device):
         self.c, self.passes = context, range(passes, 0, -1)
-        clip = torch.randint(pool.n, (n,), device=device)
+        clip = pool.pick(n)
         first = torch.rand(n, device=device) < share
         z, weight = pool.take(clip, torch.where(first, context - BLOCK, torch.ones_like(clip)), 4 * BLOCK)
-        other = torch.randint(pool.n, (n,), device=device)
+        other = pool.pick(n)
         z2, weight2 = pool.take(other, torch.ones_like(clip), 4 * BLOCK)
         change = torch.where(torch.rand(n, device=device) < CHANGE, torch.randint(1, 4, (n,), device=device), 4)
         self.change = torch.where(first & (change == 1), 4, change)
@@ -323,7 +456,7 @@ class Batch:
         z, self.weight = torch.lerp(z, z2, mix[..., None]), torch.where(mix > 0, torch.maximum(weight, weight2), weight)
         eps = noise(n, first, context, device)
         self.ids, self.want, self.first = torch.cat((pool.texts(clip), pool.texts(other))), eps - z, first
-        pick = torch.tensor(SCHEDULES, device=device)[torch.randint(len(SCHEDULES), (n,), device=device)]
+        pick = pool.schedules[torch.randint(len(SCHEDULES), (n,), device=device)]
         steps, lag = pick[:, 0], pick[:, 1]
         room = torch.where(torch.rand(n, device=device) < 0.5, lag, (steps - (passes - 1) * lag).clamp_min(1))
         done = (torch.rand(n, device=device) * room).long()
@@ -352,21 +485,36 @@ class Batch:
         return (e * own).sum() / own.sum().clamp_min(1)
 
 
-def draw(pool, rng, n, device):
-    p = rng.random()
-    context = 4 if rng.random() < 0.85 else 2
-    if p < 0.78:
-        return Batch(pool, n, context, 3, 0.3, device)
-    return Batch(pool, n, context, 2, 0.5, device) if p < 0.89 else Batch(pool, n, context, 1, 0.6, device)
+def passes(dice):
+    """How many passes a step has, and their context."""
+    p = dice.random()
+    return 3 if p < 0.78 else 2 if p < 0.89 else 1, 4 if dice.random() < 0.85 else 2
+
+
+SHARE = {3: 0.3, 2: 0.5, 1: 0.6}        # of windows that are a stream's beginning, by the number of passes
 
 
 def uniform(pool, dit, text, n, device):
     """A whole clip at one level of noise, as WanPipeline has it: 12 latent frames from the first one on."""
-    clip = torch.randint(pool.n, (n,), device=device)
+    clip = pool.pick(n)
     z, weight = pool.take(clip, torch.zeros_like(clip), 12)
     eps, s = torch.randn_like(z), sample.sigma(torch.rand(n, device=device), 1.0).view(-1, 1, 1, 1, 1)
     v, _ = dit((1 - s) * z + s * eps, 1000 * s.flatten(), dit.text(text(pool.texts(clip), models.kind(device))))
-    return ((v - (eps - z)).pow(2).mean(-1) * weight).mean()
+    loss = ((v - (eps - z)).pow(2).mean(-1) * weight).mean()
+    return loss, dict(uniform=loss)
+
+
+def chain(pool, dit, text, n, device, count, context, teach=None):
+    """`count` passes of a queue. teach(batch) gives a function of the pass's number and inputs, for what is to be learnt in place of the truth."""
+    batch, behind, losses = Batch(pool, n, context, count, SHARE[count], device), None, []
+    rows, told = dit.text(text(batch.ids, models.kind(device))), teach and teach(batch)
+    for k in batch.passes:
+        x, t = batch.inputs(k)
+        want = told and told(k, x, t)
+        v, behind = dit(x, t, batch.text(k, rows), BLOCK, context, behind)
+        losses.append(batch.loss(k, v, want))
+    loss = sum(losses) / len(losses)
+    return loss, {"distil" if teach else "chain" if count == 3 else "start": loss}
 
 
 def muons(name, p):
@@ -378,27 +526,15 @@ def tensors(dit, text):
 
 
 def train_dit(state, device, deadline):
-    seed = state.data["seed"] * 1000003 + state.data["steps"][1]
-    rng, dtype, settings = random.Random(seed), models.kind(device), SETTINGS[state.size]
-    vae, dit, text = state.networks(device, "model")
-    torch.manual_seed(seed)
+    settings, (vae, dit, text) = state.settings(), state.networks(device, "model")
+    rng, dice = state.team.seed(state, 1)
     pool = Pool(vae.requires_grad_(False), state.tokenizer(), rng, device, settings)
     named = list(dit.named_parameters()) + [("text." + n, p) for n, p in text.named_parameters()]
-    run = Run(state, 1, device, deadline, named, muons, 2e-3, 1e-3, 0.998, 0.6)
-    n = settings["windows"]
+    run = Run(state, 1, device, deadline, named, muons, 2e-3, 1e-3, 0.998, 0.6, 0.05)
+    about = pool, dit, text, settings["windows"], device
     while run.goes_on():
-        if rng.random() < 0.16:
-            loss = uniform(pool, dit, text, n, device)
-            run.learn(loss, 0.05, uniform=loss)
-        else:
-            batch, behind, losses = draw(pool, rng, n, device), None, []
-            rows = dit.text(text(batch.ids, dtype))
-            for k in batch.passes:
-                x, t = batch.inputs(k)
-                v, behind = dit(x, t, batch.text(k, rows), BLOCK, batch.c, behind)
-                losses.append(batch.loss(k, v))
-            loss = sum(losses) / len(losses)
-            run.learn(loss, 0.05, **({"chain": loss} if len(losses) == 3 else {"start": loss}))
+        key = "uniform" if dice.random() < 0.16 else passes(dice)
+        run.learn(key, functools.partial(uniform, *about) if key == "uniform" else functools.partial(chain, *about, *key))
         if run.step % settings["every"] == 0:
             pool.add(settings["fresh"])
     run.end()
@@ -408,34 +544,33 @@ def train_dit(state, device, deadline):
 
 def train_distil(state, device, deadline):
     """The student learns to give without guidance what the teacher, the model of the stage before, gives with it and an empty negative prompt."""
-    seed = state.data["seed"] * 1000003 + 500009 + state.data["steps"][2]
-    rng, dtype, settings = random.Random(seed), models.kind(device), SETTINGS[state.size]
+    dtype, settings = models.kind(device), state.settings()
     vae, teacher, words = state.networks(device, "model")
     _, dit, text = state.networks(device, "student" if state.has("student") else "model")
     for m in (vae, teacher, words):
         m.requires_grad_(False)
-    torch.manual_seed(seed)
+    rng, dice = state.team.seed(state, 2, 500009)
     pool = Pool(vae, state.tokenizer(), rng, device, settings)
     named = list(dit.named_parameters()) + [("text." + n, p) for n, p in text.named_parameters()]
-    run = Run(state, 2, device, deadline, named, muons, 6e-4, 3e-4, 0.99, 0.3)
+    run = Run(state, 2, device, deadline, named, muons, 6e-4, 3e-4, 0.99, 0.3, 0.0)
     n = settings["windows"]
-    with torch.no_grad():
-        none = teacher.text(words(pool.empty[None], dtype))
+
+    @torch.no_grad()
+    def teach(batch):
+        rows, guided = teacher.text(words(torch.cat((batch.ids, pool.empty[None])), dtype)), None
+
+        @torch.no_grad()
+        def told(k, x, t):
+            nonlocal guided
+            both = torch.cat((batch.text(k, rows[:-1]), rows[-1:].expand(n, -1, -1)))
+            v, guided = teacher(torch.cat((x, x)), torch.cat((t, t)), both, BLOCK, batch.c, guided)
+            return v[n:] + GUIDANCE * (v[:n] - v[n:])
+
+        return told
+
     while run.goes_on():
-        batch, behind, guided, losses = draw(pool, rng, n, device), None, None, []
-        rows = dit.text(text(batch.ids, dtype))
-        with torch.no_grad():
-            told = teacher.text(words(batch.ids, dtype))
-        for k in batch.passes:
-            x, t = batch.inputs(k)
-            with torch.no_grad():
-                both = torch.cat((batch.text(k, told), none.expand(n, -1, -1)))
-                v, guided = teacher(torch.cat((x, x)), torch.cat((t, t)), both, BLOCK, batch.c, guided)
-                want = v[n:] + GUIDANCE * (v[:n] - v[n:])
-            v, behind = dit(x, t, batch.text(k, rows), BLOCK, batch.c, behind)
-            losses.append(batch.loss(k, v, want))
-        loss = sum(losses) / len(losses)
-        run.learn(loss, 0.0, distil=loss)
+        key = passes(dice)
+        run.learn(key, functools.partial(chain, pool, dit, text, n, device, *key, teach))
         if run.step % settings["every"] == 0:
             pool.add(settings["fresh"])
     run.end()
@@ -443,41 +578,57 @@ def train_distil(state, device, deadline):
     return vae, dit, text
 
 
-def main():
-    args = argparse.ArgumentParser(description="trains the embedded model")
-    args.add_argument("--out", required=True, help="where the state is and is written; the finished model goes to OUT/tiny")
-    args.add_argument("--minutes", type=float, default=1e9, help="what this call may take")
-    args.add_argument("--plan", help="seconds of the stages, VAE,DIT,DISTIL,DECODER, in place of " + ",".join(map(str, PLAN["full"])))
-    args.add_argument("--seed", type=int, default=1)
-    args.add_argument("--smoke", action="store_true", help="networks of a few thousand weights and seconds of everything: does it run?")
-    args = args.parse_args()
-    begun, device = time.time(), "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu" and not args.smoke:
-        sys.exit("no GPU that PyTorch can use here; --smoke runs without one")
+def work(rank, size, meeting, args, begun):
+    """One process of the team, from the first stage that is left until time is up."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":
+        torch.cuda.set_device(rank)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
         torch.backends.cuda.enable_flash_sdp(False)         # cuDNN's attention is faster, forwards and backwards
         models.fuse()
     else:
         torch.set_num_threads(1)
+    state = State(args.out, team=Team(rank, size, meeting))
+    reserve = 30 if device == "cuda" else 0                 # seconds for statistics, state and pictures
+    deadline = begun + 60 * args.minutes - reserve
+    while (i := state.stage()) is not None and state.team.agree(time.time() + 2 * reserve < deadline)[0]:
+        result = (train_vae, train_dit, train_distil, train_decoder)[i](state, device, deadline)
+        state.save()
+        if i in (1, 2) and not rank:
+            settings, compiled, models.run_block = SETTINGS[state.size], models.run_block, models.block       # few passes of many shapes: not worth compiling
+            sample.contact(state.file(f"{STAGES[i]}.png"), *result, state.tokenizer(), state.guidance(), sample.PROMPTS[: settings["prompts"]], settings["latents"])
+            models.run_block = compiled
+    if state.stage() is None and not rank:
+        export.write(state.file("tiny"), state.size, *state.networks("cpu"), state.tokenizer(), state.guidance())
+    state.log(stage="end", left=[max(0.0, round(p - s, 1)) for p, s in zip(state.data["plan"], state.data["seconds"])], took=time.time() - begun,
+              gb=torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else 0.0)
+    state.team.agree(0)
+    if size > 1:
+        dist.destroy_process_group()
+
+
+def main():
+    args = argparse.ArgumentParser(description="trains the embedded model")
+    args.add_argument("--out", required=True, help="where the state is and is written; the finished model goes to OUT/tiny")
+    args.add_argument("--minutes", type=float, default=1e9, help="what this call may take")
+    args.add_argument("--plan", help="seconds of one GPU for the stages, VAE,DIT,DISTIL,DECODER, in place of " + ",".join(map(str, PLAN["full"])))
+    args.add_argument("--seed", type=int, default=1)
+    args.add_argument("--smoke", action="store_true", help="networks of a few thousand weights and seconds of everything, by two processes: does it run?")
+    args = args.parse_args()
+    begun, gpus = time.time(), torch.cuda.device_count()
+    if not gpus and not args.smoke:
+        sys.exit("no GPU that PyTorch can use here; --smoke runs without one")
     state = State(args.out, "smoke" if args.smoke else "full", args.seed)
     if args.plan:
         state.data["plan"] = [float(v) for v in args.plan.split(",")]
     state.save()
-    torch.manual_seed(state.data["seed"])
-    reserve = 30 if device == "cuda" else 0                 # seconds for statistics, state and pictures
-    deadline = begun + 60 * args.minutes - reserve
-    while (i := state.stage()) is not None and time.time() + 2 * reserve < deadline:
-        result = (train_vae, train_dit, train_distil, train_decoder)[i](state, device, deadline)
-        state.save()
-        if i in (1, 2):
-            settings, compiled, models.run_block = SETTINGS[state.size], models.run_block, models.block       # few passes of many shapes: not worth compiling
-            sample.contact(state.file(f"{STAGES[i]}.png"), *result, state.tokenizer(), state.guidance(), sample.PROMPTS[: settings["prompts"]], settings["latents"])
-            models.run_block = compiled
-    if state.stage() is None:
-        export.write(state.file("tiny"), state.size, *state.networks("cpu"), state.tokenizer(), state.guidance())
-    state.log(stage="end", left=[max(0.0, round(p - s, 1)) for p, s in zip(state.data["plan"], state.data["seconds"])], took=time.time() - begun,
-              gb=torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else 0.0)
+    size = gpus or 2
+    with tempfile.TemporaryDirectory() as d:
+        meeting = os.path.join(d, "meeting")
+        if size == 1:
+            work(0, 1, meeting, args, begun)
+        else:
+            torch.multiprocessing.spawn(work, (size, meeting, args, begun), size)
 
 
 if __name__ == "__main__":
