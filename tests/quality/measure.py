@@ -223,25 +223,13 @@ def measure_changes(pool, args, count):
 @functools.cache
 def networks(directory):
     import torch
-    from safetensors.torch import load_file
 
     sys.path.insert(0, str(ROOT / "models" / "tiny" / "train"))
-    import captions
-    import models
+    import export
     import sample
 
     torch.set_num_threads(1)
-    directory = pathlib.Path(directory)
-    vae, dit, text = models.build("full", captions.VOCAB)
-    for part, module, name in (("vae", vae, "diffusion_pytorch_model"), ("transformer", dit, "diffusion_pytorch_model"), ("text_encoder", text, "model")):
-        tensors = {k: v.float() for k, v in load_file(directory / part / f"{name}.safetensors").items()}
-        missing, unknown = module.load_state_dict(tensors, strict=False)
-        if unknown or set(missing) - {"mean", "std"}:
-            raise ValueError(f"{directory / part}: not the recipe's network: {unknown or missing}")
-    config = json.loads((directory / "vae" / "config.json").read_text())
-    vae.mean.copy_(torch.tensor(config["latents_mean"]))
-    vae.std.copy_(torch.tensor(config["latents_std"]))
-    return sample, vae, dit, text, (directory / "tokenizer" / "spiece.model").read_bytes()
+    return sample, *export.read(directory)
 
 
 def look_in_torch(job):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Writes a trained state as a model directory in diffusers layout, bfloat16: `export.py STATE DIR`."""
+"""A trained state as a model directory in diffusers layout, bfloat16, and back: `export.py STATE DIR`."""
 import base64
 import json
 import os
@@ -7,11 +7,12 @@ import sys
 
 import sentencepiece
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import captions
 import models
 
+PARTS = ("vae", "diffusion_pytorch_model"), ("transformer", "diffusion_pytorch_model"), ("text_encoder", "model")
 SHIFT = 3.0
 SCHEDULER = {
     "_class_name": "UniPCMultistepScheduler", "_diffusers_version": "0.35.0", "beta_end": 0.02, "beta_schedule": "linear", "beta_start": 0.0001,
@@ -90,7 +91,7 @@ def write(directory, size, vae, dit, text, tokenizer, guidance):
     put("model_index.json", INDEX)
     put("dualparal.json", settings(guidance))
     put("scheduler/scheduler_config.json", SCHEDULER)
-    for part, module, name in (("vae", vae, "diffusion_pytorch_model"), ("transformer", dit, "diffusion_pytorch_model"), ("text_encoder", text, "model")):
+    for (part, name), module in zip(PARTS, (vae, dit, text)):
         put(f"{part}/config.json", cfg[part])
         tensors = {k: v.detach().to("cpu", torch.bfloat16).contiguous() for k, v in module.state_dict().items() if k not in ("mean", "std")}
         bad = [k for k, v in tensors.items() if not v.isfinite().all()]
@@ -105,6 +106,22 @@ def write(directory, size, vae, dit, text, tokenizer, guidance):
     put("tokenizer/special_tokens_map.json", {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"})
     with open(os.path.join(directory, "tokenizer", "spiece.model"), "wb") as f:
         f.write(tokenizer)
+
+
+def read(directory, size="full"):
+    """What write() has written: VAE, transformer and text encoder in float32, and the tokenizer."""
+    networks = models.build(size, captions.VOCAB)
+    for (part, name), module in zip(PARTS, networks):
+        tensors = {k: v.float() for k, v in load_file(os.path.join(directory, part, name + ".safetensors")).items()}
+        missing, unknown = module.load_state_dict(tensors, strict=False)
+        if unknown or set(missing) - {"mean", "std"}:
+            sys.exit(f"{directory}/{part}: not this recipe's network: {unknown or missing}")
+    with open(os.path.join(directory, "vae", "config.json")) as f:
+        config = json.load(f)
+    networks[0].mean.copy_(torch.tensor(config["latents_mean"]))
+    networks[0].std.copy_(torch.tensor(config["latents_std"]))
+    with open(os.path.join(directory, "tokenizer", "spiece.model"), "rb") as f:
+        return *networks, f.read()
 
 
 if __name__ == "__main__":

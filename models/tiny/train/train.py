@@ -89,6 +89,13 @@ class State:
                          "tokenizer": base64.b64encode(captions.train_tokenizer()).decode()}
         self.size = self.data["size"]
 
+    def start(self, directory):
+        """Begins with the weights of an exported model, as what the first two stages have made."""
+        vae, dit, text, tokenizer = export.read(directory, self.size)
+        self.data["tokenizer"] = base64.b64encode(tokenizer).decode()
+        self.put_vae(vae)
+        self.put("model", tensors(dit, text))
+
     def settings(self):
         """SETTINGS, batches being this process's share."""
         return {k: max(1, v // self.team.size) if k in SHARED else v for k, v in SETTINGS[self.size].items()}
@@ -126,6 +133,9 @@ class State:
             return
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, self.file(name + ".tmp"))
         os.replace(self.file(name + ".tmp"), self.file(name + ".safetensors"))
+
+    def put_vae(self, vae):
+        self.put("vae", {k: v.to(torch.float32 if k in ("mean", "std") else torch.bfloat16) for k, v in vae.state_dict().items()})
 
     def save(self):
         if self.team.rank:
@@ -320,7 +330,7 @@ def vae_end(state, stage, vae, settings, device, dtype):
     db = lambda v: -10 * math.log10(sum(v) / len(v))
     state.log(stage=STAGES[stage], step=state.data["steps"][stage], psnr=db(sum(squares.values(), [])), **{f"psnr_{k}": db(v) for k, v in sorted(squares.items())})
     sheet.write_sheet(state.file(f"{STAGES[stage]}.png"), [sum(rows[i : i + 2], []) for i in range(0, len(rows) - 1, 2)])
-    state.put("vae", {k: v.to(torch.float32 if k in ("mean", "std") else torch.bfloat16) for k, v in vae.state_dict().items()})
+    state.put_vae(vae)
 
 
 def train_vae(state, device, deadline):
@@ -612,6 +622,7 @@ def main():
     args.add_argument("--out", required=True, help="where the state is and is written; the finished model goes to OUT/tiny")
     args.add_argument("--minutes", type=float, default=1e9, help="what this call may take")
     args.add_argument("--plan", help="seconds of one GPU for the stages, VAE,DIT,DISTIL,DECODER, in place of " + ",".join(map(str, PLAN["full"])))
+    args.add_argument("--start", metavar="DIR", help="a model that this recipe has made, to go on from, in an OUT that is empty: with --plan 0,600,200,100 for example")
     args.add_argument("--seed", type=int, default=1)
     args.add_argument("--smoke", action="store_true", help="networks of a few thousand weights and seconds of everything, by two processes: does it run?")
     args = args.parse_args()
@@ -619,6 +630,10 @@ def main():
     if not gpus and not args.smoke:
         sys.exit("no GPU that PyTorch can use here; --smoke runs without one")
     state = State(args.out, "smoke" if args.smoke else "full", args.seed)
+    if args.start:
+        if state.has("vae"):
+            sys.exit(f"{args.out} is not empty: what is there would be lost to --start")
+        state.start(args.start)
     if args.plan:
         state.data["plan"] = [float(v) for v in args.plan.split(",")]
     state.save()
