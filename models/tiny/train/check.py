@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Are these networks those of diffusers and transformers? Random weights, both sides in float32, relative differences at most 1e-4; with DIR (an
-exported model) also the tokenizers, and that WanPipeline loads and runs it; with PROGRAM (build/engine/dualparal) also that this directory's DualParal
-queue gives that program's latents from the same noise. Needs diffusers, transformers and sentencepiece: `check.py [DIR [PROGRAM]]`.
+exported model) also the tokenizers, and that WanPipeline loads and runs it; with PROGRAM (build/engine/dualparal) also that WanPipeline and that program make the
+same pictures of the same noise, and that this directory's DualParal queue gives that program's latents. Needs diffusers, transformers and sentencepiece: `check.py [DIR [PROGRAM]]`.
 """
 import os
 import random
@@ -79,14 +79,29 @@ def tokenizers(directory):
             sys.exit(f"first: {wrong[0]!r}: {tok(wrong[0]).input_ids} instead of {spm.encode(wrong[0]) + [1]}")
 
 
-def pipeline(directory):
+def pipeline(directory, program):
+    """WanPipeline loads it; with a program, both make the same pictures of the same noise, text and settings, in float32."""
     from diffusers import WanPipeline
+    from safetensors.torch import load_file, save_file
 
+    prompt, steps, guidance, latents = "a red ball bouncing over a green meadow", 6, 3.0, 5
     pipe = WanPipeline.from_pretrained(directory, torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
-    frames = pipe(prompt="a red ball bouncing over a green meadow", height=144, width=256, num_frames=5, num_inference_steps=2, guidance_scale=1.0, output_type="np",
-                  generator=torch.Generator().manual_seed(1)).frames[0]
-    print("WanPipeline:", frames.shape)
+    noise = torch.randn(1, models.Z, latents, 18, 32, generator=torch.Generator().manual_seed(1))
+    frames = pipe(prompt=prompt, negative_prompt="", height=144, width=256, num_frames=4 * latents - 3, num_inference_steps=steps, guidance_scale=guidance, latents=noise,
+                  max_sequence_length=512, output_type="pt").frames[0].permute(0, 2, 3, 1)
+    print("WanPipeline:", tuple(frames.shape))
+    if program:
+        with tempfile.TemporaryDirectory() as d:
+            save_file({"noise": noise[0].contiguous()}, f"{d}/noise")
+            subprocess.run([program, "generate", "--model", directory, "--prompt", prompt, "--negative-prompt", "", "--precision", "float32", "--steps", str(steps), "--devices", "cpu",
+                            "--guidance-scale", str(guidance), "--block-latents", str(latents), "--context-latents", "-1", "--queue-blocks", "1", "--frames", str(len(frames)),
+                            "--noise", f"{d}/noise", "--dump", f"{d}/dump", "--output", f"{d}/out.y4m"], check=True)
+            got = load_file(f"{d}/dump")["frames"]
+        psnr = -10 * (got - frames).pow(2).mean().log10().item()
+        print(f"its pictures and the program's: {psnr:.1f} dB")
+        if not psnr >= 50:
+            sys.exit("WanPipeline makes other pictures of the same noise")
 
 
 @torch.no_grad()
@@ -120,7 +135,7 @@ if __name__ == "__main__":
         networks(size)
     if len(sys.argv) > 1:
         tokenizers(sys.argv[1])
-        pipeline(sys.argv[1])
+        pipeline(sys.argv[1], *sys.argv[2:3] or [None])
     if len(sys.argv) > 2:
         engine(sys.argv[2])
     print("ok")
