@@ -202,6 +202,10 @@ pull_all (DpEngine *engine, FILE *file, Dump *d, GError **error)
   DpFrame frame, converted;
   int result;
 
+  if (file && d && dev == NULL) {
+    g_set_error_literal (error, DP_ERROR, DP_ERROR_DEVICE, message);
+    return FALSE;
+  }
   while ((result = dp_engine_pull (engine, &frame, -1, error)) == 1) {
     gboolean ok = TRUE;
 
