@@ -26,6 +26,16 @@ static char **prompts_at;
 static gboolean as_json;
 static gint64 bench_blocks = 10;
 
+static gboolean
+parse_seed (const char *option, const char *value, gpointer data, GError **error)
+{
+  if (g_ascii_string_to_unsigned (value, 10, 0, G_MAXUINT64, &settings.seed, NULL))
+    return TRUE;
+  g_set_error (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE, "%s is \"%s\"; it must be a whole number from 0 to %" G_GUINT64_FORMAT, option,
+      value, G_MAXUINT64);
+  return FALSE;
+}
+
 static const GOptionEntry engine_options[] = {
   { "model", 0, 0, G_OPTION_ARG_FILENAME, &settings.model, "Model directory (default: the embedded model)", "DIR" },
   { "prompt", 0, 0, G_OPTION_ARG_STRING, &settings.prompt, "What to show", "TEXT" },
@@ -38,7 +48,7 @@ static const GOptionEntry engine_options[] = {
   { "guidance-scale-2", 0, 0, G_OPTION_ARG_DOUBLE, &settings.guidance_scale_2, "The same for the second of two transformers", "G" },
   { "flow-shift", 0, 0, G_OPTION_ARG_DOUBLE, &settings.flow_shift, "Shift of the noise schedule", "S" },
   { "sampler", 0, 0, G_OPTION_ARG_STRING, &settings.sampler, "unipc or euler", "NAME" },
-  { "seed", 0, 0, G_OPTION_ARG_INT64, &settings.seed, "Same seed, same video", "N" },
+  { "seed", 0, 0, G_OPTION_ARG_CALLBACK, parse_seed, "Same seed, same video", "N" },
   { "block-latents", 0, 0, G_OPTION_ARG_INT, &settings.block_latents, "Latent frames a block owns", "B" },
   { "context-latents", 0, 0, G_OPTION_ARG_INT, &settings.context_latents, "Latent frames taken from each neighbour; -1: none", "C" },
   { "queue-blocks", 0, 0, G_OPTION_ARG_INT, &settings.queue_blocks, "Most blocks in flight", "Q" },

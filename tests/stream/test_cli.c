@@ -175,6 +175,10 @@ test_errors (void)
   run_bad ("generate", 1, "--output");
   run_bad ("generate a red ball --output %s/x.y4m", 2, "--prompt");
   run_bad ("generate --no-such-option", 2, "--no-such-option");
+  run_bad ("generate --seed=-1 --output %s/x.y4m", 2, "--seed is \"-1\"");
+  run_bad ("generate --seed 7up --output %s/x.y4m", 2, "--seed is \"7up\"");
+  run_bad ("generate --seed '' --output %s/x.y4m", 2, "--seed is \"\"");
+  run_bad ("generate --seed 18446744073709551616 --output %s/x.y4m", 2, "from 0 to 18446744073709551615");
   run_bad ("generate --width wide --output %s/x.y4m", 2, "wide");
   run_bad ("generate --width 17 --output %s/x.y4m", 1, "width is 17");
   run_bad ("generate --frames 0 --output %s/x.y4m", 1, "num-frames is 0");
@@ -246,6 +250,13 @@ test_reproducible (void)
   check_same ("r1.y4m", "r5.y4m", FALSE);
   g_free (run_ok ("generate " SMALL "--frames 33 --seed 5 --text-encoder streamed --output %s/r6.y4m"));
   check_same ("r1.y4m", "r6.y4m", TRUE);
+
+  /* all 64 bits of a seed count */
+  g_free (run_ok ("generate " SMALL "--frames 5 --seed 18446744073709551615 --output %s/s1.y4m"));
+  g_free (run_ok ("generate " SMALL "--frames 5 --seed 18446744073709551615 --output %s/s2.y4m"));
+  g_free (run_ok ("generate " SMALL "--frames 5 --seed 9223372036854775807 --output %s/s3.y4m"));
+  check_same ("s1.y4m", "s2.y4m", TRUE);
+  check_same ("s1.y4m", "s3.y4m", FALSE);
 }
 
 static void
