@@ -51,7 +51,7 @@ static const GOptionEntry engine_options[] = {
   { "seed", 0, 0, G_OPTION_ARG_CALLBACK, parse_seed, "Same seed, same video", "N" },
   { "block-latents", 0, 0, G_OPTION_ARG_INT, &settings.block_latents, "Latent frames a block owns", "B" },
   { "context-latents", 0, 0, G_OPTION_ARG_INT, &settings.context_latents, "Latent frames taken from each neighbour; -1: none", "C" },
-  { "queue-blocks", 0, 0, G_OPTION_ARG_INT, &settings.queue_blocks, "Most blocks in flight", "Q" },
+  { "queue-blocks", 0, 0, G_OPTION_ARG_INT, &settings.queue_blocks, "Most blocks in flight, at most T", "Q" },
   { "threads", 0, 0, G_OPTION_ARG_INT, &settings.threads, "Host threads in all (default: one per processor)", "N" },
   { "precision", 0, 0, G_OPTION_ARG_STRING, &settings.precision, "auto, float32, bfloat16 or fp8 (some GPUs)", "NAME" },
   { "text-encoder", 0, 0, G_OPTION_ARG_STRING, &settings.text_encoder, "auto, resident or streamed (less memory, more time for a prompt)", "NAME" },
@@ -568,6 +568,7 @@ run_command (const Command *command, int argc, char **argv)
   g_autofree char *summary = g_strdup_printf ("dualparal %s: %s", command->name, command->summary);
 
   g_option_context_set_summary (context, summary);
+  g_option_context_set_description (context, "A setting that is left out, or 0 where it is a number and not the seed, is the model's own default; inspect prints them.");
   g_option_context_add_main_entries (context, engine_options, NULL);
   if (command->options)
     g_option_context_add_main_entries (context, command->options, NULL);

@@ -184,6 +184,7 @@ test_errors (void)
   run_bad ("generate --frames 0 --output %s/x.y4m", 1, "num-frames is 0");
   run_bad ("generate --frames -1 --dump %s/x.safetensors", 1, "--frames");
   run_bad ("generate --block-latents 2 --context-latents 3 --output %s/x.y4m", 1, "context-latents is 3");
+  run_bad ("generate --queue-blocks -1 --output %s/x.y4m", 1, "queue-blocks is -1; it must be from 1 to 6");
   run_bad ("generate --queue-blocks 7 --steps 6 --output %s/x.y4m", 1, "queue-blocks is 7");
   run_bad ("generate --model %s --output %s/x.y4m", 1, "model_index.json");
   run_bad ("generate --model /nowhere --output %s/x.y4m", 1, "/nowhere");
@@ -250,6 +251,14 @@ test_reproducible (void)
   check_same ("r1.y4m", "r5.y4m", FALSE);
   g_free (run_ok ("generate " SMALL "--frames 33 --seed 5 --text-encoder streamed --output %s/r6.y4m"));
   check_same ("r1.y4m", "r6.y4m", TRUE);
+
+  /* 0 is the default, which is at most the steps */
+  g_free (run_ok ("generate " SMALL "--frames 33 --seed 5 --queue-blocks 0 --output %s/q0.y4m"));
+  g_free (run_ok ("generate " SMALL "--frames 33 --seed 5 --queue-blocks 2 --output %s/q2.y4m"));
+  g_free (run_ok ("generate " SMALL "--frames 33 --seed 5 --queue-blocks 1 --output %s/q1.y4m"));
+  check_same ("r1.y4m", "q0.y4m", TRUE);
+  check_same ("r1.y4m", "q2.y4m", TRUE);
+  check_same ("r1.y4m", "q1.y4m", FALSE);
 
   /* all 64 bits of a seed count */
   g_free (run_ok ("generate " SMALL "--frames 5 --seed 18446744073709551615 --output %s/s1.y4m"));
@@ -347,6 +356,11 @@ test_inspect (void)
   g_assert_cmpint (nowhere.status, ==, 1);
   g_assert_nonnull (strstr (nowhere.out, "oneDNN"));
   g_assert_nonnull (strstr (nowhere.err, "/nowhere"));
+
+  /* 0 is the default; from here on nothing is of this moment, as the free memory is */
+  g_autofree char *zeros = run_ok ("inspect --width 0 --height 0 --steps 0 --guidance-scale 0 --flow-shift 0 --block-latents 0 --context-latents 0 "
+      "--queue-blocks 0");
+  g_assert_cmpstr (strstr (zeros, "\nmodel "), ==, strstr (out, "\nmodel "));
   static const char *const words[] = { "cpu", "oneDNN", "GiB", "cuda:0", "tiny", " layers", "256x144", "unipc", "guidance",
     "devices cpu", "text encoder resident" };     /* auto, where no GPU is to be seen */
 
