@@ -97,6 +97,13 @@ fifo_pop (Fifo *f)
   return item;
 }
 
+static DpDecoder
+describe (const DpDecoderSpec *spec)
+{
+  return (DpDecoder) { .spec = *spec, .width = spec->latent_w * spec->vae.spatial_scale, .height = spec->latent_h * spec->vae.spatial_scale,
+    .latent_size = (gsize) spec->latent_h * spec->latent_w * spec->vae.z_dim, .n_slots = spec->max_queue_frames + 1 };     /* one may be lent */
+}
+
 /* GStreamer's default layouts, so that a frame can be copied in one piece. */
 static void
 layout_frame (DpDecoder *d)
@@ -131,6 +138,17 @@ layout_frame (DpDecoder *d)
   }
   d->strides[0] = (w * bytes_per_pixel + 3) & ~3;
   d->frame_bytes = (gsize) d->strides[0] * h;
+}
+
+gsize
+dp_decoder_bytes (const DpDecoderSpec *spec)
+{
+  DpDecoder d = describe (spec);
+  int at_once = dp_vae_at_once (spec->device);
+
+  layout_frame (&d);
+  return dp_vae_bytes (&spec->vae, spec->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, spec->latent_h, spec->latent_w, at_once)
+      + sizeof (float) * d.latent_size * at_once + d.frame_bytes * (g_str_has_prefix (spec->device, "cuda") ? 1 : 1 + d.n_slots);
 }
 
 /* ---- the thread ---- */
@@ -395,14 +413,10 @@ dp_decoder_new (const DpDecoderSpec *spec, GError **error)
 {
   DpDecoder *d = g_new0 (DpDecoder, 1);
 
-  d->spec = *spec;
+  *d = describe (spec);
   d->held_from = -1;
   d->device = g_strdup (spec->device);
-  d->width = spec->latent_w * spec->vae.spatial_scale;
-  d->height = spec->latent_h * spec->vae.spatial_scale;
-  d->latent_size = (gsize) spec->latent_h * spec->latent_w * spec->vae.z_dim;
   layout_frame (d);
-  d->n_slots = spec->max_queue_frames + 1;      /* one may be lent */
   d->slots = g_new0 (Slot, d->n_slots);
   d->ready = (Fifo) { .items = g_new (int, d->n_slots), .size = d->n_slots };
   d->unused = (Fifo) { .items = g_new (int, d->n_slots), .size = d->n_slots };

@@ -57,6 +57,9 @@ DpDecoder *dp_decoder_new (const DpDecoderSpec *spec, GError **error);
 /** What was loaded stays warm for `linger` seconds. NULL is fine. */
 void dp_decoder_free (DpDecoder *decoder, int linger);
 
+/** Memory that it will hold on its device, the queue of frames included where that is the host's. */
+gsize dp_decoder_bytes (const DpDecoderSpec *spec);
+
 /** Called from the decoder's thread before a block is decoded; set before the first push. */
 void dp_decoder_set_latents_callback (DpDecoder *decoder, DpLatentsCallback callback, gpointer user_data);
 
