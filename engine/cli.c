@@ -320,17 +320,58 @@ guidance_text (const DpSettings *s)
 
 /* ---- inspect ---- */
 
-static void
+/* Returns what is known of it. */
+static DpDeviceInfo
 print_device (const char *name)
 {
   DpDeviceInfo info;
   char message[256];
 
   if (dp_device_info (name, &info, message, sizeof message))
-    printf ("  %-8s %s; %s; %.1f of %.1f GiB free\n", info.name, info.description, info.libraries, info.memory_free / 1073741824.0,
+    printf ("  %-8s %s; %s; %.1f of %.1f GiB free\n", name, info.description, info.libraries, info.memory_free / 1073741824.0,
         info.memory_total / 1073741824.0);
   else
     printf ("  %-8s %s\n", name, message);
+  return info;
+}
+
+/* Every one there is; cuda:0 in any case, for why it is not. Returns how many are GPUs. */
+static int
+print_devices (void)
+{
+  int gpus = 0;
+
+  printf ("devices\n");
+  print_device ("cpu");
+  for (int i = 0; i == 0 || i < gpus; i++) {
+    g_autofree char *name = g_strdup_printf ("cuda:%d", i);
+    gpus = print_device (name).gpus;
+  }
+  return gpus;
+}
+
+/* Whether one stage of it all has room on a device that is there, and in which of the ways that settings leave open. */
+static void
+print_verdict (const char *name)
+{
+  g_autoptr (GStringChunk) storage = g_string_chunk_new (256);
+  g_autoptr (GError) error = NULL;
+  g_autofree DpResolved *r = g_new0 (DpResolved, 1);
+  DpSettings s = settings;
+  DpDeviceInfo info;
+  char message[256];
+
+  if (!dp_device_info (name, &info, message, sizeof message))
+    return;
+  s.devices = name;
+  if (!dp_settings_read (r, &s, storage, &error)) {
+    printf ("  %-8s no: %s\n", name, error->message);
+    return;
+  }
+  gsize needed = dp_memory_of_video (r, name) + dp_memory_of_text (r, r->streamed);
+  printf ("  %-8s %s: %.1f MiB, where %.1f are free, in %s, text encoder %s\n", name, needed > info.memory_free ? "does not fit"
+      : needed + info.memory_total / 8 > info.memory_free ? "hardly fits, for libraries take some too" : "fits", needed / 1048576.0,
+      info.memory_free / 1048576.0, r->settings.precision, r->settings.text_encoder);
 }
 
 static gsize
@@ -369,10 +410,8 @@ inspect (GError **error)
 {
   g_autoptr (GStringChunk) storage = g_string_chunk_new (256);
   g_autofree DpResolved *r = g_new0 (DpResolved, 1);
+  int gpus = print_devices ();
 
-  printf ("devices\n");
-  print_device ("cpu");
-  print_device ("cuda:0");
   if (!dp_settings_read (r, &settings, storage, error))
     return FALSE;
   const DpSettings *s = &r->settings;
@@ -391,6 +430,12 @@ inspect (GError **error)
   printf ("  text encoder %s: %.1f MiB on %s, where the video needs %.1f MiB (streamed: %.1f, resident: %.1f)\n", s->text_encoder,
       dp_memory_of_text (r, r->streamed) / 1048576.0, r->devices[0], dp_memory_of_video (r, r->devices[0]) / 1048576.0,
       dp_memory_of_text (r, TRUE) / 1048576.0, dp_memory_of_text (r, FALSE) / 1048576.0);
+  printf ("all of it on one device\n");
+  print_verdict ("cpu");
+  for (int i = 0; i < gpus; i++) {
+    g_autofree char *name = g_strdup_printf ("cuda:%d", i);
+    print_verdict (name);
+  }
   return TRUE;
 }
 
@@ -546,7 +591,7 @@ typedef struct
 
 static const Command commands[] = {
   { "generate", "write a video", generate_options, generate },
-  { "inspect", "show devices, libraries, the model and its settings", NULL, inspect },
+  { "inspect", "show devices, libraries, the model, its settings, and whether it fits", NULL, inspect },
   { "bench", "measure the whole engine", bench_options, bench },
 };
 

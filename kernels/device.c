@@ -84,7 +84,7 @@ find_cuda (const char *name, char *error, size_t error_size)
 
   pthread_mutex_lock (&opening);
   if (cuda == NULL && (module = open_module (name, error, error_size))) {
-    get = (const DpBackend *(*) (void)) dlsym (module, "dp_cuda_backend_v1");
+    get = (const DpBackend *(*) (void)) dlsym (module, "dp_cuda_backend_v2");
     cuda = get ? get () : NULL;
     if (cuda == NULL)
       snprintf (error, error_size, "device %s: %s is of another version than this program; install both from one build", name,

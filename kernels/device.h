@@ -43,6 +43,7 @@ typedef struct
   size_t memory_total, memory_free;     /* bytes */
   bool fast_bf16;               /* bfloat16 is worth using here */
   bool fp8;                     /* DpLinearSpec.fp8 is to be had */
+  int gpus;                     /* of "cuda:N": how many there are, N = 0 ... gpus - 1; also where this one cannot be used */
 } DpDeviceInfo;
 
 /** Opens `name` with `threads` host threads (0: one per processor this process may use).
@@ -52,7 +53,7 @@ DpDevice *dp_device_open (const char *name, int threads, char *error, size_t err
 /** Frees the device; everything made on it must be freed before. NULL is fine. Waits for queued work. */
 void dp_device_close (DpDevice *dev);
 
-/** Describes `name` without keeping it open. False and a sentence in `error` when it cannot be opened. */
+/** Describes `name` without keeping it open. False and a sentence in `error` when it cannot be opened; of *info only `gpus` is set then. */
 bool dp_device_info (const char *name, DpDeviceInfo *info, char *error, size_t error_size);
 
 /** Latches the first error; printf style. For backends. */

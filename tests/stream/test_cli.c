@@ -357,16 +357,67 @@ test_inspect (void)
   g_assert_nonnull (strstr (nowhere.out, "oneDNN"));
   g_assert_nonnull (strstr (nowhere.err, "/nowhere"));
 
-  /* 0 is the default; from here on nothing is of this moment, as the free memory is */
+  /* 0 is the default; what is in between is not of this moment, as the free memory is */
   g_autofree char *zeros = run_ok ("inspect --width 0 --height 0 --steps 0 --guidance-scale 0 --flow-shift 0 --block-latents 0 --context-latents 0 "
       "--queue-blocks 0");
-  g_assert_cmpstr (strstr (zeros, "\nmodel "), ==, strstr (out, "\nmodel "));
+  const char *model = strstr (zeros, "\nmodel "), *room = strstr (zeros, "\nall of it on one device\n");
+  g_assert_true (model && room && strncmp (model, strstr (out, "\nmodel "), room - model) == 0);
   static const char *const words[] = { "cpu", "oneDNN", "GiB", "cuda:0", "tiny", " layers", "256x144", "unipc", "guidance",
     "devices cpu", "text encoder resident" };     /* auto, where no GPU is to be seen */
 
   for (guint i = 0; i < G_N_ELEMENTS (words); i++)
     if (strstr (out, words[i]) == NULL)
       g_test_fail_printf ("inspect does not say \"%s\": %s", words[i], out);
+}
+
+/* A number behind `before`. */
+static double
+number_in (const char *text, const char *before)
+{
+  const char *at = strstr (text, before);
+
+  g_assert_nonnull (at);
+  return g_ascii_strtod (at + strlen (before), NULL);
+}
+
+/* What is said to be needed is what the engine takes. The room for texts of 512 tokens is in it and the scratch of threads is not: half a
+ * MiB for each here. */
+static void
+test_inspect_room (void)
+{
+  g_autofree char *said = run_ok ("inspect --steps 2"), *large = run_ok ("inspect --width 8192 --height 8192 --block-latents 1024");
+  g_autofree char *json = run_ok ("bench --steps 2 --blocks 1 --threads 2 --json");
+  double needed = number_in (said, "  cpu      fits: "), taken = number_in (json, "\"device_bytes\" : ") / 1048576;
+
+  g_test_message ("%.1f MiB, and it took %.1f", needed, taken);
+  g_assert_true (needed >= taken && needed <= taken * 1.15);
+  g_assert_cmpfloat (number_in (large, "  cpu      does not fit: "), >, 1e6);
+}
+
+/* From a program that is not the build tree's, which finds this module. */
+static void
+test_inspect_gpus (void)
+{
+  g_autofree char *command = g_strdup_printf ("cd '%s' && cp '" STREAM_CLI "' elsewhere && cp '" GPUS "' libdualparal-cuda.so && "
+      "LD_LIBRARY_PATH=. ./elsewhere inspect --model '%s'", dir, dp_embedded_model ());
+  g_autofree char *out = NULL;
+  g_autoptr (GError) error = NULL;
+  int status;
+
+  if (g_file_test (MODULE_DIR "/libdualparal-cuda.so", G_FILE_TEST_EXISTS)) {
+    g_test_skip ("a module is installed, in " MODULE_DIR);
+    return;
+  }
+  g_spawn_sync (NULL, (char *[]) { "sh", "-c", command, NULL }, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, &out, NULL, &status, &error);
+  g_assert_no_error (error);
+  g_assert_cmpint (status, ==, 0);
+  g_test_message ("%s", out);
+  static const char *const lines[] = { "\n  cuda:0   a GPU; no libraries; 80.0 of 80.0 GiB free\n", "\n  cuda:1   device cuda:1: it is too old\n",
+    "\n  cuda:2   a GPU; ", "devices cuda:0\n", "\n  cuda:0   fits: ", "\n  cuda:2   does not fit: ", " where 1.0 are free, in bfloat16, text encoder streamed\n" };
+  for (guint i = 0; i < G_N_ELEMENTS (lines); i++)
+    if (strstr (out, lines[i]) == NULL)
+      g_test_fail_printf ("inspect does not say \"%s\"", lines[i]);
+  g_assert_null (strstr (out, "cuda:3"));
 }
 
 static void
@@ -435,6 +486,8 @@ main (int argc, char **argv)
   g_test_add_func ("/cli/dump", test_dump);
   g_test_add_func ("/cli/noise", test_noise);
   g_test_add_func ("/cli/inspect", test_inspect);
+  g_test_add_func ("/cli/inspect/room", test_inspect_room);
+  g_test_add_func ("/cli/inspect/gpus", test_inspect_gpus);
   g_test_add_func ("/cli/bench", test_bench);
   g_test_add_func ("/cli/closed-pipe", test_closed_pipe);
   failed = g_test_run ();
