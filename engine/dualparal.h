@@ -150,7 +150,8 @@ typedef void (*DpLatentsCallback) (const float *latents, int n_latents, int h, i
  *  Quick: no weights are read. */
 gboolean dp_settings_resolve (DpSettings *settings, DpModelInfo *info, GStringChunk *storage, GError **error);
 
-/** Directory of the embedded model: the build tree's while built there, else the installed one. NULL when neither is there. */
+/** Directory of the embedded model: the source tree's for code that is run from the build tree, else the one that was installed with it. NULL when it
+ *  is not there. */
 const char *dp_embedded_model (void);
 
 /** Checks the settings and the model's config files and starts to load the weights in the background. The first block waits for the

@@ -3,22 +3,48 @@
 #include "memory.h"
 #include "tokenizer.h"
 #include "kernels/device.h"
+#include "kernels/self.h"
 
 #include <math.h>
 #include <string.h>
 
 #define MAX_FRAMES ((gint64) 1 << 48)   /* far from where sums of it overflow, and a hundred thousand years of video */
 
+static gboolean
+is_model (const char *dir)
+{
+  g_autofree char *index = g_build_filename (dir, "model_index.json", NULL);
+
+  return g_file_test (index, G_FILE_TEST_EXISTS);
+}
+
+/* The model below one of the directories that this code lies in: that of the same installation, also where it was moved as a whole. */
+static gpointer
+look_around (gpointer unused)
+{
+  char path[DP_SELF_PATH], *slash;
+
+  if (!dp_self_path (path))
+    return NULL;
+  while ((slash = strrchr (path, '/')) > path) {
+    *slash = 0;
+    char *model = g_build_filename (path, DP_EMBEDDED_SUBDIR, NULL);
+    if (is_model (model))
+      return model;
+    g_free (model);
+  }
+  return NULL;
+}
+
 const char *
 dp_embedded_model (void)
 {
-  static const char *const candidates[] = { DP_EMBEDDED_SOURCE_DIR, DP_EMBEDDED_INSTALL_DIR };
+  static GOnce around = G_ONCE_INIT;
+  const char *candidates[] = { dp_self_in_build_tree () ? DP_EMBEDDED_SOURCE_DIR : g_once (&around, look_around, NULL), DP_EMBEDDED_INSTALL_DIR };
 
-  for (guint i = 0; i < G_N_ELEMENTS (candidates); i++) {
-    g_autofree char *index = g_build_filename (candidates[i], "model_index.json", NULL);
-    if (g_file_test (index, G_FILE_TEST_EXISTS))
+  for (guint i = 0; i < G_N_ELEMENTS (candidates); i++)
+    if (candidates[i] && is_model (candidates[i]))
       return candidates[i];
-  }
   return NULL;
 }
 
@@ -226,8 +252,8 @@ dp_settings_read (DpResolved *r, const DpSettings *settings, GStringChunk *stora
   const char *dir = settings->model ? settings->model : dp_embedded_model ();
 
   if (dir == NULL) {
-    g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "the embedded model is neither in %s nor in %s; install it, or name a model directory",
-        DP_EMBEDDED_SOURCE_DIR, DP_EMBEDDED_INSTALL_DIR);
+    g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "the embedded model is not in %s; install it, or name a model directory",
+        dp_self_in_build_tree () ? DP_EMBEDDED_SOURCE_DIR : DP_EMBEDDED_INSTALL_DIR);
     return FALSE;
   }
   r->settings.model = g_string_chunk_insert (storage, dir);
