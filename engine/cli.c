@@ -308,7 +308,7 @@ generate (GError **error)
   ok = pull_all (engine, file, dump ? &d : NULL, error);
   if (file)
     ok = close_output (file, ok, error);
-  return ok && (dump == NULL || write_dump (engine, &d, &resolved, error));
+  return ok && (dump == NULL || write_dump (engine, &d, &resolved, error)) && dp_engine_end_trace (engine, error);
 }
 
 /* "5", or "4, 3" where there are two transformers. */
@@ -577,7 +577,7 @@ bench (GError **error)
   dp_engine_get_stats (engine, &last);
   if (start)
     print_bench (r, &first, &last, (g_get_monotonic_time () - start) / 1e6, last.first_frame_seconds, memory);
-  return TRUE;
+  return dp_engine_end_trace (engine, error);
 }
 
 /* ---- main ---- */

@@ -194,6 +194,10 @@ gboolean dp_engine_prompt_embeds (DpEngine *engine, float **prompt, float **nega
 /** Notes in the trace, if there is one, that something happened to the frames: "underrun". A word of letters. Thread-safe. */
 void dp_engine_mark (DpEngine *engine, const char *what);
 
+/** Ends the trace with what was done so far; without one it does nothing. FALSE where not all could be written, a disk being full: that is no error of the
+ *  video and told here only. Freeing the engine ends it too. Thread-safe. */
+gboolean dp_engine_end_trace (DpEngine *engine, GError **error);
+
 void dp_engine_get_stats (DpEngine *engine, DpStats *stats);
 
 /** Cancels everything within the current layer, joins the threads, frees all but what is to linger. NULL is fine. */

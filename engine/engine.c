@@ -323,6 +323,12 @@ dp_engine_mark (DpEngine *e, const char *what)
   dp_trace_instant (e->trace, DP_TRACE_FRAMES, what, " ");
 }
 
+gboolean
+dp_engine_end_trace (DpEngine *e, GError **error)
+{
+  return dp_trace_end (e->trace, error);
+}
+
 void
 dp_engine_get_stats (DpEngine *e, DpStats *stats)
 {

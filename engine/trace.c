@@ -28,6 +28,7 @@ struct _DpTrace
   gsize written;                /* into the file or the buffer */
   gsize size;                   /* of what is in the buffer, which is whole events */
   gint64 flushed_us;
+  int failure;                  /* errno of what could not be written; 0: none */
   guint64 transfers;
   char buffer[BUFFER];
 };
@@ -48,7 +49,7 @@ flush (DpTrace *t)
     if (n >= 0)
       done += n;
     else if (errno != EINTR) {
-      g_warning ("trace %s ends here: %s", t->path, g_strerror (errno));
+      t->failure = errno;
       finish (t);
     }
   }
@@ -63,6 +64,17 @@ append (DpTrace *t, const char *text, gsize size)
   t->written += size;
 }
 
+static void
+end (DpTrace *t)
+{
+  if (t->fd >= 0) {
+    append (t, ending, sizeof ending - 1);
+    flush (t);
+  }
+  if (t->fd >= 0)
+    finish (t);
+}
+
 /* Whole or not at all, with room left for the end. */
 static void
 add_event (DpTrace *t, const char *event, gsize size)
@@ -72,10 +84,7 @@ add_event (DpTrace *t, const char *event, gsize size)
   if (t->fd < 0)
     return;
   if (t->written + size + sizeof ending > t->limit) {
-    append (t, ending, sizeof ending - 1);
-    flush (t);
-    if (t->fd >= 0)
-      finish (t);
+    end (t);
     return;
   }
   append (t, event, size);
@@ -163,17 +172,29 @@ dp_trace_new (const char *path, int stages, gsize limit, GError **error)
   return t;
 }
 
+gboolean
+dp_trace_end (DpTrace *t, GError **error)
+{
+  if (t == NULL)
+    return TRUE;
+  g_mutex_lock (&t->lock);
+  end (t);
+  int failure = t->failure;
+  g_mutex_unlock (&t->lock);
+  if (failure) {
+    g_autofree char *valid = g_utf8_make_valid (t->path, -1);
+
+    g_set_error (error, DP_ERROR, DP_ERROR_FAILED, "trace: %s ends too early: %s", valid, g_strerror (failure));
+  }
+  return failure == 0;
+}
+
 void
 dp_trace_free (DpTrace *t)
 {
   if (t == NULL)
     return;
-  if (t->fd >= 0) {
-    append (t, ending, sizeof ending - 1);
-    flush (t);
-  }
-  if (t->fd >= 0)
-    finish (t);
+  end (t);
   g_mutex_clear (&t->lock);
   g_free (t->path);
   g_free (t);

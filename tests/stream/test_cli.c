@@ -154,6 +154,10 @@ test_trace (void)
   check_trace ("");
   run_bad ("generate " SMALL "--frames 17 --output %s/traced.y4m --trace %s/no/where.json", 1, "no/where.json cannot be written");
 
+  /* the video is there, and what is wrong with the trace is said */
+  run_bad ("generate " SMALL "--frames 17 --output %s/full.y4m --trace /dev/full", 1, "trace: /dev/full ends too early: No space left on device");
+  check_same ("traced.y4m", "full.y4m", TRUE);
+
   /* killed in the middle */
   g_autofree char *file = path_of ("trace.json");
   char *argv[] = { STREAM_CLI, "generate", "--width=64", "--height=48", "--steps=2", "--frames=-1", "--output=/dev/null", "--trace", file, NULL };
