@@ -135,7 +135,7 @@ typedef struct
   double stage_busy[64];                /* share of that time each stage computed */
   gsize device_bytes;                   /* memory held on the devices, in all */
   gsize stage_bytes[64], decoder_bytes, text_bytes;     /* by whom */
-  guint64 allocations;                  /* device allocations so far: stands still after the first block */
+  guint64 allocations;                  /* device allocations so far: stands still after the first block, until the next prompt */
 } DpStats;
 
 /** Called from the loader thread: code "load-model", text for people, percent 0..100; -1 when it was cancelled or failed. */
