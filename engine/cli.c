@@ -466,73 +466,127 @@ look_at_memory (const DpResolved *r, const DpStats *stats)
   return memory;
 }
 
-static void
-print_bench (const DpResolved *r, const DpStats *first, const DpStats *last, double seconds, double first_frame, GArray *memory)
+/* What was measured, from the end of a block to the end of another. */
+typedef struct
 {
-  double frames = last->frames - first->frames, fps = frames / seconds, rate = (double) r->info.fps_n / r->info.fps_d;
+  const DpResolved *r;
+  DpStats first, last;
+  double seconds;
+  GArray *memory;               /* of Memory: element k when block k was decoded */
+} Bench;
+
+static double
+passes_per_second (const Bench *m)
+{
+  return (m->last.passes - m->first.passes) / m->seconds;
+}
+
+static double
+frames_per_second (const Bench *m)
+{
+  return (m->last.frames - m->first.frames) / m->seconds;
+}
+
+static double
+realtime_factor (const Bench *m)
+{
+  return frames_per_second (m) * m->r->info.fps_d / m->r->info.fps_n;
+}
+
+static double
+peak_rss (void)
+{
   struct rusage usage;
 
   getrusage (RUSAGE_SELF, &usage);
-  if (as_json) {
-    g_autoptr (JsonBuilder) b = json_builder_new ();
-    json_builder_begin_object (b);
-#define NUMBER(name, value) (json_builder_set_member_name (b, name), json_builder_add_double_value (b, value))
-    json_builder_set_member_name (b, "model");
-    json_builder_add_string_value (b, r->info.name);
-    json_builder_set_member_name (b, "precision");
-    json_builder_add_string_value (b, r->settings.precision);
-    NUMBER ("width", r->settings.width);
-    NUMBER ("height", r->settings.height);
-    NUMBER ("stages", r->n_devices);
-    NUMBER ("threads", r->settings.threads);
-    NUMBER ("block_steps_per_second", (last->passes - first->passes) / seconds);
-    NUMBER ("frames_per_second", fps);
-    NUMBER ("realtime_factor", fps / rate);
-    NUMBER ("first_frame_seconds", first_frame);
-    NUMBER ("block_load_mean", last->block_load_mean);
-    NUMBER ("block_load_p95", last->block_load_p95);
-    NUMBER ("block_interval_p50", last->block_interval_p50);
-    NUMBER ("block_interval_p95", last->block_interval_p95);
-    NUMBER ("decode_busy", last->decode_busy);
-    json_builder_set_member_name (b, "stage_busy");
-    json_builder_begin_array (b);
-    for (int i = 0; i < last->stages; i++)
-      json_builder_add_double_value (b, last->stage_busy[i]);
-    json_builder_end_array (b);
-    NUMBER ("device_bytes", last->device_bytes);
-    /* by block: element k when block k was decoded */
-    json_builder_set_member_name (b, "device_bytes_by_block");
-    json_builder_begin_array (b);
-    for (guint i = 0; i < memory->len; i++)
-      json_builder_add_double_value (b, g_array_index (memory, Memory, i).held);
-    json_builder_end_array (b);
-    json_builder_set_member_name (b, "in_use_bytes_by_block");
-    json_builder_begin_array (b);
-    for (guint i = 0; i < memory->len; i++)
-      json_builder_add_double_value (b, g_array_index (memory, Memory, i).in_use);
-    json_builder_end_array (b);
-    NUMBER ("peak_rss_bytes", usage.ru_maxrss * 1024.0);
-    json_builder_end_object (b);
-    g_autoptr (JsonNode) root = json_builder_get_root (b);
-    g_autofree char *text = json_to_string (root, TRUE);
-    puts (text);
-    return;
+  return usage.ru_maxrss * 1024.0;
+}
+
+static void
+add_text (JsonBuilder *b, const char *name, const char *text)
+{
+  json_builder_set_member_name (b, name);
+  json_builder_add_string_value (b, text);
+}
+
+static void
+add_number (JsonBuilder *b, const char *name, double value)
+{
+  json_builder_set_member_name (b, name);
+  json_builder_add_double_value (b, value);
+}
+
+static void
+add_numbers (JsonBuilder *b, const char *name, const double *values, guint n)
+{
+  json_builder_set_member_name (b, name);
+  json_builder_begin_array (b);
+  for (guint i = 0; i < n; i++)
+    json_builder_add_double_value (b, values[i]);
+  json_builder_end_array (b);
+}
+
+static void
+print_json (const Bench *m)
+{
+  const DpStats *last = &m->last;
+  guint blocks = m->memory->len;
+  g_autofree double *held = g_new (double, blocks), *in_use = g_new (double, blocks);
+  g_autoptr (JsonBuilder) b = json_builder_new ();
+
+  for (guint i = 0; i < blocks; i++) {
+    held[i] = g_array_index (m->memory, Memory, i).held;
+    in_use[i] = g_array_index (m->memory, Memory, i).in_use;
   }
-  g_autofree char *guidance = guidance_text (&r->settings);
-  printf ("%s %dx%d, %d steps, guidance %s, B %d, C %d, Q %d, %s, %d stage%s, %d threads\n", r->info.name, r->settings.width, r->settings.height,
-      r->settings.steps, guidance, r->settings.block_latents, r->context_latents, r->settings.queue_blocks, r->settings.precision,
-      r->n_devices, r->n_devices == 1 ? "" : "s", r->settings.threads);
-  printf ("  block-steps per second  %8.2f\n", (last->passes - first->passes) / seconds);
-  printf ("  frames per second       %8.2f   (%.2f x real time)\n", fps, fps / rate);
-  printf ("  a block takes           %8.2f of the time that it plays, 95 %% of them at most %.2f\n", last->block_load_mean, last->block_load_p95);
-  printf ("  first frame after       %8.2f s\n", first_frame);
+  json_builder_begin_object (b);
+  add_text (b, "model", m->r->info.name);
+  add_text (b, "precision", m->r->settings.precision);
+  add_number (b, "width", m->r->settings.width);
+  add_number (b, "height", m->r->settings.height);
+  add_number (b, "stages", m->r->n_devices);
+  add_number (b, "threads", m->r->settings.threads);
+  add_number (b, "block_steps_per_second", passes_per_second (m));
+  add_number (b, "frames_per_second", frames_per_second (m));
+  add_number (b, "realtime_factor", realtime_factor (m));
+  add_number (b, "first_frame_seconds", last->first_frame_seconds);
+  add_number (b, "block_load_mean", last->block_load_mean);
+  add_number (b, "block_load_p95", last->block_load_p95);
+  add_number (b, "block_interval_p50", last->block_interval_p50);
+  add_number (b, "block_interval_p95", last->block_interval_p95);
+  add_number (b, "decode_busy", last->decode_busy);
+  add_numbers (b, "stage_busy", last->stage_busy, last->stages);
+  add_number (b, "device_bytes", last->device_bytes);
+  add_numbers (b, "device_bytes_by_block", held, blocks);
+  add_numbers (b, "in_use_bytes_by_block", in_use, blocks);
+  add_number (b, "peak_rss_bytes", peak_rss ());
+  json_builder_end_object (b);
+  g_autoptr (JsonNode) root = json_builder_get_root (b);
+  g_autofree char *text = json_to_string (root, TRUE);
+  puts (text);
+}
+
+static void
+print_table (const Bench *m)
+{
+  const DpResolved *r = m->r;
+  const DpSettings *s = &r->settings;
+  const DpStats *last = &m->last;
+  g_autofree char *guidance = guidance_text (s);
+
+  printf ("%s %dx%d, %d steps, guidance %s, B %d, C %d, Q %d, %s, %d stage%s, %d threads\n", r->info.name, s->width, s->height, s->steps, guidance,
+      s->block_latents, r->context_latents, s->queue_blocks, s->precision, r->n_devices, r->n_devices == 1 ? "" : "s", s->threads);
+  printf ("  block-steps per second  %8.2f\n", passes_per_second (m));
+  printf ("  frames per second       %8.2f   (%.2f x real time)\n", frames_per_second (m), realtime_factor (m));
+  printf ("  a block takes           %8.2f of the time that it plays, 95 %% of them at most %.2f\n", last->block_load_mean,
+      last->block_load_p95);
+  printf ("  first frame after       %8.2f s\n", last->first_frame_seconds);
   printf ("  decoder busy            %8.0f %%\n", 100 * last->decode_busy);
   for (int i = 0; i < last->stages; i++)
     printf ("  stage %-2d idle           %8.0f %%\n", i, 100 * (1 - last->stage_busy[i]));
-  printf ("  device memory           %8.1f MiB, process peak %.1f MiB\n", last->device_bytes / 1048576.0, usage.ru_maxrss / 1024.0);
-  for (guint i = 0; i < memory->len; i += MAX (1, memory->len - 1)) {
-    const Memory *m = &g_array_index (memory, Memory, i);
-    printf ("  after block %-4u        %8.1f MiB held, %.1f MiB in use on the device\n", i, m->held / 1048576.0, m->in_use / 1048576.0);
+  printf ("  device memory           %8.1f MiB, process peak %.1f MiB\n", last->device_bytes / 1048576.0, peak_rss () / 1048576);
+  for (guint i = 0; i < m->memory->len; i += MAX (1, m->memory->len - 1)) {
+    const Memory *at = &g_array_index (m->memory, Memory, i);
+    printf ("  after block %-4u        %8.1f MiB held, %.1f MiB in use on the device\n", i, at->held / 1048576.0, at->in_use / 1048576.0);
   }
 }
 
@@ -544,7 +598,7 @@ bench (GError **error)
   g_autoptr (DpEngine) engine = NULL;
   g_autofree DpResolved *r = g_new0 (DpResolved, 1);
   g_autoptr (GArray) memory = g_array_new (FALSE, FALSE, sizeof (Memory));
-  DpStats first = { 0 }, last;
+  Bench m = { .r = r, .memory = memory };
   DpFrame frame;
   gint64 block = -1, start = 0;
   int result;
@@ -562,11 +616,11 @@ bench (GError **error)
     dp_engine_release_frame (engine, &frame);
     if (!next || block == 0)
       continue;
-    dp_engine_get_stats (engine, &last);
-    Memory now = look_at_memory (r, &last);
+    dp_engine_get_stats (engine, &m.last);
+    Memory now = look_at_memory (r, &m.last);
     g_array_append_val (memory, now);
     if (block == 1) {
-      first = last;
+      m.first = m.last;
       start = g_get_monotonic_time ();
     }
     if (block == 1 + bench_blocks)
@@ -574,9 +628,10 @@ bench (GError **error)
   }
   if (result < 0)
     return FALSE;
-  dp_engine_get_stats (engine, &last);
+  dp_engine_get_stats (engine, &m.last);
+  m.seconds = (g_get_monotonic_time () - start) / 1e6;
   if (start)
-    print_bench (r, &first, &last, (g_get_monotonic_time () - start) / 1e6, last.first_frame_seconds, memory);
+    (as_json ? print_json : print_table) (&m);
   return dp_engine_end_trace (engine, error);
 }
 
