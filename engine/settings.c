@@ -74,13 +74,43 @@ check_range (GError **error, const char *name, gint64 value, gint64 min, gint64 
   return refuse (error, "%s is %" G_GINT64_FORMAT "; it must be from %" G_GINT64_FORMAT " to %" G_GINT64_FORMAT, name, value, min, max);
 }
 
-/* "cpu,cpu" -> two stages; every name is tried, so that a wrong one is said at once and not after minutes of loading. */
+/* What all devices named have in common. */
+typedef struct
+{
+  gboolean fast_bf16;
+  const char *without_fp8;      /* one of those that lack it, or NULL */
+} Abilities;
+
+/* Adds a stage on `name`, which is tried, so that a wrong one is said at once and not after minutes of loading. */
 static gboolean
-parse_devices (DpResolved *r, GStringChunk *storage, GError **error)
+add_device (DpResolved *r, const char *name, Abilities *all, GError **error)
+{
+  const char *first = r->n_devices ? r->devices[0] : name;
+  DpDeviceInfo info;
+  char message[256];
+
+  if (r->n_devices == DP_MAX_STAGES)
+    return refuse (error, "devices names more than %d stages", DP_MAX_STAGES);
+  if (!dp_device_info (name, &info, message, sizeof message)) {
+    g_autofree char *valid = g_utf8_make_valid (message, -1);
+    g_set_error (error, DP_ERROR, DP_ERROR_DEVICE, "devices: %s", valid);
+    return FALSE;
+  }
+  if (strcmp (name, first) != 0 && (g_str_has_prefix (name, "cuda") || g_str_has_prefix (first, "cuda")))
+    return refuse (error, "devices names %s and %s, but blocks cannot go from one to the other yet; name one GPU, as often as there are to be "
+        "stages", first, name);
+  all->fast_bf16 &= info.fast_bf16;
+  if (!info.fp8)
+    all->without_fp8 = name;
+  r->devices[r->n_devices++] = name;
+  return TRUE;
+}
+
+/* "cpu,cpu" -> two stages. */
+static gboolean
+parse_devices (DpResolved *r, Abilities *all, GStringChunk *storage, GError **error)
 {
   g_auto (GStrv) names = NULL;
-  const char *without_fp8 = NULL;
-  gboolean fast_bf16 = TRUE;
   char message[256];
   DpDeviceInfo gpu;
 
@@ -88,39 +118,30 @@ parse_devices (DpResolved *r, GStringChunk *storage, GError **error)
     r->settings.devices = dp_device_info ("cuda:0", &gpu, message, sizeof message) ? "cuda:0" : "cpu";
   names = g_strsplit (r->settings.devices, ",", -1);
   r->n_devices = 0;
-  for (int i = 0; names[i]; i++) {
-    const char *name = g_strstrip (names[i]);
-    DpDeviceInfo info;
-
-    if (i == DP_MAX_STAGES)
-      return refuse (error, "devices names more than %d stages", DP_MAX_STAGES);
-    if (!dp_device_info (name, &info, message, sizeof message)) {
-      g_autofree char *valid = g_utf8_make_valid (message, -1);
-      g_set_error (error, DP_ERROR, DP_ERROR_DEVICE, "devices: %s", valid);
+  for (int i = 0; names[i]; i++)
+    if (!add_device (r, g_string_chunk_insert_const (storage, g_strstrip (names[i])), all, error))
       return FALSE;
-    }
-    if (i > 0 && strcmp (name, names[0]) != 0 && (g_str_has_prefix (name, "cuda") || g_str_has_prefix (names[0], "cuda")))
-      return refuse (error, "devices names %s and %s, but blocks cannot go from one to the other yet; name one GPU, as often as there are to be "
-          "stages", names[0], name);
-    fast_bf16 &= info.fast_bf16;
-    r->devices[r->n_devices] = g_string_chunk_insert_const (storage, name);
-    if (!info.fp8)
-      without_fp8 = r->devices[r->n_devices];
-    r->n_devices++;
-  }
   if (r->n_devices == 0)
     return refuse (error, "devices is empty; use for example \"cpu\" or \"auto\"");
   if (r->n_devices > r->config.dit.layers)
     return refuse (error, "devices names %d stages, but the model has only %d layers; name at most that many", r->n_devices, r->config.dit.layers);
-  if (strcmp (r->settings.precision, "auto") == 0)
-    r->settings.precision = fast_bf16 ? "bfloat16" : "float32";
-  r->fp8 = strcmp (r->settings.precision, "fp8") == 0;
-  r->bfloat16 = r->fp8 || strcmp (r->settings.precision, "bfloat16") == 0;
-  if (!r->bfloat16 && strcmp (r->settings.precision, "float32") != 0)
-    return refuse (error, "precision is \"%s\"; it must be auto, float32, bfloat16 or fp8", r->settings.precision);
-  if (r->fp8 && without_fp8)
+  return TRUE;
+}
+
+static gboolean
+parse_precision (DpResolved *r, const Abilities *all, GError **error)
+{
+  DpSettings *s = &r->settings;
+
+  if (strcmp (s->precision, "auto") == 0)
+    s->precision = all->fast_bf16 ? "bfloat16" : "float32";
+  r->fp8 = strcmp (s->precision, "fp8") == 0;
+  r->bfloat16 = r->fp8 || strcmp (s->precision, "bfloat16") == 0;
+  if (!r->bfloat16 && strcmp (s->precision, "float32") != 0)
+    return refuse (error, "precision is \"%s\"; it must be auto, float32, bfloat16 or fp8", s->precision);
+  if (r->fp8 && all->without_fp8)
     return refuse (error, "precision is fp8, which needs GPUs of compute capability 9.0 (H100, H200), and device %s is none; use bfloat16",
-        without_fp8);
+        all->without_fp8);
   return TRUE;
 }
 
@@ -250,6 +271,7 @@ dp_settings_read (DpResolved *r, const DpSettings *settings, GStringChunk *stora
 {
   *r = (DpResolved) { .settings = *settings };
   const char *dir = settings->model ? settings->model : dp_embedded_model ();
+  Abilities all = { .fast_bf16 = TRUE };
 
   if (dir == NULL) {
     g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "the embedded model is not in %s; install it, or name a model directory",
@@ -260,8 +282,8 @@ dp_settings_read (DpResolved *r, const DpSettings *settings, GStringChunk *stora
   if (!dp_model_config_read (&r->config, r->settings.model, error))
     return FALSE;
   fill_defaults (r, storage);
-  if (!check_values (r, error) || !parse_devices (r, storage, error) || !dp_prompt_check (r->settings.prompt, error)
-      || !dp_prompt_check (r->settings.negative_prompt, error))
+  if (!check_values (r, error) || !parse_devices (r, &all, storage, error) || !parse_precision (r, &all, error)
+      || !dp_prompt_check (r->settings.prompt, error) || !dp_prompt_check (r->settings.negative_prompt, error))
     return FALSE;
   measure_blocks (r);
   if (!parse_text_encoder (r, error))
