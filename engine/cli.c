@@ -31,8 +31,8 @@ parse_seed (const char *option, const char *value, gpointer data, GError **error
 {
   if (g_ascii_string_to_unsigned (value, 10, 0, G_MAXUINT64, &settings.seed, NULL))
     return TRUE;
-  g_set_error (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE, "%s is \"%s\"; it must be a whole number from 0 to %" G_GUINT64_FORMAT, option,
-      value, G_MAXUINT64);
+  g_set_error (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE, "%s is \"%s\"; it must be a whole number from 0 to %" G_GUINT64_FORMAT,
+      option, value, G_MAXUINT64);
   return FALSE;
 }
 
@@ -54,12 +54,14 @@ static const GOptionEntry engine_options[] = {
   { "queue-blocks", 0, 0, G_OPTION_ARG_INT, &settings.queue_blocks, "Most blocks in flight, at most T", "Q" },
   { "threads", 0, 0, G_OPTION_ARG_INT, &settings.threads, "Host threads in all (default: one per processor)", "N" },
   { "precision", 0, 0, G_OPTION_ARG_STRING, &settings.precision, "auto, float32, bfloat16 or fp8 (some GPUs)", "NAME" },
-  { "text-encoder", 0, 0, G_OPTION_ARG_STRING, &settings.text_encoder, "auto, resident or streamed (less memory, more time for a prompt)", "NAME" },
+  { "text-encoder", 0, 0, G_OPTION_ARG_STRING, &settings.text_encoder, "auto, resident or streamed (less memory, more time for a prompt)",
+      "NAME" },
   { NULL }
 };
 
 #define TRACE_OPTION \
-  { "trace", 0, 0, G_OPTION_ARG_FILENAME, &settings.trace, "Write what was done when to this file, for ui.perfetto.dev or chrome://tracing", "FILE.json" }
+  { "trace", 0, 0, G_OPTION_ARG_FILENAME, &settings.trace, \
+      "Write what was done when to this file, for ui.perfetto.dev or chrome://tracing", "FILE.json" }
 
 static const GOptionEntry generate_options[] = {
   { "frames", 0, 0, G_OPTION_ARG_INT64, &settings.num_frames, "How many frames (default: 81)", "N" },
@@ -120,8 +122,8 @@ read_noise (const char *path, const DpModelInfo *info, const DpSettings *s, gint
   if (file == NULL)
     return NULL;
   if (t == NULL || t->type != DP_TYPE_F32 || t->n_dims != 4 || t->dims[0] != C || t->dims[2] != h || t->dims[3] != w || t->dims[1] < 1) {
-    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected a float32 tensor `noise` of shape [%" G_GINT64_FORMAT ", L, %" G_GINT64_FORMAT ", %"
-        G_GINT64_FORMAT "]", path, C, h, w);
+    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected a float32 tensor `noise` of shape [%" G_GINT64_FORMAT ", L, %"
+        G_GINT64_FORMAT ", %" G_GINT64_FORMAT "]", path, C, h, w);
     return NULL;
   }
   gsize pixels = t->dims[1] * h * w;
@@ -315,7 +317,8 @@ generate (GError **error)
 static char *
 guidance_text (const DpSettings *s)
 {
-  return s->guidance_scale_2 != 0 ? g_strdup_printf ("%g, %g", s->guidance_scale, s->guidance_scale_2) : g_strdup_printf ("%g", s->guidance_scale);
+  return s->guidance_scale_2 != 0 ? g_strdup_printf ("%g, %g", s->guidance_scale, s->guidance_scale_2)
+      : g_strdup_printf ("%g", s->guidance_scale);
 }
 
 /* ---- inspect ---- */
@@ -398,11 +401,11 @@ print_transformers (const char *model, const DpModelConfig *c)
   static const char *const names[] = { "transformer", "transformer_2" };
 
   for (int i = 0; i < c->experts; i++)
-    printf ("  %-13s %d layers, %d heads of %d, feed-forward %d, %.1f MiB\n", names[i], c->dit.layers, c->dit.heads, c->dit.head_dim, c->dit.ffn,
-        directory_bytes (model, names[i]) / 1048576.0);
+    printf ("  %-13s %d layers, %d heads of %d, feed-forward %d, %.1f MiB\n", names[i], c->dit.layers, c->dit.heads, c->dit.head_dim,
+        c->dit.ffn, directory_bytes (model, names[i]) / 1048576.0);
   if (c->experts == 2)
-    printf ("  boundary      %g: steps of timestep %g and above go through transformer, the others through transformer_2\n", c->boundary_ratio,
-        c->boundary_ratio * c->scheduler.train_timesteps);
+    printf ("  boundary      %g: steps of timestep %g and above go through transformer, the others through transformer_2\n",
+        c->boundary_ratio, c->boundary_ratio * c->scheduler.train_timesteps);
 }
 
 static gboolean
@@ -425,8 +428,8 @@ inspect (GError **error)
       c->vae.spatial_scale, c->vae.temporal_scale, directory_bytes (s->model, "vae") / 1048576.0);
   printf ("settings\n  %dx%d at %d/%d frames a second, %s, %d steps, guidance %s, flow shift %g\n", s->width, s->height, r->info.fps_n,
       r->info.fps_d, s->sampler, s->steps, guidance, s->flow_shift);
-  printf ("  blocks of %d latents, context %d, at most %d in flight, %s, devices %s\n", s->block_latents, r->context_latents, s->queue_blocks,
-      s->precision, s->devices);
+  printf ("  blocks of %d latents, context %d, at most %d in flight, %s, devices %s\n", s->block_latents, r->context_latents,
+      s->queue_blocks, s->precision, s->devices);
   printf ("  text encoder %s: %.1f MiB on %s, where the video needs %.1f MiB (streamed: %.1f, resident: %.1f)\n", s->text_encoder,
       dp_memory_of_text (r, r->streamed) / 1048576.0, r->devices[0], dp_memory_of_video (r, r->devices[0]) / 1048576.0,
       dp_memory_of_text (r, TRUE) / 1048576.0, dp_memory_of_text (r, FALSE) / 1048576.0);
@@ -573,8 +576,9 @@ print_table (const Bench *m)
   const DpStats *last = &m->last;
   g_autofree char *guidance = guidance_text (s);
 
-  printf ("%s %dx%d, %d steps, guidance %s, B %d, C %d, Q %d, %s, %d stage%s, %d threads\n", r->info.name, s->width, s->height, s->steps, guidance,
-      s->block_latents, r->context_latents, s->queue_blocks, s->precision, r->n_devices, r->n_devices == 1 ? "" : "s", s->threads);
+  printf ("%s %dx%d, %d steps, guidance %s, B %d, C %d, Q %d, %s, %d stage%s, %d threads\n", r->info.name, s->width, s->height, s->steps,
+      guidance, s->block_latents, r->context_latents, s->queue_blocks, s->precision, r->n_devices, r->n_devices == 1 ? "" : "s",
+      s->threads);
   printf ("  block-steps per second  %8.2f\n", passes_per_second (m));
   printf ("  frames per second       %8.2f   (%.2f x real time)\n", frames_per_second (m), realtime_factor (m));
   printf ("  a block takes           %8.2f of the time that it plays, 95 %% of them at most %.2f\n", last->block_load_mean,
@@ -668,14 +672,16 @@ run_command (const Command *command, int argc, char **argv)
   g_autofree char *summary = g_strdup_printf ("dualparal %s: %s", command->name, command->summary);
 
   g_option_context_set_summary (context, summary);
-  g_option_context_set_description (context, "A setting that is left out, or 0 where it is a number and not the seed, is the model's own default; inspect prints them.");
+  g_option_context_set_description (context, "A setting that is left out, or 0 where it is a number and not the seed, is the model's own "
+      "default; inspect prints them.");
   g_option_context_add_main_entries (context, engine_options, NULL);
   if (command->options)
     g_option_context_add_main_entries (context, command->options, NULL);
   if (command->run == generate)
     settings.num_frames = 81;
   if (g_option_context_parse (context, &argc, &argv, &error) && argc > 1)
-    g_set_error (&error, G_OPTION_ERROR, G_OPTION_ERROR_FAILED, "%s is not an option; the text of a prompt goes behind --prompt, in quotes", argv[1]);
+    g_set_error (&error, G_OPTION_ERROR, G_OPTION_ERROR_FAILED, "%s is not an option; the text of a prompt goes behind --prompt, in quotes",
+        argv[1]);
   if (error) {
     fprintf (stderr, "dualparal: %s\n", error->message);
     return 2;

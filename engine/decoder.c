@@ -101,7 +101,8 @@ static DpDecoder
 describe (const DpDecoderSpec *spec)
 {
   return (DpDecoder) { .spec = *spec, .width = spec->latent_w * spec->vae.spatial_scale, .height = spec->latent_h * spec->vae.spatial_scale,
-    .latent_size = (gsize) spec->latent_h * spec->latent_w * spec->vae.z_dim, .n_slots = spec->max_queue_frames + 1 };     /* one may be lent */
+    .latent_size = (gsize) spec->latent_h * spec->latent_w * spec->vae.z_dim,
+    .n_slots = spec->max_queue_frames + 1 };    /* one may be lent */
 }
 
 /* GStreamer's default layouts, so that a frame can be copied in one piece. */
@@ -166,7 +167,8 @@ loaded_key (const DpDecoder *d)
   const DpDecoderSpec *spec = &d->spec;
   GString *key = g_string_new (NULL);
 
-  g_string_printf (key, "decoder, %s, %d threads, bfloat16 %d, %d x %d", d->device, spec->threads, spec->bfloat16, spec->latent_h, spec->latent_w);
+  g_string_printf (key, "decoder, %s, %d threads, bfloat16 %d, %d x %d", d->device, spec->threads, spec->bfloat16, spec->latent_h,
+      spec->latent_w);
   dp_warm_key_add_numbers (key, &spec->vae, sizeof spec->vae);
   dp_warm_key_add_weights (key, spec->weights);
   return key;
@@ -207,8 +209,8 @@ load (DpDecoder *d, GError **error)
   if (!make_room (d, error))
     return FALSE;
   if (!loaded->warm.loaded) {
-    loaded->vae = dp_vae_new (d->dev, &spec->vae, spec->weights, spec->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, spec->latent_h, spec->latent_w,
-        dp_vae_at_once (d->device), error);
+    loaded->vae = dp_vae_new (d->dev, &spec->vae, spec->weights, spec->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, spec->latent_h,
+        spec->latent_w, dp_vae_at_once (d->device), error);
     if (loaded->vae == NULL)
       return FALSE;
     dp_warm_loaded (&loaded->warm);
@@ -334,8 +336,8 @@ decode_block (DpDecoder *d, const Job *job)
         return FALSE;
   }
   end = g_get_monotonic_time ();
-  dp_trace_span (d->spec.trace, DP_TRACE_DECODER, "decode", job->block, began, end, "\"block\":%" G_GINT64_FORMAT ",\"latents\":%d", job->block,
-      job->n);
+  dp_trace_span (d->spec.trace, DP_TRACE_DECODER, "decode", job->block, began, end, "\"block\":%" G_GINT64_FORMAT ",\"latents\":%d",
+      job->block, job->n);
   g_mutex_lock (&d->lock);
   if (d->block_us)
     dp_window_add (&d->stats.intervals, (end - d->block_us) / 1e6);
@@ -537,8 +539,8 @@ dp_decoder_pull (DpDecoder *d, DpFrame *frame, gint64 timeout_us, GError **error
       Slot *slot = &d->slots[index];
 
       *frame = (DpFrame) { .index = d->pulled++, .block = slot->block, .prompt_id = slot->prompt_id, .prompt = slot->conditioning->prompt,
-        .prompt_changed = slot->prompt_changed, .replanned_at = slot->conditioning->replanned_at, .width = d->width, .height = d->height, .format = d->spec.format,
-        .n_planes = d->n_planes, .slot = GINT_TO_POINTER (index) };
+        .prompt_changed = slot->prompt_changed, .replanned_at = slot->conditioning->replanned_at, .width = d->width, .height = d->height,
+        .format = d->spec.format, .n_planes = d->n_planes, .slot = GINT_TO_POINTER (index) };
       for (int p = 0; p < d->n_planes; p++) {
         frame->planes[p] = slot->memory + d->offsets[p];
         frame->strides[p] = d->strides[p];

@@ -40,7 +40,8 @@ const char *
 dp_embedded_model (void)
 {
   static GOnce around = G_ONCE_INIT;
-  const char *candidates[] = { dp_self_in_build_tree () ? DP_EMBEDDED_SOURCE_DIR : g_once (&around, look_around, NULL), DP_EMBEDDED_INSTALL_DIR };
+  const char *candidates[] = { dp_self_in_build_tree () ? DP_EMBEDDED_SOURCE_DIR : g_once (&around, look_around, NULL),
+      DP_EMBEDDED_INSTALL_DIR };
 
   for (guint i = 0; i < G_N_ELEMENTS (candidates); i++)
     if (candidates[i] && is_model (candidates[i]))
@@ -97,8 +98,8 @@ add_device (DpResolved *r, const char *name, Abilities *all, GError **error)
     return FALSE;
   }
   if (strcmp (name, first) != 0 && (g_str_has_prefix (name, "cuda") || g_str_has_prefix (first, "cuda")))
-    return refuse (error, "devices names %s and %s, but blocks cannot go from one to the other yet; name one GPU, as often as there are to be "
-        "stages", first, name);
+    return refuse (error, "devices names %s and %s, but blocks cannot go from one to the other yet; name one GPU, as often as there are to "
+        "be stages", first, name);
   all->fast_bf16 &= info.fast_bf16;
   if (!info.fp8)
     all->without_fp8 = name;
@@ -124,7 +125,8 @@ parse_devices (DpResolved *r, Abilities *all, GStringChunk *storage, GError **er
   if (r->n_devices == 0)
     return refuse (error, "devices is empty; use for example \"cpu\" or \"auto\"");
   if (r->n_devices > r->config.dit.layers)
-    return refuse (error, "devices names %d stages, but the model has only %d layers; name at most that many", r->n_devices, r->config.dit.layers);
+    return refuse (error, "devices names %d stages, but the model has only %d layers; name at most that many", r->n_devices,
+        r->config.dit.layers);
   return TRUE;
 }
 
@@ -186,7 +188,8 @@ fill_defaults (DpResolved *r, GStringChunk *storage)
   s->text_length = s->text_length ? s->text_length : 512;
   r->context_latents = MAX (s->context_latents, 0);
   /* two blocks and a frame: one is shown while the next one is being filled in; a size that is refused later must not overflow here */
-  s->max_queue_frames = s->max_queue_frames ? s->max_queue_frames : 2 * CLAMP (s->block_latents, 1, 1024) * r->config.vae.temporal_scale + 1;
+  s->max_queue_frames = s->max_queue_frames ? s->max_queue_frames
+      : 2 * CLAMP (s->block_latents, 1, 1024) * r->config.vae.temporal_scale + 1;
 }
 
 static gboolean
@@ -214,19 +217,21 @@ check_values (const DpResolved *r, GError **error)
 
   if (!check_size (r, "width", s->width, error) || !check_size (r, "height", s->height, error)
       || !check_range (error, "steps", s->steps, 1, 1000) || !check_range (error, "block-latents", s->block_latents, 1, 1024)
-      || !check_range (error, "context-latents", s->context_latents, -1, 1024) || !check_range (error, "queue-blocks", s->queue_blocks, 1, s->steps)
+      || !check_range (error, "context-latents", s->context_latents, -1, 1024)
+      || !check_range (error, "queue-blocks", s->queue_blocks, 1, s->steps)
       || !check_range (error, "max-queue-frames", s->max_queue_frames, 1, 1 << 20) || !check_range (error, "threads", s->threads, 1, 1024)
       || !check_range (error, "text-length", s->text_length, 1, 4096) || !check_range (error, "linger", s->linger, 0, G_MAXINT))
     return FALSE;
   if (s->context_latents > s->block_latents)
-    return refuse (error, "context-latents is %d, more than block-latents (%d); a block can lend at most the latents it owns", s->context_latents,
-        s->block_latents);
+    return refuse (error, "context-latents is %d, more than block-latents (%d); a block can lend at most the latents it owns",
+        s->context_latents, s->block_latents);
   if (s->num_frames < -1 || s->num_frames == 0 || s->num_frames > MAX_FRAMES)
     return refuse (error, "num-frames is %" G_GINT64_FORMAT "; it must be at least 1, or -1 for an endless video", s->num_frames);
   if (!check_guidance ("guidance-scale", s->guidance_scale, error) || !check_guidance ("guidance-scale-2", s->guidance_scale_2, error))
     return FALSE;
   if (s->guidance_scale_2 != 0 && r->config.experts == 1)
-    return refuse (error, "guidance-scale-2 is %g, but the model has no second transformer (transformer_2) for it; leave it out", s->guidance_scale_2);
+    return refuse (error, "guidance-scale-2 is %g, but the model has no second transformer (transformer_2) for it; leave it out",
+        s->guidance_scale_2);
   if (!isfinite (s->flow_shift) || s->flow_shift <= 0 || s->flow_shift > 100)
     return refuse (error, "flow-shift is %g; it must be above 0 and at most 100", s->flow_shift);
   if (strcmp (s->sampler, "unipc") != 0 && strcmp (s->sampler, "euler") != 0)
@@ -262,8 +267,9 @@ dp_settings_stage (const DpResolved *r, const DpSampler *sampler)
   int scale = r->config.vae.spatial_scale;
 
   return (DpStageSpec) { .dit = r->config.dit, .experts = r->config.experts, .sampler = sampler, .bfloat16 = r->bfloat16, .fp8 = r->fp8,
-    .guidance_scales = { r->settings.guidance_scale, r->settings.guidance_scale_2 }, .latent_h = r->settings.height / scale, .latent_w = r->settings.width / scale, .max_own = r->max_own, .max_input = r->max_input,
-    .max_cached = r->context_latents, .text_length = r->settings.text_length };
+    .guidance_scales = { r->settings.guidance_scale, r->settings.guidance_scale_2 }, .latent_h = r->settings.height / scale,
+    .latent_w = r->settings.width / scale, .max_own = r->max_own, .max_input = r->max_input, .max_cached = r->context_latents,
+    .text_length = r->settings.text_length };
 }
 
 gboolean

@@ -215,8 +215,8 @@ dp_trace_span (DpTrace *t, int track, const char *kind, gint64 block, gint64 sta
     g_strlcpy (name, kind, sizeof name);
   else
     g_snprintf (name, sizeof name, "block %" G_GINT64_FORMAT, block);   /* viewers give each name its colour */
-  write_event (t, ",\n{\"name\":\"%s\",\"cat\":\"%s\",\"ph\":\"X\",\"pid\":1,\"tid\":%d,\"ts\":%" G_GINT64_FORMAT ",\"dur\":%" G_GINT64_FORMAT
-      ",\"args\":{%s}}", name, kind, track, start_us - t->opened_us, end_us - start_us, members);
+  write_event (t, ",\n{\"name\":\"%s\",\"cat\":\"%s\",\"ph\":\"X\",\"pid\":1,\"tid\":%d,\"ts\":%" G_GINT64_FORMAT ",\"dur\":%"
+      G_GINT64_FORMAT ",\"args\":{%s}}", name, kind, track, start_us - t->opened_us, end_us - start_us, members);
 }
 
 void
@@ -230,9 +230,9 @@ dp_trace_transfer (DpTrace *t, int from, int to, gint64 block, int step, gint64 
   id = t->transfers++;
   g_mutex_unlock (&t->lock);
   for (int end = 0; end < 2; end++)
-    write_event (t, ",\n{\"name\":\"stage %d to %d\",\"cat\":\"transfer\",\"ph\":\"%c\",\"id\":%" G_GUINT64_FORMAT ",\"pid\":1,\"tid\":%d,\"ts\":%"
-        G_GINT64_FORMAT ",\"args\":{\"block\":%" G_GINT64_FORMAT ",\"step\":%d}}", from, to, end ? 'e' : 'b', id, DP_TRACE_STAGE + (end ? to : from),
-        (end ? end_us : start_us) - t->opened_us, block, step);
+    write_event (t, ",\n{\"name\":\"stage %d to %d\",\"cat\":\"transfer\",\"ph\":\"%c\",\"id\":%"
+        G_GUINT64_FORMAT ",\"pid\":1,\"tid\":%d,\"ts\":%" G_GINT64_FORMAT ",\"args\":{\"block\":%" G_GINT64_FORMAT ",\"step\":%d}}", from,
+        to, end ? 'e' : 'b', id, DP_TRACE_STAGE + (end ? to : from), (end ? end_us : start_us) - t->opened_us, block, step);
 }
 
 void
@@ -246,8 +246,8 @@ dp_trace_instant (DpTrace *t, int track, const char *kind, const char *args, ...
   va_start (list, args);
   g_vsnprintf (members, sizeof members, args, list);
   va_end (list);
-  write_event (t, ",\n{\"name\":\"%s\",\"cat\":\"%s\",\"ph\":\"i\",\"s\":\"t\",\"pid\":1,\"tid\":%d,\"ts\":%" G_GINT64_FORMAT ",\"args\":{%s}}", kind, kind,
-      track, g_get_monotonic_time () - t->opened_us, members);
+  write_event (t, ",\n{\"name\":\"%s\",\"cat\":\"%s\",\"ph\":\"i\",\"s\":\"t\",\"pid\":1,\"tid\":%d,\"ts\":%"
+      G_GINT64_FORMAT ",\"args\":{%s}}", kind, kind, track, g_get_monotonic_time () - t->opened_us, members);
 }
 
 void

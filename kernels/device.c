@@ -41,7 +41,8 @@ say_why (const char *name, const char *loader, char *error, size_t error_size)
     snprintf (error + n, error_size - n, "use devices=cpu");
 }
 
-/* Opens the module of the build tree, if this code is run from there, the one that is installed, or one where the system looks for libraries. */
+/* Opens the module of the build tree, if this code is run from there, the one that is installed, or one where the system looks for
+ * libraries. */
 static void *
 open_module (const char *name, char *error, size_t error_size)
 {

@@ -21,8 +21,9 @@ struct DpDevice
   size_t allocations;           /* calls of alloc, linear_new and conv_new so far, and primitives built on first use:
                                  * a test asserts that it stands still after the first block */
   size_t bytes;                 /* device memory held now */
-  const int *cancel;            /* set by whoever opened it, or NULL; read atomically. Once it is non-zero, for good, ops return early and what they
-                                 * leave is undefined, and packing may return NULL. Whoever opened it may point elsewhere later, for other work */
+  const int *cancel;            /* set by whoever opened it, or NULL; read atomically. Once it is non-zero, for good, ops return early and
+                                 * what they leave is undefined, and packing may return NULL. Whoever opened it may point elsewhere later,
+                                 * for other work */
   char error[256];              /* first failure since the last take, or "" */
   bool no_memory;               /* the latest of those was that something did not fit */
 };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * self.h: where this code lies. What belongs to it is looked for there: in the build tree while it is run from the build tree, else beside it.
+ * self.h: where this code lies. What belongs to it is looked for there: in the build tree while it is run from the build tree, else beside
+ * it.
  *
  * Thread-safety: all from anywhere.
  */

@@ -323,7 +323,8 @@ close_cuda (DpDevice *base)
   free (dev);
 }
 
-/* The N of "cuda:N", how many there are, and what is there; false and a sentence if there is no such GPU, or none that this build can use. */
+/* The N of "cuda:N", how many there are, and what is there; false and a sentence if there is no such GPU, or none that this build can
+ * use. */
 static bool
 find_gpu (const char *name, int *index, int *gpus, struct cudaDeviceProp *prop, char *error, size_t error_size)
 {

@@ -3,7 +3,8 @@
 
 const DpBackend *dp_cuda_backend_v2 (void);
 
-/* The one symbol of the module. A change of backend.h, device.h or ops.h that a module of another version would not survive is a new name. */
+/* The one symbol of the module. A change of backend.h, device.h or ops.h that a module of another version would not survive is a new
+ * name. */
 __attribute__ ((visibility ("default"))) const DpBackend *
 dp_cuda_backend_v2 (void)
 {

@@ -124,7 +124,8 @@ test_usage (void)
   g_assert_cmpstr (help.err, ==, "");
   g_assert_nonnull (strstr (help.out, "bench"));
   g_assert_cmpint (command_help.status, ==, 0);
-  static const char *const options[] = { "--model", "--prompt", "--negative-prompt", "--frames", "--width", "--height", "--steps", "--guidance-scale=",
+  static const char *const options[] = { "--model", "--prompt", "--negative-prompt", "--frames", "--width", "--height", "--steps",
+      "--guidance-scale=",
     "--guidance-scale-2", "--flow-shift", "--sampler", "--seed", "--block-latents", "--context-latents", "--queue-blocks", "--devices",
     "--text-encoder", "--noise", "--dump", "--output", "--trace" };
   for (guint i = 0; i < G_N_ELEMENTS (options); i++)
@@ -155,12 +156,14 @@ test_trace (void)
   run_bad ("generate " SMALL "--frames 17 --output %s/traced.y4m --trace %s/no/where.json", 1, "no/where.json cannot be written");
 
   /* the video is there, and what is wrong with the trace is said */
-  run_bad ("generate " SMALL "--frames 17 --output %s/full.y4m --trace /dev/full", 1, "trace: /dev/full ends too early: No space left on device");
+  run_bad ("generate " SMALL "--frames 17 --output %s/full.y4m --trace /dev/full", 1,
+      "trace: /dev/full ends too early: No space left on device");
   check_same ("traced.y4m", "full.y4m", TRUE);
 
   /* killed in the middle */
   g_autofree char *file = path_of ("trace.json");
-  char *argv[] = { STREAM_CLI, "generate", "--width=64", "--height=48", "--steps=2", "--frames=-1", "--output=/dev/null", "--trace", file, NULL };
+  char *argv[] = { STREAM_CLI, "generate", "--width=64", "--height=48", "--steps=2", "--frames=-1", "--output=/dev/null", "--trace", file,
+      NULL };
   GStatBuf st = { 0 };
   GPid pid;
 
@@ -330,7 +333,8 @@ test_dump (void)
 static void
 test_noise (void)
 {
-  g_autofree char *path = path_of ("noise.safetensors"), *other_path = path_of ("other.safetensors"), *wrong = path_of ("wrong.safetensors");
+  g_autofree char *path = path_of ("noise.safetensors"), *other_path = path_of ("other.safetensors"),
+      *wrong = path_of ("wrong.safetensors");
   g_autofree float *noise = g_new (float, 16 * 3 * 6 * 8);
   g_autoptr (GRand) rand = g_rand_new_with_seed (11);
   g_autoptr (GError) error = NULL;
@@ -362,8 +366,8 @@ test_inspect (void)
   g_assert_nonnull (strstr (nowhere.err, "/nowhere"));
 
   /* 0 is the default; what is in between is not of this moment, as the free memory is */
-  g_autofree char *zeros = run_ok ("inspect --width 0 --height 0 --steps 0 --guidance-scale 0 --flow-shift 0 --block-latents 0 --context-latents 0 "
-      "--queue-blocks 0");
+  g_autofree char *zeros = run_ok ("inspect --width 0 --height 0 --steps 0 --guidance-scale 0 --flow-shift 0 --block-latents 0 "
+      "--context-latents 0 --queue-blocks 0");
   const char *model = strstr (zeros, "\nmodel "), *room = strstr (zeros, "\nall of it on one device\n");
   g_assert_true (model && room && strncmp (model, strstr (out, "\nmodel "), room - model) == 0);
   static const char *const words[] = { "cpu", "oneDNN", "GiB", "cuda:0", "tiny", " layers", "256x144", "unipc", "guidance",
@@ -416,8 +420,10 @@ test_inspect_gpus (void)
   g_assert_no_error (error);
   g_assert_cmpint (status, ==, 0);
   g_test_message ("%s", out);
-  static const char *const lines[] = { "\n  cuda:0   a GPU; no libraries; 80.0 of 80.0 GiB free\n", "\n  cuda:1   device cuda:1: it is too old\n",
-    "\n  cuda:2   a GPU; ", "devices cuda:0\n", "\n  cuda:0   fits: ", "\n  cuda:2   does not fit: ", " where 1.0 are free, in bfloat16, text encoder streamed\n" };
+  static const char *const lines[] = { "\n  cuda:0   a GPU; no libraries; 80.0 of 80.0 GiB free\n",
+      "\n  cuda:1   device cuda:1: it is too old\n",
+    "\n  cuda:2   a GPU; ", "devices cuda:0\n", "\n  cuda:0   fits: ", "\n  cuda:2   does not fit: ",
+    " where 1.0 are free, in bfloat16, text encoder streamed\n" };
   for (guint i = 0; i < G_N_ELEMENTS (lines); i++)
     if (strstr (out, lines[i]) == NULL)
       g_test_fail_printf ("inspect does not say \"%s\"", lines[i]);
@@ -430,7 +436,8 @@ test_bench (void)
   g_autofree char *json = run_ok ("bench " SMALL "--blocks 2 --devices cpu,cpu --json"), *table = run_ok ("bench " SMALL "--blocks 2");
   g_autoptr (JsonParser) parser = json_parser_new ();
   g_autoptr (GError) error = NULL;
-  static const char *const positive[] = { "block_steps_per_second", "frames_per_second", "realtime_factor", "first_frame_seconds", "device_bytes",
+  static const char *const positive[] = { "block_steps_per_second", "frames_per_second", "realtime_factor", "first_frame_seconds",
+      "device_bytes",
     "peak_rss_bytes", "decode_busy" };
 
   json_parser_load_from_data (parser, json, -1, &error);
@@ -467,7 +474,8 @@ static void
 test_closed_pipe (void)
 {
   g_autofree char *program = g_shell_quote (STREAM_CLI);
-  g_autofree char *command = g_strdup_printf ("timeout 60 %s generate " SMALL "--frames -1 --output - 2>/dev/null | head -c 100000 > /dev/null", program);
+  g_autofree char *command = g_strdup_printf ("timeout 60 %s generate " SMALL "--frames -1 --output - 2>/dev/null | head -c 100000 > "
+      "/dev/null", program);
   TestClock start = test_clock ();
 
   g_assert_cmpint (system (command), ==, 0);

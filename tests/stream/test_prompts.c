@@ -343,7 +343,8 @@ static void
 test_transition_of_none (void)
 {
   static const DpPrompt none[] = { { "a red ball bouncing over a green meadow", NULL, 1, 5 } };
-  static const DpPrompt two[] = { { "a blue heart", NULL, 1, 5 }, { "a yellow star", NULL, 2, 1 } }, one[] = { { "a yellow star", NULL, 2, 1 } };
+  static const DpPrompt two[] = { { "a blue heart", NULL, 1, 5 }, { "a yellow star", NULL, 2, 1 } },
+      one[] = { { "a yellow star", NULL, 2, 1 } };
   DpSettings s = settings_of_this ();
   Blocks plain, same, both, second;
 
@@ -362,8 +363,8 @@ test_transition_of_none (void)
   blocks_clear (&second);
 }
 
-/* Blocks 0, 1, 2, ... are admitted in iterations 0, 3, 6, ...; in 7, block 2 has done one step of 9 and block 1 four. Block 2 begins anew, and
- * block 1, which is less noise than that, does not. One in between is replaced before anyone saw it. */
+/* Blocks 0, 1, 2, ... are admitted in iterations 0, 3, 6, ...; in 7, block 2 has done one step of 9 and block 1 four. Block 2 begins anew,
+ * and block 1, which is less noise than that, does not. One in between is replaced before anyone saw it. */
 static void
 test_replan (void)
 {

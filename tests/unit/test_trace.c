@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The file itself: that it is JSON at every moment, ends where it has to, and is nobody else's. What the engine writes into it is looked at in
- * tests/stream.
+ * The file itself: that it is JSON at every moment, ends where it has to, and is nobody else's. What the engine writes into it is looked at
+ * in tests/stream.
  */
 #include "engine/trace.h"
 #include "engine/dualparal.h"
