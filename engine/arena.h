@@ -23,5 +23,6 @@ void *dp_arena_take (DpArena *arena, gsize bytes);
 gboolean dp_arena_allocate (DpArena *arena, DpDevice *dev, const char *what, GError **error);
 void dp_arena_free (DpArena *arena);
 
-/** Host memory of a size that depends on the settings, g_free() it. NULL with DP_ERROR_NO_MEMORY when the machine has not that much left. */
+/** Host memory of a size that depends on the settings, g_free() it. NULL with DP_ERROR_NO_MEMORY when the machine has not that much
+ *  left. */
 void *dp_arena_host_new (gsize bytes, const char *what, GError **error);

@@ -26,6 +26,16 @@ static char **prompts_at;
 static gboolean as_json;
 static gint64 bench_blocks = 10;
 
+static gboolean
+parse_seed (const char *option, const char *value, gpointer data, GError **error)
+{
+  if (g_ascii_string_to_unsigned (value, 10, 0, G_MAXUINT64, &settings.seed, NULL))
+    return TRUE;
+  g_set_error (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE, "%s is \"%s\"; it must be a whole number from 0 to %" G_GUINT64_FORMAT,
+      option, value, G_MAXUINT64);
+  return FALSE;
+}
+
 static const GOptionEntry engine_options[] = {
   { "model", 0, 0, G_OPTION_ARG_FILENAME, &settings.model, "Model directory (default: the embedded model)", "DIR" },
   { "prompt", 0, 0, G_OPTION_ARG_STRING, &settings.prompt, "What to show", "TEXT" },
@@ -38,18 +48,20 @@ static const GOptionEntry engine_options[] = {
   { "guidance-scale-2", 0, 0, G_OPTION_ARG_DOUBLE, &settings.guidance_scale_2, "The same for the second of two transformers", "G" },
   { "flow-shift", 0, 0, G_OPTION_ARG_DOUBLE, &settings.flow_shift, "Shift of the noise schedule", "S" },
   { "sampler", 0, 0, G_OPTION_ARG_STRING, &settings.sampler, "unipc or euler", "NAME" },
-  { "seed", 0, 0, G_OPTION_ARG_INT64, &settings.seed, "Same seed, same video", "N" },
+  { "seed", 0, 0, G_OPTION_ARG_CALLBACK, parse_seed, "Same seed, same video", "N" },
   { "block-latents", 0, 0, G_OPTION_ARG_INT, &settings.block_latents, "Latent frames a block owns", "B" },
   { "context-latents", 0, 0, G_OPTION_ARG_INT, &settings.context_latents, "Latent frames taken from each neighbour; -1: none", "C" },
-  { "queue-blocks", 0, 0, G_OPTION_ARG_INT, &settings.queue_blocks, "Most blocks in flight", "Q" },
+  { "queue-blocks", 0, 0, G_OPTION_ARG_INT, &settings.queue_blocks, "Most blocks in flight, at most T", "Q" },
   { "threads", 0, 0, G_OPTION_ARG_INT, &settings.threads, "Host threads in all (default: one per processor)", "N" },
   { "precision", 0, 0, G_OPTION_ARG_STRING, &settings.precision, "auto, float32, bfloat16 or fp8 (some GPUs)", "NAME" },
-  { "text-encoder", 0, 0, G_OPTION_ARG_STRING, &settings.text_encoder, "auto, resident or streamed (less memory, more time for a prompt)", "NAME" },
+  { "text-encoder", 0, 0, G_OPTION_ARG_STRING, &settings.text_encoder, "auto, resident or streamed (less memory, more time for a prompt)",
+      "NAME" },
   { NULL }
 };
 
 #define TRACE_OPTION \
-  { "trace", 0, 0, G_OPTION_ARG_FILENAME, &settings.trace, "Write what was done when to this file, for ui.perfetto.dev or chrome://tracing", "FILE.json" }
+  { "trace", 0, 0, G_OPTION_ARG_FILENAME, &settings.trace, \
+      "Write what was done when to this file, for ui.perfetto.dev or chrome://tracing", "FILE.json" }
 
 static const GOptionEntry generate_options[] = {
   { "frames", 0, 0, G_OPTION_ARG_INT64, &settings.num_frames, "How many frames (default: 81)", "N" },
@@ -110,8 +122,8 @@ read_noise (const char *path, const DpModelInfo *info, const DpSettings *s, gint
   if (file == NULL)
     return NULL;
   if (t == NULL || t->type != DP_TYPE_F32 || t->n_dims != 4 || t->dims[0] != C || t->dims[2] != h || t->dims[3] != w || t->dims[1] < 1) {
-    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected a float32 tensor `noise` of shape [%" G_GINT64_FORMAT ", L, %" G_GINT64_FORMAT ", %"
-        G_GINT64_FORMAT "]", path, C, h, w);
+    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected a float32 tensor `noise` of shape [%" G_GINT64_FORMAT ", L, %"
+        G_GINT64_FORMAT ", %" G_GINT64_FORMAT "]", path, C, h, w);
     return NULL;
   }
   gsize pixels = t->dims[1] * h * w;
@@ -202,6 +214,10 @@ pull_all (DpEngine *engine, FILE *file, Dump *d, GError **error)
   DpFrame frame, converted;
   int result;
 
+  if (file && d && dev == NULL) {
+    g_set_error_literal (error, DP_ERROR, DP_ERROR_DEVICE, message);
+    return FALSE;
+  }
   while ((result = dp_engine_pull (engine, &frame, -1, error)) == 1) {
     gboolean ok = TRUE;
 
@@ -294,29 +310,71 @@ generate (GError **error)
   ok = pull_all (engine, file, dump ? &d : NULL, error);
   if (file)
     ok = close_output (file, ok, error);
-  return ok && (dump == NULL || write_dump (engine, &d, &resolved, error));
+  return ok && (dump == NULL || write_dump (engine, &d, &resolved, error)) && dp_engine_end_trace (engine, error);
 }
 
 /* "5", or "4, 3" where there are two transformers. */
 static char *
 guidance_text (const DpSettings *s)
 {
-  return s->guidance_scale_2 != 0 ? g_strdup_printf ("%g, %g", s->guidance_scale, s->guidance_scale_2) : g_strdup_printf ("%g", s->guidance_scale);
+  return s->guidance_scale_2 != 0 ? g_strdup_printf ("%g, %g", s->guidance_scale, s->guidance_scale_2)
+      : g_strdup_printf ("%g", s->guidance_scale);
 }
 
 /* ---- inspect ---- */
 
-static void
+/* Returns what is known of it. */
+static DpDeviceInfo
 print_device (const char *name)
 {
   DpDeviceInfo info;
   char message[256];
 
   if (dp_device_info (name, &info, message, sizeof message))
-    printf ("  %-8s %s; %s; %.1f of %.1f GiB free\n", info.name, info.description, info.libraries, info.memory_free / 1073741824.0,
+    printf ("  %-8s %s; %s; %.1f of %.1f GiB free\n", name, info.description, info.libraries, info.memory_free / 1073741824.0,
         info.memory_total / 1073741824.0);
   else
     printf ("  %-8s %s\n", name, message);
+  return info;
+}
+
+/* Every one there is; cuda:0 in any case, for why it is not. Returns how many are GPUs. */
+static int
+print_devices (void)
+{
+  int gpus = 0;
+
+  printf ("devices\n");
+  print_device ("cpu");
+  for (int i = 0; i == 0 || i < gpus; i++) {
+    g_autofree char *name = g_strdup_printf ("cuda:%d", i);
+    gpus = print_device (name).gpus;
+  }
+  return gpus;
+}
+
+/* Whether one stage of it all has room on a device that is there, and in which of the ways that settings leave open. */
+static void
+print_verdict (const char *name)
+{
+  g_autoptr (GStringChunk) storage = g_string_chunk_new (256);
+  g_autoptr (GError) error = NULL;
+  g_autofree DpResolved *r = g_new0 (DpResolved, 1);
+  DpSettings s = settings;
+  DpDeviceInfo info;
+  char message[256];
+
+  if (!dp_device_info (name, &info, message, sizeof message))
+    return;
+  s.devices = name;
+  if (!dp_settings_read (r, &s, storage, &error)) {
+    printf ("  %-8s no: %s\n", name, error->message);
+    return;
+  }
+  gsize needed = dp_memory_of_video (r, name) + dp_memory_of_text (r, r->streamed);
+  printf ("  %-8s %s: %.1f MiB, where %.1f are free, in %s, text encoder %s\n", name, needed > info.memory_free ? "does not fit"
+      : needed + info.memory_total / 8 > info.memory_free ? "hardly fits, for libraries take some too" : "fits", needed / 1048576.0,
+      info.memory_free / 1048576.0, r->settings.precision, r->settings.text_encoder);
 }
 
 static gsize
@@ -343,11 +401,11 @@ print_transformers (const char *model, const DpModelConfig *c)
   static const char *const names[] = { "transformer", "transformer_2" };
 
   for (int i = 0; i < c->experts; i++)
-    printf ("  %-13s %d layers, %d heads of %d, feed-forward %d, %.1f MiB\n", names[i], c->dit.layers, c->dit.heads, c->dit.head_dim, c->dit.ffn,
-        directory_bytes (model, names[i]) / 1048576.0);
+    printf ("  %-13s %d layers, %d heads of %d, feed-forward %d, %.1f MiB\n", names[i], c->dit.layers, c->dit.heads, c->dit.head_dim,
+        c->dit.ffn, directory_bytes (model, names[i]) / 1048576.0);
   if (c->experts == 2)
-    printf ("  boundary      %g: steps of timestep %g and above go through transformer, the others through transformer_2\n", c->boundary_ratio,
-        c->boundary_ratio * c->scheduler.train_timesteps);
+    printf ("  boundary      %g: steps of timestep %g and above go through transformer, the others through transformer_2\n",
+        c->boundary_ratio, c->boundary_ratio * c->scheduler.train_timesteps);
 }
 
 static gboolean
@@ -355,10 +413,8 @@ inspect (GError **error)
 {
   g_autoptr (GStringChunk) storage = g_string_chunk_new (256);
   g_autofree DpResolved *r = g_new0 (DpResolved, 1);
+  int gpus = print_devices ();
 
-  printf ("devices\n");
-  print_device ("cpu");
-  print_device ("cuda:0");
   if (!dp_settings_read (r, &settings, storage, error))
     return FALSE;
   const DpSettings *s = &r->settings;
@@ -372,11 +428,17 @@ inspect (GError **error)
       c->vae.spatial_scale, c->vae.temporal_scale, directory_bytes (s->model, "vae") / 1048576.0);
   printf ("settings\n  %dx%d at %d/%d frames a second, %s, %d steps, guidance %s, flow shift %g\n", s->width, s->height, r->info.fps_n,
       r->info.fps_d, s->sampler, s->steps, guidance, s->flow_shift);
-  printf ("  blocks of %d latents, context %d, at most %d in flight, %s, devices %s\n", s->block_latents, r->context_latents, s->queue_blocks,
-      s->precision, s->devices);
+  printf ("  blocks of %d latents, context %d, at most %d in flight, %s, devices %s\n", s->block_latents, r->context_latents,
+      s->queue_blocks, s->precision, s->devices);
   printf ("  text encoder %s: %.1f MiB on %s, where the video needs %.1f MiB (streamed: %.1f, resident: %.1f)\n", s->text_encoder,
       dp_memory_of_text (r, r->streamed) / 1048576.0, r->devices[0], dp_memory_of_video (r, r->devices[0]) / 1048576.0,
       dp_memory_of_text (r, TRUE) / 1048576.0, dp_memory_of_text (r, FALSE) / 1048576.0);
+  printf ("all of it on one device\n");
+  print_verdict ("cpu");
+  for (int i = 0; i < gpus; i++) {
+    g_autofree char *name = g_strdup_printf ("cuda:%d", i);
+    print_verdict (name);
+  }
   return TRUE;
 }
 
@@ -407,73 +469,128 @@ look_at_memory (const DpResolved *r, const DpStats *stats)
   return memory;
 }
 
-static void
-print_bench (const DpResolved *r, const DpStats *first, const DpStats *last, double seconds, double first_frame, GArray *memory)
+/* What was measured, from the end of a block to the end of another. */
+typedef struct
 {
-  double frames = last->frames - first->frames, fps = frames / seconds, rate = (double) r->info.fps_n / r->info.fps_d;
+  const DpResolved *r;
+  DpStats first, last;
+  double seconds;
+  GArray *memory;               /* of Memory: element k when block k was decoded */
+} Bench;
+
+static double
+passes_per_second (const Bench *m)
+{
+  return (m->last.passes - m->first.passes) / m->seconds;
+}
+
+static double
+frames_per_second (const Bench *m)
+{
+  return (m->last.frames - m->first.frames) / m->seconds;
+}
+
+static double
+realtime_factor (const Bench *m)
+{
+  return frames_per_second (m) * m->r->info.fps_d / m->r->info.fps_n;
+}
+
+static double
+peak_rss (void)
+{
   struct rusage usage;
 
   getrusage (RUSAGE_SELF, &usage);
-  if (as_json) {
-    g_autoptr (JsonBuilder) b = json_builder_new ();
-    json_builder_begin_object (b);
-#define NUMBER(name, value) (json_builder_set_member_name (b, name), json_builder_add_double_value (b, value))
-    json_builder_set_member_name (b, "model");
-    json_builder_add_string_value (b, r->info.name);
-    json_builder_set_member_name (b, "precision");
-    json_builder_add_string_value (b, r->settings.precision);
-    NUMBER ("width", r->settings.width);
-    NUMBER ("height", r->settings.height);
-    NUMBER ("stages", r->n_devices);
-    NUMBER ("threads", r->settings.threads);
-    NUMBER ("block_steps_per_second", (last->passes - first->passes) / seconds);
-    NUMBER ("frames_per_second", fps);
-    NUMBER ("realtime_factor", fps / rate);
-    NUMBER ("first_frame_seconds", first_frame);
-    NUMBER ("block_load_mean", last->block_load_mean);
-    NUMBER ("block_load_p95", last->block_load_p95);
-    NUMBER ("block_interval_p50", last->block_interval_p50);
-    NUMBER ("block_interval_p95", last->block_interval_p95);
-    NUMBER ("decode_busy", last->decode_busy);
-    json_builder_set_member_name (b, "stage_busy");
-    json_builder_begin_array (b);
-    for (int i = 0; i < last->stages; i++)
-      json_builder_add_double_value (b, last->stage_busy[i]);
-    json_builder_end_array (b);
-    NUMBER ("device_bytes", last->device_bytes);
-    /* by block: element k when block k was decoded */
-    json_builder_set_member_name (b, "device_bytes_by_block");
-    json_builder_begin_array (b);
-    for (guint i = 0; i < memory->len; i++)
-      json_builder_add_double_value (b, g_array_index (memory, Memory, i).held);
-    json_builder_end_array (b);
-    json_builder_set_member_name (b, "in_use_bytes_by_block");
-    json_builder_begin_array (b);
-    for (guint i = 0; i < memory->len; i++)
-      json_builder_add_double_value (b, g_array_index (memory, Memory, i).in_use);
-    json_builder_end_array (b);
-    NUMBER ("peak_rss_bytes", usage.ru_maxrss * 1024.0);
-    json_builder_end_object (b);
-    g_autoptr (JsonNode) root = json_builder_get_root (b);
-    g_autofree char *text = json_to_string (root, TRUE);
-    puts (text);
-    return;
+  return usage.ru_maxrss * 1024.0;
+}
+
+static void
+add_text (JsonBuilder *b, const char *name, const char *text)
+{
+  json_builder_set_member_name (b, name);
+  json_builder_add_string_value (b, text);
+}
+
+static void
+add_number (JsonBuilder *b, const char *name, double value)
+{
+  json_builder_set_member_name (b, name);
+  json_builder_add_double_value (b, value);
+}
+
+static void
+add_numbers (JsonBuilder *b, const char *name, const double *values, guint n)
+{
+  json_builder_set_member_name (b, name);
+  json_builder_begin_array (b);
+  for (guint i = 0; i < n; i++)
+    json_builder_add_double_value (b, values[i]);
+  json_builder_end_array (b);
+}
+
+static void
+print_json (const Bench *m)
+{
+  const DpStats *last = &m->last;
+  guint blocks = m->memory->len;
+  g_autofree double *held = g_new (double, blocks), *in_use = g_new (double, blocks);
+  g_autoptr (JsonBuilder) b = json_builder_new ();
+
+  for (guint i = 0; i < blocks; i++) {
+    held[i] = g_array_index (m->memory, Memory, i).held;
+    in_use[i] = g_array_index (m->memory, Memory, i).in_use;
   }
-  g_autofree char *guidance = guidance_text (&r->settings);
-  printf ("%s %dx%d, %d steps, guidance %s, B %d, C %d, Q %d, %s, %d stage%s, %d threads\n", r->info.name, r->settings.width, r->settings.height,
-      r->settings.steps, guidance, r->settings.block_latents, r->context_latents, r->settings.queue_blocks, r->settings.precision,
-      r->n_devices, r->n_devices == 1 ? "" : "s", r->settings.threads);
-  printf ("  block-steps per second  %8.2f\n", (last->passes - first->passes) / seconds);
-  printf ("  frames per second       %8.2f   (%.2f x real time)\n", fps, fps / rate);
-  printf ("  a block takes           %8.2f of the time that it plays, 95 %% of them at most %.2f\n", last->block_load_mean, last->block_load_p95);
-  printf ("  first frame after       %8.2f s\n", first_frame);
+  json_builder_begin_object (b);
+  add_text (b, "model", m->r->info.name);
+  add_text (b, "precision", m->r->settings.precision);
+  add_number (b, "width", m->r->settings.width);
+  add_number (b, "height", m->r->settings.height);
+  add_number (b, "stages", m->r->n_devices);
+  add_number (b, "threads", m->r->settings.threads);
+  add_number (b, "block_steps_per_second", passes_per_second (m));
+  add_number (b, "frames_per_second", frames_per_second (m));
+  add_number (b, "realtime_factor", realtime_factor (m));
+  add_number (b, "first_frame_seconds", last->first_frame_seconds);
+  add_number (b, "block_load_mean", last->block_load_mean);
+  add_number (b, "block_load_p95", last->block_load_p95);
+  add_number (b, "block_interval_p50", last->block_interval_p50);
+  add_number (b, "block_interval_p95", last->block_interval_p95);
+  add_number (b, "decode_busy", last->decode_busy);
+  add_numbers (b, "stage_busy", last->stage_busy, last->stages);
+  add_number (b, "device_bytes", last->device_bytes);
+  add_numbers (b, "device_bytes_by_block", held, blocks);
+  add_numbers (b, "in_use_bytes_by_block", in_use, blocks);
+  add_number (b, "peak_rss_bytes", peak_rss ());
+  json_builder_end_object (b);
+  g_autoptr (JsonNode) root = json_builder_get_root (b);
+  g_autofree char *text = json_to_string (root, TRUE);
+  puts (text);
+}
+
+static void
+print_table (const Bench *m)
+{
+  const DpResolved *r = m->r;
+  const DpSettings *s = &r->settings;
+  const DpStats *last = &m->last;
+  g_autofree char *guidance = guidance_text (s);
+
+  printf ("%s %dx%d, %d steps, guidance %s, B %d, C %d, Q %d, %s, %d stage%s, %d threads\n", r->info.name, s->width, s->height, s->steps,
+      guidance, s->block_latents, r->context_latents, s->queue_blocks, s->precision, r->n_devices, r->n_devices == 1 ? "" : "s",
+      s->threads);
+  printf ("  block-steps per second  %8.2f\n", passes_per_second (m));
+  printf ("  frames per second       %8.2f   (%.2f x real time)\n", frames_per_second (m), realtime_factor (m));
+  printf ("  a block takes           %8.2f of the time that it plays, 95 %% of them at most %.2f\n", last->block_load_mean,
+      last->block_load_p95);
+  printf ("  first frame after       %8.2f s\n", last->first_frame_seconds);
   printf ("  decoder busy            %8.0f %%\n", 100 * last->decode_busy);
   for (int i = 0; i < last->stages; i++)
     printf ("  stage %-2d idle           %8.0f %%\n", i, 100 * (1 - last->stage_busy[i]));
-  printf ("  device memory           %8.1f MiB, process peak %.1f MiB\n", last->device_bytes / 1048576.0, usage.ru_maxrss / 1024.0);
-  for (guint i = 0; i < memory->len; i += MAX (1, memory->len - 1)) {
-    const Memory *m = &g_array_index (memory, Memory, i);
-    printf ("  after block %-4u        %8.1f MiB held, %.1f MiB in use on the device\n", i, m->held / 1048576.0, m->in_use / 1048576.0);
+  printf ("  device memory           %8.1f MiB, process peak %.1f MiB\n", last->device_bytes / 1048576.0, peak_rss () / 1048576);
+  for (guint i = 0; i < m->memory->len; i += MAX (1, m->memory->len - 1)) {
+    const Memory *at = &g_array_index (m->memory, Memory, i);
+    printf ("  after block %-4u        %8.1f MiB held, %.1f MiB in use on the device\n", i, at->held / 1048576.0, at->in_use / 1048576.0);
   }
 }
 
@@ -485,7 +602,7 @@ bench (GError **error)
   g_autoptr (DpEngine) engine = NULL;
   g_autofree DpResolved *r = g_new0 (DpResolved, 1);
   g_autoptr (GArray) memory = g_array_new (FALSE, FALSE, sizeof (Memory));
-  DpStats first = { 0 }, last;
+  Bench m = { .r = r, .memory = memory };
   DpFrame frame;
   gint64 block = -1, start = 0;
   int result;
@@ -503,11 +620,11 @@ bench (GError **error)
     dp_engine_release_frame (engine, &frame);
     if (!next || block == 0)
       continue;
-    dp_engine_get_stats (engine, &last);
-    Memory now = look_at_memory (r, &last);
+    dp_engine_get_stats (engine, &m.last);
+    Memory now = look_at_memory (r, &m.last);
     g_array_append_val (memory, now);
     if (block == 1) {
-      first = last;
+      m.first = m.last;
       start = g_get_monotonic_time ();
     }
     if (block == 1 + bench_blocks)
@@ -515,10 +632,11 @@ bench (GError **error)
   }
   if (result < 0)
     return FALSE;
-  dp_engine_get_stats (engine, &last);
+  dp_engine_get_stats (engine, &m.last);
+  m.seconds = (g_get_monotonic_time () - start) / 1e6;
   if (start)
-    print_bench (r, &first, &last, (g_get_monotonic_time () - start) / 1e6, last.first_frame_seconds, memory);
-  return TRUE;
+    (as_json ? print_json : print_table) (&m);
+  return dp_engine_end_trace (engine, error);
 }
 
 /* ---- main ---- */
@@ -532,7 +650,7 @@ typedef struct
 
 static const Command commands[] = {
   { "generate", "write a video", generate_options, generate },
-  { "inspect", "show devices, libraries, the model and its settings", NULL, inspect },
+  { "inspect", "show devices, libraries, the model, its settings, and whether it fits", NULL, inspect },
   { "bench", "measure the whole engine", bench_options, bench },
 };
 
@@ -554,13 +672,16 @@ run_command (const Command *command, int argc, char **argv)
   g_autofree char *summary = g_strdup_printf ("dualparal %s: %s", command->name, command->summary);
 
   g_option_context_set_summary (context, summary);
+  g_option_context_set_description (context, "A setting that is left out, or 0 where it is a number and not the seed, is the model's own "
+      "default; inspect prints them.");
   g_option_context_add_main_entries (context, engine_options, NULL);
   if (command->options)
     g_option_context_add_main_entries (context, command->options, NULL);
   if (command->run == generate)
     settings.num_frames = 81;
   if (g_option_context_parse (context, &argc, &argv, &error) && argc > 1)
-    g_set_error (&error, G_OPTION_ERROR, G_OPTION_ERROR_FAILED, "%s is not an option; the text of a prompt goes behind --prompt, in quotes", argv[1]);
+    g_set_error (&error, G_OPTION_ERROR, G_OPTION_ERROR_FAILED, "%s is not an option; the text of a prompt goes behind --prompt, in quotes",
+        argv[1]);
   if (error) {
     fprintf (stderr, "dualparal: %s\n", error->message);
     return 2;

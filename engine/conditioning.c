@@ -134,7 +134,8 @@ encode (DpConditioner *c, const Entry *e, GError **error)
   out->prompt = g_strdup (e->text);
   for (int i = 0; i < (known ? 1 : 2); i++) {
     tokens[i].ids = ids + i * c->spec.text_length;
-    out->n[i] = tokens[i].n = dp_tokenizer_encode (c->loaded->tokenizer, texts[i], ids + i * c->spec.text_length, c->spec.text_length, error);
+    out->n[i] = tokens[i].n = dp_tokenizer_encode (c->loaded->tokenizer, texts[i], ids + i * c->spec.text_length, c->spec.text_length,
+        error);
     if (out->n[i] < 0)
       goto fail;
     out->embeds[i] = tokens[i].out = g_malloc (out->n[i] * row);
@@ -207,8 +208,8 @@ loaded_key (const DpConditioner *c)
   g_autofree char *tokenizer = g_build_filename (c->dir, "tokenizer", NULL), *encoder = g_build_filename (c->dir, "text_encoder", NULL);
   GString *key = g_string_new (NULL);
 
-  g_string_printf (key, "text, %s, %d threads, bfloat16 %d, streamed %d, %d tokens", c->device, spec->threads, spec->bfloat16, spec->streamed,
-      spec->text_length);
+  g_string_printf (key, "text, %s, %d threads, bfloat16 %d, streamed %d, %d tokens", c->device, spec->threads, spec->bfloat16,
+      spec->streamed, spec->text_length);
   dp_warm_key_add_dir (key, tokenizer);
   dp_warm_key_add_dir (key, encoder);
   return key;
@@ -235,8 +236,8 @@ load (DpConditioner *c, GError **error)
   return loaded->encoder != NULL;
 }
 
-/* Frees the prompts for the next block in front of `last` (NULL: all) that no block can get any more: with `encoded` those that are encoded,
- * without those that are not. However many are queued, two are kept. */
+/* Frees the prompts for the next block in front of `last` (NULL: all) that no block can get any more: with `encoded` those that are
+ * encoded, without those that are not. However many are queued, two are kept. */
 static void
 drop_superseded (DpConditioner *c, const Entry *last, gboolean encoded)
 {
@@ -355,8 +356,9 @@ dp_conditioner_queue (DpConditioner *c, const DpPrompt *prompt, GError **error)
   if (prompt->negative_prompt && (cleaned_negative = dp_prompt_clean (prompt->negative_prompt, error)) == NULL)
     return FALSE;
   if (prompt->transition_blocks < 0 || (prompt->at_block >= 0 && prompt->replan_at != 0)) {
-    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "a prompt was queued for block %" G_GINT64_FORMAT " with a transition of %d blocks and "
-        "re-planning at %" G_GINT64_FORMAT "; expected at least 0 blocks, and no re-planning where a block is given", prompt->at_block,
+    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "a prompt was queued for block %"
+        G_GINT64_FORMAT " with a transition of %d blocks and re-planning at %"
+        G_GINT64_FORMAT "; expected at least 0 blocks, and no re-planning where a block is given", prompt->at_block,
         prompt->transition_blocks, prompt->replan_at);
     return FALSE;
   }
@@ -364,7 +366,8 @@ dp_conditioner_queue (DpConditioner *c, const DpPrompt *prompt, GError **error)
   g_mutex_lock (&c->lock);
   if (prompt->at_block >= 0 && prompt->at_block <= c->last_block) {
     g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "a prompt was queued for block %" G_GINT64_FORMAT
-        ", but block %" G_GINT64_FORMAT " is already being made; use a later block, or -1 for the next one", prompt->at_block, c->last_block);
+        ", but block %" G_GINT64_FORMAT " is already being made; use a later block, or -1 for the next one", prompt->at_block,
+        c->last_block);
     g_mutex_unlock (&c->lock);
     return FALSE;
   }

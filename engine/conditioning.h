@@ -2,10 +2,10 @@
  *
  * conditioning.h: from prompt text to what a block is conditioned on, and which block gets which prompt.
  *
- * A DpConditioning is an encoded prompt with its negative, or a blend of two; blocks hold references to it. A DpConditioner owns tokenizer and
- * text encoder and encodes queued prompts on its own thread, the one that is wanted first before others; the pipeline asks it when a block is
- * admitted, and again when blocks in flight are to follow a new prompt. A prompt queued for "the next block" never makes a block wait; one queued
- * for a certain block or iteration does, so that the result does not depend on timing.
+ * A DpConditioning is an encoded prompt with its negative, or a blend of two; blocks hold references to it. A DpConditioner owns tokenizer
+ * and text encoder and encodes queued prompts on its own thread, the one that is wanted first before others; the pipeline asks it when a
+ * block is admitted, and again when blocks in flight are to follow a new prompt. A prompt queued for "the next block" never makes a block
+ * wait; one queued for a certain block or iteration does, so that the result does not depend on timing.
  */
 #pragma once
 
@@ -51,8 +51,8 @@ typedef struct
   gpointer user_data;
 } DpConditionerSpec;
 
-/** Starts a thread that loads tokenizer and text encoder, where they were not left warm, and then encodes what is queued. Between dp_warm_begin() and
- *  dp_warm_end(). Never fails here: what goes wrong is told to
+/** Starts a thread that loads tokenizer and text encoder, where they were not left warm, and then encodes what is queued. Between
+ *  dp_warm_begin() and dp_warm_end(). Never fails here: what goes wrong is told to
  *  `failed`, and returned by dp_conditioner_for_block(). The strings are copied. */
 DpConditioner *dp_conditioner_new (const DpConditionerSpec *spec);
 /** What was loaded stays warm for `linger` seconds. NULL is fine. */
@@ -61,14 +61,14 @@ void dp_conditioner_free (DpConditioner *conditioner, int linger);
 /** Queues a prompt as dp_engine_queue_prompt() documents it. One for the next block replaces those that are still waiting. */
 gboolean dp_conditioner_queue (DpConditioner *conditioner, const DpPrompt *prompt, GError **error);
 
-/** What block `block` is conditioned on, after `previous` (NULL for block 0). Blocks are asked for in order; after dp_conditioner_poll() has
- *  said so, in order again from any block in flight to the newest. Waits for an encoding only when a prompt was queued for
+/** What block `block` is conditioned on, after `previous` (NULL for block 0). Blocks are asked for in order; after dp_conditioner_poll()
+ *  has said so, in order again from any block in flight to the newest. Waits for an encoding only when a prompt was queued for
  *  this block or one before it (the first prompt counts as queued for block 0). A new reference; NULL with `error` after
  *  dp_conditioner_cancel() or when an encoding failed. */
 DpConditioning *dp_conditioner_for_block (DpConditioner *conditioner, gint64 block, DpConditioning *previous, GError **error);
 
-/** Called at the start of each iteration: whether a prompt is there for blocks in flight. Waits for an encoding only when one was queued for this
- *  iteration. FALSE with `error` as above. */
+/** Called at the start of each iteration: whether a prompt is there for blocks in flight. Waits for an encoding only when one was queued
+ *  for this iteration. FALSE with `error` as above. */
 gboolean dp_conditioner_poll (DpConditioner *conditioner, gint64 iteration, gboolean *replan, GError **error);
 
 /** The block that dp_conditioner_for_block() will be asked for next, for the first time. */

@@ -231,7 +231,8 @@ get_string (Reader *r, const char *key, char *out, gsize size)
 
   if (node == NULL)
     return;
-  if (is_type (node, G_TYPE_STRING) && strlen (json_node_get_string (node)) < size && g_utf8_validate (json_node_get_string (node), -1, NULL)) {
+  if (is_type (node, G_TYPE_STRING) && strlen (json_node_get_string (node)) < size
+      && g_utf8_validate (json_node_get_string (node), -1, NULL)) {
     g_strlcpy (out, json_node_get_string (node), size);
     return;
   }
@@ -660,8 +661,8 @@ read_second_dit (const DpModelConfig *c, const char *dir, GError **error)
 
   for (gsize i = 0; i < G_N_ELEMENTS (values); i++)
     if (values[i].first != values[i].second) {
-      g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s/transformer_2/config.json: %s: expected %g as in transformer/config.json, found %g",
-          dir, values[i].key, values[i].first, values[i].second);
+      g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s/transformer_2/config.json: %s: expected %g as in transformer/config.json, "
+          "found %g", dir, values[i].key, values[i].first, values[i].second);
       return FALSE;
     }
   return TRUE;
@@ -677,13 +678,14 @@ check_together (const DpModelConfig *c, const char *dir, GError **error)
     return FALSE;
   }
   if (c->dit.text_dim != c->text.d_model) {
-    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s/transformer/config.json: text_dim: expected the text encoder's d_model %d, found %d",
-        dir, c->text.d_model, c->dit.text_dim);
+    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s/transformer/config.json: text_dim: expected the text encoder's d_model %d, found "
+        "%d", dir, c->text.d_model, c->dit.text_dim);
     return FALSE;
   }
   if (c->experts == 1 && c->defaults.guidance_scale_2 != 0) {
     g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL,
-        "%s/dualparal.json: guidance_scale_2: expected none, as the model has no transformer_2, found %g", dir, c->defaults.guidance_scale_2);
+        "%s/dualparal.json: guidance_scale_2: expected none, as the model has no transformer_2, found %g", dir,
+        c->defaults.guidance_scale_2);
     return FALSE;
   }
   return TRUE;

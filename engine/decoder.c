@@ -97,6 +97,14 @@ fifo_pop (Fifo *f)
   return item;
 }
 
+static DpDecoder
+describe (const DpDecoderSpec *spec)
+{
+  return (DpDecoder) { .spec = *spec, .width = spec->latent_w * spec->vae.spatial_scale, .height = spec->latent_h * spec->vae.spatial_scale,
+    .latent_size = (gsize) spec->latent_h * spec->latent_w * spec->vae.z_dim,
+    .n_slots = spec->max_queue_frames + 1 };    /* one may be lent */
+}
+
 /* GStreamer's default layouts, so that a frame can be copied in one piece. */
 static void
 layout_frame (DpDecoder *d)
@@ -133,6 +141,17 @@ layout_frame (DpDecoder *d)
   d->frame_bytes = (gsize) d->strides[0] * h;
 }
 
+gsize
+dp_decoder_bytes (const DpDecoderSpec *spec)
+{
+  DpDecoder d = describe (spec);
+  int at_once = dp_vae_at_once (spec->device);
+
+  layout_frame (&d);
+  return dp_vae_bytes (&spec->vae, spec->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, spec->latent_h, spec->latent_w, at_once)
+      + sizeof (float) * d.latent_size * at_once + d.frame_bytes * (g_str_has_prefix (spec->device, "cuda") ? 1 : 1 + d.n_slots);
+}
+
 /* ---- the thread ---- */
 
 static void
@@ -148,7 +167,8 @@ loaded_key (const DpDecoder *d)
   const DpDecoderSpec *spec = &d->spec;
   GString *key = g_string_new (NULL);
 
-  g_string_printf (key, "decoder, %s, %d threads, bfloat16 %d, %d x %d", d->device, spec->threads, spec->bfloat16, spec->latent_h, spec->latent_w);
+  g_string_printf (key, "decoder, %s, %d threads, bfloat16 %d, %d x %d", d->device, spec->threads, spec->bfloat16, spec->latent_h,
+      spec->latent_w);
   dp_warm_key_add_numbers (key, &spec->vae, sizeof spec->vae);
   dp_warm_key_add_weights (key, spec->weights);
   return key;
@@ -189,8 +209,8 @@ load (DpDecoder *d, GError **error)
   if (!make_room (d, error))
     return FALSE;
   if (!loaded->warm.loaded) {
-    loaded->vae = dp_vae_new (d->dev, &spec->vae, spec->weights, spec->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, spec->latent_h, spec->latent_w,
-        dp_vae_at_once (d->device), error);
+    loaded->vae = dp_vae_new (d->dev, &spec->vae, spec->weights, spec->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, spec->latent_h,
+        spec->latent_w, dp_vae_at_once (d->device), error);
     if (loaded->vae == NULL)
       return FALSE;
     dp_warm_loaded (&loaded->warm);
@@ -316,8 +336,8 @@ decode_block (DpDecoder *d, const Job *job)
         return FALSE;
   }
   end = g_get_monotonic_time ();
-  dp_trace_span (d->spec.trace, DP_TRACE_DECODER, "decode", job->block, began, end, "\"block\":%" G_GINT64_FORMAT ",\"latents\":%d", job->block,
-      job->n);
+  dp_trace_span (d->spec.trace, DP_TRACE_DECODER, "decode", job->block, began, end, "\"block\":%" G_GINT64_FORMAT ",\"latents\":%d",
+      job->block, job->n);
   g_mutex_lock (&d->lock);
   if (d->block_us)
     dp_window_add (&d->stats.intervals, (end - d->block_us) / 1e6);
@@ -395,14 +415,10 @@ dp_decoder_new (const DpDecoderSpec *spec, GError **error)
 {
   DpDecoder *d = g_new0 (DpDecoder, 1);
 
-  d->spec = *spec;
+  *d = describe (spec);
   d->held_from = -1;
   d->device = g_strdup (spec->device);
-  d->width = spec->latent_w * spec->vae.spatial_scale;
-  d->height = spec->latent_h * spec->vae.spatial_scale;
-  d->latent_size = (gsize) spec->latent_h * spec->latent_w * spec->vae.z_dim;
   layout_frame (d);
-  d->n_slots = spec->max_queue_frames + 1;      /* one may be lent */
   d->slots = g_new0 (Slot, d->n_slots);
   d->ready = (Fifo) { .items = g_new (int, d->n_slots), .size = d->n_slots };
   d->unused = (Fifo) { .items = g_new (int, d->n_slots), .size = d->n_slots };
@@ -523,8 +539,8 @@ dp_decoder_pull (DpDecoder *d, DpFrame *frame, gint64 timeout_us, GError **error
       Slot *slot = &d->slots[index];
 
       *frame = (DpFrame) { .index = d->pulled++, .block = slot->block, .prompt_id = slot->prompt_id, .prompt = slot->conditioning->prompt,
-        .prompt_changed = slot->prompt_changed, .replanned_at = slot->conditioning->replanned_at, .width = d->width, .height = d->height, .format = d->spec.format,
-        .n_planes = d->n_planes, .slot = GINT_TO_POINTER (index) };
+        .prompt_changed = slot->prompt_changed, .replanned_at = slot->conditioning->replanned_at, .width = d->width, .height = d->height,
+        .format = d->spec.format, .n_planes = d->n_planes, .slot = GINT_TO_POINTER (index) };
       for (int p = 0; p < d->n_planes; p++) {
         frame->planes[p] = slot->memory + d->offsets[p];
         frame->strides[p] = d->strides[p];

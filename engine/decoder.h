@@ -52,10 +52,14 @@ typedef struct
 /* Thread-safety: every function from any thread, dp_decoder_free() last; pushing and pulling from one thread each. */
 typedef struct _DpDecoder DpDecoder;
 
-/** Starts the thread, which loads the weights first where they were not left warm. Between dp_warm_begin() and dp_warm_end(). Errors: DP_ERROR_NO_MEMORY. */
+/** Starts the thread, which loads the weights first where they were not left warm. Between dp_warm_begin() and dp_warm_end(). Errors:
+ *  DP_ERROR_NO_MEMORY. */
 DpDecoder *dp_decoder_new (const DpDecoderSpec *spec, GError **error);
 /** What was loaded stays warm for `linger` seconds. NULL is fine. */
 void dp_decoder_free (DpDecoder *decoder, int linger);
+
+/** Memory that it will hold on its device, the queue of frames included where that is the host's. */
+gsize dp_decoder_bytes (const DpDecoderSpec *spec);
 
 /** Called from the decoder's thread before a block is decoded; set before the first push. */
 void dp_decoder_set_latents_callback (DpDecoder *decoder, DpLatentsCallback callback, gpointer user_data);
@@ -71,7 +75,8 @@ int dp_decoder_pull (DpDecoder *decoder, DpFrame *frame, gint64 timeout_us, GErr
 void dp_decoder_release (DpDecoder *decoder, DpFrame *frame);
 void dp_decoder_set_flushing (DpDecoder *decoder, gboolean flushing);
 
-/** Wakes everyone. From now on pulling returns a copy of `error` (after the frames that are already there), or DP_ERROR_FLUSHING when it is NULL. */
+/** Wakes everyone. From now on pulling returns a copy of `error` (after the frames that are already there), or DP_ERROR_FLUSHING when it is
+ *  NULL. */
 void dp_decoder_cancel (DpDecoder *decoder, const GError *error);
 
 void dp_decoder_get_stats (DpDecoder *decoder, DpDecoderStats *stats);

@@ -110,8 +110,8 @@ load_linear (Loader *l, DpType type, gboolean fp8, int n, int k, const char *pre
   DpLinear *linear = l->dit->ops->linear_new (l->dit->dev, &(DpLinearSpec) {
       .k = k, .type = type, .n_weights = count, .weights = w, .biases = b, .fp8 = fp8 });
   if (linear == NULL) {
-    dp_error_no_room (l->dit->dev, l->error, (gsize) count * n * k * dp_type_size (type), "use more devices, or a smaller model", "%s%s", prefix,
-        parts[0]);
+    dp_error_no_room (l->dit->dev, l->error, (gsize) count * n * k * dp_type_size (type), "use more devices, or a smaller model", "%s%s",
+        prefix, parts[0]);
     l->failed = TRUE;
   }
   return linear;
@@ -299,7 +299,8 @@ compute_rope (DpDit *d)
   int d_hw = 2 * (d->config.head_dim / 6), d_t = d->config.head_dim - 2 * d_hw;
   int frames = d->spec.max_input + d->spec.max_cached, h = d->spec.latent_h / 2, w = d->spec.latent_w / 2;
   gsize n = (gsize) h * w * d->config.head_dim;
-  g_autofree float *frame = g_new (float, n), *along_t = axis_angles (frames, d_t), *along_h = axis_angles (h, d_hw), *along_w = axis_angles (w, d_hw);
+  g_autofree float *frame = g_new (float, n), *along_t = axis_angles (frames, d_t), *along_h = axis_angles (h, d_hw),
+      *along_w = axis_angles (w, d_hw);
 
   for (int f = 0; f < frames && !dp_device_cancelled (d->dev); f++) {
     float *out = frame;
@@ -370,7 +371,8 @@ dp_dit_bytes (const DpDitConfig *config, const DpDitSpec *spec, int experts)
   d.layers = layers;
   layout_params (&d);
   layout_scratch (&d);
-  weights = d.n_layers * (2 * e * D * D + (spec->fp8 ? 1 : e) * (6 * D * D + 2 * D * config->ffn)) + sizeof (float) * D * (config->text_dim + D);
+  weights = d.n_layers * (2 * e * D * D + (spec->fp8 ? 1 : e) * (6 * D * D + 2 * D * config->ffn))
+      + sizeof (float) * D * (config->text_dim + D);
   if (spec->first == 0)
     weights += e * 4 * config->in_channels * D;
   if (spec->last == config->layers)
@@ -425,9 +427,11 @@ dp_dit_new (DpDevice *dev, const DpDitConfig *config, const DpWeights *weights, 
   d->spec.timesteps = NULL;
   d->layers = g_new0 (Layer, d->n_layers);
 
-  if (spec->max_input + spec->max_cached > config->rope_max || spec->latent_h / 2 > config->rope_max || spec->latent_w / 2 > config->rope_max) {
+  if (spec->max_input + spec->max_cached > config->rope_max || spec->latent_h / 2 > config->rope_max
+      || spec->latent_w / 2 > config->rope_max) {
     g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS,
-        "%d latent frames of %dx%d tokens are more than the %d positions per axis the model knows; use a smaller size, block-latents or context-latents",
+        "%d latent frames of %dx%d tokens are more than the %d positions per axis the model knows; use a smaller size, block-latents or "
+          "context-latents",
         spec->max_input + spec->max_cached, spec->latent_w / 2, spec->latent_h / 2, config->rope_max);
     goto fail;
   }
@@ -437,8 +441,10 @@ dp_dit_new (DpDevice *dev, const DpDitConfig *config, const DpWeights *weights, 
   d->spec.timesteps = spec->timesteps;
   compute_timesteps (&l);
   d->spec.timesteps = NULL;     /* the caller's, and not needed any more */
-  d->text_in = load_linear (&l, DP_TYPE_F32, FALSE, d->D, config->text_dim, "condition_embedder.text_embedder.", (const char *[]) { "linear_1", NULL });
-  d->text_out = load_linear (&l, DP_TYPE_F32, FALSE, d->D, d->D, "condition_embedder.text_embedder.", (const char *[]) { "linear_2", NULL });
+  d->text_in = load_linear (&l, DP_TYPE_F32, FALSE, d->D, config->text_dim, "condition_embedder.text_embedder.",
+      (const char *[]) { "linear_1", NULL });
+  d->text_out = load_linear (&l, DP_TYPE_F32, FALSE, d->D, d->D, "condition_embedder.text_embedder.",
+      (const char *[]) { "linear_2", NULL });
   if (spec->first == 0)
     load_patch_embedding (&l);
   for (int i = 0; i < d->n_layers && !l.failed; i++)
@@ -729,8 +735,8 @@ cross_attention (DpDit *d, const DpDitPass *pass, int index)
   else
     ops->convert (d->dev, S * L * D, DP_TYPE_F32, pass->tokens, type, d->normed);
   ops->linear (d->dev, layer->cross_q, &(DpLinearArgs) { .rows = S * L, .x = d->normed, .y = d->qkv, .y_type = type });
-  ops->rms_norm (d->dev, &(DpRmsNormArgs) { .rows = S * L, .heads = d->config.heads, .head_dim = d->config.head_dim, .x = d->qkv, .x_type = type,
-      .weight = layer->cross_norm_q, .eps = d->config.eps, .y = d->qkv, .y_type = type });
+  ops->rms_norm (d->dev, &(DpRmsNormArgs) { .rows = S * L, .heads = d->config.heads, .head_dim = d->config.head_dim, .x = d->qkv,
+      .x_type = type, .weight = layer->cross_norm_q, .eps = d->config.eps, .y = d->qkv, .y_type = type });
   for (int s = 0; s < S; s++)
     ops->attention (d->dev, &(DpAttentionArgs) { .type = type, .heads = d->config.heads, .head_dim = d->config.head_dim,
         .q_len = L, .kv_len = pass->text->n_keys[s], .q = (char *) d->qkv + e * s * L * D,
@@ -789,6 +795,7 @@ dp_dit_head (DpDit *d, int frames, int first_frame, int step, const float *token
     ops->layer_norm (d->dev, &(DpLayerNormArgs) { .rows = rows, .cols = D, .x = tokens + (s * L + first_frame * tpf) * D,
         .gain = d->head_gain + step * D, .shift = d->head_shift + step * D, .eps = d->config.eps, .y = d->normed, .y_type = type });
     ops->linear (d->dev, d->proj_out, &(DpLinearArgs) { .rows = rows, .x = d->normed, .y = d->patches_out });
-    ops->unpatchify (d->dev, frames - first_frame, d->spec.latent_h, d->spec.latent_w, C, d->patches_out, velocity + (gsize) s * rows * 4 * C);
+    ops->unpatchify (d->dev, frames - first_frame, d->spec.latent_h, d->spec.latent_w, C, d->patches_out,
+        velocity + (gsize) s * rows * 4 * C);
   }
 }

@@ -2,8 +2,8 @@
  *
  * dit.h: a contiguous range of the layers of Wan's diffusion transformer on one device.
  *
- * It knows no block, thread or peer: tokens come in, tokens go out. The first range also embeds latents into tokens, the last one also turns
- * tokens into a velocity. What depends only on the step (timestep embedding) or only on the prompt (keys and
+ * It knows no block, thread or peer: tokens come in, tokens go out. The first range also embeds latents into tokens, the last one also
+ * turns tokens into a velocity. What depends only on the step (timestep embedding) or only on the prompt (keys and
  * values of the text) is computed once, not per pass.
  *
  * Shapes: S batch (1, or 2 with classifier-free guidance: conditional first), L tokens of the input, K cached tokens,
@@ -25,7 +25,8 @@ typedef struct _DpDitText DpDitText;
 typedef struct
 {
   int first, last;              /* layers [first, last) */
-  const DpDit *lender;          /* NULL, or one of the same sizes on the same device in whose scratch this one works; it must outlive this one */
+  const DpDit *lender;          /* NULL, or one of the same sizes on the same device in whose scratch this one works; it must outlive this
+                                 * one */
   DpType type;                  /* of weights and activations between the float32 parts */
   gboolean fp8;                 /* the layers' products and self-attention in e4m3 */
   int latent_h, latent_w;       /* even */
@@ -49,7 +50,8 @@ gsize dp_dit_cache_bytes (const DpDitConfig *config, const DpDitSpec *spec);
 DpDitText *dp_dit_text_new (DpDit *dit, const float *const *embeds, const int *n, int length, GError **error);
 void dp_dit_text_free (DpDit *dit, DpDitText *text);
 
-/** Keys (normed, not rotated) and values of a neighbour, for every layer of the range: [S, frames * tokens_per_frame, D] of the spec's type. */
+/** Keys (normed, not rotated) and values of a neighbour, for every layer of the range: [S, frames * tokens_per_frame, D] of the spec's
+ *  type. */
 typedef struct _DpDitCache DpDitCache;
 DpDitCache *dp_dit_cache_new (DpDit *dit, GError **error);      /* room for max_cached frames */
 void dp_dit_cache_free (DpDit *dit, DpDitCache *cache);
@@ -71,5 +73,6 @@ typedef struct
 } DpDitPass;
 void dp_dit_run (DpDit *dit, const DpDitPass *pass);
 
-/** tokens [S * L, D] -> velocity [S, frames - first_frame, h, w, C] float32, of frames [first_frame, frames) only. Only where last == layers. */
+/** tokens [S * L, D] -> velocity [S, frames - first_frame, h, w, C] float32, of frames [first_frame, frames) only. Only where last ==
+ *  layers. */
 void dp_dit_head (DpDit *dit, int frames, int first_frame, int step, const float *tokens, float *velocity);

@@ -59,7 +59,8 @@ typedef struct
   int width, height;            /* pixels, multiples of 16 */
   int steps;                    /* T, sampling steps, 1..1000 */
   double guidance_scale;        /* up to 1: no classifier-free guidance (half the work); 0 the default */
-  double guidance_scale_2;      /* the same in the steps of the second of two transformers (half the work: where both are up to 1); without one it stays 0 */
+  double guidance_scale_2;      /* the same in the steps of the second of two transformers (half the work: where both are up to 1); without
+                                 * one it stays 0 */
   double flow_shift;            /* shift of the noise schedule towards high noise */
   int block_latents;            /* B, latent frames a block owns */
   int context_latents;          /* C, latent frames taken from each neighbour, 1..B; -1: none */
@@ -70,11 +71,13 @@ typedef struct
   DpFormat format;
   int threads;                  /* host threads in all, shared by the CPU stages; 0: one per processor */
   const char *precision;        /* "float32", "bfloat16" (activations and weights), "fp8" (the same, but products and self-attention of the
-                                 * transformer in e4m3; never chosen by itself); NULL: "auto", the faster of the first two on these devices */
-  const char *text_encoder;     /* "resident" on the first device, or "streamed" to it layer by layer for each prompt, for little memory; NULL: "auto",
-                                 * resident where all has room. The video is the same */
+                                 * transformer in e4m3; never chosen by itself); NULL: "auto", the faster of the first two on these
+                                 * devices */
+  const char *text_encoder;     /* "resident" on the first device, or "streamed" to it layer by layer for each prompt, for little memory;
+                                 * NULL: "auto", resident where all has room. The video is the same */
   int text_length;              /* tokens the text is padded to, 0: 512 */
-  int linger;                   /* seconds that what was loaded is kept, once the engine is freed, for the next one that loads the same; 0: not at all */
+  int linger;                   /* seconds that what was loaded is kept, once the engine is freed, for the next one that loads the same; 0:
+                                 * not at all */
   const char *trace;            /* file that says what was done when, see docs/streaming.md; NULL: none */
   const float *noise;           /* [noise_latents, h, w, C_latent] float32: latent frame l of the stream starts from that slice */
   gint64 noise_latents;         /*   instead of the pool; NULL: the pool. Kept until the engine is freed. */
@@ -98,8 +101,9 @@ typedef struct
   gint64 at_block;              /* the block it takes effect with, which waits for the encoding, so that the result does not depend on
                                  * timing; -1: the next one admitted once it is encoded */
   int transition_blocks;        /* that many blocks, the first one included, are conditioned on a blend of what was before and this */
-  gint64 replan_at;             /* with at_block -1, blocks in flight that are still mostly noise begin anew with it: -1 as soon as it is encoded,
-                                 * > 0 in that iteration, which waits for the encoding, so that a run can be repeated; 0: they keep theirs */
+  gint64 replan_at;             /* with at_block -1, blocks in flight that are still mostly noise begin anew with it: -1 as soon as it is
+                                 * encoded, > 0 in that iteration, which waits for the encoding, so that a run can be repeated; 0: they keep
+                                 * theirs */
 } DpPrompt;
 
 /** A frame, lent to the caller until dp_engine_release_frame(). */
@@ -127,15 +131,16 @@ typedef struct
   gboolean ended;                       /* nothing will be added to those: the video is all there, or something failed */
   double first_frame_seconds;           /* from open to the first frame in the queue; 0 until then */
   double realtime_factor;               /* seconds of video made per second of wall-clock time, waiting for the consumer excluded */
-  double block_load_mean, block_load_p95;       /* time that a block took, waiting for the consumer excluded, in the time that it plays: above 1 is
-                                                 * too slow. From one finished block to the next; of the latest 256, the first one apart */
+  double block_load_mean, block_load_p95;       /* time that a block took, waiting for the consumer excluded, in the time that it plays:
+                                                 * above 1 is too slow. From one finished block to the next; of the latest 256, the first
+                                                 * one apart */
   double block_interval_p50, block_interval_p95;        /* seconds from one block in the queue, all of it, to the next; of the latest 256 */
   double decode_busy;                   /* share of that time the decoder worked */
   int stages;
   double stage_busy[64];                /* share of that time each stage computed */
   gsize device_bytes;                   /* memory held on the devices, in all */
   gsize stage_bytes[64], decoder_bytes, text_bytes;     /* by whom */
-  guint64 allocations;                  /* device allocations so far: stands still after the first block */
+  guint64 allocations;                  /* device allocations so far: stands still after the first block, until the next prompt */
 } DpStats;
 
 /** Called from the loader thread: code "load-model", text for people, percent 0..100; -1 when it was cancelled or failed. */
@@ -150,7 +155,8 @@ typedef void (*DpLatentsCallback) (const float *latents, int n_latents, int h, i
  *  Quick: no weights are read. */
 gboolean dp_settings_resolve (DpSettings *settings, DpModelInfo *info, GStringChunk *storage, GError **error);
 
-/** Directory of the embedded model: the build tree's while built there, else the installed one. NULL when neither is there. */
+/** Directory of the embedded model: the source tree's for code that is run from the build tree, else the one that was installed with it.
+ *  NULL when it is not there. */
 const char *dp_embedded_model (void);
 
 /** Checks the settings and the model's config files and starts to load the weights in the background. The first block waits for the
@@ -176,8 +182,9 @@ gint64 dp_engine_next_block (DpEngine *engine);
 gint64 dp_engine_block_from (const DpEngine *engine, gint64 frame);
 gint64 dp_engine_first_frame (const DpEngine *engine, gint64 block);
 
-/** Waits for the next frame; the first call starts the generation. Returns 1 with a frame, 0 at the end of the video, -1 with `error` set. Thread-safe against the setters.
- *  `timeout_us` < 0 waits as long as it takes; when it runs out the answer is -1 with DP_ERROR_FLUSHING unset and error NULL. */
+/** Waits for the next frame; the first call starts the generation. Returns 1 with a frame, 0 at the end of the video, -1 with `error` set.
+ *  Thread-safe against the setters. `timeout_us` < 0 waits as long as it takes; when it runs out the answer is -1 with DP_ERROR_FLUSHING
+ *  unset and error NULL. */
 int dp_engine_pull (DpEngine *engine, DpFrame *frame, gint64 timeout_us, GError **error);
 
 /** Gives the frame's memory back to the queue. */
@@ -192,6 +199,10 @@ gboolean dp_engine_prompt_embeds (DpEngine *engine, float **prompt, float **nega
 
 /** Notes in the trace, if there is one, that something happened to the frames: "underrun". A word of letters. Thread-safe. */
 void dp_engine_mark (DpEngine *engine, const char *what);
+
+/** Ends the trace with what was done so far; without one it does nothing. FALSE where not all could be written, a disk being full: that is
+ *  no error of the video and told here only. Freeing the engine ends it too. Thread-safe. */
+gboolean dp_engine_end_trace (DpEngine *engine, GError **error);
 
 void dp_engine_get_stats (DpEngine *engine, DpStats *stats);
 

@@ -95,8 +95,8 @@ start_conditioner (DpEngine *e)
 
   e->conditioner = dp_conditioner_new (&(DpConditionerSpec) {
       .dir = r->settings.model, .config = r->config.text, .device = r->devices[0], .threads = r->settings.threads,
-      .bfloat16 = r->bfloat16, .streamed = r->streamed, .text_length = r->settings.text_length, .trace = e->trace, .loaded = part_loaded, .failed = part_failed,
-      .user_data = e });
+      .bfloat16 = r->bfloat16, .streamed = r->streamed, .text_length = r->settings.text_length, .trace = e->trace, .loaded = part_loaded,
+      .failed = part_failed, .user_data = e });
 }
 
 static gboolean
@@ -321,6 +321,12 @@ void
 dp_engine_mark (DpEngine *e, const char *what)
 {
   dp_trace_instant (e->trace, DP_TRACE_FRAMES, what, " ");
+}
+
+gboolean
+dp_engine_end_trace (DpEngine *e, GError **error)
+{
+  return dp_trace_end (e->trace, error);
 }
 
 void

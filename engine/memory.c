@@ -2,7 +2,6 @@
 #include "memory.h"
 #include "block_queue.h"
 #include "text_encoder.h"
-#include "vae.h"
 #include "warm.h"
 
 #include <string.h>
@@ -36,7 +35,8 @@ dp_memory_of_video (const DpResolved *r, const char *device)
     if (i == 0)
       bytes += dp_pipeline_blocks (r->n_devices, stage.depth) * dp_stage_block_bytes (&stage) + (stage.depth + 1) * stage.max_own * latent;
     if (i == r->n_devices - 1)
-      bytes += dp_vae_bytes (&r->config.vae, type_of (r), stage.latent_h, stage.latent_w, dp_vae_at_once (device));
+      bytes += dp_decoder_bytes (&(DpDecoderSpec) { .vae = r->config.vae, .device = device, .bfloat16 = r->bfloat16,
+          .latent_h = stage.latent_h, .latent_w = stage.latent_w, .max_queue_frames = s->max_queue_frames, .format = s->format });
   }
   dp_sampler_free (sampler);
   return bytes;
@@ -55,7 +55,8 @@ dp_memory_has_room (const DpResolved *r)
   DpDeviceInfo info;
   char message[256];
 
-  /* A device that cannot be asked cannot be opened either, which will be said then. What lies there warm is either wanted or will be freed. */
+  /* A device that cannot be asked cannot be opened either, which will be said then. What lies there warm is either wanted or will be
+   * freed. */
   return !dp_device_info (r->devices[0], &info, message, sizeof message) || needed + info.memory_total / 8 <=
     info.memory_free + dp_warm_bytes (r->devices[0]);
 }

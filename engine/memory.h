@@ -6,13 +6,13 @@
 
 #include "settings.h"
 
-/** Bytes on `device` for the layers, the blocks in flight and the decoder that these settings put there: all but the text encoder, and without what
- *  libraries take for themselves. */
+/** Bytes on `device` for the layers, the blocks in flight and the decoder that these settings put there: all but the text encoder, and
+ *  without what libraries take for themselves. */
 gsize dp_memory_of_video (const DpResolved *resolved, const char *device);
 
 /** Bytes of the text encoder, which is on the first device. */
 gsize dp_memory_of_text (const DpResolved *resolved, gboolean streamed);
 
-/** Whether the first device, as it is now, has room for the whole text encoder beside the video. An eighth of its memory is left to libraries: too little
- *  would be an error later, too much is a second for each prompt. */
+/** Whether the first device, as it is now, has room for the whole text encoder beside the video. An eighth of its memory is left to
+ *  libraries: too little would be an error later, too much is a second for each prompt. */
 gboolean dp_memory_has_room (const DpResolved *resolved);

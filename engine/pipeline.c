@@ -159,8 +159,8 @@ admit (DpPipeline *p, gint64 block, GError **error)
   slot->steps_done = slot->first_step = 0;
   gint64 end = dp_block_first (block, p->spec.block_latents, p->spec.context_latents) + slot->n;
   if (p->spec.noise && end > p->spec.noise_latents) {
-    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "the noise given has %" G_GINT64_FORMAT " latent frames, but the video needs at least %"
-        G_GINT64_FORMAT "; give more noise or ask for fewer frames", p->spec.noise_latents, end);
+    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "the noise given has %" G_GINT64_FORMAT " latent frames, but the video needs at least "
+        "%" G_GINT64_FORMAT "; give more noise or ask for fewer frames", p->spec.noise_latents, end);
     return FALSE;
   }
   dp_noise_pool_next (p->pool, slot->pool_frames);
@@ -168,8 +168,8 @@ admit (DpPipeline *p, gint64 block, GError **error)
   return TRUE;
 }
 
-/* Blocks in flight that have not come far begin anew with the new prompt; the others are all in front of them. Which those are follows from the
- * iteration, however far the passes on their way have come. They keep their places in the schedule: the steps that they
+/* Blocks in flight that have not come far begin anew with the new prompt; the others are all in front of them. Which those are follows from
+ * the iteration, however far the passes on their way have come. They keep their places in the schedule: the steps that they
  * lose are made up for by one long one. */
 static gboolean
 replan (DpPipeline *p, const DpPass *first_pass, GError **error)
@@ -376,8 +376,8 @@ worker_thread (gpointer data)
   gint64 start = g_get_monotonic_time ();
 
   if (dp_stage_load (w->stage, &error) && (w->index > 0 || setup_driver (p, w->stage, &error))) {
-    dp_trace_span (p->spec.trace, DP_TRACE_STAGE + w->index, "load", -1, start, g_get_monotonic_time (), "\"first_layer\":%d,\"layers\":%d", w->first,
-        w->last - w->first);
+    dp_trace_span (p->spec.trace, DP_TRACE_STAGE + w->index, "load", -1, start, g_get_monotonic_time (), "\"first_layer\":%d,\"layers\":%d",
+        w->first, w->last - w->first);
     p->spec.loaded (p->spec.user_data);
     if (w->index == 0)
       drive (p, w, &error);

@@ -3,8 +3,8 @@
  * pipeline.h: a thread per stage, and the one that decides what passes next.
  *
  * Stage 0's thread walks the block queue's schedule. It keeps the latents of every block in flight (and of the one that left last), waits
- * until the two blocks a pass needs are back in the state the scheme asks for, and sends the pass around the ring of stages. Which states are
- * used is fixed by the schedule, never by timing: one stage and eight give the same bits.
+ * until the two blocks a pass needs are back in the state the scheme asks for, and sends the pass around the ring of stages. Which states
+ * are used is fixed by the schedule, never by timing: one stage and eight give the same bits.
  * Source: DualParal, algorithm 1, made deterministic.
  */
 #pragma once
@@ -43,8 +43,8 @@ typedef struct
   guint64 blocks, passes;
   gint64 start_us;              /* when the first pass began, 0 until then */
   gint64 end_us;                /* when the last one ended, 0 until then */
-  DpWindow paces;               /* by block but the first: seconds for each of its latent frames, since the block before was finished; those in
-                                 * which whoever takes the frames held everything up do not count */
+  DpWindow paces;               /* by block but the first: seconds for each of its latent frames, since the block before was finished; those
+                                 * in which whoever takes the frames held everything up do not count */
   gint64 busy_us[DP_MAX_STAGES];
   gsize bytes[DP_MAX_STAGES];   /* on each stage's device */
   guint64 allocations;

@@ -179,7 +179,8 @@ dp_sampler_new (const char *kind, int steps, double flow_shift, const DpSchedule
   for (int i = 0; i < steps; i++)
     if (!(s->sigma[i] > s->sigma[i + 1])) {
       g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS,
-          "flow-shift %g with %d steps: expected noise levels that fall, found %g and then %g; fewer steps or a shift nearer to 1 would work",
+          "flow-shift %g with %d steps: expected noise levels that fall, found %g and then %g; fewer steps or a shift nearer to 1 would "
+            "work",
           flow_shift, steps, s->sigma[i], s->sigma[i + 1]);
       dp_sampler_free (s);
       return NULL;
@@ -267,12 +268,14 @@ unipc_step (const DpSampler *sampler, DpDevice *dev, DpSamplerState *state, int 
 }
 
 void
-dp_sampler_step (const DpSampler *sampler, DpDevice *dev, DpSamplerState *state, int step, int first, float *velocity, float *sample, gsize n)
+dp_sampler_step (const DpSampler *sampler, DpDevice *dev, DpSamplerState *state, int step, int first, float *velocity, float *sample,
+    gsize n)
 {
   g_assert (first >= 0 && first <= step && step < sampler->steps);
   /* straight to the level where it should be: the clean latents that the velocity points at stay the same */
   if (step == first && first > 0)
-    dev->ops->combine (dev, n, 2, (const float *[]) { sample, velocity }, (float[]) { 1, sampler->sigma[step] - sampler->sigma[0] }, sample);
+    dev->ops->combine (dev, n, 2, (const float *[]) { sample, velocity }, (float[]) { 1, sampler->sigma[step] - sampler->sigma[0] },
+        sample);
   if (sampler->euler)
     dev->ops->combine (dev, n, 2, (const float *[]) { sample, velocity }, (float[]) { 1, sampler->sigma[step + 1] - sampler->sigma[step] },
         sample);

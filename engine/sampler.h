@@ -3,8 +3,8 @@
  * sampler.h: flow-matching samplers, UniPC (order 1-2, bh1/bh2, multistep) and Euler.
  *
  * A DpSampler is the schedule: noise levels sigma[0..T], the timesteps the model is told, and for every step the few
- * coefficients of a linear combination. It is shared by all blocks; each block carries a DpSamplerState with the tensors its next step needs.
- * Source: diffusers' UniPCMultistepScheduler (use_flow_sigmas, predict_x0) and FlowMatchEulerDiscreteScheduler.
+ * coefficients of a linear combination. It is shared by all blocks; each block carries a DpSamplerState with the tensors its next step
+ * needs. Source: diffusers' UniPCMultistepScheduler (use_flow_sigmas, predict_x0) and FlowMatchEulerDiscreteScheduler.
  */
 #pragma once
 
@@ -34,7 +34,8 @@ typedef struct
 gsize dp_sampler_state_bytes (const DpSampler *sampler, gsize n);
 void dp_sampler_state_init (const DpSampler *sampler, DpSamplerState *state, void *memory, gsize n);
 
-/** Moves sample[n] from sigma[step] to sigma[step + 1] given the model's velocity[n] there (which is overwritten). Steps of a block are taken in
- *  order from `first`, which is 0, or that of a block that began anew with the others on their way: there the sample is still noise of sigma[0],
- *  and so is what the velocity was asked for. */
-void dp_sampler_step (const DpSampler *sampler, DpDevice *dev, DpSamplerState *state, int step, int first, float *velocity, float *sample, gsize n);
+/** Moves sample[n] from sigma[step] to sigma[step + 1] given the model's velocity[n] there (which is overwritten). Steps of a block are
+ *  taken in order from `first`, which is 0, or that of a block that began anew with the others on their way: there the sample is still
+ *  noise of sigma[0], and so is what the velocity was asked for. */
+void dp_sampler_step (const DpSampler *sampler, DpDevice *dev, DpSamplerState *state, int step, int first, float *velocity, float *sample,
+    gsize n);

@@ -16,7 +16,8 @@ typedef struct
   DpModelInfo info;
   int n_devices;
   const char *devices[DP_MAX_STAGES];
-  gboolean bfloat16, fp8, streamed;     /* precision and text-encoder, decided; fp8 comes with bfloat16 for what is not multiplied in e4m3 */
+  gboolean bfloat16, fp8, streamed;     /* precision and text-encoder, decided; fp8 comes with bfloat16 for what is not multiplied in
+                                         * e4m3 */
   int context_latents;          /* C, 0 for none */
   gint64 latents;               /* latent frames of the video, -1: endless */
   int max_own, max_input;       /* most latent frames that a block owns, and that a pass has */

@@ -86,7 +86,8 @@ dp_stage_bytes (const DpStageSpec *spec, int first, int last)
     .latent_w = spec->latent_w, .max_input = spec->max_input, .max_cached = spec->max_cached, .batch = batch_of (spec),
     .fp8 = spec->fp8, .steps = dp_sampler_steps (spec->sampler) };
   gsize n = (gsize) spec->max_own * spec->latent_h * spec->latent_w * spec->dit.in_channels;
-  gsize text = spec->experts * dp_type_size (dit.type) * dit.batch * (last - first) * 2 * spec->text_length * spec->dit.heads * spec->dit.head_dim;
+  gsize text = spec->experts * dp_type_size (dit.type) * dit.batch * (last - first) * 2 * spec->text_length * spec->dit.heads
+      * spec->dit.head_dim;
   gsize bytes = dp_dit_bytes (&spec->dit, &dit, spec->experts) + 2 * dp_dit_cache_bytes (&spec->dit, &dit) + text;
 
   if (last == spec->dit.layers)
@@ -252,8 +253,8 @@ expert_of (const DpStage *s, const DpBlock *b)
   return model_step (b) >= s->spec.switch_step;
 }
 
-/* The prompt's keys and values for this stage's layers of the pass's expert, made when the first such pass of the prompt comes by and dropped
- * behind its last block. */
+/* The prompt's keys and values for this stage's layers of the pass's expert, made when the first such pass of the prompt comes by and
+ * dropped behind its last block. */
 static DpDitText *
 text_of (DpStage *s, const DpBlock *b, GError **error)
 {

@@ -3,10 +3,11 @@
  * stage.h: one device and its range of layers, running passes.
  *
  * A stage owns its device, its part of the transformer, the feature cache of the block that passed just before, the text
- * of every prompt in flight and, at the end of the ring, the samplers' history of every block in flight. It keeps nothing else between passes.
+ * of every prompt in flight and, at the end of the ring, the samplers' history of every block in flight. It keeps nothing else between
+ * passes.
  *
- * A model may have two transformers of the same sizes, *experts*: one for the noisy steps, which come first, and one for the others. Then a stage
- * holds the same layers of both, and a pass goes through the one of its step.
+ * A model may have two transformers of the same sizes, *experts*: one for the noisy steps, which come first, and one for the others. Then a
+ * stage holds the same layers of both, and a pass goes through the one of its step.
  */
 #pragma once
 
@@ -25,7 +26,8 @@ typedef struct
   const DpSampler *sampler;
   gboolean bfloat16, fp8;       /* fp8: with bfloat16, and where the device has it */
   int switch_step;              /* the first step of the second expert; the number of steps where there is none */
-  double guidance_scales[2];    /* of each expert's steps, 0 where there is no second; up to 1: no guidance. Both up to 1: one batch element */
+  double guidance_scales[2];    /* of each expert's steps, 0 where there is no second; up to 1: no guidance. Both up to 1: one batch
+                                 * element */
   int latent_h, latent_w;
   int max_own, max_input, max_cached;   /* latent frames */
   int depth;                    /* most blocks in flight */
@@ -36,8 +38,8 @@ typedef struct
 /* Thread-safety: one thread at a time. */
 typedef struct _DpStage DpStage;
 
-/** A stage for layers [first, last) on `device` with `threads` host threads. weights: of each expert, NULL where there is no second; they and
- *  `device` must outlive it. Between dp_warm_begin() and dp_warm_end(). */
+/** A stage for layers [first, last) on `device` with `threads` host threads. weights: of each expert, NULL where there is no second; they
+ *  and `device` must outlive it. Between dp_warm_begin() and dp_warm_end(). */
 DpStage *dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const DpWeights *const weights[2], int first, int last);
 /** Loads its layers where they were not left warm, and makes room for everything else. Blocks. */
 gboolean dp_stage_load (DpStage *stage, GError **error);

@@ -115,7 +115,8 @@ spec_of (const DpTextEncoder *e, const Layer *layer, int product)
   const DpTextConfig *c = &e->config;
   const int k[] = { c->d_model, c->heads * c->d_kv, c->d_model, c->d_model, c->d_ff };
 
-  return (DpLinearSpec) { .k = k[product], .type = e->type, .n_weights = product == QKV ? 3 : 1, .weights = layer->weights + first[product] };
+  return (DpLinearSpec) { .k = k[product], .type = e->type, .n_weights = product == QKV ? 3 : 1,
+      .weights = layer->weights + first[product] };
 }
 
 static gboolean
@@ -130,8 +131,8 @@ find_weights (DpTextEncoder *e, const DpWeights *weights, int layer, GError **er
   };
 
   for (int i = 0; i < TENSORS; i++) {
-    const DpTensor *t = dp_weights_get (weights, error, 2, (gint64[]) { tensors[i].rows, tensors[i].k }, "encoder.block.%d.layer.%s.weight", layer,
-        tensors[i].name);
+    const DpTensor *t = dp_weights_get (weights, error, 2, (gint64[]) { tensors[i].rows, tensors[i].k }, "encoder.block.%d.layer.%s.weight",
+        layer, tensors[i].name);
 
     if (t == NULL)
       return FALSE;
@@ -186,7 +187,8 @@ load_layer (DpTextEncoder *e, const DpWeights *weights, int i, GError **error)
   g_autofree char *norm0 = g_strdup_printf ("encoder.block.%d.layer.0.layer_norm.weight", i);
   g_autofree char *norm1 = g_strdup_printf ("encoder.block.%d.layer.1.layer_norm.weight", i);
 
-  return find_weights (e, weights, i, error) && load_norm (e, weights, l->norm0, norm0, error) && load_norm (e, weights, l->norm1, norm1, error)
+  return find_weights (e, weights, i, error) && load_norm (e, weights, l->norm0, norm0, error)
+      && load_norm (e, weights, l->norm1, norm1, error)
       && load_bias (e, weights, i, error) && ((e->streamed && i > 0) || load_linears (e, i, error));
 }
 
@@ -304,8 +306,8 @@ run_layer (DpTextEncoder *e, const Layer *l, DpLinear *const *linears, int n, fl
   norm (e, n, x, l->norm0, e->normed, e->type);
   product (e, linears[QKV], n, e->normed, e->qkv, DP_ACT_NONE);
   e->dev->ops->attention (e->dev, &(DpAttentionArgs) { .type = e->type, .heads = c->heads, .head_dim = c->d_kv, .q_len = n, .kv_len = n,
-          .q = qkv, .k = qkv + inner * size, .v = qkv + 2 * inner * size, .q_stride = 3 * inner, .k_stride = 3 * inner, .v_stride = 3 * inner,
-          .out = e->att, .out_stride = inner, .scale = 1, .rel_bias = e->bias });
+          .q = qkv, .k = qkv + inner * size, .v = qkv + 2 * inner * size, .q_stride = 3 * inner, .k_stride = 3 * inner,
+          .v_stride = 3 * inner, .out = e->att, .out_stride = inner, .scale = 1, .rel_bias = e->bias });
   add_product (e, linears[O], n, e->att, x);
 
   norm (e, n, x, l->norm1, e->normed, e->type);

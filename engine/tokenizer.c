@@ -141,7 +141,8 @@ dp_tokenizer_open (const char *dir, int vocab, GError **error)
     return NULL;
   }
   if (!g_file_get_contents (path, &data, &size, &cause)) {
-    g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s: cannot be read: %s; the tokenizer is a SentencePiece model", path, cause->message);
+    g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s: cannot be read: %s; the tokenizer is a SentencePiece model", path,
+        cause->message);
     return NULL;
   }
   tokenizer->spm = model_is_safe (data, size) ? dp_spm_open (data, size, message, sizeof message) : NULL;

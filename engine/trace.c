@@ -28,6 +28,7 @@ struct _DpTrace
   gsize written;                /* into the file or the buffer */
   gsize size;                   /* of what is in the buffer, which is whole events */
   gint64 flushed_us;
+  int failure;                  /* errno of what could not be written; 0: none */
   guint64 transfers;
   char buffer[BUFFER];
 };
@@ -48,7 +49,7 @@ flush (DpTrace *t)
     if (n >= 0)
       done += n;
     else if (errno != EINTR) {
-      g_warning ("trace %s ends here: %s", t->path, g_strerror (errno));
+      t->failure = errno;
       finish (t);
     }
   }
@@ -63,6 +64,17 @@ append (DpTrace *t, const char *text, gsize size)
   t->written += size;
 }
 
+static void
+end (DpTrace *t)
+{
+  if (t->fd >= 0) {
+    append (t, ending, sizeof ending - 1);
+    flush (t);
+  }
+  if (t->fd >= 0)
+    finish (t);
+}
+
 /* Whole or not at all, with room left for the end. */
 static void
 add_event (DpTrace *t, const char *event, gsize size)
@@ -72,10 +84,7 @@ add_event (DpTrace *t, const char *event, gsize size)
   if (t->fd < 0)
     return;
   if (t->written + size + sizeof ending > t->limit) {
-    append (t, ending, sizeof ending - 1);
-    flush (t);
-    if (t->fd >= 0)
-      finish (t);
+    end (t);
     return;
   }
   append (t, event, size);
@@ -163,17 +172,29 @@ dp_trace_new (const char *path, int stages, gsize limit, GError **error)
   return t;
 }
 
+gboolean
+dp_trace_end (DpTrace *t, GError **error)
+{
+  if (t == NULL)
+    return TRUE;
+  g_mutex_lock (&t->lock);
+  end (t);
+  int failure = t->failure;
+  g_mutex_unlock (&t->lock);
+  if (failure) {
+    g_autofree char *valid = g_utf8_make_valid (t->path, -1);
+
+    g_set_error (error, DP_ERROR, DP_ERROR_FAILED, "trace: %s ends too early: %s", valid, g_strerror (failure));
+  }
+  return failure == 0;
+}
+
 void
 dp_trace_free (DpTrace *t)
 {
   if (t == NULL)
     return;
-  if (t->fd >= 0) {
-    append (t, ending, sizeof ending - 1);
-    flush (t);
-  }
-  if (t->fd >= 0)
-    finish (t);
+  end (t);
   g_mutex_clear (&t->lock);
   g_free (t->path);
   g_free (t);
@@ -194,8 +215,8 @@ dp_trace_span (DpTrace *t, int track, const char *kind, gint64 block, gint64 sta
     g_strlcpy (name, kind, sizeof name);
   else
     g_snprintf (name, sizeof name, "block %" G_GINT64_FORMAT, block);   /* viewers give each name its colour */
-  write_event (t, ",\n{\"name\":\"%s\",\"cat\":\"%s\",\"ph\":\"X\",\"pid\":1,\"tid\":%d,\"ts\":%" G_GINT64_FORMAT ",\"dur\":%" G_GINT64_FORMAT
-      ",\"args\":{%s}}", name, kind, track, start_us - t->opened_us, end_us - start_us, members);
+  write_event (t, ",\n{\"name\":\"%s\",\"cat\":\"%s\",\"ph\":\"X\",\"pid\":1,\"tid\":%d,\"ts\":%" G_GINT64_FORMAT ",\"dur\":%"
+      G_GINT64_FORMAT ",\"args\":{%s}}", name, kind, track, start_us - t->opened_us, end_us - start_us, members);
 }
 
 void
@@ -209,9 +230,9 @@ dp_trace_transfer (DpTrace *t, int from, int to, gint64 block, int step, gint64 
   id = t->transfers++;
   g_mutex_unlock (&t->lock);
   for (int end = 0; end < 2; end++)
-    write_event (t, ",\n{\"name\":\"stage %d to %d\",\"cat\":\"transfer\",\"ph\":\"%c\",\"id\":%" G_GUINT64_FORMAT ",\"pid\":1,\"tid\":%d,\"ts\":%"
-        G_GINT64_FORMAT ",\"args\":{\"block\":%" G_GINT64_FORMAT ",\"step\":%d}}", from, to, end ? 'e' : 'b', id, DP_TRACE_STAGE + (end ? to : from),
-        (end ? end_us : start_us) - t->opened_us, block, step);
+    write_event (t, ",\n{\"name\":\"stage %d to %d\",\"cat\":\"transfer\",\"ph\":\"%c\",\"id\":%"
+        G_GUINT64_FORMAT ",\"pid\":1,\"tid\":%d,\"ts\":%" G_GINT64_FORMAT ",\"args\":{\"block\":%" G_GINT64_FORMAT ",\"step\":%d}}", from,
+        to, end ? 'e' : 'b', id, DP_TRACE_STAGE + (end ? to : from), (end ? end_us : start_us) - t->opened_us, block, step);
 }
 
 void
@@ -225,8 +246,8 @@ dp_trace_instant (DpTrace *t, int track, const char *kind, const char *args, ...
   va_start (list, args);
   g_vsnprintf (members, sizeof members, args, list);
   va_end (list);
-  write_event (t, ",\n{\"name\":\"%s\",\"cat\":\"%s\",\"ph\":\"i\",\"s\":\"t\",\"pid\":1,\"tid\":%d,\"ts\":%" G_GINT64_FORMAT ",\"args\":{%s}}", kind, kind,
-      track, g_get_monotonic_time () - t->opened_us, members);
+  write_event (t, ",\n{\"name\":\"%s\",\"cat\":\"%s\",\"ph\":\"i\",\"s\":\"t\",\"pid\":1,\"tid\":%d,\"ts\":%"
+      G_GINT64_FORMAT ",\"args\":{%s}}", kind, kind, track, g_get_monotonic_time () - t->opened_us, members);
 }
 
 void

@@ -2,10 +2,10 @@
  *
  * trace.h: what the engine did when, in a file that chrome://tracing and ui.perfetto.dev open.
  *
- * The file is a JSON array of events in Chrome's trace format, one a line, with a track per thread. Events are collected in a buffer of fixed
- * size and written whole, at the latest a second after the one before: a file that a program left when it was killed lacks the last second and
- * the closing bracket, which viewers do without. It ends at a limit of size, and is then complete. Writing an event allocates nothing. Every
- * function but the first takes NULL for no trace, and does nothing then.
+ * The file is a JSON array of events in Chrome's trace format, one a line, with a track per thread. Events are collected in a buffer of
+ * fixed size and written whole, at the latest a second after the one before: a file that a program left when it was killed lacks the last
+ * second and the closing bracket, which viewers do without. It ends at a limit of size, and is then complete, or where the disk is full.
+ * Writing an event allocates nothing. Every function but the first takes NULL for no trace, and does nothing then.
  */
 #pragma once
 
@@ -27,11 +27,14 @@ typedef struct _DpTrace DpTrace;
 
 /** Begins the file anew, at most `limit` bytes of it. One that another trace is being written to, of this process or any, is an error. */
 DpTrace *dp_trace_new (const char *path, int stages, gsize limit, GError **error);
-/** Writes what is left, and the end. */
+/** Writes what is left, and the end; nothing is added behind that. FALSE with DP_ERROR_FAILED where something could not be written, now or
+ *  before. */
+gboolean dp_trace_end (DpTrace *trace, GError **error);
+/** Ends it, if that is still to be done. */
 void dp_trace_free (DpTrace *trace);
 
-/* Times are those of g_get_monotonic_time(). `kind` is a word without anything that JSON would quote; `args` is a printf() format of the members
- * of a JSON object, or a blank. */
+/* Times are those of g_get_monotonic_time(). `kind` is a word without anything that JSON would quote; `args` is a printf() format of the
+ * members of a JSON object, or a blank. */
 
 /** What a track was busy with; for a block (-1: none). Spans of a track lie behind or inside each other. */
 void dp_trace_span (DpTrace *trace, int track, const char *kind, gint64 block, gint64 start_us, gint64 end_us, const char *args, ...)

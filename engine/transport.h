@@ -32,8 +32,9 @@ typedef struct _DpTransport DpTransport;
 /** What one stage sees of the ring. Thread-safety: exchange() by the stage's own thread, shut_down() by any. */
 struct _DpTransport
 {
-  /** Sends `block` (NULL: nothing to send) to the next stage and returns the next block from the previous one: waits for it with `wait`, else
-   *  NULL when none is there yet. NULL with `wait` means the ring was shut down. The block given away is the receiver's from then on. */
+  /** Sends `block` (NULL: nothing to send) to the next stage and returns the next block from the previous one: waits for it with `wait`,
+   *  else NULL when none is there yet. NULL with `wait` means the ring was shut down. The block given away is the receiver's from then
+   *  on. */
   DpBlock *(*exchange) (DpTransport *transport, DpBlock *block, gboolean wait);
   /** Makes every wait on the ring return NULL, now and later. */
   void (*shut_down) (DpTransport *transport);

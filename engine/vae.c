@@ -314,9 +314,11 @@ dp_vae_new (DpDevice *dev, const DpVaeConfig *config, const DpWeights *weights, 
   DpVae *v = g_new0 (DpVae, 1);
   Loader l = { .vae = v, .weights = weights, .error = error };
 
-  *v = (DpVae) { .dev = dev, .ops = dev->ops, .config = *config, .type = type, .latent_h = latent_h, .latent_w = latent_w, .at_once = at_once };
+  *v = (DpVae) { .dev = dev, .ops = dev->ops, .config = *config, .type = type, .latent_h = latent_h, .latent_w = latent_w,
+      .at_once = at_once };
   measure (&l);
-  if (!dp_arena_allocate (&v->past, dev, "the decoder's past frames", error) || !dp_arena_allocate (&v->params, dev, "the decoder's norms", error)
+  if (!dp_arena_allocate (&v->past, dev, "the decoder's past frames", error)
+      || !dp_arena_allocate (&v->params, dev, "the decoder's norms", error)
       || !dp_arena_allocate (&v->work, dev, "the decoder's working memory", error))
     goto fail;
   layout_work (v);
@@ -438,8 +440,8 @@ run_attention (DpVae *v)
   int c = v->mid[0].co, pixels = v->h * v->w;
   gsize e = dp_type_size (v->type);
 
-  v->ops->channel_norm (v->dev, &(DpChannelNormArgs) { .type = v->type, .rows = v->t * pixels, .channels = c, .x = v->X, .gamma = v->attn_norm,
-      .y = v->Y });
+  v->ops->channel_norm (v->dev, &(DpChannelNormArgs) { .type = v->type, .rows = v->t * pixels, .channels = c, .x = v->X,
+      .gamma = v->attn_norm, .y = v->Y });
   v->ops->conv (v->dev, v->attn_qkv, &(DpConvArgs) { .t = v->t, .h = v->h, .w = v->w, .x = v->Y, .y = v->B });
   for (int i = 0; i < v->t; i++) {
     char *qkv = frame_at (v, v->B, i, 3 * c);

@@ -34,7 +34,8 @@ dp_warm_key_add_dir (GString *key, const char *path)
   for (guint i = 0; i < names->len; i++)
     if (g_stat (names->pdata[i], &st) == 0)
       g_string_append_printf (key, "\n%s %" G_GUINT64_FORMAT ".%" G_GUINT64_FORMAT " %" G_GINT64_FORMAT " %" G_GINT64_FORMAT ".%09ld",
-          (char *) names->pdata[i], (guint64) st.st_dev, (guint64) st.st_ino, (gint64) st.st_size, (gint64) st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+          (char *) names->pdata[i], (guint64) st.st_dev, (guint64) st.st_ino, (gint64) st.st_size, (gint64) st.st_mtim.tv_sec,
+          st.st_mtim.tv_nsec);
 }
 
 void

@@ -2,9 +2,9 @@
  *
  * warm.h: loaded parts of models that nobody uses at the moment, kept for whoever wants the same next.
  *
- * To load is what takes long: weights are read, packed and brought to a device. A *part* is what a thread of the engine loads for itself: a stage's
- * layers, the video decoder, the text encoder, each with its device. Its key says all that it was made from. When its engine is freed, the part may
- * stay for a while, and an engine opened then that has a part with the same key to load finds it done. Which other
+ * To load is what takes long: weights are read, packed and brought to a device. A *part* is what a thread of the engine loads for itself: a
+ * stage's layers, the video decoder, the text encoder, each with its device. Its key says all that it was made from. When its engine is
+ * freed, the part may stay for a while, and an engine opened then that has a part with the same key to load finds it done. Which other
  * parts it needs does not matter: another prompt, seed or framerate finds all of them, another size the text encoder.
  *
  * One process has one such store. What is in it is in nobody's way: whoever has to load something empties it first.
@@ -27,7 +27,8 @@ struct _DpWarm
   gint64 until_us;              /* the store's */
 };
 
-/** For keys: which files a directory has, or that of these weights, and that none has changed since; and numbers, without padding between them. */
+/** For keys: which files a directory has, or that of these weights, and that none has changed since; and numbers, without padding between
+ *  them. */
 void dp_warm_key_add_dir (GString *key, const char *path);
 void dp_warm_key_add_weights (GString *key, const DpWeights *weights);
 void dp_warm_key_add_numbers (GString *key, gconstpointer numbers, gsize bytes);

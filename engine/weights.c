@@ -211,8 +211,8 @@ entry_place (DpWeights *weights, Entry *entry, GError **error)
     return TRUE;
   void *copy = g_try_malloc (t->bytes);
   if (copy == NULL) {
-    g_set_error (error, DP_ERROR, DP_ERROR_NO_MEMORY, "%s: tensor %s lies misaligned, and there are no %" G_GSIZE_FORMAT " bytes to copy it to",
-        entry->file->path, t->name, t->bytes);
+    g_set_error (error, DP_ERROR, DP_ERROR_NO_MEMORY, "%s: tensor %s lies misaligned, and there are no %"
+        G_GSIZE_FORMAT " bytes to copy it to", entry->file->path, t->name, t->bytes);
     return FALSE;
   }
   t->data = memcpy (copy, data, t->bytes);
@@ -507,8 +507,8 @@ dp_weights_open (const char *dir, const char *stem, GError **error)
   weights->entries = g_hash_table_new_full (g_str_hash, g_str_equal, NULL, entry_free);
   if (!sharded && !g_file_test (single, G_FILE_TEST_EXISTS)) {
     if (index)
-      g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s: no weights there: expected this file, or shards with %s.safetensors.index.json",
-          single, stem);
+      g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s: no weights there: expected this file, or shards with "
+          "%s.safetensors.index.json", single, stem);
     else
       g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s: no such file: expected a .safetensors file", single);
     return NULL;
@@ -553,7 +553,8 @@ dp_weights_get (const DpWeights *weights, GError **error, int n_dims, const gint
     g_autofree char *expected = dims_to_string (n_dims, dims);
     g_autofree char *found = dims_to_string (entry->tensor.n_dims, entry->tensor.dims);
 
-    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected shape %s, found %s", entry->file->path, name, expected, found);
+    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected shape %s, found %s", entry->file->path, name, expected,
+        found);
     return NULL;
   }
   return &entry->tensor;
@@ -627,8 +628,8 @@ write_all (FILE *file, const DpTensorOut *tensors, int n)
       g_assert_not_reached ();
     g_string_append (header, i ? "," : "");
     append_json_string (header, tensors[i].name);
-    g_string_append_printf (header, ":{\"dtype\":\"F32\",\"shape\":%s,\"data_offsets\":[%" G_GUINT64_FORMAT ",%" G_GUINT64_FORMAT "]}", dims,
-        at, at + elements * 4);
+    g_string_append_printf (header, ":{\"dtype\":\"F32\",\"shape\":%s,\"data_offsets\":[%" G_GUINT64_FORMAT ",%" G_GUINT64_FORMAT "]}",
+        dims, at, at + elements * 4);
     at += elements * 4;
   }
   g_string_append_c (header, '}');

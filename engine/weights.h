@@ -4,7 +4,8 @@
  *
  * A DpWeights is one or several .safetensors files (a sharded model with its index.json) seen as one set of named tensors. The
  * header is checked completely before anything is handed out: sizes, offsets, overlaps, types; after that every tensor is
- * a plain pointer into the map; only what lies misaligned there is copied aside. A file that is cut off or lies about itself is refused with one sentence: file, tensor, expected, found.
+ * a plain pointer into the map; only what lies misaligned there is copied aside. A file that is cut off or lies about itself is refused
+ * with one sentence: file, tensor, expected, found.
  */
 #pragma once
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "backend.h"
+#include "self.h"
 
 #include <dlfcn.h>
 #include <pthread.h>
@@ -18,17 +19,6 @@ static const DpBackend *const backends[] = { &dp_backend_cpu, &dp_backend_ref };
 
 static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
 static const DpBackend *cuda;   /* protected by opening */
-
-/* Whether this code is run from the build tree: its object lies there. Otherwise nothing is loaded from there. */
-static bool
-in_build_tree (void)
-{
-  Dl_info info;
-  char path[4096];
-
-  return dladdr (&opening, &info) && info.dli_fname && realpath (info.dli_fname, path)
-      && strncmp (path, DP_BUILD_DIR "/", strlen (DP_BUILD_DIR "/")) == 0;
-}
 
 /* What the module needs, as the loader names it, and where that comes from. */
 static const struct
@@ -51,7 +41,8 @@ say_why (const char *name, const char *loader, char *error, size_t error_size)
     snprintf (error + n, error_size - n, "use devices=cpu");
 }
 
-/* Opens the module beside this code, where it is installed, or where the system looks for libraries. */
+/* Opens the module of the build tree, if this code is run from there, the one that is installed, or one where the system looks for
+ * libraries. */
 static void *
 open_module (const char *name, char *error, size_t error_size)
 {
@@ -59,7 +50,7 @@ open_module (const char *name, char *error, size_t error_size)
   const char *message;
   void *module;
 
-  for (int i = in_build_tree () ? 0 : 1; i < 3; i++) {
+  for (int i = dp_self_in_build_tree () ? 0 : 1; i < 3; i++) {
     if (i < 2 && access (paths[i], F_OK) != 0)
       continue;
     module = dlopen (paths[i], RTLD_NOW | RTLD_LOCAL);
@@ -84,7 +75,7 @@ find_cuda (const char *name, char *error, size_t error_size)
 
   pthread_mutex_lock (&opening);
   if (cuda == NULL && (module = open_module (name, error, error_size))) {
-    get = (const DpBackend *(*) (void)) dlsym (module, "dp_cuda_backend_v1");
+    get = (const DpBackend *(*) (void)) dlsym (module, "dp_cuda_backend_v2");
     cuda = get ? get () : NULL;
     if (cuda == NULL)
       snprintf (error, error_size, "device %s: %s is of another version than this program; install both from one build", name,

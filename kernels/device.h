@@ -21,8 +21,9 @@ struct DpDevice
   size_t allocations;           /* calls of alloc, linear_new and conv_new so far, and primitives built on first use:
                                  * a test asserts that it stands still after the first block */
   size_t bytes;                 /* device memory held now */
-  const int *cancel;            /* set by whoever opened it, or NULL; read atomically. Once it is non-zero, for good, ops return early and what they
-                                 * leave is undefined, and packing may return NULL. Whoever opened it may point elsewhere later, for other work */
+  const int *cancel;            /* set by whoever opened it, or NULL; read atomically. Once it is non-zero, for good, ops return early and
+                                 * what they leave is undefined, and packing may return NULL. Whoever opened it may point elsewhere later,
+                                 * for other work */
   char error[256];              /* first failure since the last take, or "" */
   bool no_memory;               /* the latest of those was that something did not fit */
 };
@@ -43,6 +44,7 @@ typedef struct
   size_t memory_total, memory_free;     /* bytes */
   bool fast_bf16;               /* bfloat16 is worth using here */
   bool fp8;                     /* DpLinearSpec.fp8 is to be had */
+  int gpus;                     /* of "cuda:N": how many there are, N = 0 ... gpus - 1; also where this one cannot be used */
 } DpDeviceInfo;
 
 /** Opens `name` with `threads` host threads (0: one per processor this process may use).
@@ -52,7 +54,7 @@ DpDevice *dp_device_open (const char *name, int threads, char *error, size_t err
 /** Frees the device; everything made on it must be freed before. NULL is fine. Waits for queued work. */
 void dp_device_close (DpDevice *dev);
 
-/** Describes `name` without keeping it open. False and a sentence in `error` when it cannot be opened. */
+/** Describes `name` without keeping it open. False and a sentence in `error` when it cannot be opened; of *info only `gpus` is set then. */
 bool dp_device_info (const char *name, DpDeviceInfo *info, char *error, size_t error_size);
 
 /** Latches the first error; printf style. For backends. */

@@ -218,8 +218,9 @@ typedef struct
   /* -- packing weights: may block; NULL: not enough memory (or a latched error says more) -- */
   DpLinear *(*linear_new) (DpDevice *dev, const DpLinearSpec *spec);
   void (*linear_free) (DpDevice *dev, DpLinear *linear);
-  /* Packs other weights of the same shape and types, biases as before or none as before, into a layer that is there; ordered with the ops, the host's
-   * memory may be reused on return. The layer then gives the bits of a new one. False: as NULL above, and what the layer holds is undefined. */
+  /* Packs other weights of the same shape and types, biases as before or none as before, into a layer that is there; ordered with the ops,
+   * the host's memory may be reused on return. The layer then gives the bits of a new one. False: as NULL above, and what the layer holds
+   * is undefined. */
   bool (*linear_refill) (DpDevice *dev, DpLinear *linear, const DpLinearSpec *spec);
   DpConv *(*conv_new) (DpDevice *dev, const DpConvSpec *spec);
   void (*conv_free) (DpDevice *dev, DpConv *conv);

@@ -24,7 +24,8 @@ DpTeam *dp_team_new (int threads, const DpDevice *dev);
 /** Ends and joins the helpers. NULL is fine. */
 void dp_team_free (DpTeam *team);
 
-/** Runs fn (arg, 0 .. n_chunks - 1, thread) and returns when all are done, or the device is cancelled. No allocation. A single chunk runs on the caller. */
+/** Runs fn (arg, 0 .. n_chunks - 1, thread) and returns when all are done, or the device is cancelled. No allocation. A single chunk runs
+ *  on the caller. */
 void dp_team_run (DpTeam *team, int n_chunks, DpTeamFn fn, void *arg);
 
 int dp_team_threads (const DpTeam *team);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Five ways, by what the heads are like. Long rows of keys in bfloat16, d <= 128: cuDNN, with fp8 in e4m3. Fewer keys, or biases (the text's padding, the
- * text encoder): an own kernel on tensor cores, which needs no plan, so prompts of any length cost nothing to prepare. Wide heads
- * (the VAE's single one): two matrix products with a softmax between them, some queries at a time. The rest: an own kernel in float32.
- * Which way is chosen depends on the keys and never on the number of queries.
+ * Five ways, by what the heads are like. Long rows of keys in bfloat16, d <= 128: cuDNN, with fp8 in e4m3. Fewer keys, or biases (the
+ * text's padding, the text encoder): an own kernel on tensor cores, which needs no plan, so prompts of any length cost nothing to prepare.
+ * Wide heads (the VAE's single one): two matrix products with a softmax between them, some queries at a time. The rest: an own kernel in
+ * float32. Which way is chosen depends on the keys and never on the number of queries.
  */
 #include "attention.h"
 #include "graph.h"
@@ -159,8 +159,8 @@ build_cudnn (DpDeviceCuda *dev, Plan *plan)
   dp_graph_append (&graph, op);
   ok = dp_plan_build (&plan->plan, &graph);
   if (!ok)
-    dp_device_fail (&dev->base, "%s: attention of %d heads of %d, %d queries, %d keys: cuDNN says %s", dev->base.name, s->heads, s->head_dim,
-        s->q_len, s->kv_len, graph.error);
+    dp_device_fail (&dev->base, "%s: attention of %d heads of %d, %d queries, %d keys: cuDNN says %s", dev->base.name, s->heads,
+        s->head_dim, s->q_len, s->kv_len, graph.error);
   dp_graph_clear (&graph);
   return ok && dp_cuda_workspace (dev, plan->plan.workspace) != NULL;
 }
@@ -256,7 +256,8 @@ build_fp8 (DpDeviceCuda *dev, Plan *plan)
 static void
 run_fp8 (DpDeviceCuda *dev, const DpAttentionArgs *args)
 {
-  static const int64_t uids[] = { UID_Q, UID_K, UID_V, UID_OUT, UID_SCALE, UID_INVERSE_Q, UID_INVERSE_K, UID_INVERSE_V, UID_P, UID_INVERSE_P,
+  static const int64_t uids[] = { UID_Q, UID_K, UID_V, UID_OUT, UID_SCALE, UID_INVERSE_Q, UID_INVERSE_K, UID_INVERSE_V, UID_P,
+      UID_INVERSE_P,
     UID_SCALE_OUT, UID_MOST_P, UID_MOST_OUT };
   Plan *plan = plan_for (dev, args, build_fp8);
   size_t width = args->heads * args->head_dim, queries = align (args->q_len * width), keys = align (args->kv_len * width);
@@ -308,7 +309,8 @@ find_algo (DpDeviceCuda *dev, cublasLtMatmulDesc_t op, cublasLtMatrixLayout_t a,
 
   if (!dp_cuda_blas_ok (dev, cublasLtMatmulPreferenceCreate (&preference), "attention"))
     return false;
-  ok = dp_cuda_blas_ok (dev, cublasLtMatmulPreferenceSetAttribute (preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof bytes),
+  ok = dp_cuda_blas_ok (dev, cublasLtMatmulPreferenceSetAttribute (preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes,
+      sizeof bytes),
           "attention")
       && dp_cuda_blas_ok (dev, cublasLtMatmulAlgoGetHeuristic (dev->blas, op, a, b, c, c, preference, 1, &result, &n), "attention");
   cublasLtMatmulPreferenceDestroy (preference);
@@ -334,7 +336,8 @@ build_wide (DpDeviceCuda *dev, Plan *plan)
   if (plan->rows > s->q_len)
     plan->rows = s->q_len;
   return dp_cuda_blas_ok (dev, cublasLtMatmulDescCreate (&plan->logits_op, CUBLAS_COMPUTE_32F, CUDA_R_32F), "attention")
-      && dp_cuda_blas_ok (dev, cublasLtMatmulDescSetAttribute (plan->logits_op, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed),
+      && dp_cuda_blas_ok (dev, cublasLtMatmulDescSetAttribute (plan->logits_op, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
+      sizeof transposed),
           "attention")
       && dp_cuda_blas_ok (dev, cublasLtMatmulDescCreate (&plan->out_op, CUBLAS_COMPUTE_32F, CUDA_R_32F), "attention")
       && dp_cuda_blas_ok (dev, cublasLtMatrixLayoutCreate (&plan->q, type, s->head_dim, plan->rows, s->q_stride), "attention")
@@ -360,7 +363,8 @@ run_chunk (DpDeviceCuda *dev, const Plan *plan, const DpAttentionArgs *args, int
   char *out = (char *) args->out + at + first * size * args->out_stride;
   float one = 1, zero = 0;
 
-  if (blas == NULL || !dp_cuda_blas_ok (dev, cublasLtMatmul (dev->blas, plan->logits_op, &args->scale, k, plan->k, q, plan->q, &zero, logits, plan->s,
+  if (blas == NULL || !dp_cuda_blas_ok (dev, cublasLtMatmul (dev->blas, plan->logits_op, &args->scale, k, plan->k, q, plan->q, &zero,
+      logits, plan->s,
               logits, plan->s, &plan->logits_algo, blas, BLAS_BYTES, dev->stream), "attention"))
     return false;
   dp_attention_softmax (dev, args, head, first, plan->rows, pitch_of (args), logits, p);

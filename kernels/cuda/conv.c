@@ -165,8 +165,9 @@ scratch_size (const Plan *plan)
   return plan->fused || !s->add ? 0 : ((size_t) (s->t - s->kt + 1) * s->h * s->w * s->co * 2 + 255) / 256 * 256;
 }
 
-/* Whether cuDNN is faster with bias and sum inside the graph than dp_conv_finish() is behind it. Its engine for such graphs is a third slower
- * than the plain one at 192 channels (1.77 against 1.23 ms at 192 -> 192, 240x416, on an H200), and as good or better at 96 and 384. */
+/* Whether cuDNN is faster with bias and sum inside the graph than dp_conv_finish() is behind it. Its engine for such graphs is a third
+ * slower than the plain one at 192 channels (1.77 against 1.23 ms at 192 -> 192, 240x416, on an H200), and as good or better at 96 and
+ * 384. */
 static bool
 fuses_well (const Shape *s)
 {
@@ -195,8 +196,8 @@ plan_for (DpDeviceCuda *dev, const DpConv *conv, const DpConvArgs *args)
   plan->shape = shape;
   fused = fuses_well (&shape);
   if (!build (dev, plan, fused, error, sizeof error) && !build (dev, plan, !fused, error, sizeof error)) {
-    dp_device_fail (&dev->base, "%s: convolution of %d to %d channels by %dx%dx%d over %dx%dx%d: cuDNN says %s", dev->base.name, k->ci, k->co,
-        k->kt, k->kh, k->kw, args->t, args->h, args->w, error);
+    dp_device_fail (&dev->base, "%s: convolution of %d to %d channels by %dx%dx%d over %dx%dx%d: cuDNN says %s", dev->base.name, k->ci,
+        k->co, k->kt, k->kh, k->kw, args->t, args->h, args->w, error);
     plan_free (plan);
     return NULL;
   }

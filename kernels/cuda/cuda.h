@@ -80,8 +80,8 @@ bool dp_cuda_upload (DpDeviceCuda *dev, void *dst, const void *host, size_t byte
 
 /* -- upload.c -- */
 
-/** Enqueues: dst = n elements of the file's array as `type` (float32 or bfloat16), which must not be in the workspace. Host memory may be reused on
- *  return. False with an error latched, or when it was cancelled. */
+/** Enqueues: dst = n elements of the file's array as `type` (float32 or bfloat16), which must not be in the workspace. Host memory may be
+ *  reused on return. False with an error latched, or when it was cancelled. */
 bool dp_cuda_upload_weight (DpDeviceCuda *dev, const DpHostWeight *weight, size_t n, DpType type, void *dst);
 
 /* -- what files keep on the device; called when it is closed, with the stream idle -- */

@@ -323,9 +323,10 @@ close_cuda (DpDevice *base)
   free (dev);
 }
 
-/* The N of "cuda:N" and what is there; false and a sentence if there is no such GPU, or none that this build can use. */
+/* The N of "cuda:N", how many there are, and what is there; false and a sentence if there is no such GPU, or none that this build can
+ * use. */
 static bool
-find_gpu (const char *name, int *index, struct cudaDeviceProp *prop, char *error, size_t error_size)
+find_gpu (const char *name, int *index, int *gpus, struct cudaDeviceProp *prop, char *error, size_t error_size)
 {
   char *end;
   long n = strncmp (name, "cuda:", 5) == 0 ? strtol (name + 5, &end, 10) : -1;
@@ -337,6 +338,7 @@ find_gpu (const char *name, int *index, struct cudaDeviceProp *prop, char *error
     return false;
   }
   status = cudaGetDeviceCount (&count);
+  *gpus = count;
   cudaGetLastError ();
   cudaDriverGetVersion (&driver);
   if (driver == 0)
@@ -382,9 +384,9 @@ open_cuda (const char *name, int threads, char *error, size_t error_size)
 {
   struct cudaDeviceProp prop;
   DpDeviceCuda *dev;
-  int index;
+  int index, gpus;
 
-  if (!find_gpu (name, &index, &prop, error, error_size))
+  if (!find_gpu (name, &index, &gpus, &prop, error, error_size))
     return NULL;
   dev = calloc (1, sizeof *dev);
   if (dev == NULL) {
@@ -412,7 +414,7 @@ info_cuda (const char *name, DpDeviceInfo *info, char *error, size_t error_size)
   size_t blas = cublasLtGetVersion (), cudnn = cudnnGetVersion ();
   cudaError_t status;
 
-  if (!find_gpu (name, &index, &prop, error, error_size))
+  if (!find_gpu (name, &index, &info->gpus, &prop, error, error_size))
     return false;
   status = cudaSetDevice (index);
   if (status == cudaSuccess)

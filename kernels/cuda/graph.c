@@ -163,7 +163,8 @@ build_from (DpPlan *plan, DpGraph *graph, cudnnBackendDescriptor_t config)
   int64_t n, workspace = 0;
 
   if (cudnnBackendCreateDescriptor (CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, &plan->plan) == CUDNN_STATUS_SUCCESS
-      && cudnnBackendSetAttribute (plan->plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &graph->handle) == CUDNN_STATUS_SUCCESS
+      && cudnnBackendSetAttribute (plan->plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &graph->handle)
+          == CUDNN_STATUS_SUCCESS
       && cudnnBackendSetAttribute (plan->plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &config)
           == CUDNN_STATUS_SUCCESS
       && cudnnBackendFinalize (plan->plan) == CUDNN_STATUS_SUCCESS

@@ -435,11 +435,13 @@ run_fp8 (DpDeviceCuda *dev, const DpLinear *linear, const DpLinearArgs *a)
   };
   size_t x_size = round_up ((size_t) a->rows * linear->k), inverses = round_up (a->rows * sizeof (float));
   char *workspace = dp_cuda_workspace (dev, STAGING + BLAS_WORKSPACE + x_size + inverses), *x = workspace + STAGING + BLAS_WORKSPACE;
-  Factors f = { .x = x, .weights = linear->weights, .bias16 = linear->bias16, .inverse = linear->inverse, .x_inverse = (float *) (x + x_size) };
+  Factors f = { .x = x, .weights = linear->weights, .bias16 = linear->bias16, .inverse = linear->inverse,
+      .x_inverse = (float *) (x + x_size) };
   DpProduct *product = workspace ? find_product (dev, &key) : NULL;
 
   if (product == NULL) {
-    dp_device_fail (&dev->base, "%s: linear: cuBLASLt has no algorithm for %d -> %d features in e4m3", dev->base.name, linear->k, linear->n);
+    dp_device_fail (&dev->base, "%s: linear: cuBLASLt has no algorithm for %d -> %d features in e4m3", dev->base.name, linear->k,
+        linear->n);
     return;
   }
   dp_cuda_round_rows (dev, a->rows, linear->k, a->x, a->x_stride, x, (float *) (x + x_size));

@@ -270,7 +270,8 @@ rms_norm_cuda (DpDevice *base, const DpRmsNormArgs *args)
   dp_cuda_launched (dev, "rms_norm");
 }
 
-/* ---- channel norm: y = act (x / max (||x||, 1e-12) * sqrt (C) * gamma); `lanes` neighbouring lanes per pixel, the pixel in registers ---- */
+/* ---- channel norm: y = act (x / max (||x||, 1e-12) * sqrt (C) * gamma);
+ * `lanes` neighbouring lanes per pixel, the pixel in registers ---- */
 
 template <typename T, int V, int N>
 __global__ void
@@ -547,7 +548,8 @@ convert_cuda (DpDevice *base, size_t n, DpType x_type, const void *x, DpType y_t
 
 template <typename T, int V>
 __global__ void
-finish_linear (int rows, int n, size_t stride, const float *t, const float *bias, const float *gate, bool accumulate, DpActivation act, T *y)
+finish_linear (int rows, int n, size_t stride, const float *t, const float *bias, const float *gate, bool accumulate, DpActivation act,
+    T *y)
 {
   int column = (blockIdx.x * blockDim.x + threadIdx.x) * V;
   float b[V] = { }, g[V];

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Weights from host memory, usually a mapped file, to the device. The GPU reads pinned memory on its own; so a weight goes through a ring of pinned
- * buffers in pieces: some threads copy a piece into a buffer (which is what reads the file) while the GPU takes those before it. All that is queued is on
- * the device's stream, so pieces arrive in order, behind the ops that still use what they replace; a buffer is written again when the event behind
- * its last transfer has passed. Conversion is the GPU's, from the workspace.
+ * Weights from host memory, usually a mapped file, to the device. The GPU reads pinned memory on its own; so a weight goes through a ring
+ * of pinned buffers in pieces: some threads copy a piece into a buffer (which is what reads the file) while the GPU takes those before it.
+ * All that is queued is on the device's stream, so pieces arrive in order, behind the ops that still use what they replace; a buffer is
+ * written again when the event behind its last transfer has passed. Conversion is the GPU's, from the workspace.
  */
 #include "cuda.h"
 #include "../cpu/team.h"

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The parts that cost time, alone: one pass through all layers, the decoding of as many latents as a block owns, and the encoding of a prompt.
- * Prints one line of JSON with the median of n runs in milliseconds; compare_diffusers.py sets it beside the same work in PyTorch.
+ * The parts that cost time, alone: one pass through all layers, the decoding of as many latents as a block owns, and the encoding of a
+ * prompt. Prints one line of JSON with the median of n runs in milliseconds; compare_diffusers.py sets it beside the same work in PyTorch.
  *
  *   bench_parts                                          a DualParal pass of the embedded model as it plays by default
  *   bench_parts --device cuda:0 --model DIR --block 21 --context 0 --batch 1     a plain forward over 81 frames
  *
  * With context the block lies in the middle of a stream; without, it is the whole video, and its first latent decodes to one frame.
  *
- * With --input, latents [L, h, w, C], prompt_embeds [n, text_dim] and timestep [1] come from a file (float32), and --output writes what became of
- * them: velocity [L, h, w, C] of the pass, frames [F, H, W, 3] of the decoder. full_size_parity.py compares that with diffusers.
+ * With --input, latents [L, h, w, C], prompt_embeds [n, text_dim] and timestep [1] come from a file (float32), and --output writes what
+ * became of them: velocity [L, h, w, C] of the pass, frames [F, H, W, 3] of the decoder. full_size_parity.py compares that with diffusers.
  */
 #include "arena.h"
 #include "config.h"
@@ -44,7 +44,8 @@ static const GOptionEntry options[] = {
   { "runs", 0, 0, G_OPTION_ARG_INT, &runs, "How many runs to take the median of", "N" },
   { "profile", 0, 0, G_OPTION_ARG_NONE, &profile, "Print what each op costs, to standard error", NULL },
   { "model", 0, 0, G_OPTION_ARG_FILENAME, &model, "Model directory (default: the embedded one)", "DIR" },
-  { "input", 0, 0, G_OPTION_ARG_FILENAME, &input, "Latents, prompt and timestep; sets block, size, context 0 and batch 1", "FILE.safetensors" },
+  { "input", 0, 0, G_OPTION_ARG_FILENAME, &input, "Latents, prompt and timestep; sets block, size, context 0 and batch 1",
+      "FILE.safetensors" },
   { "output", 0, 0, G_OPTION_ARG_FILENAME, &output, "Write the velocity and the frames; needs --input", "FILE.safetensors" },
   { NULL }
 };
@@ -100,7 +101,8 @@ before_decode (Bench *b)
 static void
 keep_frames (Bench *b, const void *frames, int n)
 {
-  gsize size = (gsize) n * b->h * b->w * b->config.vae.spatial_scale * b->config.vae.spatial_scale * 3, e = dp_type_size (dp_vae_type (b->vae));
+  gsize size = (gsize) n * b->h * b->w * b->config.vae.spatial_scale * b->config.vae.spatial_scale * 3,
+      e = dp_type_size (dp_vae_type (b->vae));
   g_autofree char *host = g_malloc (size * e);
   guint first = b->frames->len;
 
@@ -210,8 +212,8 @@ open_pass (Bench *b, const char *dir, GError **error)
     return FALSE;
   if (t)
     dp_tensor_to_f32 (t, 0, 1, &timestep);
-  b->dit = dp_dit_new (b->dev, &b->config.dit, weights, &(DpDitSpec) { .first = 0, .last = b->config.dit.layers, .type = b->type, .fp8 = g_strcmp0 (precision, "fp8") == 0,
-      .latent_h = b->h,
+  b->dit = dp_dit_new (b->dev, &b->config.dit, weights, &(DpDitSpec) { .first = 0, .last = b->config.dit.layers, .type = b->type,
+      .fp8 = g_strcmp0 (precision, "fp8") == 0, .latent_h = b->h,
       .latent_w = b->w, .max_input = b->B + b->C, .max_cached = b->C, .batch = batch, .steps = 1, .timesteps = &timestep }, error);
   if (b->dit == NULL || !open_prompt (b, error))
     return FALSE;
@@ -229,7 +231,8 @@ open_pass (Bench *b, const char *dir, GError **error)
   /* the first pass leaves its keys for those that are timed */
   if (b->C > 0) {
     dp_dit_embed (b->dit, b->B, b->latents, b->tokens);
-    dp_dit_run (b->dit, &(DpDitPass) { .frames = b->B, .text = b->text, .tokens = b->tokens, .cache_out = b->caches[0], .cache_out_frames = b->C });
+    dp_dit_run (b->dit, &(DpDitPass) { .frames = b->B, .text = b->text, .tokens = b->tokens, .cache_out = b->caches[0],
+        .cache_out_frames = b->C });
   }
   return TRUE;
 }
@@ -248,7 +251,8 @@ static gboolean
 open_text (Bench *b, const char *dir, GError **error)
 {
   b->encoder_weights = open_weights (dir, "text_encoder", "model", error);
-  b->encoder = b->encoder_weights ? dp_text_encoder_new (b->dev, &b->config.text, b->encoder_weights, b->type, text_tokens, streamed, error) : NULL;
+  b->encoder = b->encoder_weights ? dp_text_encoder_new (b->dev, &b->config.text, b->encoder_weights, b->type, text_tokens, streamed, error)
+      : NULL;
   b->ids = g_new (gint32, text_tokens);
   b->embeds = g_new (float, (gsize) text_tokens * b->config.text.d_model);
   for (int i = 0; i < text_tokens; i++)
@@ -293,8 +297,8 @@ open_input (Bench *b, GError **error)
   if (b->input == NULL)
     return FALSE;
   if (latents == NULL || latents->n_dims != 4 || latents->dims[3] != b->config.vae.z_dim || prompt == NULL || prompt->n_dims != 2) {
-    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected latents [L, h, w, %d] and prompt_embeds [n, %d]", input, b->config.vae.z_dim,
-        b->config.dit.text_dim);
+    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected latents [L, h, w, %d] and prompt_embeds [n, %d]", input,
+        b->config.vae.z_dim, b->config.dit.text_dim);
     return FALSE;
   }
   block = latents->dims[0];
@@ -437,7 +441,8 @@ main (int argc, char **argv)
     goto fail;
   }
   if (text_tokens < 1 || text_tokens > 512 || runs < 1 || batch < 1 || batch > 2 || (output && !input)) {
-    g_set_error_literal (&error, DP_ERROR, DP_ERROR_SETTINGS, "text-tokens is 1 to 512, runs at least 1, batch 1 or 2, and --output needs --input");
+    g_set_error_literal (&error, DP_ERROR, DP_ERROR_SETTINGS, "text-tokens is 1 to 512, runs at least 1, batch 1 or 2, and --output needs "
+        "--input");
     goto fail;
   }
   b->dev = dp_device_open (device ? device : "cpu", threads, message, sizeof message);

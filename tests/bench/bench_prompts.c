@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * How long a new prompt takes to be seen, and what it does to the picture: the embedded model plays in real time into a sink that keeps time, and
- * prompts come in by each door with either latency, at no particular moment of a block. `bench_prompts [CHANGES [PROPERTIES]]`; needs
- * GST_PLUGIN_PATH.
+ * How long a new prompt takes to be seen, and what it does to the picture: the embedded model plays in real time into a sink that keeps
+ * time, and prompts come in by each door with either latency, at no particular moment of a block. `bench_prompts [CHANGES [PROPERTIES]]`;
+ * needs GST_PLUGIN_PATH.
  *
- * Printed are means (and the most): time and frames from queueing until the first frame with the new prompt is shown, and the seam there: how much that
- * frame differs from the one before, as a multiple of what frames differ by in the block before and behind. Blocks have 16 frames.
+ * Printed are means (and the most): time and frames from queueing until the first frame with the new prompt is shown, and the seam there:
+ * how much that frame differs from the one before, as a multiple of what frames differ by in the block before and behind. Blocks have 16
+ * frames.
  */
 #include <gst/gst.h>
 #include <stdlib.h>
@@ -42,7 +43,8 @@ by_signal (GstElement *src, GstElement *sink, const char *prompt)
 static GstEvent *
 event_new (const char *prompt)
 {
-  return gst_event_new_custom (GST_EVENT_CUSTOM_UPSTREAM, gst_structure_new ("dualparal/set-prompt", "prompt", G_TYPE_STRING, prompt, NULL));
+  return gst_event_new_custom (GST_EVENT_CUSTOM_UPSTREAM, gst_structure_new ("dualparal/set-prompt", "prompt", G_TYPE_STRING, prompt,
+      NULL));
 }
 
 static gboolean
@@ -106,7 +108,8 @@ wait_applied (GstBus *bus, GstElement *pipeline, const char *prompt)
   gboolean done = FALSE;
 
   while (!done) {
-    GstMessage *message = gst_bus_timed_pop_filtered (bus, 120 * GST_SECOND, GST_MESSAGE_ELEMENT | GST_MESSAGE_ERROR | GST_MESSAGE_BUFFERING);
+    GstMessage *message = gst_bus_timed_pop_filtered (bus, 120 * GST_SECOND,
+        GST_MESSAGE_ELEMENT | GST_MESSAGE_ERROR | GST_MESSAGE_BUFFERING);
     int percent = 100;
 
     if (message == NULL || GST_MESSAGE_TYPE (message) == GST_MESSAGE_ERROR)
@@ -144,8 +147,8 @@ measure (const char *latency, int door, int changes, const char *properties)
 {
   static const char *const prompts[] = { "a blue cube drifting over a plain wall", "a yellow star spinning in a starry night",
     "a pink heart pulsing in falling snow", "a red ball bouncing over a green meadow" };
-  g_autofree char *line = g_strdup_printf ("dualparalsrc name=src prompt-latency=%s %s ! fakesink name=sink sync=true signal-handoffs=true", latency,
-      properties);
+  g_autofree char *line = g_strdup_printf ("dualparalsrc name=src prompt-latency=%s %s ! fakesink name=sink sync=true signal-handoffs=true",
+      latency, properties);
   GstElement *pipeline = gst_parse_launch (line, NULL), *src = gst_bin_get_by_name (GST_BIN (pipeline), "src");
   GstElement *sink = gst_bin_get_by_name (GST_BIN (pipeline), "sink");
   GstBus *bus = gst_element_get_bus (pipeline);

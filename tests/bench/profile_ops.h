@@ -18,6 +18,6 @@ void profile_install (DpDevice *dev);
 /** Counts from here on. */
 void profile_start (void);
 
-/** Counts no more, and prints to standard error what was counted: a line for each op and shape, the dearest first. plain_ms: what all of it takes
- *  when nothing waits. */
+/** Counts no more, and prints to standard error what was counted: a line for each op and shape, the dearest first. plain_ms: what all of it
+ *  takes when nothing waits. */
 void profile_report (const char *title, double plain_ms);

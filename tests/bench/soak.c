@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Whether anything grows. `soak cycles N` starts and stops videos, live and not, that linger and that do not, N times, after any number of frames
- * or none. `soak minutes M` plays a live and another video for M minutes, with new prompts and sizes and pauses. Both need GST_PLUGIN_PATH.
+ * Whether anything grows. `soak cycles N` starts and stops videos, live and not, that linger and that do not, N times, after any number of
+ * frames or none. `soak minutes M` plays a live and another video for M minutes, with new prompts and sizes and pauses. Both need
+ * GST_PLUGIN_PATH.
  *
- * Now and then a line says how much anonymous memory is resident, and how many threads and files there are. The first tenth is to warm up; what
- * is more than its most by `growth` afterwards is an error, as are a message of that kind, a frame out of order and a video that stands still.
- * Cycles look at it where nothing plays.
+ * Now and then a line says how much anonymous memory is resident, and how many threads and files there are. The first tenth is to warm up;
+ * what is more than its most by `growth` afterwards is an error, as are a message of that kind, a frame out of order and a video that
+ * stands still. Cycles look at it where nothing plays.
  */
 #include <gst/gst.h>
 #include <malloc.h>
@@ -124,7 +125,8 @@ static Video *
 video_new (const char *properties)
 {
   Video *video = g_new0 (Video, 1);
-  char *line = g_strdup_printf ("dualparalsrc name=src steps=2 guidance-scale=1 %s ! capsfilter name=filter ! queue ! fakesink sync=true", properties);
+  char *line = g_strdup_printf ("dualparalsrc name=src steps=2 guidance-scale=1 %s ! capsfilter name=filter ! queue ! fakesink sync=true",
+      properties);
   GError *error = NULL;
   GstPad *pad;
 

@@ -82,7 +82,8 @@ check_no_memory (const GError *error, const char *needles)
   check_sentence (error->message, needles);
 }
 
-/* Free memory is what it was, but for a page or two that the driver takes when memory is short and keeps (2 MiB on an H200, however often). */
+/* Free memory is what it was, but for a page or two that the driver takes when memory is short and keeps (2 MiB on an H200, however
+ * often). */
 static void
 check_given_back (const char *when, gsize before)
 {

@@ -19,10 +19,13 @@ static const char *const configs[] = { "model_index.json", "text_encoder/config.
 /* The least each file must say; all but the one under attack are kept like this. */
 static const char *const texts[] = {
   "{\"_class_name\":\"WanPipeline\"}",
-  "{\"model_type\":\"umt5\",\"feed_forward_proj\":\"gated-gelu\",\"num_layers\":1,\"d_model\":8,\"d_ff\":8,\"d_kv\":4,\"num_heads\":2,\"vocab_size\":9}",
-  "{\"_class_name\":\"WanTransformer3DModel\",\"num_layers\":1,\"num_attention_heads\":1,\"attention_head_dim\":6,\"ffn_dim\":8,\"in_channels\":1,"
+  "{\"model_type\":\"umt5\",\"feed_forward_proj\":\"gated-gelu\","
+      "\"num_layers\":1,\"d_model\":8,\"d_ff\":8,\"d_kv\":4,\"num_heads\":2,\"vocab_size\":9}",
+  "{\"_class_name\":\"WanTransformer3DModel\",\"num_layers\":1,\"num_attention_heads\":1,"
+      "\"attention_head_dim\":6,\"ffn_dim\":8,\"in_channels\":1,"
       "\"text_dim\":8}",
-  "{\"_class_name\":\"AutoencoderKLWan\",\"z_dim\":1,\"base_dim\":8,\"num_res_blocks\":1,\"latents_mean\":[0],\"latents_std\":[1],\"dim_mult\":[1],"
+  "{\"_class_name\":\"AutoencoderKLWan\",\"z_dim\":1,\"base_dim\":8,\"num_res_blocks\":1,"
+      "\"latents_mean\":[0],\"latents_std\":[1],\"dim_mult\":[1],"
       "\"temperal_downsample\":[]}",
   "{\"_class_name\":\"FlowMatchEulerDiscreteScheduler\"}",
   "{}",
@@ -44,7 +47,8 @@ put (const char *name, const void *data, gsize size)
 static void
 clean_up (void)
 {
-  static const char *const others[] = { "w.safetensors", "i.safetensors.index.json", "text_encoder", "transformer", "vae", "scheduler", "." };
+  static const char *const others[] = { "w.safetensors", "i.safetensors.index.json", "text_encoder", "transformer", "vae", "scheduler",
+      "." };
 
   for (gsize i = 0; i < G_N_ELEMENTS (configs) + G_N_ELEMENTS (others); i++) {
     g_autofree char *path = g_build_filename (dir, i < G_N_ELEMENTS (configs) ? configs[i] : others[i - G_N_ELEMENTS (configs)], NULL);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A fuzzer for compilers that have none: damages good inputs in a fixed random order. `mutate [ROUNDS [SEED]]`, or `mutate FILE...` to replay.
+ * A fuzzer for compilers that have none: damages good inputs in a fixed random order. `mutate [ROUNDS [SEED]]`, or `mutate FILE...` to
+ * replay.
  */
 #include "fuzz.h"
 
@@ -26,7 +27,8 @@ static const char *const seeds[] = {
   "6{\"_class_name\":\"UniPCMultistepScheduler\",\"prediction_type\":\"flow_prediction\",\"use_flow_sigmas\":true,\"flow_shift\":3.0,"
       "\"disable_corrector\":[],\"solver_type\":\"bh2\"}",
   "7{\"name\":\"t\",\"prompt\":\"a\\u00e9\",\"width\":256,\"height\":144,\"framerate\":[16,1],\"steps\":6,\"guidance_scale\":3.0}",
-  "8\357\273\2771\r\n00:00:00,000 --> 00:00:02,500\r\na red ball\r\nover a meadow\r\n\r\n2\n00:00:02,500 --> 100:00:05,000\n<i>a blue cube</i>\n",
+  "8\357\273\2771\r\n00:00:00,000 --> 00:00:02,500\r\na red ball\r\nover a meadow\r\n\r\n2\n00:00:02,500 --> 100:00:05,000\n<i>a blue "
+    "cube</i>\n",
   "90", "91", "92", "93",        /* access_units[] */
 };
 

@@ -2,7 +2,7 @@
 """Writes everything under fixtures/: models, inputs, and what the reference implementations make of them. See README.md.
 
     python3 make_fixtures.py            # all of it
-    python3 make_fixtures.py sampler    # one group: models, text, dit, vae, stream, sampler, noise, run, dualparal
+    python3 make_fixtures.py sampler    # one group: models, text, long-text, dit, vae, stream, sampler, noise, run, dualparal
 
 A case is NAME.json (settings) and NAME.safetensors (tensors). Video tensors are channels first, [c, L, h, w], as in diffusers.
 """
@@ -126,19 +126,28 @@ def make_text():
     write("text", "tokens", {"max": 64, "cases": cases}, {"unused": torch.zeros(1)})
 
     for name in PLAIN:
-        m = models[name]
-        tensors, lengths = {}, [1, 7, 31, 64]
-        ids = {}
-        for n in lengths:
-            g = torch.Generator().manual_seed(n)
-            row = torch.cat((torch.randint(3, 192, (n - 1,), generator=g), torch.tensor([1])))
-            padded = torch.zeros(1, 64, dtype=torch.long)
-            padded[0, :n] = row
-            mask = (torch.arange(64) < n).long()[None]
-            out = m.text_encoder(padded, mask).last_hidden_state
-            tensors[f"out_{n}"] = out[0, :n]
-            ids[str(n)] = row.tolist()
-        write("text", name, {"model": name, "lengths": lengths, "ids": ids}, tensors)
+        write("text", name, *encoded(name, [1, 7, 31, 64], 64))
+
+
+def encoded(name, lengths, padded_to, every=1):
+    """Settings and tensors of a case: texts of `lengths` tokens, and every so manieth row of their embeddings."""
+    tensors, ids = {}, {}
+    for n in lengths:
+        g = torch.Generator().manual_seed(n)
+        row = torch.cat((torch.randint(3, 192, (n - 1,), generator=g), torch.tensor([1])))
+        padded = torch.zeros(1, padded_to, dtype=torch.long)
+        padded[0, :n] = row
+        mask = (torch.arange(padded_to) < n).long()[None]
+        out = models[name].text_encoder(padded, mask).last_hidden_state
+        tensors[f"out_{n}"] = out[0, :n:every]
+        ids[str(n)] = row.tolist()
+    return {"model": name, "lengths": lengths, "ids": ids}, tensors
+
+
+@torch.no_grad()
+def make_long_text():
+    """UMT5 at lengths whose tokens are further apart than the last buckets of positions; every row is made of all the others, so a few tell."""
+    write("text", "odd-long", *encoded("odd", [197, 512], 512, 7))          # the last row is among them
 
 
 @torch.no_grad()
@@ -395,7 +404,7 @@ def make_dualparal():
         write("dualparal", name, settings, tensors)
 
 
-GROUPS = {"models": make_models, "text": make_text, "dit": make_dit, "vae": make_vae, "stream": make_stream,
+GROUPS = {"models": make_models, "text": make_text, "long-text": make_long_text, "dit": make_dit, "vae": make_vae, "stream": make_stream,
           "sampler": make_sampler, "noise": make_noise, "run": make_run, "dualparal": make_dualparal}
 
 if __name__ == "__main__":

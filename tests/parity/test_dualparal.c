@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The DualParal scheme through the engine against dualparal_reference.py, given the same noise; and the same bits whatever the number of stages.
+ * The DualParal scheme through the engine against dualparal_reference.py, given the same noise; and the same bits whatever the number of
+ * stages.
  */
 #include "parity_engine.h"
 
@@ -75,7 +76,8 @@ test_guidance_of_other (void)
   parity_check_same ("the other expert guided", other->latents->data, unguided->latents->data, unguided->latents->len * sizeof (float));
   settings.guidance_scale = 5;
   g_autoptr (ParityVideo) guided = parity_run (c, &settings);
-  g_assert_cmpfloat (parity_rel_l2 ((const float *) guided->latents->data, (const float *) unguided->latents->data, unguided->latents->len), >, 0.01);
+  g_assert_cmpfloat (parity_rel_l2 ((const float *) guided->latents->data, (const float *) unguided->latents->data, unguided->latents->len),
+      >, 0.01);
   parity_settings_clear (&settings);
 }
 

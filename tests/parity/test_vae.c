@@ -11,7 +11,8 @@
 
 /* The frames of so many latents, new; *n receives how many floats. */
 static float *
-decode_some (DpVae *vae, DpDevice *dev, const float *latents, int n_latents, gsize latent_floats, gsize frame_floats, int want_frames, gsize *n)
+decode_some (DpVae *vae, DpDevice *dev, const float *latents, int n_latents, gsize latent_floats, gsize frame_floats, int want_frames,
+    gsize *n)
 {
   float *input = parity_upload (dev, latents, n_latents * latent_floats);
   const void *frames = NULL;

@@ -3,8 +3,8 @@
  * heap.h: counts every call of malloc and its relatives in this process, by who called.
  *
  * heap.c defines malloc() and so on in front of the C library's. A caller is the module its return address lies in: ours (the program,
- * into which engine and kernels are linked, and GLib, which calls for us), oneDNN with the C++ library it allocates through, or anyone else.
- * In a sanitizer build those functions are the sanitizer's: heap_counts() is FALSE there.
+ * into which engine and kernels are linked, and GLib, which calls for us), oneDNN with the C++ library it allocates through, or anyone
+ * else. In a sanitizer build those functions are the sanitizer's: heap_counts() is FALSE there.
  */
 #pragma once
 

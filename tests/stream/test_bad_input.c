@@ -335,7 +335,8 @@ static void
 test_headers (void)
 {
   /* not square; the decoder's has 3, 3, 3 behind the two */
-  static const char *const names[] = { "condition_embedder.text_embedder.linear_1.weight", NULL, "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight" };
+  static const char *const names[] = { "condition_embedder.text_embedder.linear_1.weight", NULL,
+      "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight" };
 
   for (guint i = 0; i < G_N_ELEMENTS (weight_files); i++) {
     g_autoptr (GBytes) file = stream_model_file (weight_files[i]);
@@ -351,8 +352,8 @@ test_headers (void)
       edit_tensor (json_node_get_object (json_parser_get_root (parser)), name, edit);
       g_autofree char *text = json_to_string (json_parser_get_root (parser), FALSE);
       g_autoptr (GBytes) hostile = with_header (file, text);
-      g_autofree char *needles = g_strdup_printf ("%s|%s%s%s", weight_files[i], edit_needles[edit], edit == NEGATIVE || edit == OVERLAPPING ? "" : "|",
-          edit == NEGATIVE || edit == OVERLAPPING ? "" : name);
+      g_autofree char *needles = g_strdup_printf ("%s|%s%s%s", weight_files[i], edit_needles[edit], edit == NEGATIVE || edit == OVERLAPPING
+          ? "" : "|", edit == NEGATIVE || edit == OVERLAPPING ? "" : name);
       check_file (weight_files[i], g_bytes_get_data (hostile, NULL), g_bytes_get_size (hostile),
           edit == MISSING ? DP_ERROR_NOT_FOUND : DP_ERROR_BAD_MODEL, needles);
     }
@@ -502,7 +503,8 @@ experts_new (const char *file, const char *text)
   static const char *const names[] = { "config.json", "diffusion_pytorch_model.safetensors" };
 
   json_object_set_double_member (json_node_get_object (root), "boundary_ratio", 0.9);
-  json_object_set_member (json_node_get_object (root), "transformer_2", json_from_string ("[\"diffusers\", \"WanTransformer3DModel\"]", NULL));
+  json_object_set_member (json_node_get_object (root), "transformer_2", json_from_string ("[\"diffusers\", \"WanTransformer3DModel\"]",
+      NULL));
   g_autofree char *changed = json_to_string (root, FALSE);
   char *dir = stream_model_new ("model_index.json", changed, strlen (changed));
   g_autofree char *second = g_build_filename (dir, "transformer_2", NULL);

@@ -124,7 +124,8 @@ test_usage (void)
   g_assert_cmpstr (help.err, ==, "");
   g_assert_nonnull (strstr (help.out, "bench"));
   g_assert_cmpint (command_help.status, ==, 0);
-  static const char *const options[] = { "--model", "--prompt", "--negative-prompt", "--frames", "--width", "--height", "--steps", "--guidance-scale=",
+  static const char *const options[] = { "--model", "--prompt", "--negative-prompt", "--frames", "--width", "--height", "--steps",
+      "--guidance-scale=",
     "--guidance-scale-2", "--flow-shift", "--sampler", "--seed", "--block-latents", "--context-latents", "--queue-blocks", "--devices",
     "--text-encoder", "--noise", "--dump", "--output", "--trace" };
   for (guint i = 0; i < G_N_ELEMENTS (options); i++)
@@ -154,9 +155,15 @@ test_trace (void)
   check_trace ("");
   run_bad ("generate " SMALL "--frames 17 --output %s/traced.y4m --trace %s/no/where.json", 1, "no/where.json cannot be written");
 
+  /* the video is there, and what is wrong with the trace is said */
+  run_bad ("generate " SMALL "--frames 17 --output %s/full.y4m --trace /dev/full", 1,
+      "trace: /dev/full ends too early: No space left on device");
+  check_same ("traced.y4m", "full.y4m", TRUE);
+
   /* killed in the middle */
   g_autofree char *file = path_of ("trace.json");
-  char *argv[] = { STREAM_CLI, "generate", "--width=64", "--height=48", "--steps=2", "--frames=-1", "--output=/dev/null", "--trace", file, NULL };
+  char *argv[] = { STREAM_CLI, "generate", "--width=64", "--height=48", "--steps=2", "--frames=-1", "--output=/dev/null", "--trace", file,
+      NULL };
   GStatBuf st = { 0 };
   GPid pid;
 
@@ -175,11 +182,16 @@ test_errors (void)
   run_bad ("generate", 1, "--output");
   run_bad ("generate a red ball --output %s/x.y4m", 2, "--prompt");
   run_bad ("generate --no-such-option", 2, "--no-such-option");
+  run_bad ("generate --seed=-1 --output %s/x.y4m", 2, "--seed is \"-1\"");
+  run_bad ("generate --seed 7up --output %s/x.y4m", 2, "--seed is \"7up\"");
+  run_bad ("generate --seed '' --output %s/x.y4m", 2, "--seed is \"\"");
+  run_bad ("generate --seed 18446744073709551616 --output %s/x.y4m", 2, "from 0 to 18446744073709551615");
   run_bad ("generate --width wide --output %s/x.y4m", 2, "wide");
   run_bad ("generate --width 17 --output %s/x.y4m", 1, "width is 17");
   run_bad ("generate --frames 0 --output %s/x.y4m", 1, "num-frames is 0");
   run_bad ("generate --frames -1 --dump %s/x.safetensors", 1, "--frames");
   run_bad ("generate --block-latents 2 --context-latents 3 --output %s/x.y4m", 1, "context-latents is 3");
+  run_bad ("generate --queue-blocks -1 --output %s/x.y4m", 1, "queue-blocks is -1; it must be from 1 to 6");
   run_bad ("generate --queue-blocks 7 --steps 6 --output %s/x.y4m", 1, "queue-blocks is 7");
   run_bad ("generate --model %s --output %s/x.y4m", 1, "model_index.json");
   run_bad ("generate --model /nowhere --output %s/x.y4m", 1, "/nowhere");
@@ -246,6 +258,21 @@ test_reproducible (void)
   check_same ("r1.y4m", "r5.y4m", FALSE);
   g_free (run_ok ("generate " SMALL "--frames 33 --seed 5 --text-encoder streamed --output %s/r6.y4m"));
   check_same ("r1.y4m", "r6.y4m", TRUE);
+
+  /* 0 is the default, which is at most the steps */
+  g_free (run_ok ("generate " SMALL "--frames 33 --seed 5 --queue-blocks 0 --output %s/q0.y4m"));
+  g_free (run_ok ("generate " SMALL "--frames 33 --seed 5 --queue-blocks 2 --output %s/q2.y4m"));
+  g_free (run_ok ("generate " SMALL "--frames 33 --seed 5 --queue-blocks 1 --output %s/q1.y4m"));
+  check_same ("r1.y4m", "q0.y4m", TRUE);
+  check_same ("r1.y4m", "q2.y4m", TRUE);
+  check_same ("r1.y4m", "q1.y4m", FALSE);
+
+  /* all 64 bits of a seed count */
+  g_free (run_ok ("generate " SMALL "--frames 5 --seed 18446744073709551615 --output %s/s1.y4m"));
+  g_free (run_ok ("generate " SMALL "--frames 5 --seed 18446744073709551615 --output %s/s2.y4m"));
+  g_free (run_ok ("generate " SMALL "--frames 5 --seed 9223372036854775807 --output %s/s3.y4m"));
+  check_same ("s1.y4m", "s2.y4m", TRUE);
+  check_same ("s1.y4m", "s3.y4m", FALSE);
 }
 
 static void
@@ -306,7 +333,8 @@ test_dump (void)
 static void
 test_noise (void)
 {
-  g_autofree char *path = path_of ("noise.safetensors"), *other_path = path_of ("other.safetensors"), *wrong = path_of ("wrong.safetensors");
+  g_autofree char *path = path_of ("noise.safetensors"), *other_path = path_of ("other.safetensors"),
+      *wrong = path_of ("wrong.safetensors");
   g_autofree float *noise = g_new (float, 16 * 3 * 6 * 8);
   g_autoptr (GRand) rand = g_rand_new_with_seed (11);
   g_autoptr (GError) error = NULL;
@@ -336,6 +364,12 @@ test_inspect (void)
   g_assert_cmpint (nowhere.status, ==, 1);
   g_assert_nonnull (strstr (nowhere.out, "oneDNN"));
   g_assert_nonnull (strstr (nowhere.err, "/nowhere"));
+
+  /* 0 is the default; what is in between is not of this moment, as the free memory is */
+  g_autofree char *zeros = run_ok ("inspect --width 0 --height 0 --steps 0 --guidance-scale 0 --flow-shift 0 --block-latents 0 "
+      "--context-latents 0 --queue-blocks 0");
+  const char *model = strstr (zeros, "\nmodel "), *room = strstr (zeros, "\nall of it on one device\n");
+  g_assert_true (model && room && strncmp (model, strstr (out, "\nmodel "), room - model) == 0);
   static const char *const words[] = { "cpu", "oneDNN", "GiB", "cuda:0", "tiny", " layers", "256x144", "unipc", "guidance",
     "devices cpu", "text encoder resident" };     /* auto, where no GPU is to be seen */
 
@@ -344,13 +378,66 @@ test_inspect (void)
       g_test_fail_printf ("inspect does not say \"%s\": %s", words[i], out);
 }
 
+/* A number behind `before`. */
+static double
+number_in (const char *text, const char *before)
+{
+  const char *at = strstr (text, before);
+
+  g_assert_nonnull (at);
+  return g_ascii_strtod (at + strlen (before), NULL);
+}
+
+/* What is said to be needed is what the engine takes. The room for texts of 512 tokens is in it and the scratch of threads is not: half a
+ * MiB for each here. */
+static void
+test_inspect_room (void)
+{
+  g_autofree char *said = run_ok ("inspect --steps 2"), *large = run_ok ("inspect --width 8192 --height 8192 --block-latents 1024");
+  g_autofree char *json = run_ok ("bench --steps 2 --blocks 1 --threads 2 --json");
+  double needed = number_in (said, "  cpu      fits: "), taken = number_in (json, "\"device_bytes\" : ") / 1048576;
+
+  g_test_message ("%.1f MiB, and it took %.1f", needed, taken);
+  g_assert_true (needed >= taken && needed <= taken * 1.15);
+  g_assert_cmpfloat (number_in (large, "  cpu      does not fit: "), >, 1e6);
+}
+
+/* From a program that is not the build tree's, which finds this module. */
+static void
+test_inspect_gpus (void)
+{
+  g_autofree char *command = g_strdup_printf ("cd '%s' && cp '" STREAM_CLI "' elsewhere && cp '" GPUS "' libdualparal-cuda.so && "
+      "LD_LIBRARY_PATH=. ./elsewhere inspect --model '%s'", dir, dp_embedded_model ());
+  g_autofree char *out = NULL;
+  g_autoptr (GError) error = NULL;
+  int status;
+
+  if (g_file_test (MODULE_DIR "/libdualparal-cuda.so", G_FILE_TEST_EXISTS)) {
+    g_test_skip ("a module is installed, in " MODULE_DIR);
+    return;
+  }
+  g_spawn_sync (NULL, (char *[]) { "sh", "-c", command, NULL }, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, &out, NULL, &status, &error);
+  g_assert_no_error (error);
+  g_assert_cmpint (status, ==, 0);
+  g_test_message ("%s", out);
+  static const char *const lines[] = { "\n  cuda:0   a GPU; no libraries; 80.0 of 80.0 GiB free\n",
+      "\n  cuda:1   device cuda:1: it is too old\n",
+    "\n  cuda:2   a GPU; ", "devices cuda:0\n", "\n  cuda:0   fits: ", "\n  cuda:2   does not fit: ",
+    " where 1.0 are free, in bfloat16, text encoder streamed\n" };
+  for (guint i = 0; i < G_N_ELEMENTS (lines); i++)
+    if (strstr (out, lines[i]) == NULL)
+      g_test_fail_printf ("inspect does not say \"%s\"", lines[i]);
+  g_assert_null (strstr (out, "cuda:3"));
+}
+
 static void
 test_bench (void)
 {
   g_autofree char *json = run_ok ("bench " SMALL "--blocks 2 --devices cpu,cpu --json"), *table = run_ok ("bench " SMALL "--blocks 2");
   g_autoptr (JsonParser) parser = json_parser_new ();
   g_autoptr (GError) error = NULL;
-  static const char *const positive[] = { "block_steps_per_second", "frames_per_second", "realtime_factor", "first_frame_seconds", "device_bytes",
+  static const char *const positive[] = { "block_steps_per_second", "frames_per_second", "realtime_factor", "first_frame_seconds",
+      "device_bytes",
     "peak_rss_bytes", "decode_busy" };
 
   json_parser_load_from_data (parser, json, -1, &error);
@@ -387,7 +474,8 @@ static void
 test_closed_pipe (void)
 {
   g_autofree char *program = g_shell_quote (STREAM_CLI);
-  g_autofree char *command = g_strdup_printf ("timeout 60 %s generate " SMALL "--frames -1 --output - 2>/dev/null | head -c 100000 > /dev/null", program);
+  g_autofree char *command = g_strdup_printf ("timeout 60 %s generate " SMALL "--frames -1 --output - 2>/dev/null | head -c 100000 > "
+      "/dev/null", program);
   TestClock start = test_clock ();
 
   g_assert_cmpint (system (command), ==, 0);
@@ -410,6 +498,8 @@ main (int argc, char **argv)
   g_test_add_func ("/cli/dump", test_dump);
   g_test_add_func ("/cli/noise", test_noise);
   g_test_add_func ("/cli/inspect", test_inspect);
+  g_test_add_func ("/cli/inspect/room", test_inspect_room);
+  g_test_add_func ("/cli/inspect/gpus", test_inspect_gpus);
   g_test_add_func ("/cli/bench", test_bench);
   g_test_add_func ("/cli/closed-pipe", test_closed_pipe);
   failed = g_test_run ();

@@ -38,8 +38,8 @@ numbered_prompt (gint64 block)
 static void
 print_look (gint64 block, const Look *at)
 {
-  g_test_message ("block %3" G_GINT64_FORMAT ": resident %.2f MiB, devices %.2f MiB in %" G_GUINT64_FORMAT " allocations, heap %.1f KiB", block,
-      at->resident / 1048576.0, at->stats.device_bytes / 1048576.0, at->stats.allocations, at->heap.live / 1024.0);
+  g_test_message ("block %3" G_GINT64_FORMAT ": resident %.2f MiB, devices %.2f MiB in %" G_GUINT64_FORMAT " allocations, heap %.1f KiB",
+      block, at->resident / 1048576.0, at->stats.device_bytes / 1048576.0, at->stats.allocations, at->heap.live / 1024.0);
 }
 
 /* The prompt of `block`, queued when the block before it had been pulled, shows in the end: how many blocks later is a matter of how far
@@ -101,7 +101,8 @@ check_endless (const DpSettings *settings, gint64 first, gint64 blocks, gboolean
       dnnl / (double) (blocks - WARM), others / (double) (blocks - WARM));
 
   g_assert_cmpuint (last.stats.blocks, >, blocks);
-  if (prompts) {                /* each is encoded, and forgotten behind its last block; a different number of them may be there now and then */
+  if (prompts) {                /* each is encoded, and forgotten behind its last block; a different number of them may be there now and
+                                 * then */
     pull_until_prompt (engine, blocks, &next);
     g_assert_cmpfloat (difference (early.stats.device_bytes, last.stats.device_bytes), <, 1024);
   } else {

@@ -233,6 +233,7 @@ test_auto (void)
   for (int i = 0; i < 2; i++) {
     s = stream_small ();
     s.text_encoder = i ? "streamed" : "resident";
+    s.text_length = 32;         /* not much longer than the prompt is: what is planned is its full length */
     g_autoptr (DpEngine) engine = stream_open (&s);
     gint64 next = 0;
     DpFrame frame;
@@ -245,8 +246,8 @@ test_auto (void)
     bytes[i] = stats.device_bytes;
     g_assert_true (dp_settings_read (r, &s, storage, &error));
     gsize planned = dp_memory_of_video (r, "cpu") + dp_memory_of_text (r, i);
-    g_assert_true (planned >= bytes[i] * 0.7 && planned <= bytes[i] * 1.6);     /* scratch, and prompts shorter than they may be */
     g_test_message ("planned %" G_GSIZE_FORMAT ", held %" G_GSIZE_FORMAT, planned, bytes[i]);
+    g_assert_true (planned >= bytes[i] * 0.85 && planned <= bytes[i] * 1.15);     /* a backend's own scratch, and how it packs weights */
   }
   g_test_message ("%" G_GSIZE_FORMAT " bytes resident, %" G_GSIZE_FORMAT " streamed", bytes[0], bytes[1]);
   g_assert_cmpuint (bytes[1], <, bytes[0]);
@@ -342,7 +343,8 @@ static void
 test_transition_of_none (void)
 {
   static const DpPrompt none[] = { { "a red ball bouncing over a green meadow", NULL, 1, 5 } };
-  static const DpPrompt two[] = { { "a blue heart", NULL, 1, 5 }, { "a yellow star", NULL, 2, 1 } }, one[] = { { "a yellow star", NULL, 2, 1 } };
+  static const DpPrompt two[] = { { "a blue heart", NULL, 1, 5 }, { "a yellow star", NULL, 2, 1 } },
+      one[] = { { "a yellow star", NULL, 2, 1 } };
   DpSettings s = settings_of_this ();
   Blocks plain, same, both, second;
 
@@ -361,8 +363,8 @@ test_transition_of_none (void)
   blocks_clear (&second);
 }
 
-/* Blocks 0, 1, 2, ... are admitted in iterations 0, 3, 6, ...; in 7, block 2 has done one step of 9 and block 1 four. Block 2 begins anew, and
- * block 1, which is less noise than that, does not. One in between is replaced before anyone saw it. */
+/* Blocks 0, 1, 2, ... are admitted in iterations 0, 3, 6, ...; in 7, block 2 has done one step of 9 and block 1 four. Block 2 begins anew,
+ * and block 1, which is less noise than that, does not. One in between is replaced before anyone saw it. */
 static void
 test_replan (void)
 {

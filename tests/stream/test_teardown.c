@@ -362,7 +362,8 @@ test_cycles (void)
   double growth = ((double) stream_resident (FALSE) - before) / 1024;
   heap_counts (&heap);
   double live = (heap.live - heap_before.live) / 1024.0;
-  g_test_message ("%d engines opened and freed: %.0f KiB more resident than after the first 15, %.1f KiB more on the heap", n, growth, live);
+  g_test_message ("%d engines opened and freed: %.0f KiB more resident than after the first 15, %.1f KiB more on the heap", n, growth,
+      live);
   for (int i = 0; i < 100 && stream_count ("task") != threads; i++)     /* one that was joined is listed for a moment longer */
     g_usleep (10000);
   g_assert_cmpint (stream_count ("fd"), ==, fds);

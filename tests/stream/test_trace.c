@@ -106,8 +106,8 @@ check_order (const Trace *t)
   }
 }
 
-/* Every block takes each step once, on each stage, one stage after the other, and in the iteration that the scheme has for it. Returns how many
- * blocks there are, and when each was through. */
+/* Every block takes each step once, on each stage, one stage after the other, and in the iteration that the scheme has for it. Returns how
+ * many blocks there are, and when each was through. */
 static int
 check_passes (const Trace *t, int layers, gint64 *finished, gint64 *busy)
 {
@@ -308,7 +308,8 @@ test_slow_consumer (void)
     dp_engine_get_stats (other, &slow);
     g_usleep (300000);
     dp_engine_get_stats (other, &later);
-  } while (later.realtime_factor != slow.realtime_factor && fabs (later.realtime_factor / slow.realtime_factor - 1) > 1e-3 && ++looks < 100);
+  } while (later.realtime_factor != slow.realtime_factor && fabs (later.realtime_factor / slow.realtime_factor - 1) > 1e-3
+      && ++looks < 100);
   g_assert_cmpint (looks, <, 100);
 }
 

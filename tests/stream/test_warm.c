@@ -273,7 +273,8 @@ test_cycles (void)
       g_usleep (i * 37 % 20 * 1000);
       dp_engine_free (engine);
     }
-    for (int i = 0; i < 100 && (round == 0 || stream_count ("task") != threads); i++)   /* one that was joined is listed for a moment longer */
+    for (int i = 0; i < 100 && (round == 0 || stream_count ("task") != threads); i++)   /* one that was joined is listed for a moment
+                                                                                         * longer */
       g_usleep (10000);
     if (round > 0)
       g_assert_cmpint (stream_count ("task"), ==, threads);

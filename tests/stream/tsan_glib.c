@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * tsan_glib.c: ThreadSanitizer cannot see the locks inside an uninstrumented GLib (they are futexes) and would call all they protect a race.
- * These functions stand in front of GLib's, tell the sanitizer what they are about to do, and call them. Only linked with
+ * tsan_glib.c: ThreadSanitizer cannot see the locks inside an uninstrumented GLib (they are futexes) and would call all they protect a
+ * race. These functions stand in front of GLib's, tell the sanitizer what they are about to do, and call them. Only linked with
  * -Db_sanitize=thread.
  */
 #include <dlfcn.h>

@@ -121,7 +121,8 @@ test_fallbacks (void)
   g_assert_cmpstr (c.defaults.name, ==, base);
   g_assert_true (c.defaults.prompt[0] && !c.defaults.negative_prompt[0] && !c.defaults.sampler[0]);
   g_assert_true (c.defaults.width == 832 && c.defaults.height == 480 && c.defaults.fps_n == 16 && c.defaults.fps_d == 1);
-  g_assert_true (c.defaults.steps == 50 && c.defaults.block_latents == 8 && c.defaults.context_latents == 8 && c.defaults.queue_blocks == 0);
+  g_assert_true (c.defaults.steps == 50 && c.defaults.block_latents == 8 && c.defaults.context_latents == 8
+      && c.defaults.queue_blocks == 0);
   g_assert_cmpfloat (c.defaults.guidance_scale, ==, 5.0);
   put ("dualparal.json", "{ \"block_latents\": 3 }");
   assert_read (&c);
@@ -151,12 +152,15 @@ test_refused (void)
     { 0, "transformer_2", "[]" }, { 0, "transformer", "[null, null]" }, { 0, "expand_timesteps", "true" },
     { 0, "vae", "[\"diffusers\", \"AutoencoderKL\"]" },
     { 1, "model_type", "\"t5\"" }, { 1, "feed_forward_proj", "\"relu\"" }, { 1, "num_layers", "0" }, { 1, "num_layers", "\"3\"" },
-    { 1, "num_layers", "3.5" }, { 1, "num_layers", "null" }, { 1, "num_layers", NULL }, { 1, "d_model", "99999999999" }, { 1, "d_ff", "-1" },
+    { 1, "num_layers", "3.5" }, { 1, "num_layers", "null" }, { 1, "num_layers", NULL }, { 1, "d_model", "99999999999" },
+    { 1, "d_ff", "-1" },
     { 1, "vocab_size", "[512]" }, { 1, "relative_attention_num_buckets", "30" }, { 1, "relative_attention_max_distance", "8" },
     { 1, "layer_norm_epsilon", "0" }, { 1, "quantization_config", "{ \"bits\": 8 }" }, { 1, "num_heads", "1000" },
     { 2, "patch_size", "[1, 4, 4]" }, { 2, "patch_size", "[1, 2]" }, { 2, "patch_size", "2" }, { 2, "image_dim", "1280" },
-    { 2, "added_kv_proj_dim", "5120" }, { 2, "qk_norm", "\"rms_norm\"" }, { 2, "attention_head_dim", "63" }, { 2, "attention_head_dim", "4" },
-    { 2, "out_channels", "32" }, { 2, "freq_dim", "255" }, { 2, "text_dim", "64" }, { 2, "in_channels", "8" }, { 2, "num_attention_heads", "257" },
+    { 2, "added_kv_proj_dim", "5120" }, { 2, "qk_norm", "\"rms_norm\"" }, { 2, "attention_head_dim", "63" },
+    { 2, "attention_head_dim", "4" },
+    { 2, "out_channels", "32" }, { 2, "freq_dim", "255" }, { 2, "text_dim", "64" }, { 2, "in_channels", "8" },
+    { 2, "num_attention_heads", "257" },
     { 2, "cross_attn_norm", "1" }, { 2, "eps", "\"small\"" }, { 2, "ffn_dim", "true" }, { 2, "pos_embed_seq_len", "514" },
     { 3, "is_residual", "true" }, { 3, "attn_scales", "[0.5]" }, { 3, "patch_size", "2" }, { 3, "dim_mult", "[]" },
     { 3, "dim_mult", "[1, 2, 4, 4, 1, 1, 1, 1, 1]" }, { 3, "dim_mult", "[1, 2, 4, 1000]" }, { 3, "dim_mult", "[1, 2, 4]" },
@@ -164,11 +168,15 @@ test_refused (void)
     { 3, "z_dim", "129" }, { 3, "num_res_blocks", "0" }, { 3, "scale_factor_spatial", "16" },
     { 4, "_class_name", "\"DDIMScheduler\"" }, { 4, "prediction_type", "\"epsilon\"" }, { 4, "prediction_type", NULL },
     { 4, "use_flow_sigmas", "false" }, { 4, "use_flow_sigmas", NULL }, { 4, "predict_x0", "false" }, { 4, "solver_order", "3" },
-    { 4, "solver_type", "\"heun\"" }, { 4, "use_karras_sigmas", "true" }, { 4, "use_beta_sigmas", "true" }, { 4, "use_exponential_sigmas", "true" },
-    { 4, "use_dynamic_shifting", "true" }, { 4, "shift_terminal", "0.1" }, { 4, "final_sigmas_type", "\"sigma_min\"" }, { 4, "thresholding", "true" },
-    { 4, "disable_corrector", "[0]" }, { 4, "solver_p", "{}" }, { 4, "flow_shift", "0" }, { 4, "flow_shift", "-3" }, { 4, "num_train_timesteps", "1" },
+    { 4, "solver_type", "\"heun\"" }, { 4, "use_karras_sigmas", "true" }, { 4, "use_beta_sigmas", "true" },
+    { 4, "use_exponential_sigmas", "true" },
+    { 4, "use_dynamic_shifting", "true" }, { 4, "shift_terminal", "0.1" }, { 4, "final_sigmas_type", "\"sigma_min\"" },
+    { 4, "thresholding", "true" },
+    { 4, "disable_corrector", "[0]" }, { 4, "solver_p", "{}" }, { 4, "flow_shift", "0" }, { 4, "flow_shift", "-3" },
+    { 4, "num_train_timesteps", "1" },
     { 5, "width", "100" }, { 5, "height", "0" }, { 5, "steps", "1001" }, { 5, "framerate", "16" }, { 5, "framerate", "[16, 0]" },
-    { 5, "context_latents", "5" }, { 5, "context_latents", "0" }, { 5, "queue_blocks", "7" }, { 5, "sampler", "\"heun\"" }, { 5, "wdith", "256" },
+    { 5, "context_latents", "5" }, { 5, "context_latents", "0" }, { 5, "queue_blocks", "7" }, { 5, "sampler", "\"heun\"" },
+    { 5, "wdith", "256" },
     { 5, "guidance_scale", "-1" }, { 5, "guidance_scale_2", "101" }, { 5, "guidance_scale_2", "3" }, { 5, "prompt", "3" },
   };
 
@@ -227,13 +235,15 @@ test_experts (void)
     { TRANSFORMER, NULL, "boundary_ratio: expected a number from 0 to 1, as there is a transformer_2, found nothing" },
     { TRANSFORMER, "null", "boundary_ratio" }, { TRANSFORMER, "1.01", "boundary_ratio: expected a number from 0 to 1, found 1.01" },
     { TRANSFORMER, "-0.1", "boundary_ratio" }, { TRANSFORMER, "\"0.9\"", "boundary_ratio" },
-    { NULL, "0.875", "boundary_ratio: expected none, as there is no transformer_2, found 0.875" }, { "[null, null]", "0.875", "boundary_ratio" },
+    { NULL, "0.875", "boundary_ratio: expected none, as there is no transformer_2, found 0.875" },
+    { "[null, null]", "0.875", "boundary_ratio" },
     { "[null, null]", "0", "boundary_ratio" }, { "[\"diffusers\", \"UNet\"]", "0.875", "transformer_2: expected WanTransformer3DModel" },
     { "\"transformer\"", "0.875", "transformer_2" },
   };
   static const struct { const char *key, *json, *says; } others[] = {
     { "num_layers", "99", " as in transformer/config.json, found 99" }, { "num_attention_heads", "9", "found 9" },
-    { "attention_head_dim", "32", "found 32" }, { "ffn_dim", "64", "found 64" }, { "text_dim", "64", "found 64" }, { "freq_dim", "128", "found 128" },
+    { "attention_head_dim", "32", "found 32" }, { "ffn_dim", "64", "found 64" }, { "text_dim", "64", "found 64" },
+    { "freq_dim", "128", "found 128" },
     { "rope_max_seq_len", "512", "expected 1024" }, { "cross_attn_norm", "false", "expected 1" }, { "eps", "1e-05", "found 1e-05" },
     { "num_layers", "0", "num_layers: expected a whole number" }, { "image_dim", "1280", "image_dim" },
   };

@@ -93,7 +93,8 @@ linear_case (LinearParams p)
 static void
 test_linear_fp8 (void)
 {
-  static const int shapes[][3] = { { 1, 64, 48 }, { 7, 192, 576 }, { 33, 1536, 1536 }, { 130, 1536, 8960 }, { 17, 8960, 1536 }, { 19, 5120, 13824 },
+  static const int shapes[][3] = { { 1, 64, 48 }, { 7, 192, 576 }, { 33, 1536, 1536 }, { 130, 1536, 8960 }, { 17, 8960, 1536 },
+      { 19, 5120, 13824 },
     { 40, 40, 24 } };
 
   for (size_t i = 0; i < LENGTH (shapes); i++) {
@@ -538,7 +539,8 @@ rms_norm_case (RmsNormParams p)
   };
 
   snprintf (c.name, sizeof c.name, "rms_norm %d rows %dx%d%s %s->%s%s%s%s%s", p.rows, p.heads, p.head_dim, p.parts > 1 ? " twice" : "",
-      type_name (p.x_type), type_name (p.y_type), p.weight ? " weight" : "", p.rope ? " rope" : "", p.pad ? " strided" : "", p.in_place ? " in place" : "");
+      type_name (p.x_type), type_name (p.y_type), p.weight ? " weight" : "", p.rope ? " rope" : "", p.pad ? " strided" : "", p.in_place
+      ? " in place" : "");
   run_case (&c, rms_norm_body, &p);
 }
 

@@ -61,7 +61,8 @@ static void
 check_linear (void)
 {
   static const float w[] = { 1, 2, 3, -1, 0, 1 }, b[] = { 10, 0 }, x[] = { 1, 1, 1, 2, 0, -1 }, gate[] = { 2, -1 };
-  DpHostWeight weight[] = { { w, DP_TYPE_F32, 1 }, { w + 3, DP_TYPE_F32, 1 } }, bias[] = { { b, DP_TYPE_F32, 1 }, { b + 1, DP_TYPE_F32, 1 } };
+  DpHostWeight weight[] = { { w, DP_TYPE_F32, 1 }, { w + 3, DP_TYPE_F32, 1 } },
+      bias[] = { { b, DP_TYPE_F32, 1 }, { b + 1, DP_TYPE_F32, 1 } };
   DpLinear *linear = dev->ops->linear_new (dev, &(DpLinearSpec) { .k = 3, .n_weights = 2, .weights = weight, .biases = bias });
   DpLinearArgs args = { .rows = 2, .x = upload (x, sizeof x), .y = upload (NULL, 4 * sizeof (float)) };
 
@@ -262,7 +263,8 @@ check_rounding (void)
   dev->ops->download (dev, back, d, sizeof back);
   for (int i = 0; i < 40; i++)
     if (i < (int) LENGTH (pairs))
-      check (y[i] == pairs[i].bf16 && dp_bits_from_f32 (back[i]) == (uint32_t) y[i] << 16, "%08x on %s becomes %04x", x[i], dev->name, y[i]);
+      check (y[i] == pairs[i].bf16 && dp_bits_from_f32 (back[i]) == (uint32_t) y[i] << 16, "%08x on %s becomes %04x", x[i], dev->name,
+          y[i]);
     else
       check (isnan (back[i]), "NaN %08x on %s becomes %04x", x[i], dev->name, y[i]);
   release ();
@@ -395,8 +397,8 @@ check_refill (int k, int n, DpType type, DpType file_type, bool biased)
       "refill %d->%d types %d %d on %s: not the bits of a new layer", k, n, type, file_type, dev->name);
   run_linear (linears[0], n, x, y[3]);
   dev->ops->download (dev, results + 15 * n, y[3], y_bytes);
-  check (memcmp (results, results + 15 * n, y_bytes) == 0, "refill %d->%d types %d %d on %s: not the bits it had at first", k, n, type, file_type,
-      dev->name);
+  check (memcmp (results, results + 15 * n, y_bytes) == 0, "refill %d->%d types %d %d on %s: not the bits it had at first", k, n, type,
+      file_type, dev->name);
   check (dev->bytes == bytes && dev->allocations == allocations, "refill %d->%d on %s allocates", k, n, dev->name);
   dev->ops->linear_free (dev, linears[0]);
   dev->ops->linear_free (dev, linears[1]);
@@ -439,7 +441,8 @@ check_linear_many_rows (int k, int n, int rows, const DpLinearArgs *how)
   for (int i = 0; i < n; i++)
     numbers[i] = number (i);
   bias.data = numbers;
-  linear = dev->ops->linear_new (dev, &(DpLinearSpec) { .k = k, .type = DP_TYPE_BF16, .n_weights = 1, .weights = &weight, .biases = &bias });
+  linear = dev->ops->linear_new (dev, &(DpLinearSpec) { .k = k, .type = DP_TYPE_BF16, .n_weights = 1, .weights = &weight,
+      .biases = &bias });
   x = upload (host, x_size * 2);
   memset (all, 0, rows * y_row);
   zeros = upload (all, rows * y_row);
@@ -531,7 +534,8 @@ check_device (void)
   dev->ops->free (dev, ptr);
   dev->ops->free (dev, NULL);
   check (dev->bytes == bytes, "%s: freed memory is not counted", dev->name);
-  check (dev->ops->alloc (dev, (size_t) 1 << 60) == NULL && dev->ops->alloc (dev, SIZE_MAX) == NULL, "%s: gives what nobody has", dev->name);
+  check (dev->ops->alloc (dev, (size_t) 1 << 60) == NULL && dev->ops->alloc (dev, SIZE_MAX) == NULL, "%s: gives what nobody has",
+      dev->name);
   dp_device_fail (dev, "first %d", 1);
   dp_device_fail (dev, "second");
   check (!dp_device_check (dev, error, sizeof error) && strcmp (error, "first 1") == 0 && dp_device_check (dev, error, sizeof error),

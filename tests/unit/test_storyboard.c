@@ -13,8 +13,10 @@ static void
 test_read (void)
 {
   static const char *const files[] = {
-    "1\n00:00:00,000 --> 00:00:02,500\na red ball\nover a meadow\n\n2\n00:00:02,500 --> 00:01:00,000\nsnow\n\n7\n101:02:03,004 --> 101:02:04,000\n<i>a star</i>",
-    "\357\273\277\r\n1\r\n00:00:00,000 --> 00:00:02,500 \r\na red ball\r\nover a meadow\r\n\r\n\r\n2\r\n00:00:02,500 --> 00:01:00,000\r\nsnow\r\n \r\n"
+    "1\n00:00:00,000 --> 00:00:02,500\na red ball\nover a meadow\n\n2\n00:00:02,500 --> 00:01:00,000\nsnow\n\n7\n101:02:03,004 --> "
+      "101:02:04,000\n<i>a star</i>",
+    "\357\273\277\r\n1\r\n00:00:00,000 --> 00:00:02,500 \r\na red ball\r\nover a meadow\r\n\r\n\r\n2\r\n00:00:02,500 --> "
+      "00:01:00,000\r\nsnow\r\n \r\n"
         "7\r\n101:02:03,004 --> 101:02:04,000\r\n<i>a star</i>\r\n",
   };
   static const struct { guint64 time; const char *prompt; } expected[] = {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What must hold without a reference at hand: devices agree, sizing does not matter, ids are checked. tests/parity has the reference's numbers.
+ * What must hold without a reference at hand: devices agree, sizing does not matter, ids are checked. tests/parity has the reference's
+ * numbers.
  */
 #include "engine/text_encoder.h"
 #include "engine/dualparal.h"

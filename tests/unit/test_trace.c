@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The file itself: that it is JSON at every moment, ends where it has to, and is nobody else's. What the engine writes into it is looked at in
- * tests/stream.
+ * The file itself: that it is JSON at every moment, ends where it has to, and is nobody else's. What the engine writes into it is looked at
+ * in tests/stream.
  */
 #include "engine/trace.h"
 #include "engine/dualparal.h"
@@ -186,7 +186,7 @@ test_refused (void)
   fclose (reader);
 }
 
-/* A disk without room is said once, and then nothing more is tried. */
+/* A disk without room ends it, which is said at the end and nowhere else: a warning would be fatal here. */
 static void
 test_full_disk (void)
 {
@@ -194,13 +194,28 @@ test_full_disk (void)
     g_test_skip ("no /dev/full here");
     return;
   }
-  DpTrace *t = open_trace ("/dev/full", DP_TRACE_LIMIT);
+  for (int events = 0; events <= 5000; events += 5000) {        /* full at the end, and before */
+    DpTrace *t = open_trace ("/dev/full", DP_TRACE_LIMIT);
 
-  g_test_expect_message ("dualparal", G_LOG_LEVEL_WARNING, "*trace /dev/full ends here: No space*");
-  for (int i = 0; i < 5000; i++)
-    dp_trace_counter (t, "queue", i);
-  g_test_assert_expected_messages ();
+    for (int i = 0; i < events; i++)
+      dp_trace_counter (t, "queue", i);
+    for (int i = 0; i < 2; i++) {
+      g_autoptr (GError) error = NULL;
+
+      g_assert_false (dp_trace_end (t, &error));
+      g_assert_error (error, DP_ERROR, DP_ERROR_FAILED);
+      g_assert_cmpstr (error->message, ==, "trace: /dev/full ends too early: No space left on device");
+    }
+    dp_trace_free (t);
+  }
+  g_autofree char *path = path_of ("ended");
+  DpTrace *t = open_trace (path, DP_TRACE_LIMIT);
+  gsize size;
+
+  g_assert_true (dp_trace_end (t, NULL));
+  dp_trace_counter (t, "queue", 1);
   dp_trace_free (t);
+  g_assert_cmpint (count (path, "queue", "", &size), ==, 0);
 }
 
 static void
@@ -210,6 +225,7 @@ test_none (void)
   dp_trace_transfer (NULL, 0, 1, 0, 0, 0, 1);
   dp_trace_instant (NULL, DP_TRACE_FRAMES, "frame", " ");
   dp_trace_counter (NULL, "queue", 1);
+  g_assert_true (dp_trace_end (NULL, NULL));
   dp_trace_free (NULL);
 }
 
@@ -228,7 +244,7 @@ main (int argc, char **argv)
   g_test_add_func ("/trace/full-disk", test_full_disk);
   g_test_add_func ("/trace/none", test_none);
   result = g_test_run ();
-  static const char *const names[] = { "events", "unfinished", "limit", "threads", "taken", "pipe" };
+  static const char *const names[] = { "events", "unfinished", "limit", "threads", "taken", "pipe", "ended" };
   for (guint i = 0; i < G_N_ELEMENTS (names); i++) {
     g_autofree char *path = path_of (names[i]);
     g_unlink (path);
