@@ -409,6 +409,7 @@ GST_START_TEST (test_at_frame)
   for (i = 0; i < G_N_ELEMENTS (expected); i++)
     fail_unless_equals_uint64 (g_array_index (seen.frames, guint64, i),
         expected[i]);
+  fail_unless_equals_string (g_ptr_array_index (seen.prompts, 0), "snow");
   fail_unless_equals_string (g_ptr_array_index (seen.prompts, 2), "at 6");
   fail_unless_equals_string (g_ptr_array_index (seen.prompts, 4), "at 41");
 
