@@ -141,7 +141,7 @@ install_picture_properties (GObjectClass * klass)
   g_object_class_install_property (klass, GST_DUALPARAL_PROP_GUIDANCE_SCALE,
       g_param_spec_double ("guidance-scale", "Guidance scale",
           "How strictly the prompt is followed, 1 = no guidance (0 = the "
-          "model's default)", 0, 1000, 0, READY));
+          "model's default)", 0, 100, 0, READY));
   /**
    * GstDualParalSrc:guidance-scale-2:
    *
@@ -154,7 +154,7 @@ install_picture_properties (GObjectClass * klass)
   g_object_class_install_property (klass, GST_DUALPARAL_PROP_GUIDANCE_SCALE_2,
       g_param_spec_double ("guidance-scale-2", "Guidance scale 2",
           "The guidance scale of the second of two transformers (0 = the "
-          "model's default)", 0, 1000, 0, READY));
+          "model's default)", 0, 100, 0, READY));
   /**
    * GstDualParalSrc:flow-shift:
    *
@@ -164,7 +164,7 @@ install_picture_properties (GObjectClass * klass)
    */
   g_object_class_install_property (klass, GST_DUALPARAL_PROP_FLOW_SHIFT,
       g_param_spec_double ("flow-shift", "Flow shift",
-          "Shift of the noise schedule (0 = the model's default)", 0, 1000, 0,
+          "Shift of the noise schedule (0 = the model's default)", 0, 100, 0,
           READY));
   /**
    * GstDualParalSrc:sampler:
