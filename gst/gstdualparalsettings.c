@@ -757,8 +757,6 @@ gst_dualparal_settings_for_engine (const GstDualParalSettings * settings,
 
   memset (engine, 0, sizeof (*engine));
   engine->model = keep (storage, settings->model);
-  engine->prompt = keep (storage, settings->prompt);
-  engine->negative_prompt = keep (storage, settings->negative_prompt);
   engine->devices = keep (storage, settings->devices);
   engine->sampler = samplers[settings->sampler];
   engine->precision = precisions[settings->precision];
