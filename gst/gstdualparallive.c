@@ -50,7 +50,7 @@ gst_dualparal_live_start (GstDualParalLive * live)
   gst_dualparal_live_set_framerate (live, model->fps_n, model->fps_d);
   gst_dualparal_live_set_latency (live, 0);
   gst_dualparal_live_restart (live);
-  live->due = live->reported = live->mark_time = GST_CLOCK_TIME_NONE;
+  live->due = live->reported = GST_CLOCK_TIME_NONE;
   live->taken = 0;
   live->discont = FALSE;
 
@@ -91,6 +91,7 @@ gst_dualparal_live_restart (GstDualParalLive * live)
   live->primed = live->fresh = live->late = live->missing = live->rewound =
       live->is_out = live->is_missed = FALSE;
   live->in_a_row = 0;
+  live->mark_time = GST_CLOCK_TIME_NONE;
 }
 
 void

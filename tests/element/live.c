@@ -364,6 +364,33 @@ GST_START_TEST (test_slow)
 
 GST_END_TEST;
 
+/* Each engine is measured by itself, however long the next one took to come */
+GST_START_TEST (test_slow_after_resize)
+{
+  const GstClockTime start = 10 * GST_SECOND;
+  Live live;
+  guint i;
+
+  live_init (&live, SLOW_BLOCKS "underrun-policy=slow min-framerate=1/1 "
+      "max-queue-frames=40", SMALL);
+  check_picture (&live, 0, FALSE, 0);
+  gst_harness_set_sink_caps_str (live.h, "video/x-raw, width=48, height=32");
+  gst_harness_push_upstream_event (live.h, gst_event_new_reconfigure ());
+  gst_test_clock_wait_for_next_pending_id (live.clock, NULL);
+  gst_test_clock_set_time (live.clock, start);
+  gst_clock_id_unref (gst_test_clock_process_next_clock_id (live.clock));
+  check_picture (&live, 1, FALSE, start);
+
+  for (i = 1; i <= FIRST; i++)
+    check_next (&live, 1 + i, FALSE, start + i * FRAME);
+  wait_queue (&live, BLOCK);
+  for (; i <= FIRST + 3; i++)
+    check_next (&live, 1 + i, FALSE, start + i * FRAME);
+  live_clear (&live);
+}
+
+GST_END_TEST;
+
 GST_START_TEST (test_error)
 {
   GstMessage *message;
@@ -655,6 +682,7 @@ live_suite (void)
   tcase_add_test (tc, test_max_repeat);
   tcase_add_test (tc, test_gap);
   tcase_add_test (tc, test_slow);
+  tcase_add_test (tc, test_slow_after_resize);
   tcase_add_test (tc, test_error);
   tcase_add_test (tc, test_change_policy);
   tcase_add_test (tc, test_placeholder);
