@@ -162,6 +162,15 @@ gst_dualparal_live_unschedule (GstDualParalLive * live)
 
 /* -- waiting */
 
+/* The base class of 1.24 and later takes its unlock() of the last PAUSED back in
+ * the streaming thread, and when that comes late one that was for good with it; the
+ * pad says so still */
+static gboolean
+is_flushing (GstDualParalLive * live)
+{
+  return live->gen->flushing || GST_PAD_IS_FLUSHING (live->src->srcpad);
+}
+
 /* Until something is due, and in PLAYING; `now` is the running time then */
 static GstFlowReturn
 wait_until_due (GstDualParalLive * live, GstClockTime * now)
@@ -177,9 +186,9 @@ wait_until_due (GstDualParalLive * live, GstClockTime * now)
     g_mutex_lock (&gen->lock);
     if (live->paused)
       live->mark_time = GST_CLOCK_TIME_NONE;
-    while (live->paused && !gen->flushing)
+    while (live->paused && !is_flushing (live))
       g_cond_wait (&gen->cond, &gen->lock);
-    flushing = gen->flushing;
+    flushing = is_flushing (live);
     g_mutex_unlock (&gen->lock);
     if (flushing)
       return GST_FLOW_FLUSHING;
@@ -202,7 +211,7 @@ wait_until_due (GstDualParalLive * live, GstClockTime * now)
 
     id = gst_clock_new_single_shot_id (clock, base_time + live->due);
     g_mutex_lock (&gen->lock);
-    wait = !live->paused && !gen->flushing;
+    wait = !live->paused && !is_flushing (live);
     if (wait)
       live->clock_id = id;
     g_mutex_unlock (&gen->lock);
