@@ -116,7 +116,8 @@ struct _GstDualParalSrc
   /* -- protected by the object lock */
   GstDualParalSettings settings;
   GstVideoInfo info;            /* written by the streaming thread only */
-  GstCudaContext *cuda;         /* of GPU memory; protects itself, as GstCuda does it */
+  GstCudaContext *cuda;         /* of GPU memory; set by GstCuda, which has its own
+                                 * lock for that, and taken away under this one */
 
   GstDualParalGenerator gen;
   GstDualParalStats stats;
@@ -244,12 +245,17 @@ static gboolean
 gst_dualparal_src_stop (GstBaseSrc * src)
 {
   GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
+  GstCudaContext *cuda;
 
   gst_dualparal_stats_stop (&self->stats);
   gst_dualparal_generator_stop (&self->gen);
   gst_dualparal_buffering_reset (&self->buffering);
   gst_clear_buffer (&self->placeholder);
-  gst_clear_object (&self->cuda);
+  /* Somebody may ask for it just now */
+  GST_OBJECT_LOCK (self);
+  cuda = g_steal_pointer (&self->cuda);
+  GST_OBJECT_UNLOCK (self);
+  gst_clear_object (&cuda);
   g_clear_pointer (&self->announced, g_free);
   return TRUE;
 }
@@ -766,6 +772,7 @@ gst_dualparal_src_query (GstBaseSrc * src, GstQuery * query)
   GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
   GstFormat from, to;
   GstClockTime min, max;
+  GstCudaContext *cuda;
   gint64 in, out;
   gboolean known;
 
@@ -782,7 +789,12 @@ gst_dualparal_src_query (GstBaseSrc * src, GstQuery * query)
       gst_query_set_latency (query, TRUE, min, max);
       return TRUE;
     case GST_QUERY_CONTEXT:
-      if (gst_dualparal_cuda_query (GST_ELEMENT (self), query, self->cuda))
+      GST_OBJECT_LOCK (self);
+      cuda = self->cuda ? gst_object_ref (self->cuda) : NULL;
+      GST_OBJECT_UNLOCK (self);
+      known = gst_dualparal_cuda_query (GST_ELEMENT (self), query, cuda);
+      gst_clear_object (&cuda);
+      if (known)
         return TRUE;
       break;
     case GST_QUERY_CONVERT:
