@@ -98,6 +98,7 @@ void
 gst_dualparal_live_reset_time (GstDualParalLive * live)
 {
   live->due = 0;
+  live->mark_time = GST_CLOCK_TIME_NONE;
   live->rewound = live->discont = TRUE;
   live->late = live->is_missed = FALSE;
 }

@@ -391,6 +391,29 @@ GST_START_TEST (test_slow_after_resize)
 
 GST_END_TEST;
 
+/* Nor over a flush after which running time is 0 again */
+GST_START_TEST (test_slow_after_flush)
+{
+  Live live;
+
+  live_init (&live, SLOW_BLOCKS "underrun-policy=slow min-framerate=1/1 "
+      "max-queue-frames=40", SMALL);
+  play_first (&live);
+  wait_queue (&live, BLOCK);
+  check_next (&live, FIRST, FALSE, FIRST * FRAME);
+  wait_queue (&live, 2 * BLOCK - 1);
+  gst_element_send_event (live.h->element, gst_event_new_flush_start ());
+  gst_element_set_base_time (live.h->element, FIRST * FRAME);
+  gst_element_send_event (live.h->element, gst_event_new_flush_stop (TRUE));
+  check_picture (&live, FIRST + 1, FALSE, 0);
+  gst_test_clock_wait_for_next_pending_id (live.clock, NULL);
+  fail_unless (gst_test_clock_crank (live.clock));
+  check_picture (&live, FIRST + 2, FALSE, FRAME);
+  live_clear (&live);
+}
+
+GST_END_TEST;
+
 GST_START_TEST (test_error)
 {
   GstMessage *message;
@@ -683,6 +706,7 @@ live_suite (void)
   tcase_add_test (tc, test_gap);
   tcase_add_test (tc, test_slow);
   tcase_add_test (tc, test_slow_after_resize);
+  tcase_add_test (tc, test_slow_after_flush);
   tcase_add_test (tc, test_error);
   tcase_add_test (tc, test_change_policy);
   tcase_add_test (tc, test_placeholder);
