@@ -33,12 +33,31 @@ post_error (GstDualParalGenerator * gen, GError * error)
   g_error_free (error);
 }
 
+static void
+copy_prompts (GstDualParalGenerator * gen, gchar ** prompt,
+    gchar ** negative_prompt)
+{
+  GST_OBJECT_LOCK (gen->element);
+  *prompt = g_strdup (gen->settings->prompt);
+  *negative_prompt = g_strdup (gen->settings->negative_prompt);
+  GST_OBJECT_UNLOCK (gen->element);
+}
+
+/* NULL, which is the model's own, is one */
+static gboolean
+check_prompts (const gchar * prompt, const gchar * negative_prompt,
+    GError ** error)
+{
+  return (!prompt || dp_prompt_check (prompt, error))
+      && (!negative_prompt || dp_prompt_check (negative_prompt, error));
+}
+
 gboolean
 gst_dualparal_generator_start (GstDualParalGenerator * gen)
 {
   DpSettings resolved;
   GError *error = NULL;
-  gchar *storyboard;
+  gchar *storyboard, *texts[2];
   gboolean ok;
 
   gen->storage = g_string_chunk_new (1024);
@@ -49,18 +68,24 @@ gst_dualparal_generator_start (GstDualParalGenerator * gen)
       gen->storage);
   storyboard = g_strdup (gen->settings->storyboard);
   GST_OBJECT_UNLOCK (gen->element);
+  copy_prompts (gen, &texts[0], &texts[1]);
 
   /* What is wrong with model and settings is known now, before any weight is
    * read and whatever the size will be */
   resolved = gen->base_settings;
-  ok = dp_settings_resolve (&resolved, &gen->model, gen->storage, &error);
+  ok = dp_settings_resolve (&resolved, &gen->model, gen->storage, &error)
+      && check_prompts (texts[0], texts[1], &error);
   if (ok) {
     gen->resolved = resolved;
+    gen->model_prompt = resolved.prompt;
+    gen->model_negative_prompt = resolved.negative_prompt;
     g_mutex_lock (&gen->lock);
     ok = gst_dualparal_prompts_start (&gen->prompts, storyboard, &error);
     g_mutex_unlock (&gen->lock);
   }
   g_free (storyboard);
+  g_free (texts[0]);
+  g_free (texts[1]);
   if (ok)
     return TRUE;
   post_error (gen, error);
@@ -108,41 +133,25 @@ gst_dualparal_generator_close (GstDualParalGenerator * gen)
   gst_dualparal_progress_reset (&gen->progress, gen->element, "load-model");
 }
 
-static void
-copy_prompts (GstDualParalGenerator * gen, gchar ** prompt,
-    gchar ** negative_prompt)
-{
-  GST_OBJECT_LOCK (gen->element);
-  *prompt = g_strdup (gen->settings->prompt);
-  *negative_prompt = g_strdup (gen->settings->negative_prompt);
-  GST_OBJECT_UNLOCK (gen->element);
-}
-
 /* What is NULL is the model's own: the engine takes that only when it opens. Under
  * the lock. */
 static gboolean
 queue_now (GstDualParalGenerator * gen, gchar * const *texts,
     gint transition_blocks, GError ** error)
 {
-  GStringChunk *storage = g_string_chunk_new (1024);
-  DpSettings defaults = {.model = gen->base_settings.model,.num_frames = -1 };
-  gboolean done = TRUE, low;
+  gboolean low;
 
   GST_OBJECT_LOCK (gen->element);
   low = gen->settings->prompt_latency == GST_DUALPARAL_PROMPT_LATENCY_LOW;
   GST_OBJECT_UNLOCK (gen->element);
-  if (!texts[0] || !texts[1])
-    done = dp_settings_resolve (&defaults, NULL, storage, error);
-  if (done)
-    done = dp_engine_queue_prompt (gen->engine, &(DpPrompt) {
-        .prompt = texts[0] ? texts[0] : defaults.prompt,.negative_prompt =
-          texts[1] ? texts[1] : defaults.negative_prompt,.at_block = -1,
+  if (!dp_engine_queue_prompt (gen->engine, &(DpPrompt) {
+        .prompt = texts[0] ? texts[0] : gen->model_prompt,.negative_prompt =
+          texts[1] ? texts[1] : gen->model_negative_prompt,.at_block = -1,
           .transition_blocks = transition_blocks,.replan_at = low ? -1 : 0},
-        error);
-  if (done)
-    gst_dualparal_prompts_queued (&gen->prompts, gen->engine);
-  g_string_chunk_free (storage);
-  return done;
+          error))
+    return FALSE;
+  gst_dualparal_prompts_queued (&gen->prompts, gen->engine);
+  return TRUE;
 }
 
 static gboolean
@@ -347,9 +356,7 @@ gst_dualparal_generator_queue_prompt (GstDualParalGenerator * gen,
     g_set_error (&error, DP_ERROR, DP_ERROR_SETTINGS, "a prompt was queued with "
         "%s and a transition of %d blocks; expected a text and at least 0",
         prompt->prompt ? "a text" : "none", prompt->transition_blocks);
-  ok = ok && dp_prompt_check (prompt->prompt, &error)
-      && (!prompt->negative_prompt
-      || dp_prompt_check (prompt->negative_prompt, &error));
+  ok = ok && check_prompts (prompt->prompt, prompt->negative_prompt, &error);
   if (!ok) {
     warn (gen, error);
     return FALSE;

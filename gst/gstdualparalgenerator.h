@@ -34,8 +34,9 @@ typedef struct
 
   /* -- set by start(), constant until stop() */
   GStringChunk *storage;
-  DpSettings base_settings;     /* the properties, size and format open */
+  DpSettings base_settings;     /* the properties, size, format, prompts open */
   DpModelInfo model;
+  const gchar *model_prompt, *model_negative_prompt;
 
   /* -- owned by the streaming thread */
   DpSettings resolved;

@@ -50,7 +50,7 @@ gst_dualparal_live_start (GstDualParalLive * live)
   gst_dualparal_live_set_framerate (live, model->fps_n, model->fps_d);
   gst_dualparal_live_set_latency (live, 0);
   gst_dualparal_live_restart (live);
-  live->due = live->reported = live->mark_time = GST_CLOCK_TIME_NONE;
+  live->due = live->reported = GST_CLOCK_TIME_NONE;
   live->taken = 0;
   live->discont = FALSE;
 
@@ -91,12 +91,14 @@ gst_dualparal_live_restart (GstDualParalLive * live)
   live->primed = live->fresh = live->late = live->missing = live->rewound =
       live->is_out = live->is_missed = FALSE;
   live->in_a_row = 0;
+  live->mark_time = GST_CLOCK_TIME_NONE;
 }
 
 void
 gst_dualparal_live_reset_time (GstDualParalLive * live)
 {
   live->due = 0;
+  live->mark_time = GST_CLOCK_TIME_NONE;
   live->rewound = live->discont = TRUE;
   live->late = live->is_missed = FALSE;
 }
@@ -161,6 +163,15 @@ gst_dualparal_live_unschedule (GstDualParalLive * live)
 
 /* -- waiting */
 
+/* The base class of 1.24 and later takes its unlock() of the last PAUSED back in
+ * the streaming thread, and when that comes late one that was for good with it; the
+ * pad says so still */
+static gboolean
+is_flushing (GstDualParalLive * live)
+{
+  return live->gen->flushing || GST_PAD_IS_FLUSHING (live->src->srcpad);
+}
+
 /* Until something is due, and in PLAYING; `now` is the running time then */
 static GstFlowReturn
 wait_until_due (GstDualParalLive * live, GstClockTime * now)
@@ -176,9 +187,9 @@ wait_until_due (GstDualParalLive * live, GstClockTime * now)
     g_mutex_lock (&gen->lock);
     if (live->paused)
       live->mark_time = GST_CLOCK_TIME_NONE;
-    while (live->paused && !gen->flushing)
+    while (live->paused && !is_flushing (live))
       g_cond_wait (&gen->cond, &gen->lock);
-    flushing = gen->flushing;
+    flushing = is_flushing (live);
     g_mutex_unlock (&gen->lock);
     if (flushing)
       return GST_FLOW_FLUSHING;
@@ -201,7 +212,7 @@ wait_until_due (GstDualParalLive * live, GstClockTime * now)
 
     id = gst_clock_new_single_shot_id (clock, base_time + live->due);
     g_mutex_lock (&gen->lock);
-    wait = !live->paused && !gen->flushing;
+    wait = !live->paused && !is_flushing (live);
     if (wait)
       live->clock_id = id;
     g_mutex_unlock (&gen->lock);

@@ -6,7 +6,8 @@
 typedef struct
 {
   gchar *prompt, *negative_prompt;
-  gint64 frame;                 /* G_MAXINT64 until the framerate is known */
+  gint64 frame;
+  gboolean untimed;             /* a cue, until the framerate says its frame */
   GstClockTime time;            /* of a cue */
   gint transition_blocks;
 } Scheduled;
@@ -115,7 +116,7 @@ gst_dualparal_prompts_start (GstDualParalPrompts * prompts,
 
     insert (prompts, (Scheduled) {
         .prompt = g_steal_pointer (&cue->prompt),.frame = G_MAXINT64,
-          .time = cue->time});
+          .untimed = TRUE,.time = cue->time});
   }
   g_array_unref (cues);
   return TRUE;
@@ -146,9 +147,10 @@ gst_dualparal_prompts_open (GstDualParalPrompts * prompts, gint64 frame,
   for (i = 0; i < prompts->scheduled->len; i++) {
     Scheduled *s = &g_array_index (prompts->scheduled, Scheduled, i);
 
-    if (s->frame == G_MAXINT64)
+    if (s->untimed)
       s->frame = gst_util_uint64_scale_ceil (s->time, fps_n,
           fps_d * GST_SECOND);
+    s->untimed = FALSE;
   }
   g_array_sort (prompts->scheduled, by_frame);
   for (i = 0; i < prompts->scheduled->len; i++) {

@@ -141,7 +141,7 @@ install_picture_properties (GObjectClass * klass)
   g_object_class_install_property (klass, GST_DUALPARAL_PROP_GUIDANCE_SCALE,
       g_param_spec_double ("guidance-scale", "Guidance scale",
           "How strictly the prompt is followed, 1 = no guidance (0 = the "
-          "model's default)", 0, 1000, 0, READY));
+          "model's default)", 0, 100, 0, READY));
   /**
    * GstDualParalSrc:guidance-scale-2:
    *
@@ -154,7 +154,7 @@ install_picture_properties (GObjectClass * klass)
   g_object_class_install_property (klass, GST_DUALPARAL_PROP_GUIDANCE_SCALE_2,
       g_param_spec_double ("guidance-scale-2", "Guidance scale 2",
           "The guidance scale of the second of two transformers (0 = the "
-          "model's default)", 0, 1000, 0, READY));
+          "model's default)", 0, 100, 0, READY));
   /**
    * GstDualParalSrc:flow-shift:
    *
@@ -164,7 +164,7 @@ install_picture_properties (GObjectClass * klass)
    */
   g_object_class_install_property (klass, GST_DUALPARAL_PROP_FLOW_SHIFT,
       g_param_spec_double ("flow-shift", "Flow shift",
-          "Shift of the noise schedule (0 = the model's default)", 0, 1000, 0,
+          "Shift of the noise schedule (0 = the model's default)", 0, 100, 0,
           READY));
   /**
    * GstDualParalSrc:sampler:
@@ -514,219 +514,143 @@ gst_dualparal_settings_install_properties (GObjectClass * klass)
   install_stats_properties (klass);
 }
 
-static void
-set_string (gchar ** string, const GValue * value)
+#define FIELD(id, name) \
+    {GST_DUALPARAL_PROP_##id, G_STRUCT_OFFSET (GstDualParalSettings, name)}
+
+/* Where the value of a property is, or NULL; its type is the property's */
+static gpointer
+field_of (GstDualParalSettings * settings, guint prop_id)
 {
-  g_free (*string);
-  *string = g_value_dup_string (value);
+  static const struct
+  {
+    guint prop_id;
+    gsize offset;
+  } fields[] = {
+    FIELD (MODEL, model),
+    FIELD (PROMPT, prompt),
+    FIELD (NEGATIVE_PROMPT, negative_prompt),
+    FIELD (PROMPT_LATENCY, prompt_latency),
+    FIELD (STORYBOARD, storyboard),
+    FIELD (DEVICES, devices),
+    FIELD (SEED, seed),
+    FIELD (NUM_FRAMES, num_frames),
+    FIELD (GUIDANCE_SCALE, guidance_scale),
+    FIELD (GUIDANCE_SCALE_2, guidance_scale_2),
+    FIELD (FLOW_SHIFT, flow_shift),
+    FIELD (SAMPLER, sampler),
+    FIELD (PRECISION, precision),
+    FIELD (TEXT_ENCODER, text_encoder),
+    FIELD (STEPS, steps),
+    FIELD (BLOCK_LATENTS, block_latents),
+    FIELD (CONTEXT_LATENTS, context_latents),
+    FIELD (QUEUE_BLOCKS, queue_blocks),
+    FIELD (MAX_QUEUE_FRAMES, max_queue_frames),
+    FIELD (THREADS, threads),
+    FIELD (LINGER, linger),
+    FIELD (IS_LIVE, is_live),
+    FIELD (PREBUFFER, prebuffer),
+    FIELD (UNDERRUN_POLICY, underrun_policy),
+    FIELD (MAX_REPEAT, max_repeat),
+    FIELD (MIN_FRAMERATE, min_framerate_n),
+    FIELD (STARTUP_POLICY, startup_policy),
+    FIELD (PLACEHOLDER, placeholder),
+    FIELD (MARKING, marking),
+    FIELD (STATS_INTERVAL, stats_interval),
+    FIELD (TRACE, trace),
+  };
+  guint i;
+
+  for (i = 0; i < G_N_ELEMENTS (fields); i++)
+    if (fields[i].prop_id == prop_id)
+      return G_STRUCT_MEMBER_P (settings, fields[i].offset);
+  return NULL;
 }
 
 gboolean
 gst_dualparal_settings_set (GstDualParalSettings * settings, guint prop_id,
     const GValue * value)
 {
-  switch (prop_id) {
-    case GST_DUALPARAL_PROP_MODEL:
-      set_string (&settings->model, value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_PROMPT:
-      set_string (&settings->prompt, value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_NEGATIVE_PROMPT:
-      set_string (&settings->negative_prompt, value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_PROMPT_LATENCY:
-      settings->prompt_latency = g_value_get_enum (value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_STORYBOARD:
-      set_string (&settings->storyboard, value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_DEVICES:
-      set_string (&settings->devices, value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_SEED:
-      settings->seed = g_value_get_uint64 (value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_NUM_FRAMES:
-      settings->num_frames = g_value_get_int64 (value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_GUIDANCE_SCALE:
-      settings->guidance_scale = g_value_get_double (value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_GUIDANCE_SCALE_2:
-      settings->guidance_scale_2 = g_value_get_double (value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_FLOW_SHIFT:
-      settings->flow_shift = g_value_get_double (value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_SAMPLER:
-      settings->sampler = g_value_get_enum (value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_PRECISION:
-      settings->precision = g_value_get_enum (value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_TEXT_ENCODER:
-      settings->text_encoder = g_value_get_enum (value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_STEPS:
-      settings->steps = g_value_get_int (value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_BLOCK_LATENTS:
-      settings->block_latents = g_value_get_int (value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_CONTEXT_LATENTS:
-      settings->context_latents = g_value_get_int (value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_QUEUE_BLOCKS:
-      settings->queue_blocks = g_value_get_int (value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_MAX_QUEUE_FRAMES:
-      settings->max_queue_frames = g_value_get_int (value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_THREADS:
-      settings->threads = g_value_get_int (value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_LINGER:
-      settings->linger = g_value_get_int (value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_IS_LIVE:
-      settings->is_live = g_value_get_boolean (value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_PREBUFFER:
-      settings->prebuffer = g_value_get_int (value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_UNDERRUN_POLICY:
-      settings->underrun_policy = g_value_get_enum (value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_MAX_REPEAT:
-      settings->max_repeat = g_value_get_int (value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_MIN_FRAMERATE:
+  gpointer field = field_of (settings, prop_id);
+
+  if (!field)
+    return FALSE;
+  switch (G_TYPE_FUNDAMENTAL (G_VALUE_TYPE (value))) {
+    case G_TYPE_STRING:
+      g_free (*(gchar **) field);
+      *(gchar **) field = g_value_dup_string (value);
+      break;
+    case G_TYPE_BOOLEAN:
+      *(gboolean *) field = g_value_get_boolean (value);
+      break;
+    case G_TYPE_INT:
+      *(gint *) field = g_value_get_int (value);
+      break;
+    case G_TYPE_UINT:
+      *(guint *) field = g_value_get_uint (value);
+      break;
+    case G_TYPE_INT64:
+      *(gint64 *) field = g_value_get_int64 (value);
+      break;
+    case G_TYPE_UINT64:
+      *(guint64 *) field = g_value_get_uint64 (value);
+      break;
+    case G_TYPE_DOUBLE:
+      *(gdouble *) field = g_value_get_double (value);
+      break;
+    case G_TYPE_ENUM:
+      *(gint *) field = g_value_get_enum (value);
+      break;
+    case G_TYPE_FLAGS:
+      *(guint *) field = g_value_get_flags (value);
+      break;
+    default:                   /* the one fraction */
       settings->min_framerate_n = gst_value_get_fraction_numerator (value);
       settings->min_framerate_d = gst_value_get_fraction_denominator (value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_STARTUP_POLICY:
-      settings->startup_policy = g_value_get_enum (value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_PLACEHOLDER:
-      set_string (&settings->placeholder, value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_MARKING:
-      settings->marking = g_value_get_flags (value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_STATS_INTERVAL:
-      settings->stats_interval = g_value_get_uint (value);
-      return TRUE;
-    case GST_DUALPARAL_PROP_TRACE:
-      set_string (&settings->trace, value);
-      return TRUE;
-    default:
-      return FALSE;
   }
+  return TRUE;
 }
 
 gboolean
 gst_dualparal_settings_get (const GstDualParalSettings * settings,
     guint prop_id, GValue * value)
 {
-  switch (prop_id) {
-    case GST_DUALPARAL_PROP_MODEL:
-      g_value_set_string (value, settings->model);
-      return TRUE;
-    case GST_DUALPARAL_PROP_PROMPT:
-      g_value_set_string (value, settings->prompt);
-      return TRUE;
-    case GST_DUALPARAL_PROP_NEGATIVE_PROMPT:
-      g_value_set_string (value, settings->negative_prompt);
-      return TRUE;
-    case GST_DUALPARAL_PROP_PROMPT_LATENCY:
-      g_value_set_enum (value, settings->prompt_latency);
-      return TRUE;
-    case GST_DUALPARAL_PROP_STORYBOARD:
-      g_value_set_string (value, settings->storyboard);
-      return TRUE;
-    case GST_DUALPARAL_PROP_DEVICES:
-      g_value_set_string (value, settings->devices);
-      return TRUE;
-    case GST_DUALPARAL_PROP_SEED:
-      g_value_set_uint64 (value, settings->seed);
-      return TRUE;
-    case GST_DUALPARAL_PROP_NUM_FRAMES:
-      g_value_set_int64 (value, settings->num_frames);
-      return TRUE;
-    case GST_DUALPARAL_PROP_GUIDANCE_SCALE:
-      g_value_set_double (value, settings->guidance_scale);
-      return TRUE;
-    case GST_DUALPARAL_PROP_GUIDANCE_SCALE_2:
-      g_value_set_double (value, settings->guidance_scale_2);
-      return TRUE;
-    case GST_DUALPARAL_PROP_FLOW_SHIFT:
-      g_value_set_double (value, settings->flow_shift);
-      return TRUE;
-    case GST_DUALPARAL_PROP_SAMPLER:
-      g_value_set_enum (value, settings->sampler);
-      return TRUE;
-    case GST_DUALPARAL_PROP_PRECISION:
-      g_value_set_enum (value, settings->precision);
-      return TRUE;
-    case GST_DUALPARAL_PROP_TEXT_ENCODER:
-      g_value_set_enum (value, settings->text_encoder);
-      return TRUE;
-    case GST_DUALPARAL_PROP_STEPS:
-      g_value_set_int (value, settings->steps);
-      return TRUE;
-    case GST_DUALPARAL_PROP_BLOCK_LATENTS:
-      g_value_set_int (value, settings->block_latents);
-      return TRUE;
-    case GST_DUALPARAL_PROP_CONTEXT_LATENTS:
-      g_value_set_int (value, settings->context_latents);
-      return TRUE;
-    case GST_DUALPARAL_PROP_QUEUE_BLOCKS:
-      g_value_set_int (value, settings->queue_blocks);
-      return TRUE;
-    case GST_DUALPARAL_PROP_MAX_QUEUE_FRAMES:
-      g_value_set_int (value, settings->max_queue_frames);
-      return TRUE;
-    case GST_DUALPARAL_PROP_THREADS:
-      g_value_set_int (value, settings->threads);
-      return TRUE;
-    case GST_DUALPARAL_PROP_LINGER:
-      g_value_set_int (value, settings->linger);
-      return TRUE;
-    case GST_DUALPARAL_PROP_IS_LIVE:
-      g_value_set_boolean (value, settings->is_live);
-      return TRUE;
-    case GST_DUALPARAL_PROP_PREBUFFER:
-      g_value_set_int (value, settings->prebuffer);
-      return TRUE;
-    case GST_DUALPARAL_PROP_UNDERRUN_POLICY:
-      g_value_set_enum (value, settings->underrun_policy);
-      return TRUE;
-    case GST_DUALPARAL_PROP_MAX_REPEAT:
-      g_value_set_int (value, settings->max_repeat);
-      return TRUE;
-    case GST_DUALPARAL_PROP_MIN_FRAMERATE:
+  gconstpointer field = field_of ((GstDualParalSettings *) settings, prop_id);
+
+  if (!field)
+    return FALSE;
+  switch (G_TYPE_FUNDAMENTAL (G_VALUE_TYPE (value))) {
+    case G_TYPE_STRING:
+      g_value_set_string (value, *(gchar * const *) field);
+      break;
+    case G_TYPE_BOOLEAN:
+      g_value_set_boolean (value, *(const gboolean *) field);
+      break;
+    case G_TYPE_INT:
+      g_value_set_int (value, *(const gint *) field);
+      break;
+    case G_TYPE_UINT:
+      g_value_set_uint (value, *(const guint *) field);
+      break;
+    case G_TYPE_INT64:
+      g_value_set_int64 (value, *(const gint64 *) field);
+      break;
+    case G_TYPE_UINT64:
+      g_value_set_uint64 (value, *(const guint64 *) field);
+      break;
+    case G_TYPE_DOUBLE:
+      g_value_set_double (value, *(const gdouble *) field);
+      break;
+    case G_TYPE_ENUM:
+      g_value_set_enum (value, *(const gint *) field);
+      break;
+    case G_TYPE_FLAGS:
+      g_value_set_flags (value, *(const guint *) field);
+      break;
+    default:
       gst_value_set_fraction (value, settings->min_framerate_n,
           settings->min_framerate_d);
-      return TRUE;
-    case GST_DUALPARAL_PROP_STARTUP_POLICY:
-      g_value_set_enum (value, settings->startup_policy);
-      return TRUE;
-    case GST_DUALPARAL_PROP_PLACEHOLDER:
-      g_value_set_string (value, settings->placeholder);
-      return TRUE;
-    case GST_DUALPARAL_PROP_MARKING:
-      g_value_set_flags (value, settings->marking);
-      return TRUE;
-    case GST_DUALPARAL_PROP_STATS_INTERVAL:
-      g_value_set_uint (value, settings->stats_interval);
-      return TRUE;
-    case GST_DUALPARAL_PROP_TRACE:
-      g_value_set_string (value, settings->trace);
-      return TRUE;
-    default:
-      return FALSE;
   }
+  return TRUE;
 }
 
 void
@@ -757,8 +681,6 @@ gst_dualparal_settings_for_engine (const GstDualParalSettings * settings,
 
   memset (engine, 0, sizeof (*engine));
   engine->model = keep (storage, settings->model);
-  engine->prompt = keep (storage, settings->prompt);
-  engine->negative_prompt = keep (storage, settings->negative_prompt);
   engine->devices = keep (storage, settings->devices);
   engine->sampler = samplers[settings->sampler];
   engine->precision = precisions[settings->precision];

@@ -206,7 +206,7 @@ gboolean gst_dualparal_settings_get (const GstDualParalSettings * settings,
     guint prop_id, GValue * value);
 
 /** The same for the engine; strings are copied into `storage`. Size and format
- *  are left at zero. */
+ *  are left at zero, and the prompts, which may change. */
 void gst_dualparal_settings_for_engine (const GstDualParalSettings * settings,
     DpSettings * engine, GStringChunk * storage);
 

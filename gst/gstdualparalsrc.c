@@ -82,17 +82,10 @@
  */
 #include "gstdualparalsrc.h"
 
-#include "dualparal.h"
-#include "gstdualparalbuffering.h"
+#include "gstdualparalcaps.h"
 #include "gstdualparalframe.h"
-#include "gstdualparalcuda.h"
-#include "gstdualparalgenerator.h"
-#include "gstdualparallive.h"
-#include "gstdualparalmarking.h"
 #include "gstdualparalmessages.h"
 #include "gstdualparalplaceholder.h"
-#include "gstdualparalsettings.h"
-#include "gstdualparalstats.h"
 
 GST_DEBUG_CATEGORY_STATIC (gst_dualparal_src_debug);
 #define GST_CAT_DEFAULT gst_dualparal_src_debug
@@ -101,39 +94,12 @@ GST_DEBUG_CATEGORY_STATIC (gst_dualparal_src_debug);
  * queue at the queue */
 #define WAIT_US (100 * G_TIME_SPAN_MILLISECOND)
 #define REFILL_US (20 * G_TIME_SPAN_MILLISECOND)
-#define NEGOTIATE_TRIES 5
 /* Latent frames after the first that are decoded before the first is shown */
 #define START_LATENTS 2
 
 static GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE ("src",
     GST_PAD_SRC, GST_PAD_ALWAYS, GST_STATIC_CAPS (GST_DUALPARAL_FRAME_CAPS
         GST_DUALPARAL_CUDA_CAPS));
-
-struct _GstDualParalSrc
-{
-  GstPushSrc parent;
-
-  /* -- protected by the object lock */
-  GstDualParalSettings settings;
-  GstVideoInfo info;            /* written by the streaming thread only */
-  GstCudaContext *cuda;         /* of GPU memory; protects itself, as GstCuda does it */
-
-  GstDualParalGenerator gen;
-  GstDualParalStats stats;
-
-  GstDualParalMarking marking;  /* set by start() */
-
-  /* -- owned by the streaming thread */
-  guint64 n_frames;             /* sent so far */
-  guint64 base_frame;           /* with the framerate of now, since this frame */
-  GstClockTime base_time;
-  gchar *announced;             /* the last prompt that downstream was told */
-  guint prompt_id;
-  gint resync;                  /* atomic: running time began anew */
-  GstDualParalBuffering buffering;      /* not live */
-  GstDualParalLive live;
-  GstBuffer *placeholder;       /* of these caps */
-};
 
 #define gst_dualparal_src_parent_class parent_class
 G_DEFINE_TYPE (GstDualParalSrc, gst_dualparal_src, GST_TYPE_PUSH_SRC);
@@ -244,12 +210,17 @@ static gboolean
 gst_dualparal_src_stop (GstBaseSrc * src)
 {
   GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
+  GstCudaContext *cuda;
 
   gst_dualparal_stats_stop (&self->stats);
   gst_dualparal_generator_stop (&self->gen);
   gst_dualparal_buffering_reset (&self->buffering);
   gst_clear_buffer (&self->placeholder);
-  gst_clear_object (&self->cuda);
+  /* Somebody may ask for it just now */
+  GST_OBJECT_LOCK (self);
+  cuda = g_steal_pointer (&self->cuda);
+  GST_OBJECT_UNLOCK (self);
+  gst_clear_object (&cuda);
   g_clear_pointer (&self->announced, g_free);
   return TRUE;
 }
@@ -290,127 +261,16 @@ gst_dualparal_src_unlock_stop (GstBaseSrc * src)
   return TRUE;
 }
 
-/* -- caps and memory */
+/* -- streaming */
 
-static GstCaps *
-gst_dualparal_src_fixate (GstBaseSrc * src, GstCaps * caps)
-{
-  GstCaps *current = gst_pad_get_current_caps (GST_BASE_SRC_PAD (src));
-
-  caps = gst_dualparal_frame_prefer (caps, current,
-      &GST_DUALPARAL_SRC (src)->gen.model);
-  gst_clear_caps (&current);
-  return GST_BASE_SRC_CLASS (parent_class)->fixate (src, caps);
-}
-
-static gboolean
-gst_dualparal_src_negotiate (GstBaseSrc * src)
-{
-  GstCaps *peer;
-  guint i;
-
-  /* Between what downstream says and what it then gets it may change its mind */
-  for (i = 0; i < NEGOTIATE_TRIES; i++) {
-    if (GST_BASE_SRC_CLASS (parent_class)->negotiate (src))
-      return TRUE;
-    if (GST_PAD_IS_FLUSHING (GST_BASE_SRC_PAD (src)))
-      return FALSE;
-  }
-
-  peer = gst_pad_peer_query_caps (GST_BASE_SRC_PAD (src), NULL);
-  GST_ELEMENT_ERROR (src, CORE, NEGOTIATION,
-      ("No video is both wanted downstream and can be made: width and height "
-          "are multiples of 16, pixels square, frames progressive."),
-      ("downstream takes %" GST_PTR_FORMAT, peer));
-  gst_clear_caps (&peer);
-  return FALSE;
-}
-
-/* When frame n is shown, counted from where the framerate last changed so that
- * no rounding adds up */
-static GstClockTime
+/* Counted from where the framerate last changed, so that no rounding adds up */
+GstClockTime
 gst_dualparal_src_time_of (GstDualParalSrc * self, guint64 n)
 {
   return self->base_time + gst_util_uint64_scale (n - self->base_frame,
       GST_SECOND * GST_VIDEO_INFO_FPS_D (&self->info),
       GST_VIDEO_INFO_FPS_N (&self->info));
 }
-
-static gboolean
-gst_dualparal_src_set_caps (GstBaseSrc * src, GstCaps * caps)
-{
-  GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
-  GstClockTime now = 0;
-  GstVideoInfo info;
-  DpFormat format;
-
-  if (!gst_video_info_from_caps (&info, caps)
-      || !gst_dualparal_frame_format (GST_VIDEO_INFO_FORMAT (&info), &format)
-      || GST_VIDEO_INFO_FPS_N (&info) <= 0)
-    return FALSE;
-
-  if (self->n_frames > 0)
-    now = gst_dualparal_src_time_of (self, self->n_frames);
-  if (self->gen.engine && (info.width != self->info.width
-          || info.height != self->info.height
-          || GST_VIDEO_INFO_FORMAT (&info) !=
-          GST_VIDEO_INFO_FORMAT (&self->info)))
-    self->gen.reopen = TRUE;
-
-  GST_OBJECT_LOCK (self);
-  self->info = info;
-  self->base_time = now;
-  self->base_frame = self->n_frames;
-  GST_OBJECT_UNLOCK (self);
-
-  gst_clear_buffer (&self->placeholder);
-  gst_dualparal_stats_set_framerate (&self->stats,
-      GST_VIDEO_INFO_FPS_N (&info), GST_VIDEO_INFO_FPS_D (&info));
-  if (gst_dualparal_live_set_framerate (&self->live,
-          GST_VIDEO_INFO_FPS_N (&info), GST_VIDEO_INFO_FPS_D (&info))
-      && gst_base_src_is_live (src))
-    gst_element_post_message (GST_ELEMENT (self),
-        gst_message_new_latency (GST_OBJECT (self)));
-  return TRUE;
-}
-
-static GstCaps *
-gst_dualparal_src_get_caps (GstBaseSrc * src, GstCaps * filter)
-{
-  GstCaps *caps = gst_pad_get_pad_template_caps (GST_BASE_SRC_PAD (src)), *some;
-
-  caps = gst_dualparal_cuda_possible (caps);
-  if (!filter)
-    return caps;
-  some = gst_caps_intersect_full (filter, caps, GST_CAPS_INTERSECT_FIRST);
-  gst_caps_unref (caps);
-  return some;
-}
-
-static gboolean
-gst_dualparal_src_decide_allocation (GstBaseSrc * src, GstQuery * query)
-{
-  GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
-  gboolean offered = TRUE;
-  gchar *devices;
-
-  if (gst_dualparal_cuda_is_asked (query)) {
-    GST_OBJECT_LOCK (self);
-    devices = g_strdup (self->settings.devices);
-    GST_OBJECT_UNLOCK (self);
-    offered = gst_dualparal_cuda_offer_pool (GST_ELEMENT (self), query,
-        devices, &self->cuda);
-    g_free (devices);
-  } else {
-    gst_dualparal_frame_offer_pool (query);
-  }
-  if (!offered)
-    return FALSE;
-  /* Sets the pool up once more, and deals with one that refuses */
-  return GST_BASE_SRC_CLASS (parent_class)->decide_allocation (src, query);
-}
-
-/* -- streaming */
 
 /* How many frames are enough to play on: a block, because blocks are what the
  * generation makes. To start it takes but a few, so that the picture is there
@@ -766,6 +626,7 @@ gst_dualparal_src_query (GstBaseSrc * src, GstQuery * query)
   GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
   GstFormat from, to;
   GstClockTime min, max;
+  GstCudaContext *cuda;
   gint64 in, out;
   gboolean known;
 
@@ -782,7 +643,12 @@ gst_dualparal_src_query (GstBaseSrc * src, GstQuery * query)
       gst_query_set_latency (query, TRUE, min, max);
       return TRUE;
     case GST_QUERY_CONTEXT:
-      if (gst_dualparal_cuda_query (GST_ELEMENT (self), query, self->cuda))
+      GST_OBJECT_LOCK (self);
+      cuda = self->cuda ? gst_object_ref (self->cuda) : NULL;
+      GST_OBJECT_UNLOCK (self);
+      known = gst_dualparal_cuda_query (GST_ELEMENT (self), query, cuda);
+      gst_clear_object (&cuda);
+      if (known)
         return TRUE;
       break;
     case GST_QUERY_CONVERT:
@@ -889,11 +755,7 @@ gst_dualparal_src_class_init (GstDualParalSrcClass * klass)
   base_class->stop = gst_dualparal_src_stop;
   base_class->unlock = gst_dualparal_src_unlock;
   base_class->unlock_stop = gst_dualparal_src_unlock_stop;
-  base_class->get_caps = gst_dualparal_src_get_caps;
-  base_class->fixate = gst_dualparal_src_fixate;
-  base_class->negotiate = gst_dualparal_src_negotiate;
-  base_class->set_caps = gst_dualparal_src_set_caps;
-  base_class->decide_allocation = gst_dualparal_src_decide_allocation;
+  gst_dualparal_caps_class_init (base_class);
   base_class->event = gst_dualparal_src_event;
   base_class->query = gst_dualparal_src_query;
   push_class->create = gst_dualparal_src_create;

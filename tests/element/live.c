@@ -364,6 +364,56 @@ GST_START_TEST (test_slow)
 
 GST_END_TEST;
 
+/* Each engine is measured by itself, however long the next one took to come */
+GST_START_TEST (test_slow_after_resize)
+{
+  const GstClockTime start = 10 * GST_SECOND;
+  Live live;
+  guint i;
+
+  live_init (&live, SLOW_BLOCKS "underrun-policy=slow min-framerate=1/1 "
+      "max-queue-frames=40", SMALL);
+  check_picture (&live, 0, FALSE, 0);
+  gst_harness_set_sink_caps_str (live.h, "video/x-raw, width=48, height=32");
+  gst_harness_push_upstream_event (live.h, gst_event_new_reconfigure ());
+  gst_test_clock_wait_for_next_pending_id (live.clock, NULL);
+  gst_test_clock_set_time (live.clock, start);
+  gst_clock_id_unref (gst_test_clock_process_next_clock_id (live.clock));
+  check_picture (&live, 1, FALSE, start);
+
+  for (i = 1; i <= FIRST; i++)
+    check_next (&live, 1 + i, FALSE, start + i * FRAME);
+  wait_queue (&live, BLOCK);
+  for (; i <= FIRST + 3; i++)
+    check_next (&live, 1 + i, FALSE, start + i * FRAME);
+  live_clear (&live);
+}
+
+GST_END_TEST;
+
+/* Nor over a flush after which running time is 0 again */
+GST_START_TEST (test_slow_after_flush)
+{
+  Live live;
+
+  live_init (&live, SLOW_BLOCKS "underrun-policy=slow min-framerate=1/1 "
+      "max-queue-frames=40", SMALL);
+  play_first (&live);
+  wait_queue (&live, BLOCK);
+  check_next (&live, FIRST, FALSE, FIRST * FRAME);
+  wait_queue (&live, 2 * BLOCK - 1);
+  gst_element_send_event (live.h->element, gst_event_new_flush_start ());
+  gst_element_set_base_time (live.h->element, FIRST * FRAME);
+  gst_element_send_event (live.h->element, gst_event_new_flush_stop (TRUE));
+  check_picture (&live, FIRST + 1, FALSE, 0);
+  gst_test_clock_wait_for_next_pending_id (live.clock, NULL);
+  fail_unless (gst_test_clock_crank (live.clock));
+  check_picture (&live, FIRST + 2, FALSE, FRAME);
+  live_clear (&live);
+}
+
+GST_END_TEST;
+
 GST_START_TEST (test_error)
 {
   GstMessage *message;
@@ -655,6 +705,8 @@ live_suite (void)
   tcase_add_test (tc, test_max_repeat);
   tcase_add_test (tc, test_gap);
   tcase_add_test (tc, test_slow);
+  tcase_add_test (tc, test_slow_after_resize);
+  tcase_add_test (tc, test_slow_after_flush);
   tcase_add_test (tc, test_error);
   tcase_add_test (tc, test_change_policy);
   tcase_add_test (tc, test_placeholder);

@@ -6,6 +6,7 @@
 #include "element.h"
 
 #include <gst/video/video-sei.h>
+#include <locale.h>
 
 #define SOURCE_TYPE \
     "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -76,6 +77,54 @@ GST_START_TEST (test_tags)
   assert_tag (tags, GST_TAG_APPLICATION_NAME, "gst-dualparal ");
   gst_tag_list_unref (tags);
   gst_harness_teardown (h);
+}
+
+GST_END_TEST;
+
+/* Made here, since a plain system has none */
+static gboolean
+set_comma_locale (const gchar * dir)
+{
+  gchar *path = g_build_filename (dir, "comma", NULL);
+  gchar *make[] = { (gchar *) "localedef", (gchar *) "-i", (gchar *) "de_DE",
+    (gchar *) "-f", (gchar *) "UTF-8", path, NULL
+  };
+  gboolean made;
+
+  made = g_spawn_sync (NULL, make, NULL, G_SPAWN_SEARCH_PATH |
+      G_SPAWN_STDOUT_TO_DEV_NULL | G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL, NULL,
+      NULL, NULL, NULL);
+  g_free (path);
+  g_setenv ("LOCPATH", dir, TRUE);
+  return made && setlocale (LC_NUMERIC, "comma") != NULL;
+}
+
+/* Who reads it need not know how the writer writes numbers */
+GST_START_TEST (test_tags_in_comma_locale)
+{
+  gchar *dir = g_dir_make_tmp ("marking-XXXXXX", NULL);
+  gchar *remove[] = { (gchar *) "rm", (gchar *) "-rf", dir, NULL };
+  GstHarness *h = source_harness (FAST "guidance-scale=3.5 num-frames=1",
+      SMALL);
+  GstTagList *tags;
+
+  if (set_comma_locale (dir)) {
+    fail_unless_equals_string (localeconv ()->decimal_point, ",");
+    gst_harness_play (h);
+    gst_buffer_unref (gst_harness_pull (h));
+    setlocale (LC_NUMERIC, "C");
+    tags = next_tags (h);
+    fail_unless (tags != NULL);
+    assert_tag (tags, GST_TAG_COMMENT, "guidance 3.5, ");
+    gst_tag_list_unref (tags);
+  } else {
+    g_print ("skipped: no localedef, or nothing that it could make de_DE of\n");
+  }
+  g_unsetenv ("LOCPATH");
+  gst_harness_teardown (h);
+  fail_unless (g_spawn_sync (NULL, remove, NULL, G_SPAWN_SEARCH_PATH, NULL,
+          NULL, NULL, NULL, NULL, NULL));
+  g_free (dir);
 }
 
 GST_END_TEST;
@@ -565,6 +614,7 @@ marking_suite (void)
   TCase *tc = test_case_new (s);
 
   tcase_add_test (tc, test_tags);
+  tcase_add_test (tc, test_tags_in_comma_locale);
   tcase_add_test (tc, test_meta);
   tcase_add_test (tc, test_switches);
   tcase_add_test (tc, test_placeholder);

@@ -208,6 +208,46 @@ GST_START_TEST (test_back_to_default)
 
 GST_END_TEST;
 
+/* What the model's own texts are is not read again while it plays */
+GST_START_TEST (test_model_moved)
+{
+  gchar *dir = g_dir_make_tmp ("prompts-XXXXXX", NULL);
+  gchar *model = g_build_filename (dir, "model", NULL);
+  gchar *moved = g_build_filename (dir, "moved", NULL);
+  gchar *copy[] = { (gchar *) "cp", (gchar *) "-r", (gchar *) MODEL_DIR, model,
+    NULL
+  };
+  gchar *remove[] = { (gchar *) "rm", (gchar *) "-rf", dir, NULL };
+  gchar *properties = g_strdup_printf ("seed=3 model=%s", model);
+  const gchar *sample = "a red ball bouncing over a green meadow";
+  Seen seen = { 0, };
+  GstElement *pipeline, *src;
+
+  fail_unless (g_spawn_sync (NULL, copy, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL,
+          NULL, NULL, NULL, NULL));
+  pipeline = watched_pipeline (properties, &seen);
+  src = gst_bin_get_by_name (GST_BIN (pipeline), "src");
+  gst_element_set_state (pipeline, GST_STATE_PLAYING);
+  assert_applied (pipeline, sample, 0);
+  fail_unless_equals_int (g_rename (model, moved), 0);
+  g_object_set (src, "prompt", "snow", NULL);
+  assert_applied (pipeline, "snow", 1);
+  g_object_set (src, "prompt", NULL, NULL);
+  assert_applied (pipeline, sample, 2);
+  gst_element_set_state (pipeline, GST_STATE_NULL);
+  fail_unless (g_spawn_sync (NULL, remove, NULL, G_SPAWN_SEARCH_PATH, NULL,
+          NULL, NULL, NULL, NULL, NULL));
+  gst_object_unref (src);
+  gst_object_unref (pipeline);
+  seen_clear (&seen);
+  g_free (properties);
+  g_free (moved);
+  g_free (model);
+  g_free (dir);
+}
+
+GST_END_TEST;
+
 /* Warned about, not used, and the stream goes on */
 GST_START_TEST (test_refused_while_playing)
 {
@@ -409,6 +449,7 @@ GST_START_TEST (test_at_frame)
   for (i = 0; i < G_N_ELEMENTS (expected); i++)
     fail_unless_equals_uint64 (g_array_index (seen.frames, guint64, i),
         expected[i]);
+  fail_unless_equals_string (g_ptr_array_index (seen.prompts, 0), "snow");
   fail_unless_equals_string (g_ptr_array_index (seen.prompts, 2), "at 6");
   fail_unless_equals_string (g_ptr_array_index (seen.prompts, 4), "at 41");
 
@@ -618,6 +659,7 @@ prompts_suite (void)
 
   tcase_add_test (tc, test_change);
   tcase_add_test (tc, test_back_to_default);
+  tcase_add_test (tc, test_model_moved);
   tcase_add_test (tc, test_refused_while_playing);
   tcase_add_test (tc, test_doors);
   tcase_add_test (tc, test_at_frame);

@@ -141,6 +141,27 @@ GST_START_TEST (test_flags)
 
 GST_END_TEST;
 
+/* What the engine takes */
+GST_START_TEST (test_ranges)
+{
+  static const gchar *const names[] = { "guidance-scale", "guidance-scale-2",
+    "flow-shift"
+  };
+  GstElement *src = source_new ("");
+  guint i;
+
+  for (i = 0; i < G_N_ELEMENTS (names); i++) {
+    GParamSpec *spec = g_object_class_find_property (G_OBJECT_GET_CLASS (src),
+        names[i]);
+
+    fail_unless (G_PARAM_SPEC_DOUBLE (spec)->minimum == 0);
+    fail_unless (G_PARAM_SPEC_DOUBLE (spec)->maximum == 100);
+  }
+  gst_object_unref (src);
+}
+
+GST_END_TEST;
+
 GST_START_TEST (test_marking)
 {
   GstElement *src = source_new ("");
@@ -220,6 +241,7 @@ properties_suite (void)
   tcase_add_test (tc, test_defaults);
   tcase_add_test (tc, test_read_back);
   tcase_add_test (tc, test_live_properties);
+  tcase_add_test (tc, test_ranges);
   tcase_add_test (tc, test_marking);
   tcase_add_test (tc, test_flags);
   tcase_add_test (tc, test_stats);
