@@ -119,6 +119,7 @@ void
 gst_dualparal_generator_close (GstDualParalGenerator * gen)
 {
   DpEngine *engine;
+  GError *error = NULL;
 
   gst_dualparal_generator_release (gen);
 
@@ -126,6 +127,11 @@ gst_dualparal_generator_close (GstDualParalGenerator * gen)
   engine = g_steal_pointer (&gen->engine);
   g_mutex_unlock (&gen->lock);
 
+  if (engine && !dp_engine_end_trace (engine, &error)) {
+    GST_ELEMENT_WARNING (gen->element, RESOURCE, WRITE, ("%s",
+            error->message), ("the video is complete, the trace is not"));
+    g_error_free (error);
+  }
   g_atomic_int_set (&gen->closing, TRUE);
   dp_engine_free (engine);
   g_atomic_int_set (&gen->closing, FALSE);
