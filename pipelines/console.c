@@ -7,16 +7,29 @@
 #include <string.h>
 #include <unistd.h>
 
+/* A prompt may come from anybody: what would command a terminal is taken out */
 void
 console_say (const gchar * format, ...)
 {
   va_list args;
   gchar *text;
+  const gchar *c;
+  GString *said = g_string_new (NULL);
 
   va_start (args, format);
   text = g_strdup_vprintf (format, args);
   va_end (args);
-  fprintf (stderr, "%s: %s\n", g_get_prgname (), text);
+  for (c = text; *c; c = g_utf8_next_char (c)) {
+    gunichar letter = g_utf8_get_char_validated (c, -1);
+
+    if ((gint) letter < 0) {
+      g_string_append_c (said, '?');
+      break;
+    }
+    g_string_append_unichar (said, g_unichar_iscntrl (letter) ? ' ' : letter);
+  }
+  fprintf (stderr, "%s: %s\n", g_get_prgname (), said->str);
+  g_string_free (said, TRUE);
   g_free (text);
 }
 

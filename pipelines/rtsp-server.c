@@ -135,6 +135,12 @@ parse_parameters (GstRTSPMessage * request, gchar ** prompt)
     return GST_RTSP_STS_UNSUPPORTED_MEDIA_TYPE;
 
   gst_rtsp_message_get_body (request, &body, &size);
+  /* Who only says that he is still there sends none; behind any other GStreamer
+   * has put a NUL */
+  if (!size)
+    return GST_RTSP_STS_OK;
+  if (memchr (body, '\0', size - 1))
+    return GST_RTSP_STS_BAD_REQUEST;
   text = g_strndup ((const gchar *) body, size);
   lines = g_strsplit (text, "\n", -1);
   for (line = lines; *line && code == GST_RTSP_STS_OK; line++) {
@@ -152,6 +158,24 @@ parse_parameters (GstRTSPMessage * request, gchar ** prompt)
   return code;
 }
 
+/* The video's, or that of a stream in it; `*` is NULL */
+static gboolean
+is_ours (GstRTSPClient * client, const GstRTSPUrl * url)
+{
+  GstRTSPMountPoints *mounts = gst_rtsp_client_get_mount_points (client);
+  gchar *path = url ? gst_rtsp_mount_points_make_path (mounts, url) : NULL;
+  GstRTSPMediaFactory *factory = NULL;
+  gint matched;
+
+  if (path)
+    factory = gst_rtsp_mount_points_match (mounts, path, &matched);
+  g_object_unref (mounts);
+  g_free (path);
+  if (factory)
+    g_object_unref (factory);
+  return factory != NULL;
+}
+
 static GstRTSPStatusCode
 set_parameter (GstRTSPClient * client, GstRTSPContext * ctx,
     GstElement * source)
@@ -159,7 +183,10 @@ set_parameter (GstRTSPClient * client, GstRTSPContext * ctx,
   gchar *prompt = NULL;
   GstRTSPStatusCode code = parse_parameters (ctx->request, &prompt);
 
-  if (code == GST_RTSP_STS_OK && prompt && !console_set_prompt (source, prompt))
+  if (code == GST_RTSP_STS_OK && prompt && !is_ours (client, ctx->uri))
+    code = GST_RTSP_STS_NOT_FOUND;
+  else if (code == GST_RTSP_STS_OK && prompt
+      && !console_set_prompt (source, prompt))
     code = GST_RTSP_STS_BAD_REQUEST;
   g_free (prompt);
   /* Without a body it is a request that has been understood */
