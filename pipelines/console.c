@@ -11,25 +11,23 @@
 void
 console_say (const gchar * format, ...)
 {
-  va_list args;
-  gchar *text;
-  const gchar *c;
   GString *said = g_string_new (NULL);
+  gchar *text, *valid;
+  const gchar *c;
+  va_list args;
 
   va_start (args, format);
   text = g_strdup_vprintf (format, args);
   va_end (args);
-  for (c = text; *c; c = g_utf8_next_char (c)) {
-    gunichar letter = g_utf8_get_char_validated (c, -1);
+  valid = g_utf8_make_valid (text, -1);
+  for (c = valid; *c; c = g_utf8_next_char (c)) {
+    gunichar letter = g_utf8_get_char (c);
 
-    if ((gint) letter < 0) {
-      g_string_append_c (said, '?');
-      break;
-    }
     g_string_append_unichar (said, g_unichar_iscntrl (letter) ? ' ' : letter);
   }
   fprintf (stderr, "%s: %s\n", g_get_prgname (), said->str);
   g_string_free (said, TRUE);
+  g_free (valid);
   g_free (text);
 }
 

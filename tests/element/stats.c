@@ -401,17 +401,19 @@ GST_END_TEST;
 /* The video is complete, and somebody is told that the trace is not */
 GST_START_TEST (test_trace_on_full_disk)
 {
-  GstBus *bus;
-  GstHarness *h = harness_with_bus (FAST "num-frames=1 trace=/dev/full", &bus);
+  GstHarness *h = source_harness (FAST "num-frames=1 trace=/dev/full", SMALL);
+  GstBus *bus = bus_of (h);
   GstMessage *message;
+  gchar *debug;
 
   gst_harness_play (h);
   gst_buffer_unref (gst_harness_pull (h));
   gst_element_set_state (h->element, GST_STATE_READY);
   message = gst_bus_pop_filtered (bus, GST_MESSAGE_WARNING);
   fail_unless (message != NULL);
-  fail_unless (strstr (gst_structure_get_string (gst_message_get_structure
-              (message), "debug"), "the trace is not") != NULL);
+  gst_message_parse_warning (message, NULL, &debug);
+  fail_unless (strstr (debug, "the trace is not") != NULL);
+  g_free (debug);
   gst_message_unref (message);
   clear_with_bus (h, bus);
 }
