@@ -191,7 +191,7 @@ test_errors (void)
   run_bad ("generate --frames 0 --output %s/x.y4m", 1, "num-frames is 0");
   run_bad ("generate --frames -1 --dump %s/x.safetensors", 1, "--frames");
   run_bad ("generate --block-latents 2 --context-latents 3 --output %s/x.y4m", 1, "context-latents is 3");
-  run_bad ("generate --queue-blocks -1 --output %s/x.y4m", 1, "queue-blocks is -1; it must be from 1 to 6");
+  run_bad ("generate --queue-blocks -1 --steps 6 --output %s/x.y4m", 1, "queue-blocks is -1; it must be from 1 to 6");
   run_bad ("generate --queue-blocks 7 --steps 6 --output %s/x.y4m", 1, "queue-blocks is 7");
   run_bad ("generate --model %s --output %s/x.y4m", 1, "model_index.json");
   run_bad ("generate --model /nowhere --output %s/x.y4m", 1, "/nowhere");
