@@ -30,7 +30,7 @@ import sheet
 import world
 
 STAGES = ["vae", "dit", "distil", "decoder"]
-PLAN = {"full": [330, 1560, 300, 150], "smoke": [6, 8, 6, 4]}
+PLAN = {"full": [300, 2500, 440, 200], "smoke": [6, 8, 6, 4]}
 SETTINGS = {
     "full": dict(crops=16, clips=4, windows=64, pool=3072, most=12288, fresh=32, every=16, stats=96, warm=100, prompts=13, latents=24, group=32),
     "smoke": dict(crops=1, clips=1, windows=1, pool=2, most=3, fresh=1, every=4, stats=2, warm=2, prompts=1, latents=8, group=1),
@@ -40,7 +40,7 @@ GUIDANCE = 3.0
 # (steps, lag) that windows are drawn from; the embedded defaults are 6 and 2
 SCHEDULES = [(6, 2)] * 8 + [(6, 1)] * 4 + [(6, 3)] * 2 + [(4, 1), (4, 1), (4, 2), (5, 1), (5, 2), (8, 1), (8, 1), (8, 2), (8, 3), (8, 4), (10, 1), (10, 2), (12, 1),
                                                           (12, 2), (12, 4), (16, 1), (16, 4), (20, 1), (20, 2), (20, 5), (25, 1), (25, 5)]
-OBJECT = 3.0            # how much more a cell with a subject counts
+OBJECT = 8.0            # how much more a cell with a subject counts
 BLOCK = 4               # latent frames of a block; a window is four of them
 CHANGE = 0.12           # share of windows in which the prompt changes from one block to the next
 
@@ -297,7 +297,7 @@ def decoder_loss(vae, mean, var, clip, dtype):
     e = vae.decode((mean + var.sqrt() * torch.randn_like(mean)).to(dtype)) - x
     edges = (e[:, :, 1:] - e[:, :, :-1]).abs().mean() + (e[:, :, :, 1:] - e[:, :, :, :-1]).abs().mean()
     square = e.pow(2).mean()
-    return (e.abs() * weight).mean() + 0.5 * edges + 0.25 * (e[:, 1:] - e[:, :-1]).abs().mean() + square, square
+    return (e.abs() * weight).mean() + 0.5 * edges + 0.75 * (e[:, 1:] - e[:, :-1]).abs().mean() + square, square
 
 
 def put(clips, key, x):
