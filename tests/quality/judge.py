@@ -28,6 +28,7 @@ SPECK = 60              # pixels of the largest thing that may be of the backgro
 SHADE = 0.62            # what the darkest shadow leaves of the light
 LEAST = 260             # pixels of a subject
 FIT = 0.7               # what a silhouette has in common with the best one, at least, to have a name
+HOLE = 0.25             # of how much a round subject differs from the background: where its middle does so by less, it has a hole
 GRID = 36               # a side of a silhouette
 HUES = {"red": 1, "orange": 30, "yellow": 50, "green": 131, "turquoise": 181, "blue": 229, "purple": 277, "pink": 332}
 
@@ -67,37 +68,36 @@ def nearest_backgrounds(frames):
 
 
 def foreground(frame, back):
-    """Masks of the pixels that neither are of the background nor of a shadow on it, all of them, and without specks and thin gaps. Things of the background may
-    be a pixel or two off."""
+    """Mask of the pixels that neither are of the background nor of a shadow on it, without specks and thin gaps. Things of the background may be a pixel or
+    two off."""
     frame, back = frame.astype(np.float32), back.astype(np.float32)
     low, high = ndimage.minimum_filter(back, (5, 5, 1)), ndimage.maximum_filter(back, (5, 5, 1))
     light = np.clip((frame * back).sum(-1) / np.maximum((back * back).sum(-1), 1), SHADE, 1)[..., None]
     off = np.maximum(np.maximum(low * light - frame, frame - high * light), 0).max(-1)
-    foreign = off > FOREIGN[0] + FOREIGN[1] * back.mean(-1)
-    labels, n = ndimage.label(foreign)
+    labels, n = ndimage.label(off > FOREIGN[0] + FOREIGN[1] * back.mean(-1))
     large = np.bincount(labels.ravel(), minlength=n + 1) >= SPECK
     large[0] = False
-    return foreign, ndimage.binary_closing(np.pad(large[labels], 3), iterations=2)[3:-3, 3:-3]
+    return ndimage.binary_closing(np.pad(large[labels], 3), iterations=2)[3:-3, 3:-3]
 
 
 class Blob:
     """A connected part of the foreground."""
 
-    def __init__(self, frame, foreign, mask, y, x):
+    def __init__(self, frame, off, mask, y, x):
         self.mask = mask
         self.area = int(mask.sum())
         cy, cx = ndimage.center_of_mass(mask)
         self.x, self.y = x.start + cx, y.start + cy
         self.cut = x.start == 0 or y.start == 0 or x.stop == world.WIDTH or y.stop == world.HEIGHT
         self.pixels = frame[y, x]
-        self.foreign = foreign[y, x]
+        self.off = off[y, x]                    # how far the pixels are from the background's
 
 
 def blobs(frame, back, most):
     """The largest, without holes and what is thin."""
-    foreign, mask = foreground(frame, back)
-    labels, n = ndimage.label(ndimage.binary_opening(ndimage.binary_fill_holes(mask), iterations=2))
-    found = [Blob(frame, foreign, labels[y, x] == i + 1, y, x) for i, (y, x) in enumerate(ndimage.find_objects(labels))]
+    off = ndimage.uniform_filter(np.abs(frame.astype(np.float32) - back).mean(-1), 3)
+    labels, n = ndimage.label(ndimage.binary_opening(ndimage.binary_fill_holes(foreground(frame, back)), iterations=2))
+    found = [Blob(frame, off, labels[y, x] == i + 1, y, x) for i, (y, x) in enumerate(ndimage.find_objects(labels))]
     return sorted((b for b in found if b.area >= LEAST), key=lambda b: -b.area)[:most]
 
 
@@ -173,7 +173,7 @@ def name_shape(blob):
         cy, cx = ndimage.center_of_mass(blob.mask)
         y, x = np.ogrid[:blob.mask.shape[0], :blob.mask.shape[1]]
         radius = np.hypot(y - cy, x - cx) / np.sqrt(blob.area / np.pi)
-        if blob.foreign[radius < 0.25].mean() < 0.3 and blob.foreign[(radius > 0.55) & (radius < 0.9)].mean() > 0.6:
+        if blob.off[radius < 0.35].min() < HOLE * np.median(blob.off[(radius > 0.5) & (radius < 0.85)]):
             return "ring", float(match[best])
     return str(names[best]), float(match[best])
 
