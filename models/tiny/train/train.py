@@ -37,7 +37,7 @@ SETTINGS = {
 }
 SHARED = ("crops", "clips", "windows", "pool", "most", "fresh")       # what the processes of a team divide
 GUIDANCE = 3.0
-# (steps, lag) that windows are drawn from; the embedded defaults are 6 and 2
+# (steps, lag) that windows are drawn from; the embedded defaults are 8 and 3
 SCHEDULES = [(6, 2)] * 8 + [(6, 1)] * 4 + [(6, 3)] * 2 + [(4, 1), (4, 1), (4, 2), (5, 1), (5, 2), (8, 1), (8, 1), (8, 2), (8, 3), (8, 4), (10, 1), (10, 2), (12, 1),
                                                           (12, 2), (12, 4), (16, 1), (16, 4), (20, 1), (20, 2), (20, 5), (25, 1), (25, 5)]
 OBJECT = 8.0            # how much more a cell with a subject counts
