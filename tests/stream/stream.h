@@ -14,7 +14,8 @@
 /** How much longer things may take under a sanitizer or valgrind; 1 in a plain build. */
 double stream_slowness (void);
 
-/** 128x80 (64x48 where things are slow), two steps, two threads: a block in about 0.15 s. Endless; every field may be changed. */
+/** 128x80 (64x48 where things are slow), two steps with guidance, two threads: a block in about 0.15 s. Endless; every field may be
+ * changed. */
 DpSettings stream_small (void);
 
 DpEngine *stream_open (const DpSettings *settings);

@@ -175,7 +175,7 @@ test_refused (void)
     { 4, "disable_corrector", "[0]" }, { 4, "solver_p", "{}" }, { 4, "flow_shift", "0" }, { 4, "flow_shift", "-3" },
     { 4, "num_train_timesteps", "1" },
     { 5, "width", "100" }, { 5, "height", "0" }, { 5, "steps", "1001" }, { 5, "framerate", "16" }, { 5, "framerate", "[16, 0]" },
-    { 5, "context_latents", "5" }, { 5, "context_latents", "0" }, { 5, "queue_blocks", "7" }, { 5, "sampler", "\"heun\"" },
+    { 5, "context_latents", "5" }, { 5, "context_latents", "0" }, { 5, "queue_blocks", "99" }, { 5, "sampler", "\"heun\"" },
     { 5, "wdith", "256" },
     { 5, "guidance_scale", "-1" }, { 5, "guidance_scale_2", "101" }, { 5, "guidance_scale_2", "3" }, { 5, "prompt", "3" },
   };
