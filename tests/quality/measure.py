@@ -278,17 +278,18 @@ def variants(d):
 
 
 def measure_settings(pool, args, prompts):
-    rows = []
-    for name, settings in variants(defaults(args)):
-        rows.append((name, score(pool, args, prompts, settings).row() + [f"{real_time(args, settings):.2f}"]))
-        print(name, *rows[-1][1], file=sys.stderr, flush=True)
-    latents = (WHOLE + 3) // 4
-    whole = {"block-latents": latents, "context-latents": -1, "queue-blocks": 1}
-    rows.append((f"{WHOLE} frames in one piece", score(pool, args, prompts, whole, WHOLE).row() + [""]))
-    rows.append((f"the defaults, {WHOLE} frames", score(pool, args, prompts, {}, WHOLE).row() + [""]))
-    for name, cache in (("in PyTorch, Euler's step", True), ("the same without feature cache", False)):
-        rows.append((name, Score(pool.imap_unordered(look_in_torch, [(args, p, FRAMES, cache) for p in prompts])).row() + [""]))
-    table(rows, COLUMNS + ["x real time"])
+    rows = [(name, settings, FRAMES) for name, settings in variants(defaults(args))]
+    rows += [(f"{WHOLE} frames in one piece", {"block-latents": (WHOLE + 3) // 4, "context-latents": -1, "queue-blocks": 1}, WHOLE),
+             (f"the defaults, {WHOLE} frames", {}, WHOLE)]
+    begun = [(name, pool.imap_unordered(look, [(args, p, frames, settings) for p in prompts])) for name, settings, frames in rows]
+    begun += [(name, pool.imap_unordered(look_in_torch, [(args, p, FRAMES, cache) for p in prompts]))
+              for name, cache in (("in PyTorch, Euler's step", True), ("the same without feature cache", False))]
+    done = []
+    for name, results in begun:
+        done.append((name, Score(results).row()))
+        print(name, *done[-1][1], file=sys.stderr, flush=True)
+    speeds = {name: f"{real_time(args, settings):.2f}" for name, settings, frames in rows if frames == FRAMES}      # when nothing else runs any more
+    table([(name, cells + [speeds.get(name, "")]) for name, cells in done], COLUMNS + ["x real time"])
 
 
 def main():
