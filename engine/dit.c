@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * Legend: S batch, L tokens of the input, K cached tokens, D width, F feed-forward width, C latent channels.
+ *
+ * Long, because loading, text and running share one layer's and one model's private fields; in two files those would need a header.
  */
 #include "dit.h"
 #include "arena.h"
