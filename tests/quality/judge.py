@@ -83,21 +83,21 @@ def foreground(frame, back):
 class Blob:
     """A connected part of the foreground."""
 
-    def __init__(self, frame, off, mask, y, x):
+    def __init__(self, frame, difference, mask, y, x):
         self.mask = mask
         self.area = int(mask.sum())
         cy, cx = ndimage.center_of_mass(mask)
         self.x, self.y = x.start + cx, y.start + cy
         self.cut = x.start == 0 or y.start == 0 or x.stop == world.WIDTH or y.stop == world.HEIGHT
         self.pixels = frame[y, x]
-        self.off = off[y, x]                    # how far the pixels are from the background's
+        self.difference = difference[y, x]      # of the pixels from the background's
 
 
 def blobs(frame, back, most):
     """The largest, without holes and what is thin."""
-    off = ndimage.uniform_filter(np.abs(frame.astype(np.float32) - back).mean(-1), 3)
+    difference = ndimage.uniform_filter(np.abs(frame.astype(np.float32) - back).mean(-1), 3)
     labels, n = ndimage.label(ndimage.binary_opening(ndimage.binary_fill_holes(foreground(frame, back)), iterations=2))
-    found = [Blob(frame, off, labels[y, x] == i + 1, y, x) for i, (y, x) in enumerate(ndimage.find_objects(labels))]
+    found = [Blob(frame, difference, labels[y, x] == i + 1, y, x) for i, (y, x) in enumerate(ndimage.find_objects(labels))]
     return sorted((b for b in found if b.area >= LEAST), key=lambda b: -b.area)[:most]
 
 
@@ -173,7 +173,7 @@ def name_shape(blob):
         cy, cx = ndimage.center_of_mass(blob.mask)
         y, x = np.ogrid[:blob.mask.shape[0], :blob.mask.shape[1]]
         radius = np.hypot(y - cy, x - cx) / np.sqrt(blob.area / np.pi)
-        if blob.off[radius < 0.35].min() < HOLE * np.median(blob.off[(radius > 0.5) & (radius < 0.85)]):
+        if blob.difference[radius < 0.35].min() < HOLE * np.median(blob.difference[(radius > 0.5) & (radius < 0.85)]):
             return "ring", float(match[best])
     return str(names[best]), float(match[best])
 
