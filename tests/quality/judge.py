@@ -28,7 +28,8 @@ SPECK = 60              # pixels of the largest thing that may be of the backgro
 SHADE = 0.62            # what the darkest shadow leaves of the light
 LEAST = 260             # pixels of a subject
 FIT = 0.7               # what a silhouette has in common with the best one, at least, to have a name
-HOLE = 0.25             # of how much a round subject differs from the background: where its middle does so by less, it has a hole
+EDGE = 2.2              # pixels of light paper around a subject, as world.cu draws it
+MIDDLE = 0.45           # of the radius of a ring, where one looks through it
 GRID = 36               # a side of a silhouette
 HUES = {"red": 1, "orange": 30, "yellow": 50, "green": 131, "turquoise": 181, "blue": 229, "purple": 277, "pink": 332}
 
@@ -83,21 +84,20 @@ def foreground(frame, back):
 class Blob:
     """A connected part of the foreground."""
 
-    def __init__(self, frame, difference, mask, y, x):
-        self.mask = mask
+    def __init__(self, frame, back, mask, y, x):
+        self.mask, self.back, self.box = mask, back, (y, x)
         self.area = int(mask.sum())
         cy, cx = ndimage.center_of_mass(mask)
         self.x, self.y = x.start + cx, y.start + cy
         self.cut = x.start == 0 or y.start == 0 or x.stop == world.WIDTH or y.stop == world.HEIGHT
         self.pixels = frame[y, x]
-        self.difference = difference[y, x]      # of the pixels from the background's
 
 
 def blobs(frame, back, most):
-    """The largest, without holes and what is thin."""
-    difference = ndimage.uniform_filter(np.abs(frame.astype(np.float32) - back).mean(-1), 3)
-    labels, n = ndimage.label(ndimage.binary_opening(ndimage.binary_fill_holes(foreground(frame, back)), iterations=2))
-    found = [Blob(frame, difference, labels[y, x] == i + 1, y, x) for i, (y, x) in enumerate(ndimage.find_objects(labels))]
+    """The largest, without holes and what is thin. `back`: the background's number and phase."""
+    drawn = backgrounds()[back]
+    labels, n = ndimage.label(ndimage.binary_opening(ndimage.binary_fill_holes(foreground(frame, drawn)), iterations=2))
+    found = [Blob(frame, back, labels[y, x] == i + 1, y, x) for i, (y, x) in enumerate(ndimage.find_objects(labels))]
     return sorted((b for b in found if b.area >= LEAST), key=lambda b: -b.area)[:most]
 
 
@@ -162,20 +162,29 @@ def silhouettes():
     return np.array(names), masks, masks.sum(1)
 
 
+def is_ring(blob):
+    """Whether something round is a ring: what one sees in its middle is nearer to a drawn ring, of this colour at this place, than to a ball turned in any way."""
+    colour = most_common(colour_votes(blob))
+    if colour == "nothing":
+        return False
+    size, spin = np.sqrt(blob.area / np.pi) - EDGE, float(world.MOTIONS.index("spin"))
+    row = lambda name, radius, turn: [[world.SUBJECTS.index(name), spin, *world.COLOURS[colour], radius, blob.x, blob.y, 0, 0, 0, 0, 1, turn, 1, 0]]
+    rows = [row("ring", size / 1.01, 0)] + [row("ball", size, turn / 6 * np.pi) for turn in range(6)]
+    drawn = world.draw([(blob.back[0], blob.back[1] / PHASES, 0, 0)] * len(rows), rows, np.zeros(len(rows)), 1)[:, 0, *blob.box, :3]
+    y, x = (np.arange(b.start, b.stop) for b in blob.box)
+    middle = np.hypot(y[:, None] - blob.y, x - blob.x) < MIDDLE * size
+    off = np.abs(drawn.astype(np.float32) - blob.pixels)[:, middle].mean((1, 2))
+    return bool(off[0] < off[1:].min())
+
+
 def name_shape(blob):
-    """(name, how much of both is common, 0 to 1): the best of all silhouettes. What is round and shows the background in its middle is a ring."""
+    """(name, how much of both is common, 0 to 1): the best of all silhouettes; a ring's is a ball's."""
     names, masks, areas = silhouettes()
     seen = silhouette(blob.mask).astype(np.float32)
     common = masks @ seen
     match = common / (areas + seen.sum() - common)
     best = int(match.argmax())
-    if names[best] == "ball":
-        cy, cx = ndimage.center_of_mass(blob.mask)
-        y, x = np.ogrid[:blob.mask.shape[0], :blob.mask.shape[1]]
-        radius = np.hypot(y - cy, x - cx) / np.sqrt(blob.area / np.pi)
-        if blob.difference[radius < 0.35].min() < HOLE * np.median(blob.difference[(radius > 0.5) & (radius < 0.85)]):
-            return "ring", float(match[best])
-    return str(names[best]), float(match[best])
+    return "ring" if names[best] == "ball" and is_ring(blob) else str(names[best]), float(match[best])
 
 
 # ---- motion ----
@@ -276,9 +285,8 @@ def judge(frames, subjects):
     looks = frames[::STRIDE]
     distance, phase = nearest_backgrounds(looks)
     b = int(np.median(distance, 0).argmin())
-    drawn = backgrounds()[b]
     result = dict(background=world.BACKGROUNDS[b], background_distance=float(np.median(distance[:, b])))
-    found = [blobs(f, drawn[p], len(subjects)) for f, p in zip(looks, phase[:, b])]
+    found = [blobs(f, (b, p), len(subjects)) for f, p in zip(looks, phase[:, b])]
     if len(subjects) == 1:
         best = [f[0] if f else None for f in found]
         seen = [f for f in best if f]
