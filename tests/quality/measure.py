@@ -269,7 +269,7 @@ def variants(d):
     for b in (2, 3, 6, 8):
         yield f"B {b}", {"block-latents": b, "context-latents": min(b, d["context_latents"])}
     for c in (0, 1, 2, 3):
-        yield f"C {c}", {"context-latents": c}
+        yield f"C {c}", {"context-latents": c or -1}
     yield "fresh noise", {"noise": "fresh"}
     yield "Euler", {"sampler": "euler"}
     for g in (1, 2, 3, 4, 6):
