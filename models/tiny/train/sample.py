@@ -69,7 +69,7 @@ def rows(text, tokenizer, prompts, device, dtype):
 
 
 @torch.no_grad()
-def contact(path, vae, dit, text, tokenizer, guidance, prompts=PROMPTS, latents=24, steps=6, lag=2, pictures=8, seed=1):
+def contact(path, vae, dit, text, tokenizer, guidance, prompts=PROMPTS, latents=24, steps=8, lag=3, pictures=8, seed=1):
     """One row a prompt: the first frame and others evenly spaced."""
     dev = vae.mean.device
     dtype = models.kind(dev.type)
@@ -89,5 +89,5 @@ if __name__ == "__main__":
     state, out, *rest = sys.argv[1:]
     s = train.State(state)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    guidance, steps, lag = (float(rest[0]) if rest else s.guidance()), *(int(v) for v in [*rest[1:], *["6", "2"][max(0, len(rest) - 1) :]])
+    guidance, steps, lag = (float(rest[0]) if rest else s.guidance()), *(int(v) for v in [*rest[1:], *["8", "3"][max(0, len(rest) - 1) :]])
     contact(out, *s.networks(device), s.tokenizer(), guidance, steps=steps, lag=lag)

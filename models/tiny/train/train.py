@@ -30,7 +30,7 @@ import sheet
 import world
 
 STAGES = ["vae", "dit", "distil", "decoder"]
-PLAN = {"full": [300, 2500, 440, 200], "smoke": [6, 8, 6, 4]}
+PLAN = {"full": [330, 2450, 440, 240], "smoke": [6, 8, 6, 4]}
 SETTINGS = {
     "full": dict(crops=16, clips=4, windows=64, pool=3072, most=12288, fresh=32, every=16, stats=96, warm=100, prompts=13, latents=24, group=32),
     "smoke": dict(crops=1, clips=1, windows=1, pool=2, most=3, fresh=1, every=4, stats=2, warm=2, prompts=1, latents=8, group=1),
@@ -38,9 +38,11 @@ SETTINGS = {
 SHARED = ("crops", "clips", "windows", "pool", "most", "fresh")       # what the processes of a team divide
 GUIDANCE = 3.0
 # (steps, lag) that windows are drawn from; the embedded defaults are 8 and 3
-SCHEDULES = [(6, 2)] * 8 + [(6, 1)] * 4 + [(6, 3)] * 2 + [(4, 1), (4, 1), (4, 2), (5, 1), (5, 2), (8, 1), (8, 1), (8, 2), (8, 3), (8, 4), (10, 1), (10, 2), (12, 1),
-                                                          (12, 2), (12, 4), (16, 1), (16, 4), (20, 1), (20, 2), (20, 5), (25, 1), (25, 5)]
+SCHEDULES = ([(8, 3)] * 10 + [(8, 2)] * 3 + [(8, 1), (8, 4)] * 2 + [(6, 2)] * 4 + [(6, 3)] * 2
+             + [(4, 1), (4, 2), (5, 2), (6, 1), (10, 2), (10, 4), (12, 2), (12, 4), (16, 1), (16, 4), (20, 2), (20, 5), (25, 1), (25, 5)])
+SPIN = 0.12             # share of groups of clips in which everything spins, for that is the hardest to learn
 OBJECT = 8.0            # how much more a cell with a subject counts
+FIRST = 4.0             # how much a stream's first latent frame counts: it is a single video frame, the one that is seen first
 BLOCK = 4               # latent frames of a block; a window is four of them
 CHANGE = 0.12           # share of windows in which the prompt changes from one block to the next
 
@@ -404,7 +406,8 @@ class Pool:
 
     @torch.no_grad()
     def add(self, count):
-        x, scenes = world.clips(self.rng, count, self.FRAMES, self.dev)
+        spin = {"relation": None, "motion": "spin"} if self.rng.random() < SPIN else {}
+        x, scenes = world.clips(self.rng, count, self.FRAMES, self.dev, **spin)
         mean, _ = self.vae.encode(signed(x).to(self.z.dtype))
         cover = F.max_pool2d((x[..., 3] > 0).flatten(0, 1)[:, None].float(), 8).view(count, self.FRAMES, 18, 32)
         cover = torch.cat((cover[:, :1], cover[:, 1:].view(count, 16, 4, 18, 32).amax(2)), 1)
@@ -491,6 +494,7 @@ class Batch:
         e = e.mean((2, 3))
         own = torch.ones_like(e)
         own[:, : self.c] = self.first[:, None].float() if k == 1 else 0.0
+        own[:, 0] *= FIRST
         own = own * self.valid[k][:, None]
         return (e * own).sum() / own.sum().clamp_min(1)
 
@@ -498,10 +502,10 @@ class Batch:
 def passes(dice):
     """How many passes a step has, and their context."""
     p = dice.random()
-    return 3 if p < 0.78 else 2 if p < 0.89 else 1, 4 if dice.random() < 0.85 else 2
+    return 3 if p < 0.78 else 2 if p < 0.89 else 1, 4 if dice.random() < 0.5 else 2
 
 
-SHARE = {3: 0.3, 2: 0.5, 1: 0.6}        # of windows that are a stream's beginning, by the number of passes
+SHARE = {3: 0.4, 2: 0.5, 1: 0.6}        # of windows that are a stream's beginning, by the number of passes
 
 
 def uniform(pool, dit, text, n, device):
