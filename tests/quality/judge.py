@@ -27,6 +27,7 @@ FOREIGN = 14, 0.08      # levels of 255 by which a pixel that is no background d
 SPECK = 60              # pixels of the largest thing that may be of the background after all
 SHADE = 0.62            # what the darkest shadow leaves of the light
 LEAST = 260             # pixels of a subject
+KEPT = 0.5              # of something, at least, that is of no phase of the background: the rest may then not be of it
 FIT = 0.7               # what a silhouette has in common with the best one, at least, to have a name
 EDGE = 2.2              # pixels of light paper around a subject, as world.cu draws it
 MIDDLE = 0.45           # of the radius of a ring, where one looks through it
@@ -84,20 +85,37 @@ def foreground(frame, back):
 class Blob:
     """A connected part of the foreground."""
 
-    def __init__(self, frame, back, mask, y, x):
-        self.mask, self.back, self.box = mask, back, (y, x)
+    def __init__(self, frame, back, mask, box):
+        self.mask, self.back, self.box = mask, back, box
         self.area = int(mask.sum())
-        cy, cx = ndimage.center_of_mass(mask)
+        (y, x), (cy, cx) = box, ndimage.center_of_mass(mask)
         self.x, self.y = x.start + cx, y.start + cy
         self.cut = x.start == 0 or y.start == 0 or x.stop == world.WIDTH or y.stop == world.HEIGHT
-        self.pixels = frame[y, x]
+        self.pixels = frame[box]
+
+
+def trimmed(blob, frame):
+    """The blob without what the background has at that place in another phase: a cloud, or a gap between clouds, that is elsewhere than it is drawn. Where that
+    would take the most of it, only its rim, or what has its own colour, it is of the subject and stays."""
+    others, pixels = backgrounds()[blob.back[0]][:, *blob.box].astype(np.int16), blob.pixels.astype(np.int16)
+    elsewhere = np.abs(others - pixels).max(-1).min(0) <= FOREIGN[0] + FOREIGN[1] * pixels.mean(-1)
+    labels, n = ndimage.label(ndimage.binary_opening(ndimage.binary_fill_holes(blob.mask & ~elsewhere), iterations=2))
+    if not n:
+        return blob
+    best = np.bincount(labels.ravel())[1:].argmax() + 1
+    if not (blob.mask & (labels != best)).any():
+        return blob
+    rest = most_common(colour_votes(Blob(frame, blob.back, blob.mask & (labels != best), blob.box)))
+    inner = ndimage.find_objects(labels)[best - 1]
+    kept = Blob(frame, blob.back, labels[inner] == best, tuple(slice(o.start + i.start, o.start + i.stop) for o, i in zip(blob.box, inner)))
+    return blob if kept.area < KEPT * blob.area or rest in ("nothing", most_common(colour_votes(kept))) else kept
 
 
 def blobs(frame, back, most):
     """The largest, without holes and what is thin. `back`: the background's number and phase."""
     drawn = backgrounds()[back]
     labels, n = ndimage.label(ndimage.binary_opening(ndimage.binary_fill_holes(foreground(frame, drawn)), iterations=2))
-    found = [Blob(frame, back, labels[y, x] == i + 1, y, x) for i, (y, x) in enumerate(ndimage.find_objects(labels))]
+    found = [trimmed(Blob(frame, back, labels[box] == i + 1, box), frame) for i, box in enumerate(ndimage.find_objects(labels))]
     return sorted((b for b in found if b.area >= LEAST), key=lambda b: -b.area)[:most]
 
 
@@ -289,16 +307,18 @@ def judge(frames, subjects):
     found = [blobs(f, (b, p), len(subjects)) for f, p in zip(looks, phase[:, b])]
     if len(subjects) == 1:
         best = [f[0] if f else None for f in found]
+        votes = [colour_votes(f) if f else collections.Counter() for f in best]
+        colour = most_common(sum(votes, collections.Counter()))
+        best = [f if most_common(v) == colour else None for f, v in zip(best, votes)]      # while the subject is out of sight a cloud may be the largest
         seen = [f for f in best if f]
-        colours, names, fits = collections.Counter(), collections.Counter(), []
+        names, fits = collections.Counter(), []
         for f in seen:
-            colours.update(colour_votes(f))
             if not f.cut:
                 name, fit = name_shape(f)
                 names[name] += fit >= FIT
                 fits.append(fit)
         track = np.array([(f.x, f.y, f.area, f.cut) for f in seen]).reshape(-1, 4)
-        result.update(subjects=[(most_common(names), most_common(colours))], fit=float(np.median(fits)) if fits else 0.0,
+        result.update(subjects=[(most_common(names), colour)], fit=float(np.median(fits)) if fits else 0.0,
                       motion=name_motion(track, restlessness(best)) if len(track) > 8 else "nothing")
         return result
     # Two: each blob is whichever of the two it is more like, by colour
