@@ -93,6 +93,14 @@ class Blob:
         self.cut = x.start == 0 or y.start == 0 or x.stop == world.WIDTH or y.stop == world.HEIGHT
         self.pixels = frame[box]
 
+    @functools.cached_property
+    def votes(self):
+        return colour_votes(self)
+
+    @functools.cached_property
+    def colour(self):
+        return most_common(self.votes)
+
 
 def trimmed(blob, frame):
     """The blob without what the background has at that place in another phase: a cloud, or a gap between clouds, that is elsewhere than it is drawn. Where that
@@ -105,10 +113,10 @@ def trimmed(blob, frame):
     best = np.bincount(labels.ravel())[1:].argmax() + 1
     if not (blob.mask & (labels != best)).any():
         return blob
-    rest = most_common(colour_votes(Blob(frame, blob.back, blob.mask & (labels != best), blob.box)))
+    rest = Blob(frame, blob.back, blob.mask & (labels != best), blob.box)
     inner = ndimage.find_objects(labels)[best - 1]
     kept = Blob(frame, blob.back, labels[inner] == best, tuple(slice(o.start + i.start, o.start + i.stop) for o, i in zip(blob.box, inner)))
-    return blob if kept.area < KEPT * blob.area or rest in ("nothing", most_common(colour_votes(kept))) else kept
+    return blob if kept.area < KEPT * blob.area or rest.colour in ("nothing", kept.colour) else kept
 
 
 def blobs(frame, back, most):
@@ -182,12 +190,11 @@ def silhouettes():
 
 def is_ring(blob):
     """Whether something round is a ring: what one sees in its middle is nearer to a drawn ring, of this colour at this place, than to a ball turned in any way."""
-    colour = most_common(colour_votes(blob))
-    if colour == "nothing":
+    if blob.colour == "nothing":
         return False
-    size, spin = np.sqrt(blob.area / np.pi) - EDGE, float(world.MOTIONS.index("spin"))
-    row = lambda name, radius, turn: [[world.SUBJECTS.index(name), spin, *world.COLOURS[colour], radius, blob.x, blob.y, 0, 0, 0, 0, 1, turn, 1, 0]]
-    rows = [row("ring", size / 1.01, 0)] + [row("ball", size, turn / 6 * np.pi) for turn in range(6)]
+    size = np.sqrt(blob.area / np.pi) - EDGE
+    row = lambda name, radius, turn: [world.object_row(name, blob.colour, world.MOTIONS.index("spin"), radius, blob.x, blob.y, phase=turn)]
+    rows = [row("ring", size / 1.01, 0)] + [row("ball", size, turn / 12) for turn in range(6)]
     drawn = world.draw([(blob.back[0], blob.back[1] / PHASES, 0, 0)] * len(rows), rows, np.zeros(len(rows)), 1)[:, 0, *blob.box, :3]
     y, x = (np.arange(b.start, b.stop) for b in blob.box)
     middle = np.hypot(y[:, None] - blob.y, x - blob.x) < MIDDLE * size
@@ -307,9 +314,8 @@ def judge(frames, subjects):
     found = [blobs(f, (b, p), len(subjects)) for f, p in zip(looks, phase[:, b])]
     if len(subjects) == 1:
         best = [f[0] if f else None for f in found]
-        votes = [colour_votes(f) if f else collections.Counter() for f in best]
-        colour = most_common(sum(votes, collections.Counter()))
-        best = [f if most_common(v) == colour else None for f, v in zip(best, votes)]      # while the subject is out of sight a cloud may be the largest
+        colour = most_common(sum((f.votes for f in best if f), collections.Counter()))
+        best = [f if f and f.colour == colour else None for f in best]      # while the subject is out of sight a cloud may be the largest
         seen = [f for f in best if f]
         names, fits = collections.Counter(), []
         for f in seen:
@@ -327,13 +333,12 @@ def judge(frames, subjects):
     for i, pair in enumerate(found):
         if len(pair) < 2:
             continue
-        votes = [colour_votes(f) for f in pair]
-        share = [[v[c] / max(1, sum(v.values())) for v in votes] for _, c in subjects]
+        share = [[f.votes[c] / max(1, sum(f.votes.values())) for f in pair] for _, c in subjects]
         order = (0, 1) if share[0][0] + share[1][1] >= share[0][1] + share[1][0] else (1, 0)
         for k, j in enumerate(order):
             f = pair[j]
             tracks[k, i] = f.x, f.y
-            colours[k].update({most_common(votes[j]): 1})
+            colours[k][f.colour] += 1
             if not f.cut:
                 name, fit = name_shape(f)
                 names[k][name] += 1
