@@ -17,6 +17,9 @@ typedef struct
 
 extern const DpBackend dp_backend_ref, dp_backend_cpu;
 
+/** What "cuda:N" says on a machine without a driver; %s is its name. */
+#define DP_NO_DRIVER "device %s: there is no NVIDIA driver here (libcuda.so.1); install it, or use devices=cpu"
+
 /* -- host memory, counted in dev->bytes -- */
 
 /** 64-byte aligned; NULL when the machine has not that much available. dp_host_alloc() is the op: it counts in dev->allocations too. */

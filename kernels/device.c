@@ -48,13 +48,13 @@ open_module (const char *name, char *error, size_t error_size)
 {
   static const char *const paths[] = { DP_BUILD_DIR "/kernels/" CUDA_MODULE, DP_MODULE_DIR "/" CUDA_MODULE, CUDA_MODULE };
   const char *message;
-  void *module, *driver = dlopen ("libcuda.so.1", RTLD_LAZY);
+  void *module;
 
   for (int i = dp_self_in_build_tree () ? 0 : 1; i < 3; i++) {
     if (i < 2 && access (paths[i], F_OK) != 0)
       continue;
-    if (i < 2 && driver == NULL) {      /* the module says so too, but brings 150 MiB of libraries along */
-      snprintf (error, error_size, "device %s: there is no NVIDIA driver here (libcuda.so.1); install it, or use devices=cpu", name);
+    if (i < 2 && dlopen ("libcuda.so.1", RTLD_LAZY) == NULL) {  /* the module says so too, but brings 150 MiB of libraries along */
+      snprintf (error, error_size, DP_NO_DRIVER, name);
       return NULL;
     }
     module = dlopen (paths[i], RTLD_NOW | RTLD_LOCAL);

@@ -342,7 +342,7 @@ find_gpu (const char *name, int *index, int *gpus, struct cudaDeviceProp *prop, 
   cudaGetLastError ();
   cudaDriverGetVersion (&driver);
   if (driver == 0)
-    snprintf (error, error_size, "device %s: there is no NVIDIA driver here (libcuda.so.1); install it, or use devices=cpu", name);
+    snprintf (error, error_size, DP_NO_DRIVER, name);
   else if (status == cudaErrorInsufficientDriver)
     snprintf (error, error_size, "device %s: the NVIDIA driver is too old: it serves CUDA %d.%d, this build needs %d.%d; install a "
         "newer one, or use devices=cpu", name,
