@@ -241,7 +241,8 @@ def look_in_torch(job):
     lag = -(-d["steps"] // d["queue_blocks"])
     with torch.no_grad():
         rows = dit.text(sample.rows(text, tokenizer, [scene["prompt"], ""], "cpu", torch.float32))
-        z = sample.dualparal(dit, rows[:1], rows[1:], (frames + 3) // 4, d["steps"], lag, d["guidance_scale"], torch.Generator().manual_seed(1), cache=cache)
+        z = sample.dualparal(dit, rows[:1], rows[1:], (frames + 3) // 4, d["steps"], lag, d["guidance_scale"], torch.Generator().manual_seed(1),
+                             block=d["block_latents"], context=d["context_latents"], cache=cache)
         video = vae.decode(z * vae.std + vae.mean)[0, :frames].clamp(-1, 1)
     return assess(((video + 1) * 127.5).round().to(torch.uint8).numpy(), scene, borders(args, {}, frames))
 
