@@ -98,7 +98,7 @@ check_given_back (const char *when, gsize before)
 static void
 test_same_bytes (void)
 {
-  static const char *const devices[] = { "cuda:0", "cuda:0,cuda:0", "cuda:0,cuda:0,cuda:0,cuda:0", "auto" };
+  static const char *const devices[] = { "cuda:0", "cuda:0,cuda:0", "cuda:0,cuda:0,cuda:0", "cuda:0,cuda:0,cuda:0,cuda:0", "auto" };
   DpSettings s = on_gpu ();
 
   s.num_frames = 150;
