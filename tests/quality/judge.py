@@ -119,12 +119,12 @@ def trimmed(blob, frame):
     return blob if kept.area < KEPT * blob.area or rest.colour in ("nothing", kept.colour) else kept
 
 
-def blobs(frame, back, most):
-    """The largest, without holes and what is thin. `back`: the background's number and phase."""
+def blobs(frame, back):
+    """Largest first, without holes and what is thin. `back`: the background's number and phase."""
     drawn = backgrounds()[back]
     labels, n = ndimage.label(ndimage.binary_opening(ndimage.binary_fill_holes(foreground(frame, drawn)), iterations=2))
     found = [trimmed(Blob(frame, back, labels[box] == i + 1, box), frame) for i, box in enumerate(ndimage.find_objects(labels))]
-    return sorted((b for b in found if b.area >= LEAST), key=lambda b: -b.area)[:most]
+    return sorted((b for b in found if b.area >= LEAST), key=lambda b: -b.area)
 
 
 # ---- colour ----
@@ -305,13 +305,16 @@ def most_common(votes, least=1):
 
 
 def judge(frames, subjects):
-    """A dict of what is seen: background and how far from it; per subject its colour, name and how well the silhouette fits; motion (one subject)
-    or relation (two). `subjects`: one or two [(name, colour)], which is used to tell which of two is which and for nothing else."""
+    """A dict of what is seen: background; per subject its colour, name and how well the silhouette fits; motion (one subject)
+    or relation (two); in which share of the looks more things than subjects are wholly in the picture. `subjects`: one or two [(name, colour)], which is
+    used to tell how many there should be and which of two is which, and for nothing else."""
     looks = frames[::STRIDE]
     distance, phase = nearest_backgrounds(looks)
     b = int(np.median(distance, 0).argmin())
-    result = dict(background=world.BACKGROUNDS[b], background_distance=float(np.median(distance[:, b])))
-    found = [blobs(f, (b, p), len(subjects)) for f, p in zip(looks, phase[:, b])]
+    found = [blobs(f, (b, p)) for f, p in zip(looks, phase[:, b])]
+    result = dict(background=world.BACKGROUNDS[b],
+                  too_many=float(np.mean([sum(not thing.cut for thing in f) > len(subjects) for f in found])))
+    found = [f[: len(subjects)] for f in found]
     if len(subjects) == 1:
         best = [f[0] if f else None for f in found]
         colour = most_common(sum((f.votes for f in best if f), collections.Counter()))
@@ -351,12 +354,13 @@ def judge(frames, subjects):
 def main():
     """Clips that the renderer drew."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 120
-    rng, right, wrong = random.Random(5), collections.Counter(), collections.Counter()
+    rng, right, wrong, too_many = random.Random(5), collections.Counter(), collections.Counter(), []
     for i in range(count):
         scene = world.sample(rng, camera=False, **({"relation": None} if i % 4 else {"relation": world.RELATIONS[i // 4 % 4], "motion": None}))
         head, objects = world.scene_rows(rng, scene)
         frames = world.draw(head[None], objects[None], [rng.uniform(0, 60)], 112)[0, ..., :3]
         seen = judge(frames, [(n, c) for n, c, _ in scene["subjects"]])
+        too_many.append(seen["too_many"])
         checks = {"background": (seen["background"], scene["background"])}
         for (n, c, _), (name, colour) in zip(scene["subjects"], seen["subjects"]):
             checks[f"subject {n}"], checks[f"colour {c}"] = (name, n), (colour, c)
@@ -368,6 +372,7 @@ def main():
                 print(f"clip {i}, {scene['background']}, {scene['subjects']}, {scene[kind]}: {what}: {a}  (fit {seen['fit']:.2f})")
     for what in sorted(right | wrong):
         print(f"{what:12} {right[what] / (right[what] + wrong[what]):6.1%} of {right[what] + wrong[what]}")
+    print(f"too many     {np.mean(too_many):6.1%} of the looks")
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def assess(video, scene, at):
     steps = np.abs(np.diff(video.astype(np.int16), axis=0)).mean((1, 2, 3))    # [i] from frame i to i + 1
     seam = np.zeros(len(steps), bool)
     seam[[b - 1 for b in at]] = True
-    return hits, tries, dict(fit=seen["fit"], distance=seen["background_distance"], across=float(steps[seam].mean()) if seam.any() else float("nan"),
+    return hits, tries, dict(fit=seen["fit"], too_many=seen["too_many"], across=float(steps[seam].mean()) if seam.any() else float("nan"),
                              inside=float(steps[~seam].mean())), (scene, seen)
 
 
@@ -141,10 +141,10 @@ class Score:
     def row(self):
         seam = self.mean["across"] / self.mean["inside"]
         return [f"{self.share(w):.1%}" for w in ("colour", "subject", "motion", "background")] + [
-            f"{self.mean['fit']:.3f}", "" if np.isnan(seam) else f"{seam:.3f}", f"{self.mean['inside']:.2f}"]
+            f"{self.mean['too_many']:.1%}", f"{self.mean['fit']:.3f}", "" if np.isnan(seam) else f"{seam:.3f}", f"{self.mean['inside']:.2f}"]
 
 
-COLUMNS = ["colour", "subject", "motion", "background", "silhouette", "seam", "change a frame"]
+COLUMNS = ["colour", "subject", "motion", "background", "too many", "silhouette", "seam", "change a frame"]
 
 
 def table(rows, columns):
