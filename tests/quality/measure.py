@@ -5,10 +5,10 @@
     measure.py BUILD_DIR                            the defaults: 120 prompts, prompt changes, 1,025 frames of ten prompts
     measure.py BUILD_DIR --settings [--prompts 40]  a table over settings, and the whole sequence at once as the reference
 
-Obedience is the share of prompts of which the named thing is seen: each subject by its silhouette, its colour, what it does, the background. Too
-many is the share of looks in which more things are wholly in the picture than the prompt names. The seam ratio is how much frames differ across block
-borders, over how much they do elsewhere. Needs numpy and scipy; the rows with and without the feature cache,
-which the engine always has, are PyTorch's and need torch and safetensors too.
+Obedience is the share of prompts of which the named thing is seen: each subject by its silhouette, its colour, what it does, the background. Too many is
+the share of looks in which more things are wholly in the picture than the prompt names. The seam ratio is how much frames differ across block borders,
+over how much they do elsewhere. Needs numpy and scipy; the rows with and without the feature cache, which the engine always has, are PyTorch's and need
+torch and safetensors too.
 """
 import argparse
 import collections
