@@ -311,10 +311,9 @@ def judge(frames, subjects):
     looks = frames[::STRIDE]
     distance, phase = nearest_backgrounds(looks)
     b = int(np.median(distance, 0).argmin())
-    found = [blobs(f, (b, p)) for f, p in zip(looks, phase[:, b])]
-    result = dict(background=world.BACKGROUNDS[b],
-                  too_many=float(np.mean([sum(not thing.cut for thing in f) > len(subjects) for f in found])))
-    found = [f[: len(subjects)] for f in found]
+    things = [blobs(f, (b, p)) for f, p in zip(looks, phase[:, b])]
+    result = dict(background=world.BACKGROUNDS[b], too_many=float(np.mean([sum(not t.cut for t in f) > len(subjects) for f in things])))
+    found = [f[: len(subjects)] for f in things]
     if len(subjects) == 1:
         best = [f[0] if f else None for f in found]
         colour = most_common(sum((f.votes for f in best if f), collections.Counter()))
