@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Does the embedded model make what its prompt says, without seams, and for how long? All through the engine, all from the pixels (judge.py).
 
-    measure.py BUILD_DIR                            the defaults: 120 prompts, prompt changes, 1,025 frames of ten prompts
+    measure.py BUILD_DIR                            the defaults: 120 prompts, those with two subjects with more seeds, prompt changes, 1,025 frames of ten
     measure.py BUILD_DIR --settings [--prompts 40]  a table over settings, and the whole sequence at once as the reference
 
 Obedience is the share of prompts of which the named thing is seen: each subject by its silhouette, its colour, what it does, the background. Too many is
@@ -101,8 +101,8 @@ def borders(args, settings, frames):
 
 def look(job):
     """One prompt: {what: [hits, tries]}, and numbers to be averaged."""
-    args, scene, frames, settings = job
-    video = make(args, scene["prompt"], frames, settings)
+    args, scene, frames, settings, seed = job
+    video = make(args, scene["prompt"], frames, settings, seed)
     return assess(video, scene, borders(args, settings, frames))
 
 
@@ -154,8 +154,8 @@ def table(rows, columns):
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
-def score(pool, args, prompts, settings, frames=FRAMES):
-    return Score(pool.imap_unordered(look, [(args, p, frames, settings) for p in prompts]))
+def score(pool, args, prompts, seeds=(1,)):
+    return Score(pool.imap_unordered(look, [(args, p, FRAMES, {}, seed) for seed in seeds for p in prompts]))
 
 
 # ---- a long video ----
@@ -283,7 +283,7 @@ def measure_settings(pool, args, prompts):
     rows = [(name, settings, FRAMES) for name, settings in variants(defaults(args))]
     rows += [(f"{WHOLE} frames in one piece", {"block-latents": (WHOLE + 3) // 4, "context-latents": -1, "queue-blocks": 1}, WHOLE),
              (f"the defaults, {WHOLE} frames", {}, WHOLE)]
-    begun = [(name, pool.imap_unordered(look, [(args, p, frames, settings) for p in prompts])) for name, settings, frames in rows]
+    begun = [(name, pool.imap_unordered(look, [(args, p, frames, settings, 1) for p in prompts])) for name, settings, frames in rows]
     begun += [(name, pool.imap_unordered(look_in_torch, [(args, p, FRAMES, cache) for p in prompts]))
               for name, cache in (("in PyTorch, Euler's step", True), ("the same without feature cache", False))]
     done = []
@@ -309,11 +309,15 @@ def main():
         if args.settings:
             measure_settings(pool, args, prompts)
             return
-        result = score(pool, args, prompts, {})
+        result = score(pool, args, prompts)
         print(f"{len(prompts)} prompts, {FRAMES} frames\n")
         table([("the defaults", result.row())], COLUMNS)
         for scene, seen in result.misses if args.misses else ():
             print(f"  {scene['prompt']}: {seen}")
+        duos = [p for p in prompts if p["relation"]]
+        if duos:
+            print(f"\nthe {len(duos)} of them with two subjects, four seeds\n")
+            table([("two subjects", score(pool, args, duos, range(1, 5)).row())], COLUMNS)
         measure_changes(pool, args, 20)
         measure_long(pool, args)
 

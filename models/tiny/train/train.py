@@ -30,7 +30,7 @@ import sheet
 import world
 
 STAGES = ["vae", "dit", "distil", "decoder"]
-PLAN = {"full": [220, 1770, 320, 170], "smoke": [6, 8, 6, 4]}
+PLAN = {"full": [220, 2300, 620, 160], "smoke": [6, 8, 6, 4]}
 SETTINGS = {
     "full": dict(crops=16, clips=4, windows=64, pool=3072, most=12288, fresh=32, every=16, stats=96, warm=100, prompts=13, latents=24, group=32),
     "smoke": dict(crops=1, clips=1, windows=1, pool=2, most=3, fresh=1, every=4, stats=2, warm=2, prompts=1, latents=8, group=1),
@@ -41,7 +41,7 @@ GUIDANCE = 3.0
 SCHEDULES = ([(8, 3)] * 10 + [(8, 2)] * 3 + [(8, 1), (8, 4)] * 2 + [(6, 2)] * 4 + [(6, 3)] * 2
              + [(4, 1), (4, 2), (5, 2), (6, 1), (10, 2), (10, 4), (12, 2), (12, 4), (16, 1), (16, 4), (20, 2), (20, 5), (25, 1), (25, 5)])
 SPIN = 0.12             # share of groups of clips in which everything spins, for that is the hardest to learn
-OBJECT = 8.0            # how much more a cell with a subject counts
+OBJECT = 8.0            # how much more a cell with a subject counts where there is no doubt: weight()
 FIRST = 4.0             # how much a stream's first latent frame counts: it is a single video frame, the one that is seen first
 BLOCK = 4               # latent frames of a block; a window is four of them
 CHANGE = 0.12           # share of windows in which the prompt changes from one block to the next
@@ -424,13 +424,19 @@ class Pool:
         return (torch.rand(n, device=self.dev) * self.count).long()
 
     def take(self, clip, first, count):
-        """`count` latent frames of each clip from `first` on (below 0: the first one again, which nobody looks at), and what each of their cells counts."""
+        """`count` latent frames of each clip from `first` on (below 0: the first one again, which nobody looks at), and which of their cells have a subject."""
         at = (first[:, None] + torch.arange(count, device=self.dev)).clamp_min(0)
-        return self.z[clip[:, None], at].float(), 1 + OBJECT * self.cover[clip[:, None], at].float()
+        return self.z[clip[:, None], at].float(), self.cover[clip[:, None], at].float()
 
     def texts(self, clip):
         drop = torch.rand(len(clip), device=self.dev) < 0.1
         return torch.where(drop[:, None], self.empty, self.ids[clip])
+
+
+def weight(cover, doubt):
+    """What cells count, given which have a subject and how open its place is, 0 to 1: the level of noise. Where it is open all count the same: if the places where
+    it happened to be counted more than those where it might have been, there would seem to be more subjects than there are, and two would come where one was asked for."""
+    return 1 + OBJECT * cover * (1 - doubt)
 
 
 def noise(n, first, context, device):
@@ -460,13 +466,13 @@ class Batch:
         self.c, self.passes = context, range(passes, 0, -1)
         clip = pool.pick(n)
         first = torch.rand(n, device=device) < share
-        z, weight = pool.take(clip, torch.where(first, context - BLOCK, torch.ones_like(clip)), 4 * BLOCK)
+        z, cover = pool.take(clip, torch.where(first, context - BLOCK, torch.ones_like(clip)), 4 * BLOCK)
         other = pool.pick(n)
-        z2, weight2 = pool.take(other, torch.ones_like(clip), 4 * BLOCK)
+        z2, cover2 = pool.take(other, torch.ones_like(clip), 4 * BLOCK)
         change = torch.where(torch.rand(n, device=device) < CHANGE, torch.randint(1, 4, (n,), device=device), 4)
         self.change = torch.where(first & (change == 1), 4, change)
         mix = ((torch.arange(4 * BLOCK, device=device) - BLOCK * self.change[:, None] + 1) / (BLOCK + 1)).clamp(0, 1).view(n, -1, 1, 1)
-        z, self.weight = torch.lerp(z, z2, mix[..., None]), torch.where(mix > 0, torch.maximum(weight, weight2), weight)
+        z, self.cover = torch.lerp(z, z2, mix[..., None]), torch.where(mix > 0, torch.maximum(cover, cover2), cover)
         eps = noise(n, first, context, device)
         self.ids, self.want, self.first = torch.cat((pool.texts(clip), pool.texts(other))), eps - z, first
         pick = pool.schedules[torch.randint(len(SCHEDULES), (n,), device=device)]
@@ -490,7 +496,8 @@ class Batch:
 
     def loss(self, k, v, want=None):
         span = slice(BLOCK * k - self.c, BLOCK * (k + 1))
-        e = (v - (self.want[:, span] if want is None else want)).pow(2).mean(-1) * self.weight[:, span]
+        doubt = self.level[k].view(-1, 1, 1, 1) if want is None else 0.0        # a teacher has none
+        e = (v - (self.want[:, span] if want is None else want)).pow(2).mean(-1) * weight(self.cover[:, span], doubt)
         e = e.mean((2, 3))
         own = torch.ones_like(e)
         own[:, : self.c] = self.first[:, None].float() if k == 1 else 0.0
@@ -502,7 +509,7 @@ class Batch:
 def passes(dice):
     """How many passes a step has, and their context."""
     p = dice.random()
-    return 3 if p < 0.78 else 2 if p < 0.89 else 1, 4 if dice.random() < 0.5 else 2
+    return 3 if p < 0.78 else 2 if p < 0.89 else 1, dice.choice((4, 4, 3, 3, 2))
 
 
 SHARE = {3: 0.4, 2: 0.5, 1: 0.6}        # of windows that are a stream's beginning, by the number of passes
@@ -511,10 +518,10 @@ SHARE = {3: 0.4, 2: 0.5, 1: 0.6}        # of windows that are a stream's beginni
 def uniform(pool, dit, text, n, device):
     """A whole clip at one level of noise, as WanPipeline has it: 12 latent frames from the first one on."""
     clip = pool.pick(n)
-    z, weight = pool.take(clip, torch.zeros_like(clip), 12)
+    z, cover = pool.take(clip, torch.zeros_like(clip), 12)
     eps, s = torch.randn_like(z), sample.sigma(torch.rand(n, device=device), 1.0).view(-1, 1, 1, 1, 1)
     v, _ = dit((1 - s) * z + s * eps, 1000 * s.flatten(), dit.text(text(pool.texts(clip), models.kind(device))))
-    loss = ((v - (eps - z)).pow(2).mean(-1) * weight).mean()
+    loss = ((v - (eps - z)).pow(2).mean(-1) * weight(cover, s[..., 0])).mean()
     return loss, dict(uniform=loss)
 
 
