@@ -2,8 +2,6 @@
 #include "attn.h"
 #include "vec.h"
 
-#include <math.h>
-
 /* Shapes: d head dimension, s steps (lanes along a sum), ROWS x TILE the register tile: 24 accumulators of 16 lanes, or 12. */
 enum
 {
@@ -16,7 +14,6 @@ enum
   PART = 64,                    /* steps of q that lie together: a fixed distance from row to row */
 };
 
-#define LOG2E 1.44269504088896341f
 #define LOWEST -1e30f           /* stands for minus infinity, but LOWEST - LOWEST is a number */
 
 /* Per thread: one task's queries, logits of a block, sums, and softmax state. */
@@ -419,20 +416,16 @@ store_row (const DpAttnJob *job, const Scratch *scratch, int head, int row0, int
   for (int panel = 0; panel < job->panels_v; panel++) {
     const float *o = scratch->o + (((size_t) (r / ROWS) * job->panels_v + panel) * ROWS + r % ROWS) * PANEL;
     size_t at = (size_t) (row0 + r) * a->out_stride + (size_t) head * a->head_dim + panel * PANEL;
-    int n = a->head_dim - panel * PANEL < PANEL ? a->head_dim - panel * PANEL : PANEL, c = 0;
+    int n = a->head_dim - panel * PANEL < PANEL ? a->head_dim - panel * PANEL : PANEL;
 
-    if (a->type == DP_TYPE_F32) {
-      for (; c < n; c++)
-        ((float *) a->out)[at + c] = o[c] * scale;
-    } else {
-      for (; c + VEC <= n; c += VEC)
-        vec_store_bf16 ((uint16_t *) a->out + at + c, vec_load (o + c) * scale);
-      if (c < n) {
-        uint16_t tail[VEC];
+    for (int c = 0; c < n; c += VEC) {
+      Vec x = vec_load (o + c) * scale;
+      int left = n - c < VEC ? n - c : VEC;
 
-        vec_store_bf16 (tail, vec_load (o + c) * scale);
-        memcpy ((uint16_t *) a->out + at + c, tail, (n - c) * 2);
-      }
+      if (a->type == DP_TYPE_F32)
+        vec_store_first ((float *) a->out + at + c, x, left);
+      else
+        vec_store_first_bf16 ((uint16_t *) a->out + at + c, x, left);
     }
   }
 }

@@ -1,226 +1,103 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The loops of the pointwise ops, on the compiler's own vectors, N floats or whatever fills a register. Compiled once per
- * instruction set (cpu.h): everything here is static but the table at the end.
+ * The loops of the pointwise ops. Compiled once per instruction set (cpu.h): everything here is static but the table at the end.
  *
  * Shapes: L rows, D width, H heads of d channels, C channels. A function named x_row or x_rows does one item of a job; type
  * arguments are constants at every call, so each combination becomes a loop of its own.
  */
 #include "../numeric.h"
 #include "pointwise.h"
-
-#include <math.h>
-#if defined (__AVX2__)
-#include <immintrin.h>
-#endif
-
-#if defined (__AVX512F__)
-#define N 16                    /* lanes */
-#define LANES { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 }
-#elif defined (__AVX2__)
-#define N 8
-#define LANES { 0, 1, 2, 3, 4, 5, 6, 7 }
-#else
-#define N 4
-#define LANES { 0, 1, 2, 3 }
-#endif
-
-#define INLINE static inline __attribute__ ((always_inline))
-
-typedef float V __attribute__ ((vector_size (4 * N)));
-typedef int32_t I __attribute__ ((vector_size (4 * N)));
-typedef uint32_t U __attribute__ ((vector_size (4 * N)));
-typedef uint16_t H __attribute__ ((vector_size (2 * N)));
+#include "vec.h"
 
 /* ---- vectors ---- */
 
-INLINE V
-splat (float f)
-{
-  return f - (V) { 0 };
-}
-
-/* a where mask is -1, b where it is 0. */
-INLINE V
-blend (I mask, V a, V b)
-{
-  return (V) ((mask & (I) a) | (~mask & (I) b));
-}
-
-INLINE V
-from_bf16 (H h)
-{
-  return (V) (__builtin_convertvector (h, U) << 16);
-}
-
-/* As dp_bf16_from_f32(). */
-INLINE H
-to_bf16 (V v)
-{
-  U u = (U) v, rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16, quiet = (u >> 16) | 0x40;
-
-  return __builtin_convertvector ((U) blend (v == v, (V) rounded, (V) quiet), H);
-}
-
-/* Elements [i, i + N) of an array of n, zeros behind its end. */
-INLINE V
+/* Elements [i, i + VEC) of an array of n, zeros behind its end. */
+DP_INLINE Vec
 load (DpType type, const void *x, size_t i, size_t n)
 {
-  size_t left = n - i < N ? n - i : N;
+  int left = n - i < VEC ? n - i : VEC;
 
-#if defined (__AVX512F__)
-  if (type == DP_TYPE_F32)
-    return (V) _mm512_maskz_loadu_ps ((1u << left) - 1, (const float *) x + i);
-  return from_bf16 ((H) _mm256_maskz_loadu_epi16 ((1u << left) - 1, (const uint16_t *) x + i));
-#else
-  V v = { 0 };
-  H h = { 0 };
-
-  if (type == DP_TYPE_F32) {
-    if (left == N)
-      memcpy (&v, (const float *) x + i, sizeof v);
-    else
-      memcpy (&v, (const float *) x + i, left * sizeof (float));
-    return v;
-  }
-  if (left == N)
-    memcpy (&h, (const uint16_t *) x + i, sizeof h);
-  else
-    memcpy (&h, (const uint16_t *) x + i, left * sizeof (uint16_t));
-  return from_bf16 (h);
-#endif
+  return type == DP_TYPE_F32 ? vec_load_first ((const float *) x + i, left) : vec_load_first_bf16 ((const uint16_t *) x + i, left);
 }
 
 /* The way back; nothing is written behind the end. */
-INLINE void
-store (DpType type, void *y, size_t i, size_t n, V v)
+DP_INLINE void
+store (DpType type, void *y, size_t i, size_t n, Vec v)
 {
-  size_t left = n - i < N ? n - i : N;
+  int left = n - i < VEC ? n - i : VEC;
 
-#if defined (__AVX512F__)
   if (type == DP_TYPE_F32)
-    _mm512_mask_storeu_ps ((float *) y + i, (1u << left) - 1, (__m512) v);
+    vec_store_first ((float *) y + i, v, left);
   else
-    _mm256_mask_storeu_epi16 ((uint16_t *) y + i, (1u << left) - 1, (__m256i) to_bf16 (v));
-#else
-  H h;
-
-  if (type == DP_TYPE_F32) {
-    if (left == N)
-      memcpy ((float *) y + i, &v, sizeof v);
-    else
-      memcpy ((float *) y + i, &v, left * sizeof (float));
-    return;
-  }
-  h = to_bf16 (v);
-  if (left == N)
-    memcpy ((uint16_t *) y + i, &h, sizeof h);
-  else
-    memcpy ((uint16_t *) y + i, &h, left * sizeof (uint16_t));
-#endif
+    vec_store_first_bf16 ((uint16_t *) y + i, v, left);
 }
 
-INLINE V
-vsqrt (V x)
+/* 0, 1, 2 ... */
+DP_INLINE VecInt
+lane_numbers (void)
 {
-#if defined (__AVX512F__)
-  return (V) _mm512_sqrt_ps ((__m512) x);
-#elif defined (__AVX2__)
-  return (V) _mm256_sqrt_ps ((__m256) x);
-#else
-  for (int i = 0; i < N; i++)
-    x[i] = sqrtf (x[i]);
-  return x;
-#endif
+  VecInt lanes;
+
+  for (int i = 0; i < VEC; i++)
+    lanes[i] = i;
+  return lanes;
 }
 
-/* Every lane becomes the sum of its group of `group` neighbours, a power of 2 up to N; all lanes of a group get the same bits. */
-INLINE V
-sum_groups (V v, int group)
+/* Every lane becomes the sum of its group of `group` neighbours, a power of 2 up to VEC; all lanes of a group get the same bits. */
+DP_INLINE Vec
+sum_groups (Vec v, int group)
 {
-  const I lanes = LANES;
+  const VecInt lanes = lane_numbers ();
 
-  if (group > 1)
-    v += __builtin_shuffle (v, lanes ^ 1);
-  if (group > 2)
-    v += __builtin_shuffle (v, lanes ^ 2);
-#if N > 4
-  if (group > 4)
-    v += __builtin_shuffle (v, lanes ^ 4);
-#endif
-#if N > 8
-  if (group > 8)
-    v += __builtin_shuffle (v, lanes ^ 8);
-#endif
+  for (int i = 1; i < group; i *= 2)
+    v += __builtin_shuffle (v, lanes ^ i);
   return v;
 }
 
 /* Sum of squares of (x - mean) over a row. Four accumulators hide the latency of the additions. */
-INLINE float
+DP_INLINE float
 sum_squares (DpType type, const void *x, size_t n, float mean)
 {
-  V acc[4] = { 0 };
+  Vec acc[4] = { 0 };
   size_t i = 0;
 
-  for (; i + 4 * N <= n; i += 4 * N)
+  for (; i + 4 * VEC <= n; i += 4 * VEC)
     for (int j = 0; j < 4; j++) {
-      V v = load (type, x, i + j * N, n) - mean;
+      Vec v = load (type, x, i + j * VEC, n) - mean;
 
       acc[j] += v * v;
     }
-  for (int j = 0; i < n; i += N, j = (j + 1) & 3) {
-    const I lanes = LANES;
-    V v = load (type, x, i, n) - mean;
+  for (int j = 0; i < n; i += VEC, j = (j + 1) & 3) {
+    Vec v = load (type, x, i, n) - mean;
 
     /* The lanes behind the end hold -mean. */
-    v = (V) ((I) v & (lanes < (int) (n - i < N ? n - i : N)));
+    v = (Vec) ((VecInt) v & (lane_numbers () < (int) (n - i < VEC ? n - i : VEC)));
     acc[j] += v * v;
   }
-  return sum_groups ((acc[0] + acc[1]) + (acc[2] + acc[3]), N)[0];
+  return vec_reduce_add ((acc[0] + acc[1]) + (acc[2] + acc[3]));
 }
 
-INLINE float
+DP_INLINE float
 sum (const float *x, size_t n)
 {
-  V acc[4] = { 0 };
+  Vec acc[4] = { 0 };
   size_t i = 0;
 
-  for (; i + 4 * N <= n; i += 4 * N)
+  for (; i + 4 * VEC <= n; i += 4 * VEC)
     for (int j = 0; j < 4; j++)
-      acc[j] += load (DP_TYPE_F32, x, i + j * N, n);
-  for (int j = 0; i < n; i += N, j = (j + 1) & 3)
+      acc[j] += load (DP_TYPE_F32, x, i + j * VEC, n);
+  for (int j = 0; i < n; i += VEC, j = (j + 1) & 3)
     acc[j] += load (DP_TYPE_F32, x, i, n);
-  return sum_groups ((acc[0] + acc[1]) + (acc[2] + acc[3]), N)[0];
+  return vec_reduce_add ((acc[0] + acc[1]) + (acc[2] + acc[3]));
 }
 
-/* e^x to about 1e-7 relative in -87 .. 88, clamped outside; NaN stays NaN. x = n ln 2 + r, |r| <= ln 2 / 2. */
-INLINE V
-vexp (V x)
+/* x / (1 + e^-x), by an exponential that cannot overflow; `coarse` where it is rounded to bfloat16. */
+DP_INLINE Vec
+silu (Vec x, bool coarse)
 {
-  const float magic = 0x1.8p23f;        /* adding it leaves the nearest integer in the low bits */
-  V n, r, p;
+  Vec e = vec_exp2 ((Vec) ((VecInt) x | INT32_MIN) * LOG2E, coarse);
 
-  x = blend (x < -87.0f, splat (-87.0f), x);
-  x = blend (x > 88.0f, splat (88.0f), x);
-  n = x * 0x1.715476p0f + magic;
-  I k = (I) n;
-  n -= magic;
-  r = x - n * 0x1.62e4p-1f;
-  r = r - n * 0x1.7f7d1cp-20f;
-  p = splat (1.0f / 720);
-  p = p * r + 1.0f / 120;
-  p = p * r + 1.0f / 24;
-  p = p * r + 1.0f / 6;
-  p = p * r + 0.5f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  return (V) ((I) p + (k << 23));
-}
-
-INLINE V
-silu (V x)
-{
-  return x / (1.0f + vexp (-x));
+  return vec_blend (x > 0, x, x * e) / (1 + e);
 }
 
 /* The items of one chunk. */
@@ -229,7 +106,7 @@ typedef struct
   size_t from, to;
 } Range;
 
-INLINE Range
+DP_INLINE Range
 range (const DpPointwiseJob *job, int chunk)
 {
   size_t from = chunk * job->per_chunk, left = job->n - from;
@@ -237,7 +114,7 @@ range (const DpPointwiseJob *job, int chunk)
   return (Range) { from, from + (left < job->per_chunk ? left : job->per_chunk) };
 }
 
-INLINE const void *
+DP_INLINE const void *
 at (DpType type, const void *x, size_t i)
 {
   return type == DP_TYPE_F32 ? (const void *) ((const float *) x + i) : (const void *) ((const uint16_t *) x + i);
@@ -246,7 +123,7 @@ at (DpType type, const void *x, size_t i)
 /* ---- norms ---- */
 
 /* y = (x - mean) / sqrt (var + eps) * gain + shift. */
-INLINE void
+DP_INLINE void
 layer_norm_row (const DpLayerNormArgs *a, size_t row, DpType y_type)
 {
   size_t n = a->cols;
@@ -255,8 +132,8 @@ layer_norm_row (const DpLayerNormArgs *a, size_t row, DpType y_type)
   float inverse = 1 / sqrtf (sum_squares (DP_TYPE_F32, x, n, mean) / n + a->eps);
   void *y = (void *) at (y_type, a->y, row * n);
 
-  for (size_t i = 0; i < n; i += N) {
-    V v = (load (DP_TYPE_F32, x, i, n) - mean) * inverse;
+  for (size_t i = 0; i < n; i += VEC) {
+    Vec v = (load (DP_TYPE_F32, x, i, n) - mean) * inverse;
 
     if (a->gain)
       v *= load (DP_TYPE_F32, a->gain, i, n);
@@ -282,19 +159,19 @@ layer_norm (void *arg, int chunk, int thread)
 }
 
 /* Each pair (x0, x1) of x becomes (x0 cos - x1 sin, x0 sin + x1 cos); rope holds (cos, sin) pairs. */
-INLINE V
-rotate (V x, V rope)
+DP_INLINE Vec
+rotate (Vec x, Vec rope)
 {
-  const I lanes = LANES;
-  V swapped = __builtin_shuffle (x, lanes ^ 1);
-  V cosine = __builtin_shuffle (rope, lanes & ~1), sine = __builtin_shuffle (rope, lanes | 1);
+  const VecInt lanes = lane_numbers ();
+  Vec swapped = __builtin_shuffle (x, lanes ^ 1);
+  Vec cosine = __builtin_shuffle (rope, lanes & ~1), sine = __builtin_shuffle (rope, lanes | 1);
   /* The even lanes subtract: their sign bit is flipped. */
-  sine = (V) ((I) sine ^ (~lanes << 31));
+  sine = (Vec) ((VecInt) sine ^ (~lanes << 31));
 
   return x * cosine + swapped * sine;
 }
 
-INLINE void
+DP_INLINE void
 rms_norm_row (const DpRmsNormArgs *a, size_t row, DpType x_type, DpType y_type)
 {
   size_t width = (size_t) a->heads * a->head_dim, d = a->rope ? (size_t) a->head_dim : width;
@@ -307,8 +184,8 @@ rms_norm_row (const DpRmsNormArgs *a, size_t row, DpType x_type, DpType y_type)
     float inverse = weight ? 1 / sqrtf (sum_squares (x_type, x, width, 0) / width + a->eps) : 1;
 
     for (size_t head = 0; head < width; head += d)
-      for (size_t i = 0; i < d; i += N) {
-        V v = load (x_type, x, head + i, head + d);
+      for (size_t i = 0; i < d; i += VEC) {
+        Vec v = load (x_type, x, head + i, head + d);
 
         if (weight)
           v *= inverse * load (DP_TYPE_F32, weight, head + i, head + d);
@@ -339,32 +216,30 @@ rms_norm (void *arg, int chunk, int thread)
 }
 
 /* sqrt (C) / max (sqrt (s), 1e-12) in every lane. */
-INLINE V
-channel_scale (V s, float root)
+DP_INLINE Vec
+channel_scale (Vec s, float root)
 {
-  V norm = vsqrt (s);
-
-  return root / blend (norm > 1e-12f, norm, splat (1e-12f));
+  return root / vec_max (vec_sqrt (s), vec_set (1e-12f));
 }
 
-/* C divides N: a vector holds N / C whole pixels, so the job's rows run as one long array. */
-INLINE void
+/* C divides VEC: a vector holds VEC / C whole pixels, so the job's rows run as one long array. */
+DP_INLINE void
 channel_norm_packed (const DpChannelNormArgs *a, Range r, int channels, DpType type, bool act)
 {
   float root = sqrtf (channels);
-  V gamma;
+  Vec gamma;
 
-  for (int i = 0; i < N; i++)
+  for (int i = 0; i < VEC; i++)
     gamma[i] = a->gamma[i % channels];
-  for (size_t i = r.from * channels, n = r.to * channels; i < n; i += N) {
-    V v = load (type, a->x, i, n);
+  for (size_t i = r.from * channels, n = r.to * channels; i < n; i += VEC) {
+    Vec v = load (type, a->x, i, n);
 
     v *= channel_scale (sum_groups (v * v, channels), root) * gamma;
-    store (type, a->y, i, n, act ? silu (v) : v);
+    store (type, a->y, i, n, act ? silu (v, type == DP_TYPE_BF16) : v);
   }
 }
 
-INLINE void
+DP_INLINE void
 channel_norm_row (const DpChannelNormArgs *a, size_t row, DpType type, bool act)
 {
   size_t n = a->channels;
@@ -372,19 +247,19 @@ channel_norm_row (const DpChannelNormArgs *a, size_t row, DpType type, bool act)
   void *y = (void *) at (type, a->y, row * n);
   float scale = sqrtf (n) / fmaxf (sqrtf (sum_squares (type, x, n, 0)), 1e-12f);
 
-  for (size_t i = 0; i < n; i += N) {
-    V v = load (type, x, i, n) * (scale * load (DP_TYPE_F32, a->gamma, i, n));
+  for (size_t i = 0; i < n; i += VEC) {
+    Vec v = load (type, x, i, n) * (scale * load (DP_TYPE_F32, a->gamma, i, n));
 
-    store (type, y, i, n, act ? silu (v) : v);
+    store (type, y, i, n, act ? silu (v, type == DP_TYPE_BF16) : v);
   }
 }
 
-INLINE void
+DP_INLINE void
 channel_norm_range (const DpChannelNormArgs *a, Range r, DpType type, bool act)
 {
-  if (N >= 16 && a->channels == 16)
+  if (VEC >= 16 && a->channels == 16)
     channel_norm_packed (a, r, 16, type, act);
-  else if (N >= 8 && a->channels == 8)
+  else if (VEC >= 8 && a->channels == 8)
     channel_norm_packed (a, r, 8, type, act);
   else if (a->channels == 4)
     channel_norm_packed (a, r, 4, type, act);
@@ -414,7 +289,7 @@ channel_norm (void *arg, int chunk, int thread)
 /* ---- pictures ---- */
 
 /* Each of w pixels of `bytes` bytes, `step` bytes apart, twice. */
-INLINE void
+DP_INLINE void
 double_pixels (const char *x, size_t step, size_t bytes, size_t w, char *y)
 {
   for (size_t i = 0; i < w; i++, x += step, y += 2 * bytes) {
@@ -461,7 +336,7 @@ typedef struct
   float r[BLOCK], g[BLOCK], b[BLOCK];
 } Pixels;
 
-INLINE float
+DP_INLINE float
 level (float f)
 {
   f = f * 0.5f + 0.5f;
@@ -469,14 +344,14 @@ level (float f)
   return f > 0 ? f : 0;
 }
 
-INLINE float
+DP_INLINE float
 clamp_level (float f)
 {
   return f == f ? level (f) : 0;        /* ... so it is made black first */
 }
 
 /* n pixels from x [n, 3]; the loops run over the whole block, so what is behind n is made from zeros. */
-INLINE void
+DP_INLINE void
 get_pixels (DpType type, const void *x, int n, Pixels *p)
 {
   float values[3 * BLOCK];
@@ -497,13 +372,13 @@ get_pixels (DpType type, const void *x, int n, Pixels *p)
   }
 }
 
-INLINE float
+DP_INLINE float
 luma (float r, float g, float b)
 {
   return 0.2126f * r + 0.7152f * g + 0.0722f * b;
 }
 
-INLINE void
+DP_INLINE void
 put_luma (const Pixels *p, int n, uint8_t *y)
 {
   uint8_t bytes[BLOCK];
@@ -514,7 +389,7 @@ put_luma (const Pixels *p, int n, uint8_t *y)
 }
 
 /* Chroma of BLOCK / 2 pairs of columns of two rows. */
-INLINE void
+DP_INLINE void
 get_chroma (const Pixels *top, const Pixels *bottom, uint8_t *cb, uint8_t *cr)
 {
   for (int i = 0; i < BLOCK / 2; i++) {
@@ -528,13 +403,13 @@ get_chroma (const Pixels *top, const Pixels *bottom, uint8_t *cb, uint8_t *cr)
   }
 }
 
-INLINE uint8_t *
+DP_INLINE uint8_t *
 plane_row (const DpPackFrameArgs *a, int plane, size_t y)
 {
   return (uint8_t *) a->planes[plane] + (ptrdiff_t) y * a->strides[plane];
 }
 
-INLINE void
+DP_INLINE void
 pack_yuv (const DpPackFrameArgs *a, size_t y, int x, int n, DpType type)
 {
   Pixels p[2];
@@ -559,7 +434,7 @@ pack_yuv (const DpPackFrameArgs *a, size_t y, int x, int n, DpType type)
 }
 
 /* Four bytes a pixel: r, g, b and the filler go to the bit positions given; three bytes: the filler's is never stored. */
-INLINE void
+DP_INLINE void
 pack_rgb (const DpPackFrameArgs *a, size_t y, int x, int n, DpType type, int r, int g, int b, int filler)
 {
   Pixels p;
@@ -589,7 +464,7 @@ pack_rgb (const DpPackFrameArgs *a, size_t y, int x, int n, DpType type, int r, 
   }
 }
 
-INLINE void
+DP_INLINE void
 pack_f32 (const DpPackFrameArgs *a, size_t y, int x, int n, DpType type)
 {
   const void *from = at (type, a->x, (y * a->w + x) * 3);
@@ -600,7 +475,7 @@ pack_f32 (const DpPackFrameArgs *a, size_t y, int x, int n, DpType type)
 }
 
 /* n pixels of the rows y and y + 1 from column x on. */
-INLINE void
+DP_INLINE void
 pack_block (const DpPackFrameArgs *a, size_t y, int x, int n, DpType type)
 {
   if (a->format == DP_PIXELS_I420 || a->format == DP_PIXELS_NV12) {
@@ -660,10 +535,10 @@ multiply (void *arg, int chunk, int thread)
   Range r = range (job, chunk);
 
   if (a->type == DP_TYPE_F32)
-    for (size_t i = r.from; i < r.to; i += N)
+    for (size_t i = r.from; i < r.to; i += VEC)
       store (DP_TYPE_F32, a->y, i, r.to, load (DP_TYPE_F32, a->a, i, r.to) * load (DP_TYPE_F32, a->b, i, r.to));
   else
-    for (size_t i = r.from; i < r.to; i += N)
+    for (size_t i = r.from; i < r.to; i += VEC)
       store (DP_TYPE_BF16, a->y, i, r.to, load (DP_TYPE_BF16, a->a, i, r.to) * load (DP_TYPE_BF16, a->b, i, r.to));
 }
 
@@ -674,8 +549,8 @@ combine (void *arg, int chunk, int thread)
   const DpCombineArgs *a = job->args;
   Range r = range (job, chunk);
 
-  for (size_t i = r.from; i < r.to; i += N) {
-    V sum = a->coef[0] * load (DP_TYPE_F32, a->x[0], i, r.to);
+  for (size_t i = r.from; i < r.to; i += VEC) {
+    Vec sum = a->coef[0] * load (DP_TYPE_F32, a->x[0], i, r.to);
 
     for (int j = 1; j < a->terms; j++)
       sum += a->coef[j] * load (DP_TYPE_F32, a->x[j], i, r.to);
@@ -691,11 +566,11 @@ convert_row (size_t n, DpType x_type, const void *x, DpType y_type, void *y)
   else if (x_type == DP_TYPE_F16)
     for (size_t i = 0; i < n; i++)
       dp_store (y_type, y, i, dp_load (DP_TYPE_F16, x, i));
-  else if (x_type == DP_TYPE_F32)
-    for (size_t i = 0; i < n; i += N)
-      store (DP_TYPE_BF16, y, i, n, load (DP_TYPE_F32, x, i, n));
+  else if (x_type == DP_TYPE_F32)     /* not store(), which may flush subnormal numbers */
+    for (size_t i = 0; i < n; i++)
+      ((uint16_t *) y)[i] = dp_bf16_from_f32 (((const float *) x)[i]);
   else
-    for (size_t i = 0; i < n; i += N)
+    for (size_t i = 0; i < n; i += VEC)
       store (DP_TYPE_F32, y, i, n, load (DP_TYPE_BF16, x, i, n));
 }
 
@@ -712,8 +587,8 @@ convert (void *arg, int chunk, int thread)
 static void
 accumulate_row (size_t n, const float *x, const float *gate, float *y)
 {
-  for (size_t i = 0; i < n; i += N) {
-    V v = load (DP_TYPE_F32, x, i, n);
+  for (size_t i = 0; i < n; i += VEC) {
+    Vec v = load (DP_TYPE_F32, x, i, n);
 
     if (gate)
       v *= load (DP_TYPE_F32, gate, i, n);
@@ -739,7 +614,7 @@ patchify (void *arg, int chunk, int thread)
       if (a->y_type == DP_TYPE_F32)
         memcpy (y, x, run * sizeof (float));
       else
-        for (size_t i = 0; i < run; i += N)
+        for (size_t i = 0; i < run; i += VEC)
           store (DP_TYPE_BF16, y, i, run, load (DP_TYPE_F32, x, i, run));
     }
 }

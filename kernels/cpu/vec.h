@@ -6,11 +6,15 @@
  */
 #pragma once
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 #if defined (__AVX2__)
 #include <immintrin.h>
 #endif
+
+/* e^x is 2^(x LOG2E) */
+#define LOG2E 1.44269504088896341f
 
 #define DP_INLINE static inline __attribute__ ((always_inline))
 
@@ -54,6 +58,27 @@ vec_store (void *p, Vec x)
 }
 
 DP_INLINE Vec
+vec_sqrt (Vec x)
+{
+#if defined (__AVX512F__)
+  return _mm512_sqrt_ps (x);
+#elif defined (__AVX2__)
+  return _mm256_sqrt_ps (x);
+#else
+  for (int i = 0; i < VEC; i++)
+    x[i] = sqrtf (x[i]);
+  return x;
+#endif
+}
+
+/** a where mask is -1, b where it is 0. */
+DP_INLINE Vec
+vec_blend (VecInt mask, Vec a, Vec b)
+{
+  return (Vec) (((VecInt) a & mask) | ((VecInt) b & ~mask));
+}
+
+DP_INLINE Vec
 vec_max (Vec a, Vec b)
 {
 #if defined (__AVX512F__)
@@ -61,31 +86,101 @@ vec_max (Vec a, Vec b)
 #elif defined (__AVX2__)
   return _mm256_max_ps (a, b);
 #else
-  VecInt greater = a > b;
-
-  return (Vec) (((VecInt) a & greater) | ((VecInt) b & ~greater));
+  return vec_blend (a > b, a, b);
 #endif
 }
 
-/** VEC bfloat16 to float32. */
+/** bfloat16 to float32. */
 DP_INLINE Vec
-vec_load_bf16 (const void *p)
+vec_from_bf16 (VecHalf x)
 {
-  return (Vec) (__builtin_convertvector (*(const VecHalf *) p, VecInt) << 16);
+  return (Vec) (__builtin_convertvector (x, VecInt) << 16);
 }
 
-/** VEC float32 to bfloat16, to nearest even; NaN stays NaN. */
-DP_INLINE void
-vec_store_bf16 (void *p, Vec x)
+/** float32 to bfloat16, to nearest even; NaN stays NaN. What has no normal bfloat16 becomes 0 where the processor does it. */
+DP_INLINE VecHalf
+vec_to_bf16 (Vec x)
 {
 #if defined (__AVX512BF16__)
-  _mm256_storeu_si256 (p, (__m256i) _mm512_cvtneps_pbh (x));
+  return (VecHalf) _mm512_cvtneps_pbh (x);
 #else
   VecInt bits = (VecInt) x, nan = x != x;
   VecInt rounded = bits + 0x7fff + ((bits >> 16) & 1);
 
   rounded = (rounded & ~nan) | ((bits | 0x400000) & nan);
-  *(VecHalf *) p = __builtin_convertvector (rounded >> 16, VecHalf);
+  return __builtin_convertvector (rounded >> 16, VecHalf);
+#endif
+}
+
+DP_INLINE Vec
+vec_load_bf16 (const void *p)
+{
+  return vec_from_bf16 (*(const VecHalf *) p);
+}
+
+DP_INLINE void
+vec_store_bf16 (void *p, Vec x)
+{
+  *(VecHalf *) p = vec_to_bf16 (x);
+}
+
+/** The first n lanes, 0 <= n <= VEC, and zeros behind them; nothing else is read. */
+DP_INLINE Vec
+vec_load_first (const void *p, int n)
+{
+#if defined (__AVX512F__)
+  return _mm512_maskz_loadu_ps ((1u << n) - 1, p);
+#else
+  Vec x = { 0 };
+
+  if (n == VEC)
+    return vec_load (p);
+  memcpy (&x, p, n * sizeof (float));
+  return x;
+#endif
+}
+
+DP_INLINE Vec
+vec_load_first_bf16 (const void *p, int n)
+{
+#if defined (__AVX512F__)
+  return vec_from_bf16 ((VecHalf) _mm256_maskz_loadu_epi16 ((1u << n) - 1, p));
+#else
+  VecHalf x = { 0 };
+
+  if (n == VEC)
+    return vec_load_bf16 (p);
+  memcpy (&x, p, n * sizeof (uint16_t));
+  return vec_from_bf16 (x);
+#endif
+}
+
+/** Only the first n lanes are written. */
+DP_INLINE void
+vec_store_first (void *p, Vec x, int n)
+{
+#if defined (__AVX512F__)
+  _mm512_mask_storeu_ps (p, (1u << n) - 1, x);
+#else
+  if (n == VEC)
+    vec_store (p, x);
+  else
+    memcpy (p, &x, n * sizeof (float));
+#endif
+}
+
+DP_INLINE void
+vec_store_first_bf16 (void *p, Vec x, int n)
+{
+  VecHalf half = vec_to_bf16 (x);
+
+#if defined (__AVX512F__)
+  _mm256_mask_storeu_epi16 (p, (1u << n) - 1, (__m256i) half);
+#else
+  if (n == VEC)
+    *(VecHalf *) p = half;
+  else
+    memcpy (p, &half, n * sizeof (uint16_t));
 #endif
 }
 
