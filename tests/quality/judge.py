@@ -28,6 +28,7 @@ SPECK = 60              # pixels of the largest thing that may be of the backgro
 SHADE = 0.62            # what the darkest shadow leaves of the light
 LEAST = 260             # pixels of a subject
 KEPT = 0.5              # of something, at least, that is of no phase of the background: the rest may then not be of it
+BACKDROP = 0.7          # of something that is not of a colour looked for, at least, that the background has there in another phase: it is a cloud, and no thing
 FIT = 0.7               # what a silhouette has in common with the best one, at least, to have a name
 EDGE = 2.2              # pixels of light paper around a subject, as world.cu draws it
 MIDDLE = 0.45           # of the radius of a ring, where one looks through it
@@ -94,6 +95,12 @@ class Blob:
         self.pixels = frame[box]
 
     @functools.cached_property
+    def elsewhere(self):
+        """Mask over its box: what the background has at that place in another phase."""
+        others, pixels = backgrounds()[self.back[0]][:, *self.box].astype(np.int16), self.pixels.astype(np.int16)
+        return np.abs(others - pixels).max(-1).min(0) <= FOREIGN[0] + FOREIGN[1] * pixels.mean(-1)
+
+    @functools.cached_property
     def votes(self):
         return colour_votes(self)
 
@@ -105,9 +112,7 @@ class Blob:
 def trimmed(blob, frame):
     """The blob without what the background has at that place in another phase: a cloud, or a gap between clouds, that is elsewhere than it is drawn. Where that
     would take the most of it, only its rim, or what has its own colour, it is of the subject and stays."""
-    others, pixels = backgrounds()[blob.back[0]][:, *blob.box].astype(np.int16), blob.pixels.astype(np.int16)
-    elsewhere = np.abs(others - pixels).max(-1).min(0) <= FOREIGN[0] + FOREIGN[1] * pixels.mean(-1)
-    labels, n = ndimage.label(ndimage.binary_opening(ndimage.binary_fill_holes(blob.mask & ~elsewhere), iterations=2))
+    labels, n = ndimage.label(ndimage.binary_opening(ndimage.binary_fill_holes(blob.mask & ~blob.elsewhere), iterations=2))
     if not n:
         return blob
     best = np.bincount(labels.ravel())[1:].argmax() + 1
@@ -307,12 +312,14 @@ def most_common(votes, least=1):
 def judge(frames, subjects):
     """A dict of what is seen: background; per subject its colour, name and how well the silhouette fits; motion (one subject)
     or relation (two); in which share of the looks more things than subjects are wholly in the picture. `subjects`: one or two [(name, colour)], which is
-    used to tell how many there should be and which of two is which, and for nothing else."""
+    used to tell how many there should be, what is no cloud and which of two is which, and for nothing else."""
     looks = frames[::STRIDE]
     distance, phase = nearest_backgrounds(looks)
     b = int(np.median(distance, 0).argmin())
     things = [blobs(f, (b, p)) for f, p in zip(looks, phase[:, b])]
-    result = dict(background=world.BACKGROUNDS[b], too_many=float(np.mean([sum(not t.cut for t in f) > len(subjects) for f in things])))
+    colours = {c for _, c in subjects}
+    counted = [sum(not t.cut and (t.colour in colours or t.elsewhere[t.mask].mean() < BACKDROP) for t in f) for f in things]
+    result = dict(background=world.BACKGROUNDS[b], too_many=float(np.mean(np.array(counted) > len(subjects))))
     found = [f[: len(subjects)] for f in things]
     if len(subjects) == 1:
         best = [f[0] if f else None for f in found]
