@@ -420,12 +420,12 @@ store_row (const DpAttnJob *job, const Scratch *scratch, int head, int row0, int
 
     for (int c = 0; c < n; c += VEC) {
       Vec x = vec_load (o + c) * scale;
-      int left = n - c < VEC ? n - c : VEC;
+      int lanes = vec_lanes (n - c);
 
       if (a->type == DP_TYPE_F32)
-        vec_store_first ((float *) a->out + at + c, x, left);
+        vec_store_first ((float *) a->out + at + c, x, lanes);
       else
-        vec_store_first_bf16 ((uint16_t *) a->out + at + c, x, left);
+        vec_store_first_bf16 ((uint16_t *) a->out + at + c, x, lanes);
     }
   }
 }

@@ -15,21 +15,21 @@
 DP_INLINE Vec
 load (DpType type, const void *x, size_t i, size_t n)
 {
-  int left = n - i < VEC ? n - i : VEC;
+  int lanes = vec_lanes (n - i);
 
-  return type == DP_TYPE_F32 ? vec_load_first ((const float *) x + i, left) : vec_load_first_bf16 ((const uint16_t *) x + i, left);
+  return type == DP_TYPE_F32 ? vec_load_first ((const float *) x + i, lanes) : vec_load_first_bf16 ((const uint16_t *) x + i, lanes);
 }
 
 /* The way back; nothing is written behind the end. */
 DP_INLINE void
 store (DpType type, void *y, size_t i, size_t n, Vec v)
 {
-  int left = n - i < VEC ? n - i : VEC;
+  int lanes = vec_lanes (n - i);
 
   if (type == DP_TYPE_F32)
-    vec_store_first ((float *) y + i, v, left);
+    vec_store_first ((float *) y + i, v, lanes);
   else
-    vec_store_first_bf16 ((uint16_t *) y + i, v, left);
+    vec_store_first_bf16 ((uint16_t *) y + i, v, lanes);
 }
 
 /* 0, 1, 2 ... */
@@ -71,7 +71,7 @@ sum_squares (DpType type, const void *x, size_t n, float mean)
     Vec v = load (type, x, i, n) - mean;
 
     /* The lanes behind the end hold -mean. */
-    v = (Vec) ((VecInt) v & (lane_numbers () < (int) (n - i < VEC ? n - i : VEC)));
+    v = (Vec) ((VecInt) v & (lane_numbers () < vec_lanes (n - i)));
     acc[j] += v * v;
   }
   return vec_reduce_add ((acc[0] + acc[1]) + (acc[2] + acc[3]));
@@ -568,7 +568,7 @@ convert_row (size_t n, DpType x_type, const void *x, DpType y_type, void *y)
       dp_store (y_type, y, i, dp_load (DP_TYPE_F16, x, i));
   else if (x_type == DP_TYPE_F32)     /* not store(), which may flush subnormal numbers */
     for (size_t i = 0; i < n; i++)
-      ((uint16_t *) y)[i] = dp_bf16_from_f32 (((const float *) x)[i]);
+      dp_store (DP_TYPE_BF16, y, i, dp_load (DP_TYPE_F32, x, i));
   else
     for (size_t i = 0; i < n; i += VEC)
       store (DP_TYPE_F32, y, i, n, load (DP_TYPE_BF16, x, i, n));

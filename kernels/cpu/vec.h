@@ -124,6 +124,13 @@ vec_store_bf16 (void *p, Vec x)
   *(VecHalf *) p = vec_to_bf16 (x);
 }
 
+/** How many of `left` elements the next vector takes. */
+DP_INLINE int
+vec_lanes (size_t left)
+{
+  return left < VEC ? (int) left : VEC;
+}
+
 /** The first n lanes, 0 <= n <= VEC, and zeros behind them; nothing else is read. */
 DP_INLINE Vec
 vec_load_first (const void *p, int n)

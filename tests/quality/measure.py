@@ -154,8 +154,9 @@ def table(rows, columns):
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
-def looks(pool, args, prompts, seeds):
-    return list(pool.imap_unordered(look, [(args, p, FRAMES, {}, seed) for seed in seeds for p in prompts]))
+def looks(pool, args, prompts, settings={}, frames=FRAMES, seeds=(1,)):
+    """As they become ready, what look() says."""
+    return pool.imap_unordered(look, [(args, p, frames, settings, seed) for seed in seeds for p in prompts])
 
 
 # ---- a long video ----
@@ -283,7 +284,7 @@ def measure_settings(pool, args, prompts):
     rows = [(name, settings, FRAMES) for name, settings in variants(defaults(args))]
     rows += [(f"{WHOLE} frames in one piece", {"block-latents": (WHOLE + 3) // 4, "context-latents": -1, "queue-blocks": 1}, WHOLE),
              (f"the defaults, {WHOLE} frames", {}, WHOLE)]
-    begun = [(name, pool.imap_unordered(look, [(args, p, frames, settings, 1) for p in prompts])) for name, settings, frames in rows]
+    begun = [(name, looks(pool, args, prompts, settings, frames)) for name, settings, frames in rows]
     begun += [(name, pool.imap_unordered(look_in_torch, [(args, p, FRAMES, cache) for p in prompts]))
               for name, cache in (("in PyTorch, Euler's step", True), ("the same without feature cache", False))]
     done = []
@@ -309,7 +310,7 @@ def main():
         if args.settings:
             measure_settings(pool, args, prompts)
             return
-        once = looks(pool, args, prompts, [1])
+        once = list(looks(pool, args, prompts))
         result = Score(once)
         print(f"{len(prompts)} prompts, {FRAMES} frames\n")
         table([("the defaults", result.row())], COLUMNS)
@@ -318,7 +319,7 @@ def main():
         duos = [p for p in prompts if p["relation"]]
         if duos:
             print(f"\nthe {len(duos)} of them with two subjects, four seeds\n")
-            again = [r for r in once if r[3][0]["relation"]] + looks(pool, args, duos, [2, 3, 4])
+            again = [r for r in once if r[3][0]["relation"]] + list(looks(pool, args, duos, seeds=(2, 3, 4)))
             table([("two subjects", Score(again).row())], COLUMNS)
         measure_changes(pool, args, 20)
         measure_long(pool, args)
