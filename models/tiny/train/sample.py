@@ -8,10 +8,10 @@ import sys
 import torch
 
 import captions
+import export
 import models
 import sheet
 
-SHIFT = 3.0
 PROMPTS = [
     "a red ball bouncing over a green meadow", "a blue star spinning in a starry night", "an orange fish zigzagging under water",
     "a pink butterfly circling in a blue sky", "a white rocket rising under northern lights", "a purple ghost drifting to the right over a city at dusk",
@@ -24,7 +24,7 @@ PROMPTS = [
 def sigma(step, steps):
     """The level of noise after `step` of `steps` steps, tensors or numbers: flow sigmas as diffusers' schedulers space them."""
     u = 1 - 0.999 * step / steps
-    return (SHIFT * u / (1 + (SHIFT - 1) * u)) * (step < steps)
+    return (export.SHIFT * u / (1 + (export.SHIFT - 1) * u)) * (step < steps)
 
 
 @torch.no_grad()
