@@ -30,7 +30,7 @@ import sheet
 import world
 
 STAGES = ["vae", "dit", "distil", "decoder"]
-PLAN = {"full": [220, 2300, 620, 160], "smoke": [6, 8, 6, 4]}
+PLAN = {"full": [220, 2220, 350, 70], "smoke": [6, 8, 6, 4]}
 SETTINGS = {
     "full": dict(crops=16, clips=4, windows=64, pool=3072, most=12288, fresh=32, every=16, stats=96, warm=100, prompts=13, latents=24, group=32),
     "smoke": dict(crops=1, clips=1, windows=1, pool=2, most=3, fresh=1, every=4, stats=2, warm=2, prompts=1, latents=8, group=1),
