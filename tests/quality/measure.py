@@ -149,9 +149,9 @@ COLUMNS = ["colour", "subject", "motion", "background", "too many", "silhouette"
 
 
 def table(rows, columns):
-    print("| | " + " | ".join(columns) + " |\n|---" * 1 + "|---" * len(columns) + "|")
+    print("| | " + " | ".join(columns) + " |\n|---" + "|---" * len(columns) + "|")
     for name, cells in rows:
-        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+        print(f"| {name} | " + " | ".join(cells) + " |")
 
 
 def looks(pool, args, prompts, settings={}, frames=FRAMES, seeds=(1,)):
@@ -303,6 +303,7 @@ def main():
     parser.add_argument("--settings", action="store_true", help="the table over settings")
     parser.add_argument("--misses", action="store_true", help="say what was seen in place of what the prompt says")
     args = parser.parse_args()
+    sys.stdout.reconfigure(line_buffering=True)     # a file is to have what is known so far, too
     args.program = os.path.join(args.build, "engine", "dualparal")
     prompts = [PROMPTS[i * len(PROMPTS) // args.prompts] for i in range(args.prompts)]
     judge.backgrounds(), judge.coarse_backgrounds(), judge.silhouettes()      # once, before the processes
