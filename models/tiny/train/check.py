@@ -114,7 +114,7 @@ def engine(program):
     for m in (vae, dit, text):
         for p in m.parameters():
             p.copy_((p + torch.randn_like(p) * 0.08).bfloat16())
-    shift = lambda u: export.SHIFT * u / (1 + (export.SHIFT - 1) * u)
+    shift = sample.shift
     sample.sigma = lambda s, steps: shift(1 - (1 - shift(0.001)) * s / (steps - 1)) if s < steps else 0.0       # Euler's levels; those of UniPC else
     with tempfile.TemporaryDirectory() as d:
         export.write(d, "smoke", vae, dit, text, tokenizer, 1.0)

@@ -13,7 +13,7 @@ import captions
 import models
 
 PARTS = ("vae", "diffusion_pytorch_model"), ("transformer", "diffusion_pytorch_model"), ("text_encoder", "model")
-SHIFT = 5.0         # of the levels of noise, in training as in play: more of both where things find their places
+SHIFT = 5.0         # of the levels of noise, in training as in play: more of them where things find their places
 SCHEDULER = {
     "_class_name": "UniPCMultistepScheduler", "_diffusers_version": "0.35.0", "beta_end": 0.02, "beta_schedule": "linear", "beta_start": 0.0001,
     "disable_corrector": [], "dynamic_thresholding_ratio": 0.995, "final_sigmas_type": "zero", "flow_shift": SHIFT, "lower_order_final": True,

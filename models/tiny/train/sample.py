@@ -21,10 +21,14 @@ PROMPTS = [
 ]
 
 
+def shift(u):
+    """Levels of noise, 0 to 1, that were evenly spaced, as the flow shift has them."""
+    return export.SHIFT * u / (1 + (export.SHIFT - 1) * u)
+
+
 def sigma(step, steps):
     """The level of noise after `step` of `steps` steps, tensors or numbers: flow sigmas as diffusers' schedulers space them."""
-    u = 1 - 0.999 * step / steps
-    return (export.SHIFT * u / (1 + (export.SHIFT - 1) * u)) * (step < steps)
+    return shift(1 - 0.999 * step / steps) * (step < steps)
 
 
 @torch.no_grad()
