@@ -3,12 +3,12 @@
  * The program `dualparal`: the engine without GStreamer. generate writes a video, its latents and embeddings, for comparison with other
  * implementations; inspect says what is here and whether a model fits; bench measures.
  */
-#include "config.h"
+#include "wan/model_config.h"
 #include "dualparal.h"
 #include "memory.h"
 #include "pipeline.h"
 #include "settings.h"
-#include "weights.h"
+#include "wan/weights.h"
 #include "kernels/device.h"
 
 #include <errno.h>

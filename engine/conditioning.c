@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "conditioning.h"
-#include "text_encoder.h"
-#include "tokenizer.h"
-#include "warm.h"
+#include "wan/text_encoder.h"
+#include "wan/tokenizer.h"
+#include "part_cache.h"
 
 #include <string.h>
 
@@ -20,7 +20,7 @@ typedef struct
 /* What is loaded. */
 typedef struct
 {
-  DpWarm warm;
+  DpPart warm;
   DpTokenizer *tokenizer;
   DpWeights *weights;
   DpTextEncoder *encoder;
@@ -191,7 +191,7 @@ next_to_encode (DpConditioner *c)
 }
 
 static void
-free_loaded (DpWarm *warm)
+free_loaded (DpPart *warm)
 {
   Loaded *loaded = (Loaded *) warm;
 
@@ -210,8 +210,8 @@ loaded_key (const DpConditioner *c)
 
   g_string_printf (key, "text, %s, %d threads, bfloat16 %d, streamed %d, %d tokens", c->device, spec->threads, spec->bfloat16,
       spec->streamed, spec->text_length);
-  dp_warm_key_add_dir (key, tokenizer);
-  dp_warm_key_add_dir (key, encoder);
+  dp_part_cache_key_add_dir (key, tokenizer);
+  dp_part_cache_key_add_dir (key, encoder);
   return key;
 }
 
@@ -226,13 +226,13 @@ load (DpConditioner *c, GError **error)
   if (loaded->tokenizer == NULL)
     return FALSE;
   loaded->weights = dp_weights_open (encoder, "model", error);
-  if (loaded->weights == NULL || !dp_warm_open_device (&loaded->warm, c->device, spec->threads, error))
+  if (loaded->weights == NULL || !dp_part_cache_open_device (&loaded->warm, c->device, spec->threads, error))
     return FALSE;
   loaded->warm.dev->cancel = &c->cancel;
   loaded->encoder = dp_text_encoder_new (loaded->warm.dev, &spec->config, loaded->weights, spec->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32,
       spec->text_length, spec->streamed, error);
   if (loaded->encoder)
-    dp_warm_loaded (&loaded->warm);
+    dp_part_cache_loaded (&loaded->warm);
   return loaded->encoder != NULL;
 }
 
@@ -316,7 +316,7 @@ dp_conditioner_new (const DpConditionerSpec *spec)
   c->dir = g_strdup (spec->dir);
   c->device = g_strdup (spec->device);
   c->last_block = -1;
-  c->loaded = dp_warm_take (sizeof (Loaded), loaded_key (c), free_loaded);
+  c->loaded = dp_part_cache_take (sizeof (Loaded), loaded_key (c), free_loaded);
   c->thread = g_thread_new ("dp-text", encoding_thread, c);
   return c;
 }
@@ -328,7 +328,7 @@ dp_conditioner_free (DpConditioner *c, int linger)
     return;
   dp_conditioner_cancel (c);
   g_thread_join (c->thread);
-  dp_warm_give (&c->loaded->warm, linger);
+  dp_part_cache_give (&c->loaded->warm, linger);
   g_queue_clear_full (&c->entries, (GDestroyNotify) entry_free);
   dp_conditioning_unref (c->current);
   dp_conditioning_unref (c->first);

@@ -10,7 +10,7 @@
 #pragma once
 
 #include <glib.h>
-#include "config.h"
+#include "wan/model_config.h"
 #include "dualparal.h"
 #include "trace.h"
 
@@ -52,7 +52,7 @@ typedef struct
 } DpConditionerSpec;
 
 /** Starts a thread that loads tokenizer and text encoder, where they were not left warm, and then encodes what is queued. Between
- *  dp_warm_begin() and dp_warm_end(). Never fails here: what goes wrong is told to
+ *  dp_part_cache_begin() and dp_part_cache_end(). Never fails here: what goes wrong is told to
  *  `failed`, and returned by dp_conditioner_for_block(). The strings are copied. */
 DpConditioner *dp_conditioner_new (const DpConditionerSpec *spec);
 /** What was loaded stays warm for `linger` seconds. NULL is fine. */

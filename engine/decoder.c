@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "decoder.h"
-#include "arena.h"
-#include "error.h"
-#include "vae.h"
-#include "warm.h"
+#include "wan/arena.h"
+#include "wan/device_error.h"
+#include "wan/vae.h"
+#include "part_cache.h"
 
 #include <string.h>
 
@@ -29,7 +29,7 @@ typedef struct
 /* What is loaded. */
 typedef struct
 {
-  DpWarm warm;
+  DpPart warm;
   DpVae *vae;
 } Loaded;
 
@@ -155,7 +155,7 @@ dp_decoder_bytes (const DpDecoderSpec *spec)
 /* ---- the thread ---- */
 
 static void
-free_loaded (DpWarm *warm)
+free_loaded (DpPart *warm)
 {
   dp_vae_free (((Loaded *) warm)->vae);
 }
@@ -169,8 +169,8 @@ loaded_key (const DpDecoder *d)
 
   g_string_printf (key, "decoder, %s, %d threads, bfloat16 %d, %d x %d", d->device, spec->threads, spec->bfloat16, spec->latent_h,
       spec->latent_w);
-  dp_warm_key_add_numbers (key, &spec->vae, sizeof spec->vae);
-  dp_warm_key_add_weights (key, spec->weights);
+  dp_part_cache_key_add_numbers (key, &spec->vae, sizeof spec->vae);
+  dp_part_cache_key_add_weights (key, spec->weights);
   return key;
 }
 
@@ -202,7 +202,7 @@ load (DpDecoder *d, GError **error)
   const DpDecoderSpec *spec = &d->spec;
   Loaded *loaded = d->loaded;
 
-  if (!loaded->warm.loaded && !dp_warm_open_device (&loaded->warm, d->device, spec->threads, error))
+  if (!loaded->warm.loaded && !dp_part_cache_open_device (&loaded->warm, d->device, spec->threads, error))
     return FALSE;
   d->dev = loaded->warm.dev;
   d->dev->cancel = &d->cancel;
@@ -213,7 +213,7 @@ load (DpDecoder *d, GError **error)
         spec->latent_w, dp_vae_at_once (d->device), error);
     if (loaded->vae == NULL)
       return FALSE;
-    dp_warm_loaded (&loaded->warm);
+    dp_part_cache_loaded (&loaded->warm);
   }
   d->vae = loaded->vae;
   dp_vae_reset (d->vae);
@@ -340,7 +340,7 @@ decode_block (DpDecoder *d, const Job *job)
       job->block, job->n);
   g_mutex_lock (&d->lock);
   if (d->block_us)
-    dp_window_add (&d->stats.intervals, (end - d->block_us) / 1e6);
+    dp_recent_add (&d->stats.intervals, (end - d->block_us) / 1e6);
   d->block_us = end;
   g_mutex_unlock (&d->lock);
   return TRUE;
@@ -433,7 +433,7 @@ dp_decoder_new (const DpDecoderSpec *spec, GError **error)
       return NULL;
     }
   }
-  d->loaded = dp_warm_take (sizeof (Loaded), loaded_key (d), free_loaded);
+  d->loaded = dp_part_cache_take (sizeof (Loaded), loaded_key (d), free_loaded);
   d->thread = g_thread_new ("dp-decoder", decoder_thread, d);
   return d;
 }
@@ -457,7 +457,7 @@ dp_decoder_free (DpDecoder *d, int linger)
     d->dev->ops->free (d->dev, d->packed);
     d->dev->ops->free (d->dev, d->latents);
   }
-  dp_warm_give ((DpWarm *) d->loaded, linger);
+  dp_part_cache_give ((DpPart *) d->loaded, linger);
   g_clear_error (&d->error);
   g_mutex_clear (&d->lock);
   g_cond_clear (&d->changed);

@@ -10,11 +10,11 @@
 
 #include <glib.h>
 #include "conditioning.h"
-#include "config.h"
+#include "wan/model_config.h"
 #include "dualparal.h"
 #include "trace.h"
-#include "weights.h"
-#include "window.h"
+#include "wan/weights.h"
+#include "recent.h"
 #include "kernels/device.h"
 
 typedef struct
@@ -44,7 +44,7 @@ typedef struct
   gint64 last_frame_us;
   gint64 busy_us;
   gint64 held_us;               /* how long dp_decoder_push() waited because the queue of frames was full */
-  DpWindow intervals;           /* seconds from the last frame of a block in the queue to that of the next block */
+  DpRecent intervals;           /* seconds from the last frame of a block in the queue to that of the next block */
   gsize device_bytes;
   guint64 allocations;
 } DpDecoderStats;
@@ -52,7 +52,7 @@ typedef struct
 /* Thread-safety: every function from any thread, dp_decoder_free() last; pushing and pulling from one thread each. */
 typedef struct _DpDecoder DpDecoder;
 
-/** Starts the thread, which loads the weights first where they were not left warm. Between dp_warm_begin() and dp_warm_end(). Errors:
+/** Starts the thread, which loads the weights first where they were not left warm. Between dp_part_cache_begin() and dp_part_cache_end(). Errors:
  *  DP_ERROR_NO_MEMORY. */
 DpDecoder *dp_decoder_new (const DpDecoderSpec *spec, GError **error);
 /** What was loaded stays warm for `linger` seconds. NULL is fine. */

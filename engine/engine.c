@@ -3,7 +3,7 @@
 #include "pipeline.h"
 #include "settings.h"
 #include "trace.h"
-#include "warm.h"
+#include "part_cache.h"
 
 #include <string.h>
 
@@ -190,13 +190,13 @@ dp_engine_open (DpEngine **engine, const DpSettings *settings, DpProgress progre
     goto fail;
   e->parts = r->n_devices + 2;
   report (e, "loading the model", 0);
-  dp_warm_begin ();
+  dp_part_cache_begin ();
   g_mutex_lock (&e->lock);      /* what a thread reports waits until all of them are there */
   start_conditioner (e);
   gboolean ok = dp_conditioner_queue (e->conditioner, &(DpPrompt) { s->prompt, s->negative_prompt }, error) && start_decoder (e, error)
       && start_pipeline (e, error);
   g_mutex_unlock (&e->lock);
-  dp_warm_end ();
+  dp_part_cache_end ();
   if (!ok)
     goto fail;
   *engine = e;
@@ -341,9 +341,9 @@ dp_engine_get_stats (DpEngine *e, DpStats *stats)
   dp_pipeline_get_stats (e->pipeline, &p);
   *stats = (DpStats) { .blocks = p.blocks, .passes = p.passes, .frames = d.frames, .queue_frames = d.queue_frames, .ended = d.ended,
     .stages = e->resolved.n_devices, .decoder_bytes = d.device_bytes, .text_bytes = dp_conditioner_device_bytes (e->conditioner),
-    .allocations = p.allocations + d.allocations, .block_load_mean = dp_window_mean (&p.paces) / latent_seconds,
-    .block_load_p95 = dp_window_percentile (&p.paces, 95) / latent_seconds, .block_interval_p50 = dp_window_percentile (&d.intervals, 50),
-    .block_interval_p95 = dp_window_percentile (&d.intervals, 95) };
+    .allocations = p.allocations + d.allocations, .block_load_mean = dp_recent_mean (&p.paces) / latent_seconds,
+    .block_load_p95 = dp_recent_percentile (&p.paces, 95) / latent_seconds, .block_interval_p50 = dp_recent_percentile (&d.intervals, 50),
+    .block_interval_p95 = dp_recent_percentile (&d.intervals, 95) };
   stats->device_bytes = stats->decoder_bytes + stats->text_bytes;
   for (int i = 0; i < stats->stages; i++)
     stats->device_bytes += stats->stage_bytes[i] = p.bytes[i];

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "memory.h"
 #include "block_queue.h"
-#include "text_encoder.h"
-#include "warm.h"
+#include "wan/text_encoder.h"
+#include "part_cache.h"
 
 #include <string.h>
 
@@ -58,5 +58,5 @@ dp_memory_has_room (const DpResolved *r)
   /* A device that cannot be asked cannot be opened either, which will be said then. What lies there warm is either wanted or will be
    * freed. */
   return !dp_device_info (r->devices[0], &info, message, sizeof message) || needed + info.memory_total / 8 <=
-    info.memory_free + dp_warm_bytes (r->devices[0]);
+    info.memory_free + dp_part_cache_bytes (r->devices[0]);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "pipeline.h"
-#include "arena.h"
+#include "wan/arena.h"
 #include "dualparal.h"
-#include "error.h"
+#include "wan/device_error.h"
 #include "noise.h"
 
 #define REPLAN_NOISE 0.8        /* least noise level of a block in flight that begins anew with a new prompt: docs/design.md, "Choices" */
@@ -200,7 +200,7 @@ pace (DpPipeline *p, const Slot *slot, gint64 block, gint64 now)
 
   g_mutex_lock (&p->lock);
   if (block > 0)                /* until the first one the pipeline filled */
-    dp_window_add (&p->stats.paces, (us - p->paced_us) / 1e6 / slot->n);
+    dp_recent_add (&p->stats.paces, (us - p->paced_us) / 1e6 / slot->n);
   g_mutex_unlock (&p->lock);
   p->paced_us = us;
 }

@@ -14,7 +14,7 @@
 #include "decoder.h"
 #include "stage.h"
 #include "trace.h"
-#include "window.h"
+#include "recent.h"
 
 typedef struct
 {
@@ -43,7 +43,7 @@ typedef struct
   guint64 blocks, passes;
   gint64 start_us;              /* when the first pass began, 0 until then */
   gint64 end_us;                /* when the last one ended, 0 until then */
-  DpWindow paces;               /* by block but the first: seconds for each of its latent frames, since the block before was finished; those
+  DpRecent paces;               /* by block but the first: seconds for each of its latent frames, since the block before was finished; those
                                  * in which whoever takes the frames held everything up do not count */
   gint64 busy_us[DP_MAX_STAGES];
   gsize bytes[DP_MAX_STAGES];   /* on each stage's device */
@@ -59,7 +59,7 @@ void dp_pipeline_layers (int layers, int stages, int index, int *first, int *las
 /** How many blocks are on their way between stages at a time, of `depth` in flight. */
 int dp_pipeline_blocks (int stages, int depth);
 
-/** Starts the threads, which load first what was not left warm. Between dp_warm_begin() and dp_warm_end(). Errors: DP_ERROR_NO_MEMORY. */
+/** Starts the threads, which load first what was not left warm. Between dp_part_cache_begin() and dp_part_cache_end(). Errors: DP_ERROR_NO_MEMORY. */
 DpPipeline *dp_pipeline_new (const DpPipelineSpec *spec, GError **error);
 /** Makes every thread return within its current operation. */
 void dp_pipeline_cancel (DpPipeline *pipeline);

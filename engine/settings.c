@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "settings.h"
 #include "memory.h"
-#include "tokenizer.h"
+#include "wan/tokenizer.h"
 #include "kernels/device.h"
-#include "kernels/self.h"
+#include "kernels/locate.h"
 
 #include <math.h>
 #include <string.h>
@@ -22,9 +22,9 @@ is_model (const char *dir)
 static gpointer
 look_around (gpointer unused)
 {
-  char path[DP_SELF_PATH], *slash;
+  char path[DP_LOCATE_PATH], *slash;
 
-  if (!dp_self_path (path))
+  if (!dp_locate_path (path))
     return NULL;
   while ((slash = strrchr (path, '/')) > path) {
     *slash = 0;
@@ -40,7 +40,7 @@ const char *
 dp_embedded_model (void)
 {
   static GOnce around = G_ONCE_INIT;
-  const char *candidates[] = { dp_self_in_build_tree () ? DP_EMBEDDED_SOURCE_DIR : g_once (&around, look_around, NULL),
+  const char *candidates[] = { dp_locate_in_build_tree () ? DP_EMBEDDED_SOURCE_DIR : g_once (&around, look_around, NULL),
       DP_EMBEDDED_INSTALL_DIR };
 
   for (guint i = 0; i < G_N_ELEMENTS (candidates); i++)
@@ -281,7 +281,7 @@ dp_settings_read (DpResolved *r, const DpSettings *settings, GStringChunk *stora
 
   if (dir == NULL) {
     g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "the embedded model is not in %s; install it, or name a model directory",
-        dp_self_in_build_tree () ? DP_EMBEDDED_SOURCE_DIR : DP_EMBEDDED_INSTALL_DIR);
+        dp_locate_in_build_tree () ? DP_EMBEDDED_SOURCE_DIR : DP_EMBEDDED_INSTALL_DIR);
     return FALSE;
   }
   r->settings.model = g_string_chunk_insert (storage, dir);

@@ -4,7 +4,7 @@
  */
 #pragma once
 
-#include "config.h"
+#include "wan/model_config.h"
 #include "dualparal.h"
 #include "pipeline.h"
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "stage.h"
-#include "arena.h"
-#include "dit.h"
+#include "wan/arena.h"
+#include "wan/dit.h"
 #include "dualparal.h"
-#include "error.h"
-#include "warm.h"
+#include "wan/device_error.h"
+#include "part_cache.h"
 
 typedef struct
 {
@@ -16,7 +16,7 @@ typedef struct
 /* What is loaded. */
 typedef struct
 {
-  DpWarm warm;
+  DpPart warm;
   DpDit *dits[2];               /* the experts; they work in the scratch of the first */
 } Layers;
 
@@ -96,7 +96,7 @@ dp_stage_bytes (const DpStageSpec *spec, int first, int last)
 }
 
 static void
-free_layers (DpWarm *warm)
+free_layers (DpPart *warm)
 {
   Layers *layers = (Layers *) warm;
 
@@ -125,10 +125,10 @@ layers_key (const DpStage *s)
 
   g_string_printf (key, "layers %d-%d, %s, %d threads, bfloat16 %d, fp8 %d, %d x %d, %d and %d latent frames, batch %d", s->first, s->last,
       s->device, s->threads, spec->bfloat16, spec->fp8, spec->latent_h, spec->latent_w, spec->max_input, spec->max_cached, s->batch);
-  dp_warm_key_add_numbers (key, &spec->dit, sizeof spec->dit);
-  dp_warm_key_add_numbers (key, timesteps, sizeof *timesteps * dp_sampler_steps (spec->sampler));
+  dp_part_cache_key_add_numbers (key, &spec->dit, sizeof spec->dit);
+  dp_part_cache_key_add_numbers (key, timesteps, sizeof *timesteps * dp_sampler_steps (spec->sampler));
   for (int i = 0; i < 2 && s->weights[i]; i++)
-    dp_warm_key_add_weights (key, s->weights[i]);
+    dp_part_cache_key_add_weights (key, s->weights[i]);
   return key;
 }
 
@@ -146,7 +146,7 @@ dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const Dp
   s->last = last;
   s->batch = batch_of (spec);
   s->texts = g_array_new (FALSE, FALSE, sizeof (Text));
-  s->layers = dp_warm_take (sizeof (Layers), layers_key (s), free_layers);
+  s->layers = dp_part_cache_take (sizeof (Layers), layers_key (s), free_layers);
   s->dits = s->layers->dits;
   return s;
 }
@@ -158,7 +158,7 @@ load_layers (DpStage *s, GError **error)
   Layers *layers = s->layers;
   g_autofree float *timesteps = timesteps_of (s);
 
-  if (!dp_warm_open_device (&layers->warm, s->device, s->threads, error))
+  if (!dp_part_cache_open_device (&layers->warm, s->device, s->threads, error))
     return FALSE;
   layers->warm.dev->cancel = spec->cancel;
   for (int i = 0; i < 2 && s->weights[i]; i++) {
@@ -169,7 +169,7 @@ load_layers (DpStage *s, GError **error)
     if (layers->dits[i] == NULL)
       return FALSE;
   }
-  dp_warm_loaded (&layers->warm);
+  dp_part_cache_loaded (&layers->warm);
   return TRUE;
 }
 
@@ -201,7 +201,7 @@ dp_stage_free (DpStage *s, int linger)
   for (int i = 0; i < 2; i++)
     dp_dit_cache_free (s->dits[0], s->caches[i]);
   dp_arena_free (&s->arena);
-  dp_warm_give (&s->layers->warm, linger);
+  dp_part_cache_give (&s->layers->warm, linger);
   g_free (s->states);
   g_free (s);
 }

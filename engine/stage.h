@@ -12,10 +12,10 @@
 #pragma once
 
 #include <glib.h>
-#include "config.h"
-#include "sampler.h"
+#include "wan/model_config.h"
+#include "wan/sampler.h"
 #include "transport.h"
-#include "weights.h"
+#include "wan/weights.h"
 #include "kernels/device.h"
 
 /** Same for all stages of a pipeline. */
@@ -39,7 +39,7 @@ typedef struct
 typedef struct _DpStage DpStage;
 
 /** A stage for layers [first, last) on `device` with `threads` host threads. weights: of each expert, NULL where there is no second; they
- *  and `device` must outlive it. Between dp_warm_begin() and dp_warm_end(). */
+ *  and `device` must outlive it. Between dp_part_cache_begin() and dp_part_cache_end(). */
 DpStage *dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const DpWeights *const weights[2], int first, int last);
 /** Loads its layers where they were not left warm, and makes room for everything else. Blocks. */
 gboolean dp_stage_load (DpStage *stage, GError **error);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * backend.h: what a backend shows to device.c, and what backends whose memory is the host's share (ops.c).
+ * backend.h: what a backend shows to device.c, and what backends whose memory is the host's share (host.c).
  */
 #pragma once
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "backend.h"
-#include "self.h"
+#include "locate.h"
 
 #include <dlfcn.h>
 #include <pthread.h>
@@ -50,7 +50,7 @@ open_module (const char *name, char *error, size_t error_size)
   const char *message;
   void *module;
 
-  for (int i = dp_self_in_build_tree () ? 0 : 1; i < 3; i++) {
+  for (int i = dp_locate_in_build_tree () ? 0 : 1; i < 3; i++) {
     if (i < 2 && access (paths[i], F_OK) != 0)
       continue;
     if (i < 2 && dlopen ("libcuda.so.1", RTLD_LAZY) == NULL) {  /* the module says so too, but brings 150 MiB of libraries along */

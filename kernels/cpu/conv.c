@@ -364,13 +364,13 @@ strip_for (DpDevice *dev, DpConv *conv, int rows, int w, bool sum)
   }
   *strip = (Strip) { .rows = rows, .w = w, .sum = sum, .views = (Views *) ((char *) strip + align (sizeof *strip)) };
   memset (strip->views, 0, views_size);
-  saved = dp_team_enter ();
+  saved = dp_thread_pool_enter ();
   pd = describe (dev, conv, rows, w, sum);
   if (pd != NULL) {
     ok = strip_build (dev, conv, strip, pd);
     dnnl_primitive_desc_destroy (pd);
   }
-  dp_team_leave (saved);
+  dp_thread_pool_leave (saved);
   if (!ok) {
     strip_free (dev, strip);
     return NULL;
@@ -392,7 +392,7 @@ pack_dnnl (DpDevice *dev, DpConv *conv, float *weights)
   dnnl_memory_desc_t plain, bias;
   dnnl_memory_t from = NULL;
   dnnl_primitive_desc_t pd = NULL;
-  int saved = dp_team_enter ();
+  int saved = dp_thread_pool_enter ();
   bool ok;
 
   dnnl_memory_desc_init_by_tag (&plain, 5, dims, dnnl_f32, dnnl_oidhw);
@@ -405,7 +405,7 @@ pack_dnnl (DpDevice *dev, DpConv *conv, float *weights)
     dnnl_primitive_desc_destroy (pd);
   if (from != NULL)
     dnnl_memory_destroy (from);
-  dp_team_leave (saved);
+  dp_thread_pool_leave (saved);
   return ok;
 }
 
@@ -491,7 +491,7 @@ conv_free_cpu (DpDevice *dev, DpConv *conv)
 static int
 strip_rows (const Call *call, size_t row_bytes, size_t budget)
 {
-  int h = call->args->h, most = dp_team_chunks (h, STRIPS), fit = (int) (budget / row_bytes) - call->conv->spec.kh + 1;
+  int h = call->args->h, most = dp_thread_pool_chunks (h, STRIPS), fit = (int) (budget / row_bytes) - call->conv->spec.kh + 1;
 
   fit = fit > 2 ? fit : 2;
   most = most < fit ? most : fit;
@@ -527,7 +527,7 @@ run_narrow (Call *call)
   job->strip = strip_rows (call, (size_t) conv->spec.kt * job->lanes * job->pitch * sizeof (float), PLANES_BYTES);
   if (!dp_cpu_scratch (call->dev, conv->table->plan (job)))
     return;
-  dp_team_run (call->dev->team, dp_team_chunks (call->args->h, job->strip), narrow_chunk, call);
+  dp_thread_pool_run (call->dev->team, dp_thread_pool_chunks (call->args->h, job->strip), narrow_chunk, call);
 }
 
 static void
@@ -541,7 +541,7 @@ run_dnnl (Call *call)
   size_t scratchpad;
 
   call->rows = strip_rows (call, conv->spec.kt * src_row (call), STRIP_BYTES);
-  call->n_strips = dp_team_chunks (a->h, call->rows);
+  call->n_strips = dp_thread_pool_chunks (a->h, call->rows);
   call->whole = strip_for (dev, conv, call->rows, a->w, sum);
   call->last = strip_for (dev, conv, a->h - (call->n_strips - 1) * call->rows, a->w, sum);
   if (call->whole == NULL || call->last == NULL)
@@ -551,7 +551,7 @@ run_dnnl (Call *call)
   scratchpad = call->whole->scratchpad_size > call->last->scratchpad_size ? call->whole->scratchpad_size : call->last->scratchpad_size;
   if (!dp_cpu_scratch (call->dev, call->src_size + call->dst_size + scratchpad))
     return;
-  dp_team_run (call->dev->team, call->n_strips * (conv->spec.kt > 1 ? 1 : a->t), strip_chunk, call);
+  dp_thread_pool_run (call->dev->team, call->n_strips * (conv->spec.kt > 1 ? 1 : a->t), strip_chunk, call);
   if (atomic_load (&call->failed))
     dp_device_fail (dev, "convolution: oneDNN cannot run what it made");
 }

@@ -2,7 +2,7 @@
  *
  * cpu.h: what the files of the CPU backend share.
  *
- * Every compute op is a job of the device's team (team.h), cut into chunks whose sizes depend on shapes only. Matrix products
+ * Every compute op is a job of the device's team (thread_pool.h), cut into chunks whose sizes depend on shapes only. Matrix products
  * and convolutions are oneDNN primitives run single-threaded inside a chunk; the rest is C that the compiler vectorises.
  * Files listed as `isa_sources` in kernels/meson.build are compiled once per instruction set; each defines the things it exports
  * with DP_ISA (name) and the rest of the backend reaches them through DP_ISA_DECLARE and DP_ISA_PICK. They call nothing
@@ -11,7 +11,7 @@
 #pragma once
 
 #include "../backend.h"
-#include "team.h"
+#include "../thread_pool.h"
 
 #include <oneapi/dnnl/dnnl.h>
 
@@ -40,12 +40,12 @@ typedef enum
 typedef struct
 {
   DpDevice base;
-  DpTeam *team;
+  DpThreadPool *team;
   DpIsa isa;
   bool dnnl_bf16;               /* oneDNN computes bfloat16 with the processor's own instructions */
   dnnl_engine_t engine;
   dnnl_stream_t *streams;       /* [threads]: one per thread of the team */
-  struct DpProduct *products;   /* gemm.c's */
+  struct DpProduct *products;   /* linear.c's */
   void **scratch;               /* [threads]: scratch_size bytes each, 64-byte aligned; see dp_cpu_scratch() */
   size_t scratch_size;
   void *shared;                 /* shared_size bytes for all threads; see dp_cpu_shared() */
@@ -58,7 +58,7 @@ dp_cpu (DpDevice *dev)
   return (DpDeviceCpu *) dev;
 }
 
-/** Makes every thread's scratch at least `bytes` (the caller's thread, before dp_team_run); contents are undefined. Growing counts
+/** Makes every thread's scratch at least `bytes` (the caller's thread, before dp_thread_pool_run); contents are undefined. Growing counts
  *  as one allocation and moves all scratch. False, with an error latched, when there is no memory. */
 bool dp_cpu_scratch (DpDeviceCpu *dev, size_t bytes);
 

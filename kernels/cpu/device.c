@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "cpu.h"
-#include "gemm.h"
+#include "linear.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,7 +71,7 @@ close_cpu (DpDevice *base)
   dp_host_memory_free (base, dev->shared);
   if (dev->engine)
     dnnl_engine_destroy (dev->engine);
-  dp_team_free (dev->team);
+  dp_thread_pool_free (dev->team);
   free (dev->scratch);
   free (dev->streams);
   free (dev);
@@ -86,7 +86,7 @@ open_parts (DpDeviceCpu *dev)
   dev->streams = calloc (threads, sizeof *dev->streams);
   if (dev->scratch == NULL || dev->streams == NULL)
     return false;
-  dev->team = dp_team_new (threads, &dev->base);
+  dev->team = dp_thread_pool_new (threads, &dev->base);
   if (dev->team == NULL)
     return false;
   if (dnnl_engine_create (&dev->engine, dnnl_cpu, 0) != dnnl_success)

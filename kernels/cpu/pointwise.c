@@ -25,7 +25,7 @@ all_chunks (void *arg, int chunk, int thread)
 {
   AloneJob *alone = arg;
 
-  for (int i = 0; i < dp_team_chunks (alone->job.n, alone->job.per_chunk); i++)
+  for (int i = 0; i < dp_thread_pool_chunks (alone->job.n, alone->job.per_chunk); i++)
     alone->fn (&alone->job, i, thread);
 }
 
@@ -37,9 +37,9 @@ run (DpDevice *dev, DpTeamFn fn, const void *args, size_t n, size_t width)
   AloneJob alone = { { args, n, per_chunk ? per_chunk : 1 }, fn };
 
   if (n * width <= ALONE)
-    dp_team_run (dp_cpu (dev)->team, n > 0, all_chunks, &alone);
+    dp_thread_pool_run (dp_cpu (dev)->team, n > 0, all_chunks, &alone);
   else
-    dp_team_run (dp_cpu (dev)->team, dp_team_chunks (n, alone.job.per_chunk), fn, &alone.job);
+    dp_thread_pool_run (dp_cpu (dev)->team, dp_thread_pool_chunks (n, alone.job.per_chunk), fn, &alone.job);
 }
 
 void

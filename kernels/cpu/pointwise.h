@@ -45,7 +45,7 @@ typedef struct
   void *y;
 } DpPatchArgs;
 
-/** The ops' chunks, and what an item of each is; and rows for gemm.c. */
+/** The ops' chunks, and what an item of each is; and rows for linear.c. */
 typedef struct
 {
   DpTeamFn layer_norm, rms_norm, channel_norm;  /* a row */

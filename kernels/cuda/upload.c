@@ -6,7 +6,7 @@
  * written again when the event behind its last transfer has passed. Conversion is the GPU's, from the workspace.
  */
 #include "cuda.h"
-#include "../cpu/team.h"
+#include "../thread_pool.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +19,7 @@
 
 struct DpUpload
 {
-  DpTeam *team;
+  DpThreadPool *team;
   char *buffers[BUFFERS];       /* [PIECE] each, pinned */
   cudaEvent_t done[BUFFERS];    /* behind the last transfer from it */
   int next;
@@ -54,7 +54,7 @@ upload_close_cuda (DpDeviceCuda *dev)
     if (u->buffers[i])
       cudaFreeHost (u->buffers[i]);
   }
-  dp_team_free (u->team);
+  dp_thread_pool_free (u->team);
   free (u);
   dev->upload = NULL;
 }
@@ -67,7 +67,7 @@ open_upload (DpDeviceCuda *dev)
 
   if (u == NULL)
     return false;
-  u->team = dp_team_new (dev->copy_threads < MAX_THREADS ? dev->copy_threads : MAX_THREADS, &dev->base);
+  u->team = dp_thread_pool_new (dev->copy_threads < MAX_THREADS ? dev->copy_threads : MAX_THREADS, &dev->base);
   ok = u->team != NULL;
   /* Events that are slept for: what waits here is a thread that others may need the processor of. */
   for (int i = 0; i < BUFFERS && ok; i++)
@@ -100,7 +100,7 @@ send (DpDeviceCuda *dev, void *dst, const char *host, size_t bytes)
   if (!dp_cuda_ok (dev, cudaEventSynchronize (u->done[i]), "upload"))
     return false;
   copy.to = u->buffers[i];
-  dp_team_run (u->team, dp_team_chunks (bytes, CHUNK), copy_chunk, &copy);
+  dp_thread_pool_run (u->team, dp_thread_pool_chunks (bytes, CHUNK), copy_chunk, &copy);
   return dp_cuda_ok (dev, cudaMemcpyAsync (dst, u->buffers[i], bytes, cudaMemcpyHostToDevice, dev->stream), "upload")
       && dp_cuda_ok (dev, cudaEventRecord (u->done[i], dev->stream), "upload");
 }

@@ -11,15 +11,15 @@
  * With --input, latents [L, h, w, C], prompt_embeds [n, text_dim] and timestep [1] come from a file (float32), and --output writes what
  * became of them: velocity [L, h, w, C] of the pass, frames [F, H, W, 3] of the decoder. full_size_parity.py compares that with diffusers.
  */
-#include "arena.h"
-#include "config.h"
-#include "dit.h"
+#include "wan/arena.h"
+#include "wan/model_config.h"
+#include "wan/dit.h"
 #include "dualparal.h"
 #include "noise.h"
 #include "profile_ops.h"
-#include "text_encoder.h"
-#include "vae.h"
-#include "weights.h"
+#include "wan/text_encoder.h"
+#include "wan/vae.h"
+#include "wan/weights.h"
 #include "kernels/numeric.h"
 
 #include <stdio.h>

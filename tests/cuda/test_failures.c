@@ -7,7 +7,7 @@
 #include "gpu.h"
 #include "noise.h"
 #include "stream.h"
-#include "warm.h"
+#include "part_cache.h"
 #include "kernels/device.h"
 
 #include <math.h>
@@ -374,14 +374,14 @@ test_warm (void)
   g_autofree char *cold = stream_hash (&s), *warm = stream_hash (&s);
   g_assert_cmpstr (cold, ==, expected);
   g_assert_cmpstr (warm, ==, expected);
-  g_assert_cmpuint (dp_warm_bytes ("cuda:0"), >, 0);
-  g_assert_cmpuint (gpu_free_bytes () + dp_warm_bytes ("cuda:0"), <=, before);
+  g_assert_cmpuint (dp_part_cache_bytes ("cuda:0"), >, 0);
+  g_assert_cmpuint (gpu_free_bytes () + dp_part_cache_bytes ("cuda:0"), <=, before);
 
   gpu_take (2 << 20);
   g_autofree char *after = stream_hash (&small);
   g_assert_cmpstr (after, ==, expected_small);
   gpu_give_back ();
-  dp_warm_clear ();
+  dp_part_cache_clear ();
   check_given_back ("with nothing kept", before);
 }
 

@@ -4,9 +4,9 @@
  *   clang -fsanitize=fuzzer,address,undefined tests/fuzz/fuzz_files.c engine/{error,json_cursor,weights,config}.c ...
  */
 #include "fuzz.h"
-#include "engine/config.h"
+#include "engine/wan/model_config.h"
 #include "engine/dualparal.h"
-#include "engine/weights.h"
+#include "engine/wan/weights.h"
 #include "gst/gstdualparalnal.h"
 #include "gst/gstdualparalstoryboard.h"
 

@@ -9,8 +9,8 @@
 
 #include <glib.h>
 #include <json-glib/json-glib.h>
-#include "config.h"
-#include "weights.h"
+#include "wan/model_config.h"
+#include "wan/weights.h"
 #include "kernels/device.h"
 
 /** One case of make_fixtures.py. Thread-safety: one thread at a time. */

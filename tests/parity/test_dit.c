@@ -5,7 +5,7 @@
  * Shapes: S texts, L tokens, D model width, c latent channels, h x w latent size.
  */
 #include "parity.h"
-#include "dit.h"
+#include "wan/dit.h"
 
 #include <string.h>
 

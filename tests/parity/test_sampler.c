@@ -3,7 +3,7 @@
  * Whole trajectories of the samplers against diffusers' schedulers, under a velocity both sides compute: a * x + b * s / T + c.
  */
 #include "parity.h"
-#include "sampler.h"
+#include "wan/sampler.h"
 
 #include <math.h>
 #include <string.h>

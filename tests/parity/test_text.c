@@ -3,8 +3,8 @@
  * Prompt cleaning, tokens and the UMT5 encoder against diffusers and transformers.
  */
 #include "parity.h"
-#include "text_encoder.h"
-#include "tokenizer.h"
+#include "wan/text_encoder.h"
+#include "wan/tokenizer.h"
 
 #include <string.h>
 

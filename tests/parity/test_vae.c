@@ -3,7 +3,7 @@
  * The streaming VAE decoder against AutoencoderKLWan decoding the same latents at once.
  */
 #include "parity.h"
-#include "vae.h"
+#include "wan/vae.h"
 
 #include <string.h>
 

@@ -4,7 +4,7 @@
  * against the trace.
  */
 #include "stream.h"
-#include "config.h"
+#include "wan/model_config.h"
 #include "settings.h"
 
 #include <glib/gstdio.h>

@@ -4,7 +4,7 @@
  */
 #include "heap.h"
 #include "stream.h"
-#include "warm.h"
+#include "part_cache.h"
 
 #include <string.h>
 
@@ -52,16 +52,16 @@ test_same (void)
 
     s.devices = devices[i];
     g_autofree char *first = run (&s, &cold);
-    gsize left = dp_warm_bytes ("cpu");
+    gsize left = dp_part_cache_bytes ("cpu");
     g_autofree char *second = run (&s, &warm);
 
     g_test_message ("%s: %" G_GUINT64_FORMAT " allocations cold, %" G_GUINT64_FORMAT " warm", s.devices, cold, warm);
     g_assert_cmpstr (second, ==, first);
     g_assert_cmpuint (left, >, 0);
-    g_assert_cmpuint (dp_warm_bytes ("cpu"), ==, left);
+    g_assert_cmpuint (dp_part_cache_bytes ("cpu"), ==, left);
     g_assert_cmpuint (warm * 4, <, cold);
-    dp_warm_clear ();
-    g_assert_cmpuint (dp_warm_bytes ("cpu"), ==, 0);
+    dp_part_cache_clear ();
+    g_assert_cmpuint (dp_part_cache_bytes ("cpu"), ==, 0);
   }
 }
 
@@ -80,10 +80,10 @@ test_same_model (void)
   s.num_frames = 30;
   other_warm = run (&s, &warm);
   g_assert_cmpuint (warm * 4, <, cold);
-  dp_warm_clear ();
+  dp_part_cache_clear ();
   other_cold = run (&s, NULL);
   g_assert_cmpstr (other_warm, ==, other_cold);
-  dp_warm_clear ();
+  dp_part_cache_clear ();
 }
 
 /* Another size finds the text encoder only, and what it has no use for is freed. */
@@ -96,13 +96,13 @@ test_other_size (void)
 
   small.width = small.height = 32;
   g_free (run (&s, NULL));
-  large = dp_warm_bytes ("cpu");
+  large = dp_part_cache_bytes ("cpu");
   after = run (&small, NULL);
-  g_assert_cmpuint (dp_warm_bytes ("cpu"), <, large);
-  dp_warm_clear ();
+  g_assert_cmpuint (dp_part_cache_bytes ("cpu"), <, large);
+  dp_part_cache_clear ();
   alone = run (&small, NULL);
   g_assert_cmpstr (after, ==, alone);
-  dp_warm_clear ();
+  dp_part_cache_clear ();
 }
 
 /* Whatever it was doing when it was freed: running, or loading, of which nothing half done may be kept. */
@@ -114,7 +114,7 @@ test_after_teardown (void)
 
   for (int i = 0; i < 24; i++) {
     if (i % 2)
-      dp_warm_clear ();
+      dp_part_cache_clear ();
     DpEngine *engine = stream_open (&s);
     stream_start (engine);
     g_usleep (i * 6000);
@@ -122,7 +122,7 @@ test_after_teardown (void)
     g_autofree char *hash = run (&s, NULL);
     g_assert_cmpstr (hash, ==, expected);
   }
-  dp_warm_clear ();
+  dp_part_cache_clear ();
 }
 
 static void
@@ -138,7 +138,7 @@ test_two_at_once (void)
     g_assert_cmpstr (hash, ==, expected);
     dp_engine_free (other);
   }
-  dp_warm_clear ();
+  dp_part_cache_clear ();
 }
 
 /* Weights that were replaced in the meantime are loaded. */
@@ -161,7 +161,7 @@ test_changed_model (void)
   g_assert_true (g_file_set_contents (path, changed, size, NULL));
   after = run (&s, NULL);
   g_assert_cmpstr (after, !=, before);
-  dp_warm_clear ();
+  dp_part_cache_clear ();
   stream_model_free (dir);
 }
 
@@ -174,14 +174,14 @@ test_runs_out (void)
 
   s.linger = 1;
   g_free (run (&s, NULL));
-  g_assert_cmpuint (dp_warm_bytes ("cpu"), >, 0);
-  for (start = g_get_monotonic_time (); dp_warm_bytes ("cpu") > 0 || stream_count ("task") > threads; g_usleep (10000))
+  g_assert_cmpuint (dp_part_cache_bytes ("cpu"), >, 0);
+  for (start = g_get_monotonic_time (); dp_part_cache_bytes ("cpu") > 0 || stream_count ("task") > threads; g_usleep (10000))
     g_assert_cmpfloat ((g_get_monotonic_time () - start) / 1e6, <, 1 + 10 * stream_slowness ());
   g_assert_cmpfloat ((g_get_monotonic_time () - start) / 1e6, >, 0.9);
 
   s.linger = 0;
   g_free (run (&s, NULL));
-  g_assert_cmpuint (dp_warm_bytes ("cpu"), ==, 0);
+  g_assert_cmpuint (dp_part_cache_bytes ("cpu"), ==, 0);
 }
 
 /* ---- two threads that load, while what was kept is freed, which takes its time */
@@ -189,7 +189,7 @@ test_runs_out (void)
 static int slow_frees;
 
 static void
-free_slowly (DpWarm *part G_GNUC_UNUSED)
+free_slowly (DpPart *part G_GNUC_UNUSED)
 {
   g_usleep (200000);
   g_atomic_int_inc (&slow_frees);
@@ -198,12 +198,12 @@ free_slowly (DpWarm *part G_GNUC_UNUSED)
 static gpointer
 open_part (gpointer unused G_GNUC_UNUSED)
 {
-  dp_warm_begin ();
-  DpWarm *part = dp_warm_take (sizeof *part, g_string_new ("other"), free_slowly);
-  dp_warm_end ();
-  g_assert_true (dp_warm_open_device (part, "cpu", 1, NULL));
+  dp_part_cache_begin ();
+  DpPart *part = dp_part_cache_take (sizeof *part, g_string_new ("other"), free_slowly);
+  dp_part_cache_end ();
+  g_assert_true (dp_part_cache_open_device (part, "cpu", 1, NULL));
   int freed = g_atomic_int_get (&slow_frees);
-  dp_warm_give (part, 0);
+  dp_part_cache_give (part, 0);
   return GINT_TO_POINTER (freed);
 }
 
@@ -211,15 +211,15 @@ open_part (gpointer unused G_GNUC_UNUSED)
 static void
 test_waits (void)
 {
-  DpWarm *kept;
+  DpPart *kept;
   GThread *threads[2];
 
-  dp_warm_begin ();
-  kept = dp_warm_take (sizeof *kept, g_string_new ("kept"), free_slowly);
-  dp_warm_end ();
-  g_assert_true (dp_warm_open_device (kept, "cpu", 1, NULL));
-  dp_warm_loaded (kept);
-  dp_warm_give (kept, 3600);
+  dp_part_cache_begin ();
+  kept = dp_part_cache_take (sizeof *kept, g_string_new ("kept"), free_slowly);
+  dp_part_cache_end ();
+  g_assert_true (dp_part_cache_open_device (kept, "cpu", 1, NULL));
+  dp_part_cache_loaded (kept);
+  dp_part_cache_give (kept, 3600);
   g_assert_cmpint (slow_frees, ==, 0);
   for (int i = 0; i < 2; i++)
     threads[i] = g_thread_new ("open", open_part, NULL);
@@ -249,7 +249,7 @@ test_failed (void)
   g_assert_cmpint (dp_engine_pull (engine, &frame, -1, &error), ==, -1);
   g_assert_error (error, DP_ERROR, DP_ERROR_BAD_MODEL);
   dp_engine_free (engine);
-  g_assert_cmpuint (dp_warm_bytes ("cpu"), ==, 0);
+  g_assert_cmpuint (dp_part_cache_bytes ("cpu"), ==, 0);
   stream_model_free (dir);
 }
 
@@ -284,7 +284,7 @@ test_cycles (void)
   }
   g_test_message ("%d cycles each: %.1f, %.1f, %.1f KiB more", cycles, live[1] - live[0], live[2] - live[1], live[3] - live[2]);
   g_assert_cmpfloat (MIN (MIN (live[1] - live[0], live[2] - live[1]), live[3] - live[2]), <, 16);
-  dp_warm_clear ();
+  dp_part_cache_clear ();
 }
 
 int

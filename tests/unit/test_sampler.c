@@ -2,7 +2,7 @@
  *
  * Levels and a trajectory as diffusers 0.42 gives them, and what must hold for every schedule.
  */
-#include "engine/sampler.h"
+#include "engine/wan/sampler.h"
 #include "engine/dualparal.h"
 
 #include <math.h>

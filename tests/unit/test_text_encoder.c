@@ -3,7 +3,7 @@
  * What must hold without a reference at hand: devices agree, sizing does not matter, ids are checked. tests/parity has the reference's
  * numbers.
  */
-#include "engine/text_encoder.h"
+#include "engine/wan/text_encoder.h"
 #include "engine/dualparal.h"
 
 #include <math.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "engine/tokenizer.h"
+#include "engine/wan/tokenizer.h"
 #include "engine/dualparal.h"
 
 #include <glib/gstdio.h>

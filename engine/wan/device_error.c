@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "device_error.h"
+
+gboolean
+dp_error_check_device (DpDevice *dev, GError **error, const char *format, ...)
+{
+  g_autofree char *doing = NULL;
+  char message[256];
+  va_list args;
+
+  if (dp_device_check (dev, message, sizeof message))
+    return TRUE;
+  va_start (args, format);
+  doing = g_strdup_vprintf (format, args);
+  va_end (args);
+  g_set_error (error, DP_ERROR, dev->no_memory ? DP_ERROR_NO_MEMORY : DP_ERROR_DEVICE, "%s failed %s: %s", dev->name, doing, message);
+  return FALSE;
+}
+
+void
+dp_error_no_room (DpDevice *dev, GError **error, gsize bytes, const char *help, const char *format, ...)
+{
+  g_autofree char *what = NULL;
+  DpDeviceInfo info;
+  char message[256];
+  va_list args;
+
+  va_start (args, format);
+  what = g_strdup_vprintf (format, args);
+  va_end (args);
+  if (dp_error_check_device (dev, error, "while %s was allocated", what))
+    g_set_error (error, DP_ERROR, DP_ERROR_NO_MEMORY, "%s needs %.1f MiB on %s, where %.1f MiB are free; %s", what, bytes / 1048576.0,
+        dev->name, dp_device_info (dev->name, &info, message, sizeof message) ? info.memory_free / 1048576.0 : 0, help);
+}

@@ -1,0 +1,802 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Legend: S batch, L tokens of the input, K cached tokens, D width, F feed-forward width, C latent channels.
+ *
+ * Long, because loading, text and running share one layer's and one model's private fields; in two files those would need a header.
+ */
+#include "dit.h"
+#include "arena.h"
+#include "device_error.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Rows of the feed-forward's inner activation held at a time: it is the widest buffer, and nothing is gained by more. */
+#define FFN_ROWS 16384
+
+typedef struct
+{
+  DpLinear *qkv, *out;          /* self-attention */
+  DpLinear *cross_q, *cross_kv, *cross_out;
+  DpLinear *ffn_in, *ffn_out;
+  float *modulation;            /* [6, D]: shift, 1 + scale, gate of attention, then of the feed-forward */
+  float *norm_qk;               /* [2, D] */
+  float *cross_norm_q, *cross_norm_k;   /* [D] */
+  float *norm2_weight, *norm2_bias;     /* [D], or NULL without cross_attn_norm */
+} Layer;
+
+struct _DpDit
+{
+  DpDevice *dev;
+  const DpOps *ops;
+  DpDitConfig config;
+  DpDitSpec spec;
+  int D, tokens_per_frame, n_layers;
+
+  Layer *layers;
+  DpLinear *patch_embedding;    /* where first == 0 */
+  DpLinear *text_in, *text_out;
+  DpLinear *proj_out;           /* where last == layers */
+
+  /* One array per prompt-independent thing, all in two arenas. */
+  DpArena params;
+  float *time_proj;             /* [T, 6, D] */
+  float *head_gain, *head_shift;        /* [T, D] */
+  float *rope;                  /* [(max_input + max_cached) * tokens_per_frame, head_dim] (cos, sin) */
+
+  DpArena scratch;
+  void *normed;                 /* [S * L, D] */
+  void *qkv;                    /* [L + K, 3 D] of one batch element; or cross-attention's queries [S * L, D] */
+  void *attended;               /* [S * L, D] */
+  void *inner;                  /* [FFN_ROWS, F] */
+  void *patches;                /* [L, 4 C] */
+  float *patches_out;           /* [L, 4 C] */
+  float *modulation;            /* [6, D] of the layer being run */
+};
+
+struct _DpDitText
+{
+  int n_keys[2];
+  float last_key_bias[2];
+  void *memory;
+  void **keys[2], **values[2];  /* per layer of the range: [n_keys, D] */
+};
+
+struct _DpDitCache
+{
+  void *memory;
+  gsize rows;                   /* room for one of the S batch elements */
+};
+
+/* ---- loading ---- */
+
+typedef struct
+{
+  DpDit *dit;
+  const DpWeights *weights;
+  GError **error;
+  gboolean failed;
+} Loader;
+
+static const DpTensor *
+get (Loader *l, int n_dims, const gint64 *dims, const char *name)
+{
+  const DpTensor *t = l->failed ? NULL : dp_weights_get (l->weights, l->error, n_dims, dims, "%s", name);
+
+  l->failed |= t == NULL;
+  return t;
+}
+
+/* A linear layer of n outputs a part, each part "<prefix><part>.weight" and ".bias", stacked. */
+static DpLinear *
+load_linear (Loader *l, DpType type, gboolean fp8, int n, int k, const char *prefix, const char *const *parts)
+{
+  DpHostWeight w[3], b[3];
+  int count = 0;
+
+  for (; parts[count] && !l->failed; count++) {
+    g_autofree char *weight = g_strconcat (prefix, parts[count], ".weight", NULL);
+    g_autofree char *bias = g_strconcat (prefix, parts[count], ".bias", NULL);
+    const DpTensor *tw = get (l, 2, (gint64[]) { n, k }, weight);
+    const DpTensor *tb = get (l, 1, (gint64[]) { n }, bias);
+
+    if (l->failed)
+      return NULL;
+    w[count] = (DpHostWeight) { tw->data, tw->type, n };
+    b[count] = (DpHostWeight) { tb->data, tb->type, n };
+  }
+  if (l->failed)
+    return NULL;
+
+  DpLinear *linear = l->dit->ops->linear_new (l->dit->dev, &(DpLinearSpec) {
+      .k = k, .type = type, .n_weights = count, .weights = w, .biases = b, .fp8 = fp8 });
+  if (linear == NULL) {
+    dp_error_no_room (l->dit->dev, l->error, (gsize) count * n * k * dp_type_size (type), "use more devices, or a smaller model", "%s%s",
+        prefix, parts[0]);
+    l->failed = TRUE;
+  }
+  return linear;
+}
+
+/* A small tensor as float32, in host memory. */
+static float *
+load_host (Loader *l, int n_dims, const gint64 *dims, const char *name)
+{
+  const DpTensor *t = get (l, n_dims, dims, name);
+  gsize n = 1;
+
+  if (t == NULL)
+    return NULL;
+  for (int i = 0; i < n_dims; i++)
+    n *= dims[i];
+  float *out = g_new (float, n);
+  dp_tensor_to_f32 (t, 0, n, out);
+  return out;
+}
+
+static void
+load_vector (Loader *l, float *dst, int n, const char *prefix, const char *name)
+{
+  g_autofree char *full = g_strconcat (prefix, name, NULL);
+  g_autofree float *host = load_host (l, 1, (gint64[]) { n }, full);
+
+  if (host)
+    l->dit->ops->upload (l->dit->dev, dst, host, sizeof (float) * n);
+}
+
+static void
+load_layer (Loader *l, Layer *layer, int index)
+{
+  DpDit *d = l->dit;
+  DpType type = d->spec.type;
+  gboolean fp8 = d->spec.fp8;
+  int D = d->D, F = d->config.ffn;
+  g_autofree char *p = g_strdup_printf ("blocks.%d.", index);
+  g_autofree char *table_name = g_strconcat (p, "scale_shift_table", NULL);
+
+  layer->qkv = load_linear (l, type, fp8, D, D, p, (const char *[]) { "attn1.to_q", "attn1.to_k", "attn1.to_v", NULL });
+  layer->out = load_linear (l, type, fp8, D, D, p, (const char *[]) { "attn1.to_out.0", NULL });
+  layer->cross_q = load_linear (l, type, fp8, D, D, p, (const char *[]) { "attn2.to_q", NULL });
+  layer->cross_kv = load_linear (l, type, FALSE, D, D, p, (const char *[]) { "attn2.to_k", "attn2.to_v", NULL });
+  layer->cross_out = load_linear (l, type, fp8, D, D, p, (const char *[]) { "attn2.to_out.0", NULL });
+  layer->ffn_in = load_linear (l, type, fp8, F, D, p, (const char *[]) { "ffn.net.0.proj", NULL });
+  layer->ffn_out = load_linear (l, type, fp8, D, F, p, (const char *[]) { "ffn.net.2", NULL });
+
+  load_vector (l, layer->norm_qk, D, p, "attn1.norm_q.weight");
+  load_vector (l, layer->norm_qk + D, D, p, "attn1.norm_k.weight");
+  load_vector (l, layer->cross_norm_q, D, p, "attn2.norm_q.weight");
+  load_vector (l, layer->cross_norm_k, D, p, "attn2.norm_k.weight");
+  if (layer->norm2_weight) {
+    load_vector (l, layer->norm2_weight, D, p, "norm2.weight");
+    load_vector (l, layer->norm2_bias, D, p, "norm2.bias");
+  }
+
+  g_autofree float *table = load_host (l, 3, (gint64[]) { 1, 6, D }, table_name);
+  if (table) {
+    /* Modulation multiplies by 1 + scale: the 1 is put in here, once. */
+    for (int i = 0; i < D; i++) {
+      table[D + i] += 1;
+      table[4 * D + i] += 1;
+    }
+    d->ops->upload (d->dev, layer->modulation, table, sizeof (float) * 6 * D);
+  }
+}
+
+/* The convolution over 1x2x2 patches is a linear layer once its inputs are ordered as patchify() orders them. */
+static void
+load_patch_embedding (Loader *l)
+{
+  DpDit *d = l->dit;
+  int C = d->config.in_channels, D = d->D;
+  g_autofree float *file = load_host (l, 5, (gint64[]) { D, C, 1, 2, 2 }, "patch_embedding.weight");
+  const DpTensor *bias = get (l, 1, (gint64[]) { D }, "patch_embedding.bias");
+
+  if (l->failed)
+    return;
+  g_autofree float *w = g_new (float, (gsize) D * 4 * C);
+  for (int o = 0; o < D; o++)
+    for (int c = 0; c < C; c++)
+      for (int p = 0; p < 4; p++)
+        w[((gsize) o * 4 + p) * C + c] = file[((gsize) o * C + c) * 4 + p];
+  d->patch_embedding = d->ops->linear_new (d->dev, &(DpLinearSpec) {
+      .k = 4 * C, .type = d->spec.type, .n_weights = 1,
+      .weights = &(DpHostWeight) { w, DP_TYPE_F32, D }, .biases = &(DpHostWeight) { bias->data, bias->type, D } });
+  if (d->patch_embedding == NULL) {
+    dp_error_no_room (d->dev, l->error, (gsize) 4 * C * D * dp_type_size (d->spec.type), "use more devices, or a smaller model",
+        "patch_embedding");
+    l->failed = TRUE;
+  }
+}
+
+/* The reference makes the sinusoid in float32; at timesteps near 1000 that rounding is visible, so it is repeated here. */
+static void
+timestep_sinusoid (float timestep, int n, float *out)
+{
+  int half = n / 2;
+
+  for (int i = 0; i < half; i++) {
+    float freq = expf (-(float) log (10000.0) * (float) i / (float) half);
+    out[i] = cosf (timestep * freq);
+    out[half + i] = sinf (timestep * freq);
+  }
+}
+
+/* Timesteps are known in advance: their embeddings are computed here for all T, and the wide projection is not kept. */
+static void
+compute_timesteps (Loader *l)
+{
+  DpDit *d = l->dit;
+  const DpOps *ops = d->ops;
+  DpDevice *dev = d->dev;
+  int T = d->spec.steps, D = d->D, R = d->config.freq_dim;
+  const char *p = "condition_embedder.";
+  DpLinear *in = load_linear (l, DP_TYPE_F32, FALSE, D, R, p, (const char *[]) { "time_embedder.linear_1", NULL });
+  DpLinear *out = load_linear (l, DP_TYPE_F32, FALSE, D, D, p, (const char *[]) { "time_embedder.linear_2", NULL });
+  DpLinear *proj = load_linear (l, DP_TYPE_F32, FALSE, 6 * D, D, p, (const char *[]) { "time_proj", NULL });
+  DpArena arena = { 0 };
+  float *sinusoid, *hidden, *embedding;
+  g_autofree float *host = g_new (float, (gsize) T * MAX (R, D));
+
+  for (int i = 0; i < 2 && !l->failed; i++) {
+    sinusoid = dp_arena_take (&arena, sizeof (float) * T * R);
+    hidden = dp_arena_take (&arena, sizeof (float) * T * D);
+    embedding = dp_arena_take (&arena, sizeof (float) * T * D);
+    if (i == 0)
+      l->failed |= !dp_arena_allocate (&arena, dev, "the timestep embedding", l->error);
+  }
+  if (l->failed)
+    goto done;
+
+  for (int t = 0; t < T; t++)
+    timestep_sinusoid (d->spec.timesteps[t], R, host + (gsize) t * R);
+  ops->upload (dev, sinusoid, host, sizeof (float) * T * R);
+  ops->linear (dev, in, &(DpLinearArgs) { .rows = T, .x = sinusoid, .y = hidden, .act = DP_ACT_SILU });
+  ops->linear (dev, out, &(DpLinearArgs) { .rows = T, .x = hidden, .y = embedding, .act = DP_ACT_SILU });
+  ops->linear (dev, proj, &(DpLinearArgs) { .rows = T, .x = embedding, .y = d->time_proj });
+
+  if (d->spec.last == d->config.layers) {
+    g_autofree float *table = load_host (l, 3, (gint64[]) { 1, 2, D }, "scale_shift_table");
+    if (table) {
+      g_autofree float *gain = g_new (float, (gsize) T * D), *shift = g_new (float, (gsize) T * D);
+      ops->linear (dev, out, &(DpLinearArgs) { .rows = T, .x = hidden, .y = embedding });
+      ops->download (dev, host, embedding, sizeof (float) * T * D);
+      for (int t = 0; t < T; t++)
+        for (int i = 0; i < D; i++) {
+          shift[(gsize) t * D + i] = table[i] + host[(gsize) t * D + i];
+          gain[(gsize) t * D + i] = 1 + (table[D + i] + host[(gsize) t * D + i]);
+        }
+      ops->upload (dev, d->head_shift, shift, sizeof (float) * T * D);
+      ops->upload (dev, d->head_gain, gain, sizeof (float) * T * D);
+    }
+  }
+  ops->sync (dev);
+
+done:
+  ops->linear_free (dev, in);
+  ops->linear_free (dev, out);
+  ops->linear_free (dev, proj);
+  dp_arena_free (&arena);
+}
+
+/* [positions, dims] (cos, sin) pairs along one axis. */
+static float *
+axis_angles (int positions, int dims)
+{
+  float *out = g_new (float, (gsize) positions * dims);
+
+  for (int p = 0; p < positions; p++)
+    for (int i = 0; i < dims; i += 2) {
+      double angle = p * pow (10000.0, -(double) i / dims);
+      out[(gsize) p * dims + i] = (float) cos (angle);
+      out[(gsize) p * dims + i + 1] = (float) sin (angle);
+    }
+  return out;
+}
+
+/* Angles are relative to the window: its first frame is 0, cached frames follow the input's. Axes t, h, w share a head's pairs. */
+static void
+compute_rope (DpDit *d)
+{
+  int d_hw = 2 * (d->config.head_dim / 6), d_t = d->config.head_dim - 2 * d_hw;
+  int frames = d->spec.max_input + d->spec.max_cached, h = d->spec.latent_h / 2, w = d->spec.latent_w / 2;
+  gsize n = (gsize) h * w * d->config.head_dim;
+  g_autofree float *frame = g_new (float, n), *along_t = axis_angles (frames, d_t), *along_h = axis_angles (h, d_hw),
+      *along_w = axis_angles (w, d_hw);
+
+  for (int f = 0; f < frames && !dp_device_cancelled (d->dev); f++) {
+    float *out = frame;
+    for (int y = 0; y < h; y++)
+      for (int x = 0; x < w; x++, out += d->config.head_dim) {
+        memcpy (out, along_t + (gsize) f * d_t, sizeof (float) * d_t);
+        memcpy (out + d_t, along_h + (gsize) y * d_hw, sizeof (float) * d_hw);
+        memcpy (out + d_t + d_hw, along_w + (gsize) x * d_hw, sizeof (float) * d_hw);
+      }
+    d->ops->upload (d->dev, d->rope + f * n, frame, sizeof (float) * n);
+  }
+}
+
+static void
+layout_params (DpDit *d)
+{
+  DpArena *a = &d->params;
+  gsize D = d->D, T = d->spec.steps;
+
+  for (int i = 0; i < d->n_layers; i++) {
+    Layer *layer = &d->layers[i];
+
+    layer->modulation = dp_arena_take (a, sizeof (float) * 6 * D);
+    layer->norm_qk = dp_arena_take (a, sizeof (float) * 2 * D);
+    layer->cross_norm_q = dp_arena_take (a, sizeof (float) * D);
+    layer->cross_norm_k = dp_arena_take (a, sizeof (float) * D);
+    if (d->config.cross_attn_norm) {
+      layer->norm2_weight = dp_arena_take (a, sizeof (float) * D);
+      layer->norm2_bias = dp_arena_take (a, sizeof (float) * D);
+    }
+  }
+  d->time_proj = dp_arena_take (a, sizeof (float) * T * 6 * D);
+  d->head_gain = dp_arena_take (a, sizeof (float) * T * D);
+  d->head_shift = dp_arena_take (a, sizeof (float) * T * D);
+  d->rope = dp_arena_take (a, sizeof (float) * (d->spec.max_input + d->spec.max_cached) * d->tokens_per_frame * d->config.head_dim);
+}
+
+static void
+layout_scratch (DpDit *d)
+{
+  DpArena *a = &d->scratch;
+  gsize e = dp_type_size (d->spec.type), S = d->spec.batch, D = d->D;
+  gsize L = (gsize) d->spec.max_input * d->tokens_per_frame, K = (gsize) d->spec.max_cached * d->tokens_per_frame;
+
+  d->normed = dp_arena_take (a, e * S * L * D);
+  d->qkv = dp_arena_take (a, e * (L + K) * 3 * D);
+  d->attended = dp_arena_take (a, e * S * L * D);
+  d->inner = dp_arena_take (a, e * MIN (S * L, FFN_ROWS) * d->config.ffn);
+  d->patches = dp_arena_take (a, e * L * 4 * MAX (d->config.in_channels, d->config.out_channels));
+  d->patches_out = dp_arena_take (a, sizeof (float) * L * 4 * d->config.out_channels);
+  d->modulation = dp_arena_take (a, sizeof (float) * 6 * D);
+}
+
+static DpDit
+describe (const DpDitConfig *config, const DpDitSpec *spec)
+{
+  return (DpDit) { .config = *config, .spec = *spec, .D = config->heads * config->head_dim,
+    .tokens_per_frame = (spec->latent_h / 2) * (spec->latent_w / 2), .n_layers = spec->last - spec->first };
+}
+
+gsize
+dp_dit_bytes (const DpDitConfig *config, const DpDitSpec *spec, int experts)
+{
+  DpDit d = describe (config, spec);
+  g_autofree Layer *layers = g_new0 (Layer, d.n_layers);
+  gsize e = dp_type_size (spec->type), D = d.D, weights;
+
+  d.layers = layers;
+  layout_params (&d);
+  layout_scratch (&d);
+  weights = d.n_layers * (2 * e * D * D + (spec->fp8 ? 1 : e) * (6 * D * D + 2 * D * config->ffn))
+      + sizeof (float) * D * (config->text_dim + D);
+  if (spec->first == 0)
+    weights += e * 4 * config->in_channels * D;
+  if (spec->last == config->layers)
+    weights += e * 4 * config->out_channels * D;
+  return experts * (d.params.used + weights) + d.scratch.used;
+}
+
+static gsize
+cache_bytes (const DpDit *d)
+{
+  return dp_type_size (d->spec.type) * d->n_layers * d->spec.batch * 2 * d->spec.max_cached * d->tokens_per_frame * d->D;
+}
+
+gsize
+dp_dit_cache_bytes (const DpDitConfig *config, const DpDitSpec *spec)
+{
+  DpDit d = describe (config, spec);
+
+  return cache_bytes (&d);
+}
+
+static gboolean
+allocate (DpDit *d, GError **error)
+{
+  layout_params (d);
+  if (!dp_arena_allocate (&d->params, d->dev, "the transformer's tables", error))
+    return FALSE;
+  layout_params (d);
+  if (d->spec.lender) {
+    d->scratch = d->spec.lender->scratch;
+    d->scratch.used = 0;
+  } else {
+    layout_scratch (d);
+    if (!dp_arena_allocate (&d->scratch, d->dev, "the transformer's working memory", error))
+      return FALSE;
+  }
+  layout_scratch (d);
+  return TRUE;
+}
+
+DpDit *
+dp_dit_new (DpDevice *dev, const DpDitConfig *config, const DpWeights *weights, const DpDitSpec *spec, GError **error)
+{
+  DpDit *d = g_new0 (DpDit, 1);
+  Loader l = { d, weights, error, FALSE };
+
+  g_assert (spec->first >= 0 && spec->first < spec->last && spec->last <= config->layers);
+  g_assert (spec->batch >= 1 && spec->batch <= 2 && spec->max_input >= 1 && spec->max_cached >= 0);
+  *d = describe (config, spec);
+  d->dev = dev;
+  d->ops = dev->ops;
+  d->spec.timesteps = NULL;
+  d->layers = g_new0 (Layer, d->n_layers);
+
+  if (spec->max_input + spec->max_cached > config->rope_max || spec->latent_h / 2 > config->rope_max
+      || spec->latent_w / 2 > config->rope_max) {
+    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS,
+        "%d latent frames of %dx%d tokens are more than the %d positions per axis the model knows; use a smaller size, block-latents or "
+          "context-latents",
+        spec->max_input + spec->max_cached, spec->latent_w / 2, spec->latent_h / 2, config->rope_max);
+    goto fail;
+  }
+  if (!allocate (d, error))
+    goto fail;
+
+  d->spec.timesteps = spec->timesteps;
+  compute_timesteps (&l);
+  d->spec.timesteps = NULL;     /* the caller's, and not needed any more */
+  d->text_in = load_linear (&l, DP_TYPE_F32, FALSE, d->D, config->text_dim, "condition_embedder.text_embedder.",
+      (const char *[]) { "linear_1", NULL });
+  d->text_out = load_linear (&l, DP_TYPE_F32, FALSE, d->D, d->D, "condition_embedder.text_embedder.",
+      (const char *[]) { "linear_2", NULL });
+  if (spec->first == 0)
+    load_patch_embedding (&l);
+  for (int i = 0; i < d->n_layers && !l.failed; i++)
+    load_layer (&l, &d->layers[i], spec->first + i);
+  if (spec->last == config->layers)
+    d->proj_out = load_linear (&l, spec->type, FALSE, 4 * config->out_channels, d->D, "", (const char *[]) { "proj_out", NULL });
+  if (l.failed)
+    goto fail;
+  compute_rope (d);
+  if (!dp_error_check_device (dev, error, "while the transformer was loaded"))
+    goto fail;
+  return d;
+
+fail:
+  dp_dit_free (d);
+  return NULL;
+}
+
+void
+dp_dit_free (DpDit *d)
+{
+  if (d == NULL)
+    return;
+  for (int i = 0; i < d->n_layers; i++) {
+    Layer *layer = &d->layers[i];
+    DpLinear *all[] = { layer->qkv, layer->out, layer->cross_q, layer->cross_kv, layer->cross_out, layer->ffn_in, layer->ffn_out };
+
+    for (guint j = 0; j < G_N_ELEMENTS (all); j++)
+      d->ops->linear_free (d->dev, all[j]);
+  }
+  d->ops->linear_free (d->dev, d->patch_embedding);
+  d->ops->linear_free (d->dev, d->text_in);
+  d->ops->linear_free (d->dev, d->text_out);
+  d->ops->linear_free (d->dev, d->proj_out);
+  dp_arena_free (&d->params);
+  if (d->spec.lender == NULL)
+    dp_arena_free (&d->scratch);
+  g_free (d->layers);
+  g_free (d);
+}
+
+int
+dp_dit_tokens_per_frame (const DpDit *d)
+{
+  return d->tokens_per_frame;
+}
+
+/* ---- text ---- */
+
+/* Every padded row of the text is the same zero row, so it is kept once and weighs as many. */
+static int
+text_rows (int n, int length)
+{
+  return n < length ? n + 1 : n;
+}
+
+static void
+text_keys (DpDit *d, DpDitText *text, int s, const float *embeds, int n, int rows, DpArena *arena)
+{
+  const DpOps *ops = d->ops;
+  DpDevice *dev = d->dev;
+  gsize D = d->D, e = dp_type_size (d->spec.type);
+  float *in = dp_arena_take (arena, sizeof (float) * rows * d->config.text_dim);
+  float *hidden = dp_arena_take (arena, sizeof (float) * rows * D);
+  float *context = dp_arena_take (arena, sizeof (float) * rows * D);
+  void *typed = dp_arena_take (arena, e * rows * D);
+  char *kv = dp_arena_take (arena, e * rows * 2 * D);
+
+  if (arena->memory == NULL)
+    return;
+  g_autofree float *host = g_new0 (float, (gsize) rows * d->config.text_dim);
+  memcpy (host, embeds, sizeof (float) * n * d->config.text_dim);
+  ops->upload (dev, in, host, sizeof (float) * rows * d->config.text_dim);
+  ops->linear (dev, d->text_in, &(DpLinearArgs) { .rows = rows, .x = in, .y = hidden, .act = DP_ACT_GELU_TANH });
+  ops->linear (dev, d->text_out, &(DpLinearArgs) { .rows = rows, .x = hidden, .y = context });
+  ops->convert (dev, rows * D, DP_TYPE_F32, context, d->spec.type, typed);
+
+  DpRmsNormArgs norm = { .rows = rows, .heads = d->config.heads, .head_dim = d->config.head_dim, .x_type = d->spec.type, .x_stride = 2 * D,
+    .eps = d->config.eps, .y_type = d->spec.type };
+  for (int i = 0; i < d->n_layers; i++) {
+    ops->linear (dev, d->layers[i].cross_kv, &(DpLinearArgs) { .rows = rows, .x = typed, .y = kv, .y_type = d->spec.type });
+    norm.x = kv;
+    norm.weight = d->layers[i].cross_norm_k;
+    norm.y = text->keys[s][i];
+    ops->rms_norm (dev, &norm);
+    norm.x = kv + e * D;
+    norm.weight = NULL;
+    norm.y = text->values[s][i];
+    ops->rms_norm (dev, &norm);
+  }
+}
+
+DpDitText *
+dp_dit_text_new (DpDit *d, const float *const *embeds, const int *n, int length, GError **error)
+{
+  DpDitText *text = g_new0 (DpDitText, 1);
+  gsize row = dp_type_size (d->spec.type) * d->D, total = 0;
+  DpArena arena = { 0 };
+  gboolean ok;
+
+  for (int s = 0; s < d->spec.batch; s++) {
+    g_assert (n[s] >= 1 && n[s] <= length);
+    text->n_keys[s] = text_rows (n[s], length);
+    text->last_key_bias[s] = n[s] < length ? (float) log (length - n[s]) : 0;
+    total += 2 * row * text->n_keys[s] * d->n_layers;
+  }
+  text->memory = d->ops->alloc (d->dev, total);
+  if (text->memory == NULL) {
+    dp_error_no_room (d->dev, error, total, "use more devices", "a prompt");
+    dp_dit_text_free (d, text);
+    return NULL;
+  }
+  char *at = text->memory;
+  for (int s = 0; s < d->spec.batch; s++) {
+    text->keys[s] = g_new (void *, d->n_layers);
+    text->values[s] = g_new (void *, d->n_layers);
+    for (int i = 0; i < d->n_layers; i++, at += 2 * row * text->n_keys[s]) {
+      text->keys[s][i] = at;
+      text->values[s][i] = at + row * text->n_keys[s];
+    }
+  }
+
+  for (int s = 0; s < d->spec.batch; s++)       /* measures */
+    text_keys (d, text, s, embeds[s], n[s], text->n_keys[s], &arena);
+  ok = dp_arena_allocate (&arena, d->dev, "encoding a prompt", error);
+  for (int s = 0; s < d->spec.batch && ok; s++)
+    text_keys (d, text, s, embeds[s], n[s], text->n_keys[s], &arena);
+  d->ops->sync (d->dev);
+  dp_arena_free (&arena);
+  if (!ok) {
+    dp_dit_text_free (d, text);
+    return NULL;
+  }
+  return text;
+}
+
+void
+dp_dit_text_free (DpDit *d, DpDitText *text)
+{
+  if (text == NULL)
+    return;
+  d->ops->free (d->dev, text->memory);
+  for (int s = 0; s < 2; s++) {
+    g_free (text->keys[s]);
+    g_free (text->values[s]);
+  }
+  g_free (text);
+}
+
+/* ---- feature cache: [layer][S][keys, values][rows, D] ---- */
+
+DpDitCache *
+dp_dit_cache_new (DpDit *d, GError **error)
+{
+  DpDitCache *cache = g_new0 (DpDitCache, 1);
+  gsize bytes = cache_bytes (d);
+
+  cache->rows = (gsize) d->spec.max_cached * d->tokens_per_frame;
+  cache->memory = d->ops->alloc (d->dev, MAX (bytes, 64));
+  if (cache->memory == NULL) {
+    dp_error_no_room (d->dev, error, bytes, "a smaller context-latents needs less", "the feature cache");
+    g_free (cache);
+    return NULL;
+  }
+  return cache;
+}
+
+void
+dp_dit_cache_free (DpDit *d, DpDitCache *cache)
+{
+  if (cache == NULL)
+    return;
+  d->ops->free (d->dev, cache->memory);
+  g_free (cache);
+}
+
+static void *
+cache_part (const DpDit *d, const DpDitCache *cache, int layer, int s, int part)
+{
+  gsize index = ((gsize) layer * d->spec.batch + s) * 2 + part;
+
+  return (char *) cache->memory + index * cache->rows * d->D * dp_type_size (d->spec.type);
+}
+
+/* ---- running ---- */
+
+void
+dp_dit_embed (DpDit *d, int frames, const float *latents, float *tokens)
+{
+  const DpOps *ops = d->ops;
+  int L = frames * d->tokens_per_frame;
+
+  g_assert (d->patch_embedding && frames <= d->spec.max_input);
+  ops->patchify (d->dev, frames, d->spec.latent_h, d->spec.latent_w, d->config.in_channels, latents, d->spec.type, d->patches);
+  for (int s = 0; s < d->spec.batch; s++)
+    ops->linear (d->dev, d->patch_embedding, &(DpLinearArgs) { .rows = L, .x = d->patches, .y = tokens + (gsize) s * L * d->D });
+}
+
+/* d->qkv holds batch element s as the product made it: rows of q, k and v. Leaves the pass's part of k and v for the block in front,
+ * turns q and k, and puts the following block's cached k and v behind them, turned to the positions that follow. Returns the number of
+ * keys. */
+static int
+complete_keys (DpDit *d, const DpDitPass *pass, int index, int s)
+{
+  const DpOps *ops = d->ops;
+  const Layer *layer = &d->layers[index];
+  gsize e = dp_type_size (d->spec.type), D = d->D, tpf = d->tokens_per_frame;
+  gsize L = pass->frames * tpf, cached = pass->cache_in ? pass->cache_in_frames * tpf : 0;
+  const DpRmsNormArgs rows = { .heads = d->config.heads, .head_dim = d->config.head_dim, .x_type = d->spec.type, .y_type = d->spec.type,
+    .eps = d->config.eps };
+  char *k = (char *) d->qkv + e * D, *v = k + e * D;
+  DpRmsNormArgs part;
+
+  if (pass->cache_out) {
+    part = rows;
+    part.rows = pass->cache_out_frames * tpf;
+    part.x = k + e * pass->cache_out_first * tpf * 3 * D;
+    part.x_stride = 3 * D;
+    part.weight = layer->norm_qk + D;   /* normed, but not turned: the reader turns to its own positions */
+    part.y = cache_part (d, pass->cache_out, index, s, 0);
+    ops->rms_norm (d->dev, &part);
+    part.x = v + e * pass->cache_out_first * tpf * 3 * D;
+    part.weight = NULL;
+    part.y = cache_part (d, pass->cache_out, index, s, 1);
+    ops->rms_norm (d->dev, &part);
+  }
+
+  part = rows;
+  part.rows = L;
+  part.parts = 2;
+  part.x = part.y = d->qkv;
+  part.x_stride = part.y_stride = 3 * D;
+  part.weight = layer->norm_qk;
+  part.rope = d->rope;
+  ops->rms_norm (d->dev, &part);
+
+  if (cached) {
+    part = rows;
+    part.rows = cached;
+    part.y_stride = 3 * D;
+    part.x = cache_part (d, pass->cache_in, index, s, 0);
+    part.rope = d->rope + L * d->config.head_dim;
+    part.y = k + e * L * 3 * D;
+    ops->rms_norm (d->dev, &part);
+    part.x = cache_part (d, pass->cache_in, index, s, 1);
+    part.rope = NULL;
+    part.y = v + e * L * 3 * D;
+    ops->rms_norm (d->dev, &part);
+  }
+  return L + cached;
+}
+
+static void
+self_attention (DpDit *d, const DpDitPass *pass, int index)
+{
+  const DpOps *ops = d->ops;
+  const Layer *layer = &d->layers[index];
+  DpType type = d->spec.type;
+  gsize e = dp_type_size (type), D = d->D, L = (gsize) pass->frames * d->tokens_per_frame;
+  char *q = d->qkv, *k = q + e * D, *v = k + e * D;
+  int S = d->spec.batch;
+
+  ops->layer_norm (d->dev, &(DpLayerNormArgs) { .rows = S * L, .cols = D, .x = pass->tokens, .gain = d->modulation + D,
+      .shift = d->modulation, .eps = d->config.eps, .y = d->normed, .y_type = type });
+  for (int s = 0; s < S; s++) {
+    ops->linear (d->dev, layer->qkv, &(DpLinearArgs) { .rows = L, .x = (char *) d->normed + e * s * L * D, .y = d->qkv, .y_type = type });
+    int kv_len = complete_keys (d, pass, index, s);
+    ops->attention (d->dev, &(DpAttentionArgs) { .type = type, .heads = d->config.heads, .head_dim = d->config.head_dim,
+        .q_len = L, .kv_len = kv_len, .fp8 = d->spec.fp8, .q = q, .k = k, .v = v, .q_stride = 3 * D, .k_stride = 3 * D, .v_stride = 3 * D,
+        .out = (char *) d->attended + e * s * L * D, .scale = 1 / sqrtf (d->config.head_dim) });
+  }
+  ops->linear (d->dev, layer->out, &(DpLinearArgs) { .rows = S * L, .x = d->attended, .y = pass->tokens, .accumulate = true,
+      .gate = d->modulation + 2 * D });
+}
+
+static void
+cross_attention (DpDit *d, const DpDitPass *pass, int index)
+{
+  const DpOps *ops = d->ops;
+  const Layer *layer = &d->layers[index];
+  DpType type = d->spec.type;
+  gsize e = dp_type_size (type), D = d->D, L = (gsize) pass->frames * d->tokens_per_frame;
+  int S = d->spec.batch;
+
+  if (layer->norm2_weight)
+    ops->layer_norm (d->dev, &(DpLayerNormArgs) { .rows = S * L, .cols = D, .x = pass->tokens, .gain = layer->norm2_weight,
+        .shift = layer->norm2_bias, .eps = d->config.eps, .y = d->normed, .y_type = type });
+  else
+    ops->convert (d->dev, S * L * D, DP_TYPE_F32, pass->tokens, type, d->normed);
+  ops->linear (d->dev, layer->cross_q, &(DpLinearArgs) { .rows = S * L, .x = d->normed, .y = d->qkv, .y_type = type });
+  ops->rms_norm (d->dev, &(DpRmsNormArgs) { .rows = S * L, .heads = d->config.heads, .head_dim = d->config.head_dim, .x = d->qkv,
+      .x_type = type, .weight = layer->cross_norm_q, .eps = d->config.eps, .y = d->qkv, .y_type = type });
+  for (int s = 0; s < S; s++)
+    ops->attention (d->dev, &(DpAttentionArgs) { .type = type, .heads = d->config.heads, .head_dim = d->config.head_dim,
+        .q_len = L, .kv_len = pass->text->n_keys[s], .q = (char *) d->qkv + e * s * L * D,
+        .k = pass->text->keys[s][index], .v = pass->text->values[s][index], .out = (char *) d->attended + e * s * L * D,
+        .scale = 1 / sqrtf (d->config.head_dim), .last_key_bias = pass->text->last_key_bias[s] });
+  ops->linear (d->dev, layer->cross_out, &(DpLinearArgs) { .rows = S * L, .x = d->attended, .y = pass->tokens, .accumulate = true });
+}
+
+static void
+feed_forward (DpDit *d, const DpDitPass *pass, int index)
+{
+  const DpOps *ops = d->ops;
+  const Layer *layer = &d->layers[index];
+  DpType type = d->spec.type;
+  gsize e = dp_type_size (type), D = d->D, rows = (gsize) d->spec.batch * pass->frames * d->tokens_per_frame;
+
+  ops->layer_norm (d->dev, &(DpLayerNormArgs) { .rows = rows, .cols = D, .x = pass->tokens, .gain = d->modulation + 4 * D,
+      .shift = d->modulation + 3 * D, .eps = d->config.eps, .y = d->normed, .y_type = type });
+  for (gsize first = 0; first < rows; first += FFN_ROWS) {
+    int n = MIN (rows - first, FFN_ROWS);
+
+    ops->linear (d->dev, layer->ffn_in, &(DpLinearArgs) { .rows = n, .x = (char *) d->normed + e * first * D, .y = d->inner, .y_type = type,
+        .act = DP_ACT_GELU_TANH });
+    ops->linear (d->dev, layer->ffn_out, &(DpLinearArgs) { .rows = n, .x = d->inner, .y = pass->tokens + first * D, .accumulate = true,
+        .gate = d->modulation + 5 * D });
+  }
+}
+
+void
+dp_dit_run (DpDit *d, const DpDitPass *pass)
+{
+  gsize D = d->D;
+
+  g_assert (pass->frames <= d->spec.max_input && pass->step >= 0 && pass->step < d->spec.steps);
+  g_assert (pass->cache_in == NULL || pass->cache_in_frames <= d->spec.max_cached);
+  g_assert (pass->cache_out == NULL || pass->cache_out_frames <= d->spec.max_cached);
+  for (int i = 0; i < d->n_layers; i++) {
+    d->ops->combine (d->dev, 6 * D, 2, (const float *[]) { d->layers[i].modulation, d->time_proj + (gsize) pass->step * 6 * D },
+        (const float[]) { 1, 1 }, d->modulation);
+    self_attention (d, pass, i);
+    cross_attention (d, pass, i);
+    feed_forward (d, pass, i);
+  }
+}
+
+void
+dp_dit_head (DpDit *d, int frames, int first_frame, int step, const float *tokens, float *velocity)
+{
+  const DpOps *ops = d->ops;
+  DpType type = d->spec.type;
+  gsize D = d->D, tpf = d->tokens_per_frame, L = frames * tpf, rows = (frames - first_frame) * tpf;
+  int C = d->config.out_channels;
+
+  g_assert (d->proj_out && first_frame < frames);
+  for (int s = 0; s < d->spec.batch; s++) {
+    ops->layer_norm (d->dev, &(DpLayerNormArgs) { .rows = rows, .cols = D, .x = tokens + (s * L + first_frame * tpf) * D,
+        .gain = d->head_gain + step * D, .shift = d->head_shift + step * D, .eps = d->config.eps, .y = d->normed, .y_type = type });
+    ops->linear (d->dev, d->proj_out, &(DpLinearArgs) { .rows = rows, .x = d->normed, .y = d->patches_out });
+    ops->unpatchify (d->dev, frames - first_frame, d->spec.latent_h, d->spec.latent_w, C, d->patches_out,
+        velocity + (gsize) s * rows * 4 * C);
+  }
+}

@@ -1,0 +1,702 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "model_config.h"
+#include "error.h"
+
+#include <errno.h>
+#include <glib/gstdio.h>
+#include <json-glib/json-glib.h>
+#include <math.h>
+#include <string.h>
+
+#define MAX_FILE (1 << 20)
+#define MAX_DEPTH 8
+
+/* Sizes are bounded so that no weight matrix has 2^31 elements. */
+#define MAX_WIDTH 16384
+#define MAX_HIDDEN 65536
+
+/* One json file. The first thing wrong in it latches in `error`; from then on every call returns a harmless value. */
+typedef struct
+{
+  char *path;
+  JsonParser *parser;
+  JsonObject *object;
+  GError *error;
+} Reader;
+
+/* The json library lets half a surrogate pair through, so that not even a text of the file is sure to be UTF-8. */
+static void G_GNUC_PRINTF (2, 3)
+reader_fail (Reader *r, const char *format, ...)
+{
+  g_autofree char *message = NULL, *valid = NULL;
+  va_list args;
+
+  if (r->error)
+    return;
+  va_start (args, format);
+  message = g_strdup_vprintf (format, args);
+  va_end (args);
+  valid = g_utf8_make_valid (message, -1);
+  r->error = g_error_new (DP_ERROR, DP_ERROR_BAD_MODEL, "%s: %s", r->path, valid);
+}
+
+/* The value as json, cut to what a sentence can bear. */
+static char *
+describe (JsonNode *node)
+{
+  g_autofree char *text = node ? json_to_string (node, FALSE) : NULL;
+
+  if (text == NULL)
+    return g_strdup ("nothing");
+  if (strlen (text) <= 60)
+    return g_steal_pointer (&text);
+  *g_utf8_find_prev_char (text, text + 58) = 0;
+  return g_strconcat (text, "...", NULL);
+}
+
+static void
+reader_expected (Reader *r, const char *key, JsonNode *node, const char *expected)
+{
+  g_autofree char *found = describe (node);
+
+  reader_fail (r, "%s: expected %s, found %s", key, expected, found);
+}
+
+/* The json library recurses: depth is bounded here, and whatever could make it see other brackets than this loop does is refused
+ * (it also reads comments and single quotes). */
+static gboolean
+json_is_tame (const char *text, gsize length)
+{
+  int depth = 0;
+
+  for (gsize i = 0; i < length; i++) {
+    char c = text[i];
+
+    if (c == '"') {
+      for (i++; i < length && text[i] != '"'; i++)
+        if (text[i] == '\\')
+          i++;
+      if (i >= length)
+        return FALSE;
+    } else if (c == '{' || c == '[') {
+      if (++depth > MAX_DEPTH)
+        return FALSE;
+    } else if (c == '}' || c == ']') {
+      depth--;
+    } else if (!g_ascii_isalnum (c) && (c == 0 || !strchr (" \t\r\n:,+-.", c))) {
+      return FALSE;
+    }
+  }
+  return TRUE;
+}
+
+static gboolean
+reader_parse (Reader *r, const char *text, gsize length)
+{
+  g_autoptr (GError) cause = NULL;
+  JsonNode *root;
+
+  if (length > MAX_FILE || !g_utf8_validate_len (text, length, NULL) || !json_is_tame (text, length)) {
+    reader_fail (r, "expected json of at most %d bytes, nested at most %d deep, found something else", MAX_FILE, MAX_DEPTH);
+    return FALSE;
+  }
+  r->parser = json_parser_new ();
+  if (!json_parser_load_from_data (r->parser, text, length, &cause)) {
+    reader_fail (r, "expected json, found a mistake: %s", cause->message);
+    return FALSE;
+  }
+  root = json_parser_get_root (r->parser);
+  if (root == NULL || !JSON_NODE_HOLDS_OBJECT (root)) {
+    reader_fail (r, "expected a json object, found something else");
+    return FALSE;
+  }
+  r->object = json_node_get_object (root);
+  return TRUE;
+}
+
+static gboolean
+reader_open (Reader *r, const char *dir, const char *name)
+{
+  g_autofree char *text = NULL;
+  g_autoptr (GError) cause = NULL;
+  GStatBuf st;
+  gsize length;
+
+  *r = (Reader) { .path = g_build_filename (dir, name, NULL) };
+  if (g_stat (r->path, &st) == 0 && (!S_ISREG (st.st_mode) || st.st_size > MAX_FILE)) {
+    reader_fail (r, "expected a json file of at most %d bytes, found something else", MAX_FILE);
+    return FALSE;
+  }
+  if (!g_file_get_contents (r->path, &text, &length, &cause)) {
+    r->error = g_error_new (DP_ERROR, DP_ERROR_NOT_FOUND, "%s: cannot be read: %s; a model directory in diffusers layout has this file",
+        r->path, g_strerror (errno));
+    return FALSE;
+  }
+  return reader_parse (r, text, length);
+}
+
+/* Hands the latched error over. */
+static gboolean
+reader_close (Reader *r, GError **error)
+{
+  gboolean ok = r->error == NULL;
+
+  if (!ok)
+    g_propagate_error (error, r->error);
+  g_clear_object (&r->parser);
+  g_free (r->path);
+  *r = (Reader) { 0 };
+  return ok;
+}
+
+/* ---- values; a key that is null counts as absent ---- */
+
+static JsonNode *
+get_node (Reader *r, const char *key)
+{
+  JsonNode *node = r->error ? NULL : json_object_get_member (r->object, key);
+
+  return node && JSON_NODE_HOLDS_NULL (node) ? NULL : node;
+}
+
+static gboolean
+is_type (JsonNode *node, GType type)
+{
+  return node && JSON_NODE_HOLDS_VALUE (node) && json_node_get_value_type (node) == type;
+}
+
+/* `fallback` G_MININT: the key must be there. */
+static int
+get_int (Reader *r, const char *key, int min, int max, int fallback)
+{
+  JsonNode *node = get_node (r, key);
+  char expected[80];
+
+  if (node == NULL && fallback != G_MININT)
+    return fallback;
+  if (is_type (node, G_TYPE_INT64) && json_node_get_int (node) >= min && json_node_get_int (node) <= max)
+    return json_node_get_int (node);
+  if (min == max)
+    g_snprintf (expected, sizeof expected, "%d", min);
+  else
+    g_snprintf (expected, sizeof expected, "a whole number from %d to %d", min, max);
+  reader_expected (r, key, node, expected);
+  return MAX (min, 1);
+}
+
+#define REQUIRED G_MININT
+
+static double
+node_double (JsonNode *node, double otherwise)
+{
+  if (is_type (node, G_TYPE_DOUBLE))
+    return json_node_get_double (node);
+  return is_type (node, G_TYPE_INT64) ? (double) json_node_get_int (node) : otherwise;
+}
+
+static double
+get_double (Reader *r, const char *key, double min, double max, double fallback)
+{
+  JsonNode *node = get_node (r, key);
+  double value = node_double (node, NAN);
+  char expected[80];
+
+  if (node == NULL)
+    return fallback;
+  if (value >= min && value <= max)
+    return value;
+  g_snprintf (expected, sizeof expected, "a number from %g to %g", min, max);
+  reader_expected (r, key, node, expected);
+  return fallback;
+}
+
+static gboolean
+get_bool (Reader *r, const char *key, gboolean fallback)
+{
+  JsonNode *node = get_node (r, key);
+
+  if (node == NULL)
+    return fallback;
+  if (is_type (node, G_TYPE_BOOLEAN))
+    return json_node_get_boolean (node);
+  reader_expected (r, key, node, "true or false");
+  return fallback;
+}
+
+static void
+get_string (Reader *r, const char *key, char *out, gsize size)
+{
+  JsonNode *node = get_node (r, key);
+  char expected[80];
+
+  if (node == NULL)
+    return;
+  if (is_type (node, G_TYPE_STRING) && strlen (json_node_get_string (node)) < size
+      && g_utf8_validate (json_node_get_string (node), -1, NULL)) {
+    g_strlcpy (out, json_node_get_string (node), size);
+    return;
+  }
+  g_snprintf (expected, sizeof expected, "UTF-8 text of less than %" G_GSIZE_FORMAT " bytes", size);
+  reader_expected (r, key, node, expected);
+}
+
+static JsonArray *
+get_array (Reader *r, const char *key, guint min, guint max)
+{
+  JsonNode *node = get_node (r, key);
+  JsonArray *array = node && JSON_NODE_HOLDS_ARRAY (node) ? json_node_get_array (node) : NULL;
+  char expected[80];
+
+  if (array && json_array_get_length (array) >= min && json_array_get_length (array) <= max)
+    return array;
+  if (min == max)
+    g_snprintf (expected, sizeof expected, "a list of %u values", min);
+  else
+    g_snprintf (expected, sizeof expected, "a list of %u to %u values", min, max);
+  reader_expected (r, key, node, expected);
+  return NULL;
+}
+
+static gboolean
+get_ints (Reader *r, const char *key, guint min_n, guint max_n, int min, int max, int *out, int *n)
+{
+  JsonArray *array = get_array (r, key, min_n, max_n);
+
+  for (guint i = 0; array && i < json_array_get_length (array); i++) {
+    JsonNode *node = json_array_get_element (array, i);
+
+    if (!is_type (node, G_TYPE_INT64) || json_node_get_int (node) < min || json_node_get_int (node) > max) {
+      char expected[80];
+
+      g_snprintf (expected, sizeof expected, "whole numbers from %d to %d", min, max);
+      reader_expected (r, key, node, expected);
+      return FALSE;
+    }
+    out[i] = json_node_get_int (node);
+  }
+  *n = array ? (int) json_array_get_length (array) : 0;
+  return array != NULL;
+}
+
+static void
+get_floats (Reader *r, const char *key, guint n, double min, double max, float *out)
+{
+  JsonArray *array = get_array (r, key, n, n);
+
+  for (guint i = 0; array && i < n; i++) {
+    JsonNode *node = json_array_get_element (array, i);
+    double value = node_double (node, NAN);
+
+    if (!(value >= min && value <= max)) {
+      char expected[80];
+
+      g_snprintf (expected, sizeof expected, "numbers from %g to %g", min, max);
+      reader_expected (r, key, node, expected);
+      return;
+    }
+    out[i] = value;
+  }
+}
+
+/* ---- what is refused by name ---- */
+
+/* Must be this text; absent is fine when `optional`. */
+static void
+want_string (Reader *r, const char *key, const char *wanted, gboolean optional)
+{
+  JsonNode *node = get_node (r, key);
+  g_autofree char *expected = g_strdup_printf ("\"%s\"", wanted);
+
+  if (r->error || (node == NULL && optional) || (is_type (node, G_TYPE_STRING) && strcmp (json_node_get_string (node), wanted) == 0))
+    return;
+  reader_expected (r, key, node, expected);
+}
+
+static void
+want_bool (Reader *r, const char *key, gboolean wanted, gboolean if_absent)
+{
+  if (get_bool (r, key, if_absent) != wanted && r->error == NULL)
+    reader_expected (r, key, get_node (r, key), wanted ? "true (nothing else is supported)" : "false (nothing else is supported)");
+}
+
+/* Must be absent, null, or an empty list. */
+static void
+want_nothing (Reader *r, const char *key, const char *why)
+{
+  JsonNode *node = get_node (r, key);
+  g_autofree char *found = NULL;
+
+  if (node == NULL || (JSON_NODE_HOLDS_ARRAY (node) && json_array_get_length (json_node_get_array (node)) == 0))
+    return;
+  found = describe (node);
+  reader_fail (r, "%s: expected none, found %s: %s", key, found, why);
+}
+
+#define QUANTIZED "quantised weights are not supported yet"
+
+/* ---- the files ---- */
+
+/* A component is a pair [library, class]; the class must be `wanted`, or null where it is `optional`. FALSE when there is none. */
+static gboolean
+want_component (Reader *r, const char *key, const char *wanted, gboolean optional)
+{
+  JsonNode *node = get_node (r, key), *class = NULL;
+
+  if (node == NULL)
+    return FALSE;
+  if (JSON_NODE_HOLDS_ARRAY (node) && json_array_get_length (json_node_get_array (node)) == 2)
+    class = json_array_get_element (json_node_get_array (node), 1);
+  if (is_type (class, G_TYPE_STRING) && strcmp (json_node_get_string (class), wanted) == 0)
+    return TRUE;
+  if (!(optional && class && JSON_NODE_HOLDS_NULL (class)))
+    reader_expected (r, key, node, wanted);
+  return FALSE;
+}
+
+/* Without a boundary the reference never runs the second of two transformers: what was meant is not known, so it is refused. */
+static void
+read_experts (DpModelConfig *c, Reader *r)
+{
+  gboolean second = want_component (r, "transformer_2", "WanTransformer3DModel", TRUE);
+
+  c->boundary_ratio = get_double (r, "boundary_ratio", 0, 1, -1);
+  c->experts = second ? 2 : 1;
+  if (second && c->boundary_ratio < 0)
+    reader_fail (r, "boundary_ratio: expected a number from 0 to 1, as there is a transformer_2, found nothing");
+  if (!second && c->boundary_ratio >= 0)
+    reader_fail (r, "boundary_ratio: expected none, as there is no transformer_2, found %g; it is where the second transformer takes over",
+        c->boundary_ratio);
+}
+
+static gboolean
+read_index (DpModelConfig *c, const char *dir, GError **error)
+{
+  g_autofree char *path = g_build_filename (dir, "model_index.json", NULL);
+  Reader r = { 0 };
+
+  if (!g_file_test (dir, G_FILE_TEST_IS_DIR)) {
+    g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s: no such directory; a model is a directory in diffusers layout", dir);
+    return FALSE;
+  }
+  if (!g_file_test (path, G_FILE_TEST_EXISTS)) {
+    g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND,
+        "%s: no model in this directory: it has no model_index.json; a model is a directory in diffusers layout", dir);
+    return FALSE;
+  }
+  if (reader_open (&r, dir, "model_index.json")) {
+    want_string (&r, "_class_name", "WanPipeline", FALSE);
+    read_experts (c, &r);
+    want_bool (&r, "expand_timesteps", FALSE, FALSE);
+    want_component (&r, "text_encoder", "UMT5EncoderModel", FALSE);
+    want_component (&r, "transformer", "WanTransformer3DModel", FALSE);
+    want_component (&r, "vae", "AutoencoderKLWan", FALSE);
+  }
+  return reader_close (&r, error);
+}
+
+static gboolean
+read_text (DpTextConfig *c, const char *dir, GError **error)
+{
+  Reader r = { 0 };
+
+  if (reader_open (&r, dir, "text_encoder/config.json")) {
+    want_string (&r, "model_type", "umt5", FALSE);
+    want_string (&r, "feed_forward_proj", "gated-gelu", FALSE);
+    want_string (&r, "dense_act_fn", "gelu_new", TRUE);
+    want_nothing (&r, "quantization_config", QUANTIZED);
+    c->layers = get_int (&r, "num_layers", 1, 256, REQUIRED);
+    c->d_model = get_int (&r, "d_model", 1, MAX_WIDTH, REQUIRED);
+    c->d_ff = get_int (&r, "d_ff", 1, MAX_HIDDEN, REQUIRED);
+    c->d_kv = get_int (&r, "d_kv", 1, 1024, REQUIRED);
+    c->heads = get_int (&r, "num_heads", 1, 1024, REQUIRED);
+    c->vocab = get_int (&r, "vocab_size", 3, 1 << 20, REQUIRED);
+    c->buckets = get_int (&r, "relative_attention_num_buckets", 4, 1024, 32);
+    c->max_distance = get_int (&r, "relative_attention_max_distance", 2, 1 << 20, 128);
+    c->eps = get_double (&r, "layer_norm_epsilon", 1e-12, 1e-2, 1e-6);
+    if (c->heads * c->d_kv > MAX_WIDTH)
+      reader_fail (&r, "num_heads * d_kv: expected at most %d, found %d", MAX_WIDTH, c->heads * c->d_kv);
+    if (c->buckets % 4)
+      reader_fail (&r, "relative_attention_num_buckets: expected a multiple of 4, found %d", c->buckets);
+    if (c->max_distance <= c->buckets / 4)
+      reader_fail (&r, "relative_attention_max_distance: expected more than %d, found %d", c->buckets / 4, c->max_distance);
+  }
+  return reader_close (&r, error);
+}
+
+static void
+check_patch_size (Reader *r)
+{
+  int patch[3] = { 1, 2, 2 }, n;
+
+  if (get_node (r, "patch_size") && get_ints (r, "patch_size", 3, 3, 1, 64, patch, &n) && (patch[0] != 1 || patch[1] != 2 || patch[2] != 2))
+    reader_expected (r, "patch_size", get_node (r, "patch_size"), "[1, 2, 2]");
+}
+
+static gboolean
+read_dit (DpDitConfig *c, const char *dir, const char *name, GError **error)
+{
+  Reader r = { 0 };
+
+  if (reader_open (&r, dir, name)) {
+    want_string (&r, "_class_name", "WanTransformer3DModel", FALSE);
+    want_string (&r, "qk_norm", "rms_norm_across_heads", TRUE);
+    want_nothing (&r, "image_dim", "image-to-video models are not supported");
+    want_nothing (&r, "added_kv_proj_dim", "image-to-video models are not supported");
+    want_nothing (&r, "pos_embed_seq_len", "image-to-video models are not supported");
+    want_nothing (&r, "quantization_config", QUANTIZED);
+    check_patch_size (&r);
+    c->layers = get_int (&r, "num_layers", 1, 256, REQUIRED);
+    c->heads = get_int (&r, "num_attention_heads", 1, 256, REQUIRED);
+    c->head_dim = get_int (&r, "attention_head_dim", 6, 512, REQUIRED);
+    c->ffn = get_int (&r, "ffn_dim", 1, MAX_HIDDEN, REQUIRED);
+    c->in_channels = get_int (&r, "in_channels", 1, DP_VAE_MAX_CHANNELS, REQUIRED);
+    c->out_channels = get_int (&r, "out_channels", 1, DP_VAE_MAX_CHANNELS, c->in_channels);
+    c->text_dim = get_int (&r, "text_dim", 1, MAX_WIDTH, REQUIRED);
+    c->freq_dim = get_int (&r, "freq_dim", 2, MAX_WIDTH, 256);
+    c->rope_max = get_int (&r, "rope_max_seq_len", 1, 1 << 20, 1024);
+    c->cross_attn_norm = get_bool (&r, "cross_attn_norm", TRUE);
+    c->eps = get_double (&r, "eps", 1e-12, 1e-2, 1e-6);
+    if (c->heads * c->head_dim > MAX_WIDTH)
+      reader_fail (&r, "num_attention_heads * attention_head_dim: expected at most %d, found %d", MAX_WIDTH, c->heads * c->head_dim);
+    if (c->head_dim % 2)
+      reader_fail (&r, "attention_head_dim: expected an even number, found %d", c->head_dim);
+    if (c->freq_dim % 2)
+      reader_fail (&r, "freq_dim: expected an even number, found %d", c->freq_dim);
+    if (c->out_channels != c->in_channels)
+      reader_fail (&r, "out_channels: expected in_channels %d, found %d", c->in_channels, c->out_channels);
+  }
+  return reader_close (&r, error);
+}
+
+/* The decoder runs the encoder's levels backwards; its last level does not upsample. */
+static void
+read_vae_levels (DpVaeConfig *c, Reader *r)
+{
+  JsonArray *down;
+
+  if (!get_ints (r, "dim_mult", 1, DP_VAE_MAX_LEVELS, 1, 64, c->dim_mult, &c->levels))
+    return;
+  for (int i = 0; i < c->levels; i++)
+    if (c->base_dim * c->dim_mult[i] > 8192)
+      reader_fail (r, "base_dim * dim_mult: expected at most 8192, found %d", c->base_dim * c->dim_mult[i]);
+  down = get_array (r, "temperal_downsample", c->levels - 1, c->levels - 1);
+  c->spatial_scale = 1 << (c->levels - 1);
+  c->temporal_scale = 1;
+  for (int i = 0; down && i < c->levels - 1; i++) {
+    JsonNode *node = json_array_get_element (down, c->levels - 2 - i);
+
+    if (!is_type (node, G_TYPE_BOOLEAN)) {
+      reader_expected (r, "temperal_downsample", node, "true or false");
+      return;
+    }
+    c->temporal_upsample[i] = json_node_get_boolean (node);
+    c->temporal_scale <<= c->temporal_upsample[i];
+  }
+  get_int (r, "scale_factor_spatial", c->spatial_scale, c->spatial_scale, c->spatial_scale);
+  get_int (r, "scale_factor_temporal", c->temporal_scale, c->temporal_scale, c->temporal_scale);
+}
+
+static gboolean
+read_vae (DpVaeConfig *c, const char *dir, GError **error)
+{
+  Reader r = { 0 };
+
+  if (reader_open (&r, dir, "vae/config.json")) {
+    want_string (&r, "_class_name", "AutoencoderKLWan", FALSE);
+    want_bool (&r, "is_residual", FALSE, FALSE);
+    want_nothing (&r, "patch_size", "only VAEs without patches are supported");
+    want_nothing (&r, "attn_scales", "only attention in the middle block is supported");
+    want_nothing (&r, "quantization_config", QUANTIZED);
+    c->z_dim = get_int (&r, "z_dim", 1, DP_VAE_MAX_CHANNELS, REQUIRED);
+    c->base_dim = get_int (&r, "base_dim", 1, 1024, REQUIRED);
+    c->base_dim = get_int (&r, "decoder_base_dim", 1, 1024, c->base_dim);
+    c->res_blocks = get_int (&r, "num_res_blocks", 1, 16, REQUIRED);
+    c->out_channels = get_int (&r, "out_channels", 3, 3, 3);
+    get_floats (&r, "latents_mean", c->z_dim, -1e6, 1e6, c->mean);
+    get_floats (&r, "latents_std", c->z_dim, 1e-6, 1e6, c->std);
+    read_vae_levels (c, &r);
+  }
+  return reader_close (&r, error);
+}
+
+static void
+read_unipc (DpSchedulerConfig *c, Reader *r)
+{
+  char type[16] = "bh2";
+
+  strcpy (c->sampler, "unipc");
+  want_string (r, "prediction_type", "flow_prediction", FALSE);
+  want_string (r, "final_sigmas_type", "zero", TRUE);
+  want_bool (r, "use_flow_sigmas", TRUE, FALSE);
+  want_bool (r, "predict_x0", TRUE, TRUE);
+  want_bool (r, "thresholding", FALSE, FALSE);
+  want_nothing (r, "disable_corrector", "the corrector always runs here");
+  want_nothing (r, "solver_p", "a second solver is not supported");
+  c->flow_shift = get_double (r, "flow_shift", 1e-3, 1e3, 1.0);
+  c->solver_order = get_int (r, "solver_order", 1, 2, 2);
+  c->lower_order_final = get_bool (r, "lower_order_final", TRUE);
+  get_string (r, "solver_type", type, sizeof type);
+  c->bh2 = strcmp (type, "bh2") == 0;
+  if (!c->bh2 && strcmp (type, "bh1") != 0)
+    reader_expected (r, "solver_type", get_node (r, "solver_type"), "\"bh1\" or \"bh2\"");
+}
+
+static void
+read_euler (DpSchedulerConfig *c, Reader *r)
+{
+  strcpy (c->sampler, "euler");
+  want_bool (r, "invert_sigmas", FALSE, FALSE);
+  want_bool (r, "stochastic_sampling", FALSE, FALSE);
+  c->flow_shift = get_double (r, "shift", 1e-3, 1e3, 1.0);
+  c->solver_order = 2;          /* for who asks for unipc nevertheless */
+  c->bh2 = c->lower_order_final = TRUE;
+}
+
+static gboolean
+read_scheduler (DpSchedulerConfig *c, const char *dir, GError **error)
+{
+  Reader r = { 0 };
+  char class[64] = "";
+
+  if (reader_open (&r, dir, "scheduler/scheduler_config.json")) {
+    get_string (&r, "_class_name", class, sizeof class);
+    if (strcmp (class, "UniPCMultistepScheduler") == 0)
+      read_unipc (c, &r);
+    else if (strcmp (class, "FlowMatchEulerDiscreteScheduler") == 0)
+      read_euler (c, &r);
+    else
+      reader_expected (&r, "_class_name", get_node (&r, "_class_name"), "UniPCMultistepScheduler or FlowMatchEulerDiscreteScheduler");
+    want_bool (&r, "use_karras_sigmas", FALSE, FALSE);
+    want_bool (&r, "use_exponential_sigmas", FALSE, FALSE);
+    want_bool (&r, "use_beta_sigmas", FALSE, FALSE);
+    want_bool (&r, "use_dynamic_shifting", FALSE, FALSE);
+    want_nothing (&r, "shift_terminal", "a schedule that is stretched to a terminal value is not supported");
+    c->train_timesteps = get_int (&r, "num_train_timesteps", 2, 100000, 1000);
+  }
+  return reader_close (&r, error);
+}
+
+static void
+check_keys (Reader *r, const char *const *known)
+{
+  g_autoptr (GList) keys = json_object_get_members (r->object);
+
+  for (GList *k = keys; k; k = k->next)
+    if (!g_strv_contains (known, k->data))
+      reader_fail (r, "%s: expected one of the known settings, found this one", (char *) k->data);
+}
+
+static void
+read_default_values (DpDefaults *d, Reader *r)
+{
+  int rate[2], n;
+
+  get_string (r, "name", d->name, sizeof d->name);
+  get_string (r, "prompt", d->prompt, sizeof d->prompt);
+  get_string (r, "negative_prompt", d->negative_prompt, sizeof d->negative_prompt);
+  get_string (r, "sampler", d->sampler, sizeof d->sampler);
+  d->width = get_int (r, "width", 16, 8192, d->width);
+  d->height = get_int (r, "height", 16, 8192, d->height);
+  d->steps = get_int (r, "steps", 1, 1000, d->steps);
+  d->guidance_scale = get_double (r, "guidance_scale", 0, 100, d->guidance_scale);
+  d->guidance_scale_2 = get_double (r, "guidance_scale_2", 0, 100, 0);
+  d->flow_shift = get_double (r, "flow_shift", 1e-3, 1e3, 0);
+  d->block_latents = get_int (r, "block_latents", 1, 1024, d->block_latents);
+  d->context_latents = get_int (r, "context_latents", -1, d->block_latents, MIN (d->context_latents, d->block_latents));
+  d->queue_blocks = get_int (r, "queue_blocks", 0, d->steps, 0);
+  if (get_node (r, "framerate") && get_ints (r, "framerate", 2, 2, 1, 100000, rate, &n)) {
+    d->fps_n = rate[0];
+    d->fps_d = rate[1];
+  }
+  if (d->context_latents == 0)
+    reader_fail (r, "context_latents: expected 1 to %d, or -1 for none, found 0", d->block_latents);
+  if (d->width % 16 || d->height % 16)
+    reader_fail (r, "width, height: expected multiples of 16, found %d, %d", d->width, d->height);
+  if (*d->sampler && strcmp (d->sampler, "unipc") != 0 && strcmp (d->sampler, "euler") != 0)
+    reader_fail (r, "sampler: expected \"unipc\" or \"euler\", found \"%s\"", d->sampler);
+}
+
+static gboolean
+read_defaults (DpDefaults *d, const char *dir, GError **error)
+{
+  static const char *const known[] = { "name", "prompt", "negative_prompt", "width", "height", "framerate", "steps", "guidance_scale",
+    "guidance_scale_2", "flow_shift", "block_latents", "context_latents", "queue_blocks", "sampler", NULL };
+  g_autofree char *path = g_build_filename (dir, "dualparal.json", NULL);
+  g_autofree char *canonical = g_canonicalize_filename (dir, NULL);
+  g_autofree char *base = g_path_get_basename (canonical);
+  const char *end;
+  Reader r = { 0 };
+
+  *d = (DpDefaults) { .prompt = "waves rolling onto a sandy beach at sunset", .width = 832, .height = 480, .fps_n = 16, .fps_d = 1,
+    .steps = 50, .guidance_scale = 5.0, .block_latents = 8, .context_latents = 8 };
+  g_strlcpy (d->name, base, sizeof d->name);
+  g_utf8_validate (d->name, -1, &end);
+  d->name[end - d->name] = 0;
+  if (!g_file_test (path, G_FILE_TEST_EXISTS))
+    return TRUE;
+  if (reader_open (&r, dir, "dualparal.json")) {
+    check_keys (&r, known);
+    read_default_values (d, &r);
+  }
+  return reader_close (&r, error);
+}
+
+/* A pass goes through either expert, with the keys and values of either: they differ in their weights only. */
+static gboolean
+read_second_dit (const DpModelConfig *c, const char *dir, GError **error)
+{
+  const DpDitConfig *a = &c->dit;
+  DpDitConfig b;
+
+  if (c->experts == 1)
+    return TRUE;
+  if (!read_dit (&b, dir, "transformer_2/config.json", error))
+    return FALSE;
+  const struct { const char *key; double first, second; } values[] = {
+    { "num_layers", a->layers, b.layers }, { "num_attention_heads", a->heads, b.heads }, { "attention_head_dim", a->head_dim, b.head_dim },
+    { "ffn_dim", a->ffn, b.ffn }, { "in_channels", a->in_channels, b.in_channels }, { "out_channels", a->out_channels, b.out_channels },
+    { "text_dim", a->text_dim, b.text_dim }, { "freq_dim", a->freq_dim, b.freq_dim }, { "rope_max_seq_len", a->rope_max, b.rope_max },
+    { "cross_attn_norm", a->cross_attn_norm, b.cross_attn_norm }, { "eps", a->eps, b.eps },
+  };
+
+  for (gsize i = 0; i < G_N_ELEMENTS (values); i++)
+    if (values[i].first != values[i].second) {
+      g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s/transformer_2/config.json: %s: expected %g as in transformer/config.json, "
+          "found %g", dir, values[i].key, values[i].first, values[i].second);
+      return FALSE;
+    }
+  return TRUE;
+}
+
+/* Do the parts fit each other? */
+static gboolean
+check_together (const DpModelConfig *c, const char *dir, GError **error)
+{
+  if (c->dit.in_channels != c->vae.z_dim) {
+    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s/transformer/config.json: in_channels: expected the VAE's z_dim %d, found %d", dir,
+        c->vae.z_dim, c->dit.in_channels);
+    return FALSE;
+  }
+  if (c->dit.text_dim != c->text.d_model) {
+    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s/transformer/config.json: text_dim: expected the text encoder's d_model %d, found "
+        "%d", dir, c->text.d_model, c->dit.text_dim);
+    return FALSE;
+  }
+  if (c->experts == 1 && c->defaults.guidance_scale_2 != 0) {
+    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL,
+        "%s/dualparal.json: guidance_scale_2: expected none, as the model has no transformer_2, found %g", dir,
+        c->defaults.guidance_scale_2);
+    return FALSE;
+  }
+  return TRUE;
+}
+
+gboolean
+dp_model_config_read (DpModelConfig *config, const char *dir, GError **error)
+{
+  *config = (DpModelConfig) { 0 };
+  return read_index (config, dir, error) && read_text (&config->text, dir, error)
+      && read_dit (&config->dit, dir, "transformer/config.json", error) && read_second_dit (config, dir, error)
+      && read_vae (&config->vae, dir, error) && read_scheduler (&config->scheduler, dir, error)
+      && read_defaults (&config->defaults, dir, error) && check_together (config, dir, error);
+}

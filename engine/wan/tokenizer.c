@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "tokenizer.h"
+#include "tokenizer_sentencepiece.h"
+#include "error.h"
+
+#include <errno.h>
+#include <glib/gstdio.h>
+#include <string.h>
+
+#define MAX_MODEL (64 << 20)    /* umt5's has 4.5 MB */
+#define MAX_PROMPT (16 << 10)
+
+struct _DpTokenizer
+{
+  DpSpm *spm;
+  int eos, vocab;
+};
+
+/* ---- is the file safe to hand to the library? It follows the offsets in the file without looking. ---- */
+
+typedef struct
+{
+  const guint8 *at, *end;
+} Bytes;
+
+static gboolean
+take_varint (Bytes *in, guint64 *out)
+{
+  *out = 0;
+  for (int shift = 0; shift < 64 && in->at < in->end; shift += 7) {
+    *out |= (guint64) (*in->at & 127) << shift;
+    if (*in->at++ < 128)
+      return TRUE;
+  }
+  return FALSE;
+}
+
+/* The next field of a protobuf message; `value` is empty where the field is not of the kind that has bytes. */
+static gboolean
+take_field (Bytes *in, guint64 *field, Bytes *value)
+{
+  guint64 tag, length = 0;
+
+  if (!take_varint (in, &tag))
+    return FALSE;
+  *field = tag >> 3;
+  switch (tag & 7) {
+    case 0:
+      if (!take_varint (in, &length))
+        return FALSE;
+      length = 0;
+      break;
+    case 1:
+    case 5:
+      length = (tag & 7) == 1 ? 8 : 4;
+      break;
+    case 2:
+      if (!take_varint (in, &length))
+        return FALSE;
+      break;
+    default:
+      return FALSE;
+  }
+  if (length > (gsize) (in->end - in->at))
+    return FALSE;
+  *value = (Bytes) { in->at, (tag & 7) == 2 ? in->at + length : in->at };
+  in->at += length;
+  return TRUE;
+}
+
+static guint32
+unit_at (const guint8 *trie, guint32 i)
+{
+  guint32 unit;
+
+  memcpy (&unit, trie + (gsize) i * 4, 4);
+  return unit;
+}
+
+/* NormalizerSpec.precompiled_charsmap: the length of a double-array trie (darts-clone: labels in bits 0..7 and 31, a leaf follows in bit 8,
+ * offsets above), the trie, and the texts its leaves point to, each ended by a 0. */
+static gboolean
+charsmap_is_safe (Bytes map)
+{
+  gsize size = map.end - map.at, texts;
+  guint32 bytes, n;
+
+  if (size == 0)
+    return TRUE;
+  if (size < 4)
+    return FALSE;
+  memcpy (&bytes, map.at, 4);
+  if (bytes == 0 || bytes % 1024 || bytes >= size - 4 || map.end[-1] != 0)
+    return FALSE;
+  map.at += 4;
+  n = bytes / 4;
+  texts = size - 4 - bytes;
+  for (guint32 i = 0; i < n; i++) {
+    guint32 unit = unit_at (map.at, i), children = i ^ ((unit >> 10) << ((unit & 512) >> 6));
+
+    if (unit >> 31)
+      continue;                 /* a leaf's value, reached from its parent */
+    if ((children | 255) >= n || (unit & 256 && (unit_at (map.at, children) & G_MAXINT32) >= texts))
+      return FALSE;
+  }
+  return TRUE;
+}
+
+static gboolean
+model_is_safe (const char *data, gsize size)
+{
+  Bytes model = { (const guint8 *) data, (const guint8 *) data + size }, spec, value;
+  guint64 field;
+
+  while (model.at < model.end) {
+    if (!take_field (&model, &field, &spec))
+      return FALSE;
+    if (field != 3 && field != 5)       /* normalizer_spec, denormalizer_spec */
+      continue;
+    while (spec.at < spec.end)
+      if (!take_field (&spec, &field, &value) || (field == 2 && !charsmap_is_safe (value)))
+        return FALSE;
+  }
+  return size > 0;
+}
+
+DpTokenizer *
+dp_tokenizer_open (const char *dir, int vocab, GError **error)
+{
+  g_autoptr (DpTokenizer) tokenizer = g_new0 (DpTokenizer, 1);
+  g_autofree char *path = g_build_filename (dir, "spiece.model", NULL);
+  g_autofree char *data = NULL;
+  g_autoptr (GError) cause = NULL;
+  char message[256] = "";
+  GStatBuf st;
+  gsize size;
+
+  if (g_stat (path, &st) == 0 && (!S_ISREG (st.st_mode) || st.st_size > MAX_MODEL)) {
+    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected a SentencePiece model of at most %d MiB, found something else", path,
+        MAX_MODEL >> 20);
+    return NULL;
+  }
+  if (!g_file_get_contents (path, &data, &size, &cause)) {
+    g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s: cannot be read: %s; the tokenizer is a SentencePiece model", path,
+        cause->message);
+    return NULL;
+  }
+  tokenizer->spm = model_is_safe (data, size) ? dp_spm_open (data, size, message, sizeof message) : NULL;
+  if (tokenizer->spm == NULL) {
+    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected a SentencePiece model, found something else%s%s", path,
+        *message ? ": " : "", message);
+    return NULL;
+  }
+  tokenizer->eos = dp_spm_eos (tokenizer->spm);
+  tokenizer->vocab = dp_spm_pieces (tokenizer->spm);
+  if (tokenizer->vocab > vocab || tokenizer->eos < 0 || tokenizer->eos >= tokenizer->vocab) {
+    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected at most the text encoder's %d pieces, one of them the end of a text, "
+        "found %d pieces and the end at %d", path, vocab, tokenizer->vocab, tokenizer->eos);
+    return NULL;
+  }
+  return g_steal_pointer (&tokenizer);
+}
+
+void
+dp_tokenizer_free (DpTokenizer *tokenizer)
+{
+  if (tokenizer == NULL)
+    return;
+  if (tokenizer->spm)
+    dp_spm_free (tokenizer->spm);
+  g_free (tokenizer);
+}
+
+/* Names of special pieces in a prompt ("</s>") are text here; the reference would take them for the pieces. */
+int
+dp_tokenizer_encode (const DpTokenizer *tokenizer, const char *text, gint32 *ids, int max, GError **error)
+{
+  int n;
+
+  g_assert (max >= 1);
+  n = dp_spm_encode (tokenizer->spm, text, strlen (text), ids, max - 1);
+  for (int i = 0; i < n; i++)
+    if (ids[i] < 0 || ids[i] >= tokenizer->vocab)
+      n = -1;
+  if (n < 0) {
+    g_set_error (error, DP_ERROR, DP_ERROR_FAILED, "the tokenizer could not split the prompt into pieces; is it plain text?");
+    return -1;
+  }
+  ids[n] = tokenizer->eos;
+  return n + 1;
+}
+
+/* ---- dp_prompt_clean ---- */
+
+/* The names of HTML 4, with HTML 5's values; sorted. Those of Latin-1 may come without their semicolon. */
+static const struct { char name[9]; guint16 code; } entities[] = {
+  { "AElig", 198 }, { "AMP", 38 }, { "Aacute", 193 }, { "Acirc", 194 }, { "Agrave", 192 }, { "Alpha", 913 }, { "Aring", 197 },
+  { "Atilde", 195 }, { "Auml", 196 }, { "Beta", 914 }, { "COPY", 169 }, { "Ccedil", 199 }, { "Chi", 935 }, { "Dagger", 8225 },
+  { "Delta", 916 }, { "ETH", 208 }, { "Eacute", 201 }, { "Ecirc", 202 }, { "Egrave", 200 }, { "Epsilon", 917 }, { "Eta", 919 },
+  { "Euml", 203 }, { "GT", 62 }, { "Gamma", 915 }, { "Iacute", 205 }, { "Icirc", 206 }, { "Igrave", 204 }, { "Iota", 921 },
+  { "Iuml", 207 }, { "Kappa", 922 }, { "LT", 60 }, { "Lambda", 923 }, { "Mu", 924 }, { "Ntilde", 209 }, { "Nu", 925 }, { "OElig", 338 },
+  { "Oacute", 211 }, { "Ocirc", 212 }, { "Ograve", 210 }, { "Omega", 937 }, { "Omicron", 927 }, { "Oslash", 216 }, { "Otilde", 213 },
+  { "Ouml", 214 }, { "Phi", 934 }, { "Pi", 928 }, { "Prime", 8243 }, { "Psi", 936 }, { "QUOT", 34 }, { "REG", 174 }, { "Rho", 929 },
+  { "Scaron", 352 }, { "Sigma", 931 }, { "THORN", 222 }, { "Tau", 932 }, { "Theta", 920 }, { "Uacute", 218 }, { "Ucirc", 219 },
+  { "Ugrave", 217 }, { "Upsilon", 933 }, { "Uuml", 220 }, { "Xi", 926 }, { "Yacute", 221 }, { "Yuml", 376 }, { "Zeta", 918 },
+  { "aacute", 225 }, { "acirc", 226 }, { "acute", 180 }, { "aelig", 230 }, { "agrave", 224 }, { "alefsym", 8501 }, { "alpha", 945 },
+  { "amp", 38 }, { "and", 8743 }, { "ang", 8736 }, { "apos", 39 }, { "aring", 229 }, { "asymp", 8776 }, { "atilde", 227 },
+  { "auml", 228 }, { "bdquo", 8222 }, { "beta", 946 }, { "brvbar", 166 }, { "bull", 8226 }, { "cap", 8745 }, { "ccedil", 231 },
+  { "cedil", 184 }, { "cent", 162 }, { "chi", 967 }, { "circ", 710 }, { "clubs", 9827 }, { "cong", 8773 }, { "copy", 169 },
+  { "crarr", 8629 }, { "cup", 8746 }, { "curren", 164 }, { "dArr", 8659 }, { "dagger", 8224 }, { "darr", 8595 }, { "deg", 176 },
+  { "delta", 948 }, { "diams", 9830 }, { "divide", 247 }, { "eacute", 233 }, { "ecirc", 234 }, { "egrave", 232 }, { "empty", 8709 },
+  { "emsp", 8195 }, { "ensp", 8194 }, { "epsilon", 949 }, { "equiv", 8801 }, { "eta", 951 }, { "eth", 240 }, { "euml", 235 },
+  { "euro", 8364 }, { "exist", 8707 }, { "fnof", 402 }, { "forall", 8704 }, { "frac12", 189 }, { "frac14", 188 }, { "frac34", 190 },
+  { "frasl", 8260 }, { "gamma", 947 }, { "ge", 8805 }, { "gt", 62 }, { "hArr", 8660 }, { "harr", 8596 }, { "hearts", 9829 },
+  { "hellip", 8230 }, { "iacute", 237 }, { "icirc", 238 }, { "iexcl", 161 }, { "igrave", 236 }, { "image", 8465 }, { "infin", 8734 },
+  { "int", 8747 }, { "iota", 953 }, { "iquest", 191 }, { "isin", 8712 }, { "iuml", 239 }, { "kappa", 954 }, { "lArr", 8656 },
+  { "lambda", 955 }, { "lang", 10216 }, { "laquo", 171 }, { "larr", 8592 }, { "lceil", 8968 }, { "ldquo", 8220 }, { "le", 8804 },
+  { "lfloor", 8970 }, { "lowast", 8727 }, { "loz", 9674 }, { "lrm", 8206 }, { "lsaquo", 8249 }, { "lsquo", 8216 }, { "lt", 60 },
+  { "macr", 175 }, { "mdash", 8212 }, { "micro", 181 }, { "middot", 183 }, { "minus", 8722 }, { "mu", 956 }, { "nabla", 8711 },
+  { "nbsp", 160 }, { "ndash", 8211 }, { "ne", 8800 }, { "ni", 8715 }, { "not", 172 }, { "notin", 8713 }, { "nsub", 8836 },
+  { "ntilde", 241 }, { "nu", 957 }, { "oacute", 243 }, { "ocirc", 244 }, { "oelig", 339 }, { "ograve", 242 }, { "oline", 8254 },
+  { "omega", 969 }, { "omicron", 959 }, { "oplus", 8853 }, { "or", 8744 }, { "ordf", 170 }, { "ordm", 186 }, { "oslash", 248 },
+  { "otilde", 245 }, { "otimes", 8855 }, { "ouml", 246 }, { "para", 182 }, { "part", 8706 }, { "permil", 8240 }, { "perp", 8869 },
+  { "phi", 966 }, { "pi", 960 }, { "piv", 982 }, { "plusmn", 177 }, { "pound", 163 }, { "prime", 8242 }, { "prod", 8719 },
+  { "prop", 8733 }, { "psi", 968 }, { "quot", 34 }, { "rArr", 8658 }, { "radic", 8730 }, { "rang", 10217 }, { "raquo", 187 },
+  { "rarr", 8594 }, { "rceil", 8969 }, { "rdquo", 8221 }, { "real", 8476 }, { "reg", 174 }, { "rfloor", 8971 }, { "rho", 961 },
+  { "rlm", 8207 }, { "rsaquo", 8250 }, { "rsquo", 8217 }, { "sbquo", 8218 }, { "scaron", 353 }, { "sdot", 8901 }, { "sect", 167 },
+  { "shy", 173 }, { "sigma", 963 }, { "sigmaf", 962 }, { "sim", 8764 }, { "spades", 9824 }, { "sub", 8834 }, { "sube", 8838 },
+  { "sum", 8721 }, { "sup", 8835 }, { "sup1", 185 }, { "sup2", 178 }, { "sup3", 179 }, { "supe", 8839 }, { "szlig", 223 },
+  { "tau", 964 }, { "there4", 8756 }, { "theta", 952 }, { "thetasym", 977 }, { "thinsp", 8201 }, { "thorn", 254 }, { "tilde", 732 },
+  { "times", 215 }, { "trade", 8482 }, { "uArr", 8657 }, { "uacute", 250 }, { "uarr", 8593 }, { "ucirc", 251 }, { "ugrave", 249 },
+  { "uml", 168 }, { "upsih", 978 }, { "upsilon", 965 }, { "uuml", 252 }, { "weierp", 8472 }, { "xi", 958 }, { "yacute", 253 },
+  { "yen", 165 }, { "yuml", 255 }, { "zeta", 950 }, { "zwj", 8205 }, { "zwnj", 8204 },
+};
+
+static gunichar
+find_entity (const char *name, gsize length)
+{
+  gsize low = 0, high = G_N_ELEMENTS (entities);
+
+  while (low < high) {
+    gsize middle = (low + high) / 2;
+    int order = strncmp (entities[middle].name, name, length);
+
+    if (order == 0)
+      order = entities[middle].name[length] != 0;
+    if (order == 0)
+      return entities[middle].code;
+    if (order < 0)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return 0;
+}
+
+/* What a character reference stands for, 0 for nothing: HTML reads 0x80..0x9f as windows-1252. */
+static gunichar
+numeric_entity (guint32 code)
+{
+  static const guint16 windows[32] = { 0x20ac, 0x81, 0x201a, 0x0192, 0x201e, 0x2026, 0x2020, 0x2021, 0x02c6, 0x2030, 0x0160, 0x2039, 0x0152,
+    0x8d, 0x017d, 0x8f, 0x90, 0x2018, 0x2019, 0x201c, 0x201d, 0x2022, 0x2013, 0x2014, 0x02dc, 0x2122, 0x0161, 0x203a, 0x0153, 0x9d, 0x017e,
+    0x0178 };
+
+  if (code >= 0x80 && code < 0xa0)
+    return windows[code - 0x80];
+  if (code == 0 || code > 0x10ffff || (code >= 0xd800 && code < 0xe000))
+    return 0xfffd;
+  if ((code < 0x20 && !strchr ("\t\n\f\r", code)) || code == 0x7f || (code >= 0xfdd0 && code < 0xfdf0) || (code & 0xfffe) == 0xfffe)
+    return 0;
+  return code;
+}
+
+/* `&#` has been seen; appends what the digits at `p` mean and returns what is behind them, or NULL when there are none. */
+static const char *
+unescape_number (GString *out, const char *p)
+{
+  gboolean hex = *p == 'x' || *p == 'X';
+  const char *first = p += hex;
+  guint32 code = 0;
+
+  for (; hex ? g_ascii_isxdigit (*p) : g_ascii_isdigit (*p); p++)
+    code = MIN (code * (hex ? 16 : 10) + g_ascii_xdigit_value (*p), 0x110000);
+  if (p == first)
+    return NULL;
+  if (numeric_entity (code))
+    g_string_append_unichar (out, numeric_entity (code));
+  return p + (*p == ';');
+}
+
+/* `&` has been seen. A name that ends in a semicolon is taken whole if it is known; else its longest Latin-1 beginning. */
+static const char *
+unescape_name (GString *out, const char *p)
+{
+  gsize length = 0;
+  gunichar c;
+
+  while (length < 9 && g_ascii_isalnum (p[length]))
+    length++;
+  if (length < 9 && p[length] == ';' && (c = find_entity (p, length))) {
+    g_string_append_unichar (out, c);
+    return p + length + 1;
+  }
+  for (; length >= 2; length--)
+    if ((c = find_entity (p, length)) && c < 256 && c != '\'') {
+      g_string_append_unichar (out, c);
+      return p + length;
+    }
+  return NULL;
+}
+
+static char *
+unescape (const char *text)
+{
+  GString *out = g_string_sized_new (strlen (text));
+
+  while (*text) {
+    const char *behind = NULL;
+
+    if (*text == '&')
+      behind = text[1] == '#' ? unescape_number (out, text + 2) : unescape_name (out, text + 1);
+    if (behind == NULL) {
+      g_string_append_c (out, *text);
+      behind = text + 1;
+    }
+    text = behind;
+  }
+  return g_string_free (out, FALSE);
+}
+
+/* Python's notion, which the reference uses. */
+static gboolean
+is_space (gunichar c)
+{
+  return (c >= 0x09 && c <= 0x0d) || (c >= 0x1c && c <= 0x20) || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a)
+      || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+}
+
+/* The reference also runs ftfy where it is installed, which repairs text that was decoded with the wrong character set and
+ * straightens quotes. That is not done here. */
+char *
+dp_prompt_clean (const char *prompt, GError **error)
+{
+  g_autofree char *once = NULL, *twice = NULL;
+  GString *out;
+
+  if (strlen (prompt) > MAX_PROMPT || !g_utf8_validate (prompt, -1, NULL)) {
+    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "prompt: expected UTF-8 text of at most %d bytes, found %s", MAX_PROMPT,
+        strlen (prompt) > MAX_PROMPT ? "more" : "bytes that are not UTF-8");
+    return NULL;
+  }
+  once = unescape (prompt);
+  twice = unescape (once);
+  out = g_string_sized_new (strlen (twice));
+  for (const char *p = twice; *p; p = g_utf8_next_char (p)) {
+    if (!is_space (g_utf8_get_char (p)))
+      g_string_append_len (out, p, g_utf8_next_char (p) - p);
+    else if (out->len && out->str[out->len - 1] != ' ')
+      g_string_append_c (out, ' ');
+  }
+  if (out->len && out->str[out->len - 1] == ' ')
+    g_string_truncate (out, out->len - 1);
+  return g_string_free (out, FALSE);
+}

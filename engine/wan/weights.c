@@ -1,0 +1,679 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "weights.h"
+#include "error.h"
+#include "json_cursor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <glib/gstdio.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MAX_HEADER ((guint64) 100 << 20)
+#define MAX_INDEX ((gsize) 32 << 20)
+#define MAX_SHARDS 512
+
+G_STATIC_ASSERT (G_BYTE_ORDER == G_LITTLE_ENDIAN);      /* safetensors data is used where it lies */
+
+typedef struct
+{
+  char *path;
+  const char *map;
+  gsize size;
+  const char *data;             /* behind the header */
+  gsize data_size;
+} File;
+
+typedef struct
+{
+  DpTensor tensor;
+  const File *file;
+  char dtype[16];
+  gboolean usable;              /* of a type that DpType has */
+  gsize begin, end;
+} Entry;
+
+struct _DpWeights
+{
+  char *path;
+  GPtrArray *files;             /* File */
+  GHashTable *entries;          /* name -> Entry, which owns the name */
+  GPtrArray *copies;            /* tensors that lay misaligned in their file */
+};
+
+static void
+file_free (gpointer data)
+{
+  File *file = data;
+
+  if (file->map)
+    munmap ((void *) file->map, file->size);
+  g_free (file->path);
+  g_free (file);
+}
+
+static void
+entry_free (gpointer data)
+{
+  Entry *entry = data;
+
+  g_free ((char *) entry->tensor.name);
+  g_free (entry);
+}
+
+void
+dp_weights_free (DpWeights *weights)
+{
+  if (weights == NULL)
+    return;
+  g_hash_table_unref (weights->entries);
+  g_ptr_array_unref (weights->copies);
+  g_ptr_array_unref (weights->files);
+  g_free (weights->path);
+  g_free (weights);
+}
+
+const char *
+dp_weights_path (const DpWeights *weights)
+{
+  return weights->path;
+}
+
+/* ---- one file ---- */
+
+/* Bits of an element; 0: a type this code has not heard of. */
+static int
+dtype_bits (const char *dtype)
+{
+  static const struct { const char *name; int bits; } known[] = {
+    { "F32", 32 }, { "BF16", 16 }, { "F16", 16 }, { "F64", 64 }, { "I64", 64 }, { "U64", 64 }, { "C64", 64 }, { "I32", 32 }, { "U32", 32 },
+    { "I16", 16 }, { "U16", 16 }, { "I8", 8 }, { "U8", 8 }, { "BOOL", 8 }, { "F8_E4M3", 8 }, { "F8_E5M2", 8 }, { "F8_E8M0", 8 },
+    { "F6_E2M3", 6 }, { "F6_E3M2", 6 }, { "F4", 4 },
+  };
+
+  for (gsize i = 0; i < G_N_ELEMENTS (known); i++)
+    if (strcmp (dtype, known[i].name) == 0)
+      return known[i].bits;
+  return 0;
+}
+
+static gboolean
+dtype_usable (const char *dtype, DpType *type)
+{
+  *type = strcmp (dtype, "BF16") == 0 ? DP_TYPE_BF16 : strcmp (dtype, "F16") == 0 ? DP_TYPE_F16 : DP_TYPE_F32;
+  return *type != DP_TYPE_F32 || strcmp (dtype, "F32") == 0;
+}
+
+static char *
+dims_to_string (int n_dims, const gint64 *dims)
+{
+  GString *out = g_string_new ("[");
+
+  for (int i = 0; i < n_dims; i++)
+    g_string_append_printf (out, "%s%" G_GINT64_FORMAT, i ? ", " : "", dims[i]);
+  return g_string_free (g_string_append_c (out, ']'), FALSE);
+}
+
+static gboolean
+dims_product (int n_dims, const gint64 *dims, guint64 *out)
+{
+  guint64 n = 1;
+
+  for (int i = 0; i < n_dims; i++)
+    if (dims[i] < 0 || __builtin_mul_overflow (n, (guint64) dims[i], &n))
+      return FALSE;
+  *out = n;
+  return TRUE;
+}
+
+/* Does the tensor lie in the file, and is it as long as its shape says? */
+static gboolean
+entry_check (const Entry *entry, GError **error)
+{
+  const DpTensor *t = &entry->tensor;
+  const File *file = entry->file;
+  int bits = dtype_bits (entry->dtype);
+  guint64 elements, total;
+
+  if (entry->begin > entry->end || entry->end > file->data_size) {
+    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL,
+        "%s: tensor %s: expected data within the file's %" G_GSIZE_FORMAT " bytes, found [%" G_GSIZE_FORMAT ", %" G_GSIZE_FORMAT
+        "): the file is cut off or damaged; fetch it again", file->path, t->name, file->data_size, entry->begin, entry->end);
+    return FALSE;
+  }
+  if (!dims_product (t->n_dims, t->dims, &elements) || __builtin_mul_overflow (elements, (guint64) MAX (bits, 1), &total)
+      || (bits && (total % 8 || total / 8 != entry->end - entry->begin))) {
+    g_autofree char *dims = dims_to_string (t->n_dims, t->dims);
+
+    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected the bytes of %s %s, found %" G_GSIZE_FORMAT " bytes",
+        file->path, t->name, entry->dtype, dims, entry->end - entry->begin);
+    return FALSE;
+  }
+  return TRUE;
+}
+
+/* The object behind a tensor's name. */
+static gboolean
+entry_parse (Entry *entry, DpJson *json, GString *key)
+{
+  gint64 offsets[2];
+  int n = 0;
+  guint seen = 0, bit;
+
+  if (!dp_json_expect (json, '{'))
+    return FALSE;
+  do {
+    if (!dp_json_string (json, key) || !dp_json_expect (json, ':'))
+      return FALSE;
+    if (strcmp (key->str, "dtype") == 0) {
+      bit = 1;
+      if (!dp_json_string (json, key))
+        return FALSE;
+      if (key->len >= sizeof entry->dtype)
+        return dp_json_fail (json, "the name of a type");
+      g_strlcpy (entry->dtype, key->str, sizeof entry->dtype);
+    } else if (strcmp (key->str, "shape") == 0) {
+      bit = 2;
+      if (!dp_json_counts (json, entry->tensor.dims, DP_TENSOR_MAX_DIMS, &entry->tensor.n_dims, "at most 8 dimensions"))
+        return FALSE;
+    } else if (strcmp (key->str, "data_offsets") == 0) {
+      bit = 4;
+      if (!dp_json_counts (json, offsets, 2, &n, "two offsets"))
+        return FALSE;
+    } else {
+      return dp_json_fail (json, "dtype, shape or data_offsets");
+    }
+    if (seen & bit)
+      return dp_json_fail (json, "each key once");
+    seen |= bit;
+  } while (dp_json_take (json, ','));
+  if (seen != 7 || n != 2)
+    return dp_json_fail (json, "dtype, shape and two data_offsets");
+  entry->begin = offsets[0];
+  entry->end = offsets[1];
+  return dp_json_expect (json, '}');
+}
+
+/* The view into the map, or into a copy where the file has the data at an odd place. */
+static gboolean
+entry_place (DpWeights *weights, Entry *entry, GError **error)
+{
+  DpTensor *t = &entry->tensor;
+  const char *data = entry->file->data + entry->begin;
+
+  t->bytes = entry->end - entry->begin;
+  t->data = data;
+  entry->usable = dtype_usable (entry->dtype, &t->type);
+  if (!entry->usable || t->bytes == 0 || (guintptr) data % dp_type_size (t->type) == 0)
+    return TRUE;
+  void *copy = g_try_malloc (t->bytes);
+  if (copy == NULL) {
+    g_set_error (error, DP_ERROR, DP_ERROR_NO_MEMORY, "%s: tensor %s lies misaligned, and there are no %"
+        G_GSIZE_FORMAT " bytes to copy it to", entry->file->path, t->name, t->bytes);
+    return FALSE;
+  }
+  t->data = memcpy (copy, data, t->bytes);
+  g_ptr_array_add (weights->copies, copy);
+  return TRUE;
+}
+
+static gboolean
+parse_metadata (DpJson *json, GString *scratch)
+{
+  if (!dp_json_expect (json, '{'))
+    return FALSE;
+  if (dp_json_take (json, '}'))
+    return TRUE;
+  do {
+    if (!dp_json_string (json, scratch) || !dp_json_expect (json, ':') || !dp_json_string (json, scratch))
+      return FALSE;
+  } while (dp_json_take (json, ','));
+  return dp_json_expect (json, '}');
+}
+
+/* Every tensor of the header, into `entries` (in the file's order, for file_check_layout) and into weights. */
+static gboolean
+file_parse (DpWeights *weights, const File *file, DpJson *json, GPtrArray *entries)
+{
+  g_autoptr (GString) name = g_string_new (NULL);
+  g_autoptr (GString) scratch = g_string_new (NULL);
+
+  if (!dp_json_expect (json, '{'))
+    return FALSE;
+  if (dp_json_take (json, '}'))
+    return TRUE;
+  do {
+    if (!dp_json_string (json, name) || !dp_json_expect (json, ':'))
+      return FALSE;
+    if (strcmp (name->str, "__metadata__") == 0) {
+      if (!parse_metadata (json, scratch))
+        return FALSE;
+      continue;
+    }
+    const Entry *other = g_hash_table_lookup (weights->entries, name->str);
+    if (other) {
+      g_set_error (json->error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected once, found again in %s", file->path, name->str,
+          other->file->path);
+      return FALSE;
+    }
+    Entry *entry = g_new0 (Entry, 1);
+    entry->tensor.name = g_strdup (name->str);
+    entry->file = file;
+    g_hash_table_insert (weights->entries, (char *) entry->tensor.name, entry);
+    g_ptr_array_add (entries, entry);
+    if (!entry_parse (entry, json, scratch) || !entry_check (entry, json->error) || !entry_place (weights, entry, json->error))
+      return FALSE;
+  } while (dp_json_take (json, ','));
+  return dp_json_expect (json, '}');
+}
+
+static gint
+by_offset (gconstpointer a, gconstpointer b)
+{
+  const Entry *x = *(const Entry *const *) a, *y = *(const Entry *const *) b;
+
+  if (x->begin != y->begin)
+    return x->begin < y->begin ? -1 : 1;
+  return x->end < y->end ? -1 : x->end > y->end;
+}
+
+/* The format wants the data without holes; so does whoever looks for something hidden in them. */
+static gboolean
+file_check_layout (const File *file, GPtrArray *entries, GError **error)
+{
+  gsize at = 0;
+
+  g_ptr_array_sort (entries, by_offset);
+  for (guint i = 0; i < entries->len; i++) {
+    const Entry *entry = g_ptr_array_index (entries, i);
+
+    if (entry->begin != at) {
+      g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected its data at offset %" G_GSIZE_FORMAT ", found it at %"
+          G_GSIZE_FORMAT ": tensors %s", file->path, entry->tensor.name, at, entry->begin,
+          entry->begin < at ? "overlap" : "leave a hole between them");
+      return FALSE;
+    }
+    at = entry->end;
+  }
+  if (at != file->data_size) {
+    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected %" G_GSIZE_FORMAT " bytes of data, found %" G_GSIZE_FORMAT, file->path,
+        at, file->data_size);
+    return FALSE;
+  }
+  return TRUE;
+}
+
+static gboolean
+file_map (File *file, GError **error)
+{
+  struct stat st;
+  int fd = open (file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);        /* a pipe must not make us wait */
+  gboolean ok = FALSE;
+
+  if (fd < 0 || fstat (fd, &st) < 0) {
+    g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s: cannot be opened: %s", file->path, g_strerror (errno));
+    goto out;
+  }
+  if (!S_ISREG (st.st_mode)) {
+    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected a regular file, found something else", file->path);
+    goto out;
+  }
+  if (st.st_size < 10) {
+    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected a safetensors file, found only %" G_GINT64_FORMAT " bytes", file->path,
+        (gint64) st.st_size);
+    goto out;
+  }
+  void *map = mmap (NULL, st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+  if (map == MAP_FAILED) {
+    g_set_error (error, DP_ERROR, errno == ENOMEM ? DP_ERROR_NO_MEMORY : DP_ERROR_FAILED, "%s: cannot be mapped: %s", file->path,
+        g_strerror (errno));
+    goto out;
+  }
+  file->map = map;
+  file->size = st.st_size;
+  ok = TRUE;
+out:
+  if (fd >= 0)
+    close (fd);
+  return ok;
+}
+
+static gboolean
+weights_add_file (DpWeights *weights, const char *path, GError **error)
+{
+  g_autoptr (GPtrArray) entries = g_ptr_array_new ();
+  File *file = g_new0 (File, 1);
+  guint64 header;
+
+  file->path = g_strdup (path);
+  g_ptr_array_add (weights->files, file);
+  if (!file_map (file, error))
+    return FALSE;
+  memcpy (&header, file->map, 8);
+  if (header < 2 || header > MAX_HEADER || header > file->size - 8) {
+    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected a safetensors file, found a header length of %" G_GUINT64_FORMAT
+        " in a file of %" G_GSIZE_FORMAT " bytes: it is cut off, or of another format", path, header, file->size);
+    return FALSE;
+  }
+  file->data = file->map + 8 + header;
+  file->data_size = file->size - 8 - header;
+
+  DpJson json = { path, file->map + 8, file->map + 8, file->data, error };
+  if (!g_utf8_validate_len (json.start, header, &json.at))
+    return dp_json_fail (&json, "UTF-8");
+  json.at = json.start;
+  if (!file_parse (weights, file, &json, entries))
+    return FALSE;
+  dp_json_space (&json);
+  if (json.at != json.end)
+    return dp_json_fail (&json, "nothing but spaces");
+  return file_check_layout (file, entries, error);
+}
+
+/* ---- a sharded model ---- */
+
+/* weight_map: tensor -> file. Fills `map` and, in order of appearance, `shards`. */
+static gboolean
+index_parse_map (DpJson *json, GHashTable *map, GPtrArray *shards)
+{
+  g_autoptr (GString) name = g_string_new (NULL);
+  g_autoptr (GString) shard = g_string_new (NULL);
+
+  if (!dp_json_expect (json, '{'))
+    return FALSE;
+  if (dp_json_take (json, '}'))
+    return TRUE;
+  do {
+    guint i;
+
+    if (!dp_json_string (json, name) || !dp_json_expect (json, ':') || !dp_json_string (json, shard))
+      return FALSE;
+    if (shard->len == 0 || shard->str[0] == '.' || strpbrk (shard->str, "/\\"))
+      return dp_json_fail (json, "the name of a file in the same directory");
+    if (g_hash_table_contains (map, name->str))
+      return dp_json_fail (json, "each tensor once");
+    if (!g_ptr_array_find_with_equal_func (shards, shard->str, g_str_equal, &i)) {
+      if (shards->len == MAX_SHARDS)
+        return dp_json_fail (json, "fewer files");
+      i = shards->len;
+      g_ptr_array_add (shards, g_strdup (shard->str));
+    }
+    g_hash_table_insert (map, g_strdup (name->str), g_ptr_array_index (shards, i));
+  } while (dp_json_take (json, ','));
+  return dp_json_expect (json, '}');
+}
+
+static gboolean
+index_parse (DpJson *json, GHashTable *map, GPtrArray *shards)
+{
+  g_autoptr (GString) key = g_string_new (NULL);
+  gboolean seen = FALSE;
+
+  if (!dp_json_expect (json, '{'))
+    return FALSE;
+  do {
+    if (!dp_json_string (json, key) || !dp_json_expect (json, ':'))
+      return FALSE;
+    if (strcmp (key->str, "weight_map") == 0) {
+      if (seen)
+        return dp_json_fail (json, "one weight_map");
+      seen = TRUE;
+      if (!index_parse_map (json, map, shards))
+        return FALSE;
+    } else if (!dp_json_skip (json, key)) {
+      return FALSE;
+    }
+  } while (dp_json_take (json, ','));
+  if (!dp_json_expect (json, '}'))
+    return FALSE;
+  dp_json_space (json);
+  if (json->at != json->end)
+    return dp_json_fail (json, "nothing more");
+  return g_hash_table_size (map) > 0 || dp_json_fail (json, "a weight_map with tensors");
+}
+
+static gboolean
+index_check (DpWeights *weights, GHashTable *map, GError **error)
+{
+  GHashTableIter iter;
+  gpointer name, shard;
+
+  g_hash_table_iter_init (&iter, map);
+  while (g_hash_table_iter_next (&iter, &name, &shard)) {
+    const Entry *entry = g_hash_table_lookup (weights->entries, name);
+    g_autofree char *base = entry ? g_path_get_basename (entry->file->path) : NULL;
+
+    if (entry == NULL || strcmp (base, shard) != 0) {
+      g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected in %s, found %s%s", weights->path, (char *) name,
+          (char *) shard, entry ? "it in " : "it nowhere", entry ? base : "");
+      return FALSE;
+    }
+  }
+  return TRUE;
+}
+
+static gboolean
+weights_add_index (DpWeights *weights, const char *dir, GError **error)
+{
+  g_autoptr (GHashTable) map = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
+  g_autoptr (GPtrArray) shards = g_ptr_array_new_with_free_func (g_free);
+  g_autoptr (GMappedFile) file = NULL;
+  GError *cause = NULL;
+
+  file = g_mapped_file_new (weights->path, FALSE, &cause);
+  if (file == NULL) {
+    g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s: %s", weights->path, cause->message);
+    g_error_free (cause);
+    return FALSE;
+  }
+  gsize size = g_mapped_file_get_length (file);
+  DpJson json = { weights->path, g_mapped_file_get_contents (file), NULL, NULL, error };
+  if (json.start == NULL || size > MAX_INDEX || !g_utf8_validate_len (json.start, size, NULL)) {
+    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected json of at most 32 MiB, found %" G_GSIZE_FORMAT " bytes that are not",
+        weights->path, size);
+    return FALSE;
+  }
+  json.at = json.start;
+  json.end = json.start + size;
+  if (!index_parse (&json, map, shards))
+    return FALSE;
+  for (guint i = 0; i < shards->len; i++) {
+    g_autofree char *path = g_build_filename (dir, g_ptr_array_index (shards, i), NULL);
+
+    if (!g_file_test (path, G_FILE_TEST_EXISTS)) {
+      g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s: missing, but %s names it; the download is not complete", path, weights->path);
+      return FALSE;
+    }
+    if (!weights_add_file (weights, path, error))
+      return FALSE;
+  }
+  return index_check (weights, map, error);
+}
+
+DpWeights *
+dp_weights_open (const char *dir, const char *stem, GError **error)
+{
+  g_autoptr (DpWeights) weights = g_new0 (DpWeights, 1);
+  g_autofree char *single = stem ? g_strdup_printf ("%s/%s.safetensors", dir, stem) : g_strdup (dir);
+  g_autofree char *index = stem ? g_strdup_printf ("%s.index.json", single) : NULL;
+  gboolean sharded = index && !g_file_test (single, G_FILE_TEST_EXISTS) && g_file_test (index, G_FILE_TEST_EXISTS);
+
+  weights->path = g_strdup (sharded ? index : single);
+  weights->files = g_ptr_array_new_with_free_func (file_free);
+  weights->copies = g_ptr_array_new_with_free_func (g_free);
+  weights->entries = g_hash_table_new_full (g_str_hash, g_str_equal, NULL, entry_free);
+  if (!sharded && !g_file_test (single, G_FILE_TEST_EXISTS)) {
+    if (index)
+      g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s: no weights there: expected this file, or shards with "
+          "%s.safetensors.index.json", single, stem);
+    else
+      g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s: no such file: expected a .safetensors file", single);
+    return NULL;
+  }
+  if (!(sharded ? weights_add_index (weights, dir, error) : weights_add_file (weights, single, error)))
+    return NULL;
+  return g_steal_pointer (&weights);
+}
+
+/* ---- looking up ---- */
+
+const DpTensor *
+dp_weights_find (const DpWeights *weights, const char *name)
+{
+  const Entry *entry = g_hash_table_lookup (weights->entries, name);
+
+  return entry && entry->usable ? &entry->tensor : NULL;
+}
+
+const DpTensor *
+dp_weights_get (const DpWeights *weights, GError **error, int n_dims, const gint64 *dims, const char *format, ...)
+{
+  g_autofree char *name = NULL;
+  const Entry *entry;
+  va_list args;
+
+  va_start (args, format);
+  name = g_strdup_vprintf (format, args);
+  va_end (args);
+  entry = g_hash_table_lookup (weights->entries, name);
+  if (entry == NULL) {
+    g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s: tensor %s is missing: not the weights that the config file describes",
+        weights->path, name);
+    return NULL;
+  }
+  if (!entry->usable) {
+    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected type F32, BF16 or F16, found %s", entry->file->path, name,
+        entry->dtype);
+    return NULL;
+  }
+  if (entry->tensor.n_dims != n_dims || (n_dims && memcmp (entry->tensor.dims, dims, n_dims * sizeof *dims) != 0)) {
+    g_autofree char *expected = dims_to_string (n_dims, dims);
+    g_autofree char *found = dims_to_string (entry->tensor.n_dims, entry->tensor.dims);
+
+    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected shape %s, found %s", entry->file->path, name, expected,
+        found);
+    return NULL;
+  }
+  return &entry->tensor;
+}
+
+static float
+f16_to_f32 (guint16 h)
+{
+  guint32 sign = (guint32) (h & 0x8000) << 16, exponent = h >> 10 & 0x1f, mantissa = h & 0x3ff, bits;
+  float f;
+
+  if (exponent == 0) {
+    f = mantissa * 0x1p-24f;
+    return sign ? -f : f;
+  }
+  bits = sign | (exponent == 31 ? 255 : exponent + 112) << 23 | mantissa << 13;
+  memcpy (&f, &bits, 4);
+  return f;
+}
+
+void
+dp_tensor_to_f32 (const DpTensor *tensor, gsize first, gsize n, float *out)
+{
+  gsize size = dp_type_size (tensor->type);
+  const guint16 *half = tensor->data;
+
+  g_assert (first <= tensor->bytes / size && n <= tensor->bytes / size - first);
+  if (n == 0)
+    return;
+  if (tensor->type == DP_TYPE_F32) {
+    memcpy (out, (const float *) tensor->data + first, n * 4);
+  } else if (tensor->type == DP_TYPE_BF16) {
+    for (gsize i = 0; i < n; i++) {
+      guint32 bits = (guint32) half[first + i] << 16;
+
+      memcpy (&out[i], &bits, 4);
+    }
+  } else {
+    for (gsize i = 0; i < n; i++)
+      out[i] = f16_to_f32 (half[first + i]);
+  }
+}
+
+/* ---- writing ---- */
+
+static void
+append_json_string (GString *out, const char *text)
+{
+  g_string_append_c (out, '"');
+  for (; *text; text++) {
+    if (*text == '"' || *text == '\\')
+      g_string_append_printf (out, "\\%c", *text);
+    else if ((guchar) *text < 0x20)
+      g_string_append_printf (out, "\\u%04x", *text);
+    else
+      g_string_append_c (out, *text);
+  }
+  g_string_append_c (out, '"');
+}
+
+static gboolean
+write_all (FILE *file, const DpTensorOut *tensors, int n)
+{
+  g_autoptr (GString) header = g_string_new ("{");
+  guint64 at = 0, elements, size;
+
+  for (int i = 0; i < n; i++) {
+    g_autofree char *dims = dims_to_string (tensors[i].n_dims, tensors[i].dims);
+
+    if (!dims_product (tensors[i].n_dims, tensors[i].dims, &elements) || elements > G_MAXINT64 / 4 - at)
+      g_assert_not_reached ();
+    g_string_append (header, i ? "," : "");
+    append_json_string (header, tensors[i].name);
+    g_string_append_printf (header, ":{\"dtype\":\"F32\",\"shape\":%s,\"data_offsets\":[%" G_GUINT64_FORMAT ",%" G_GUINT64_FORMAT "]}",
+        dims, at, at + elements * 4);
+    at += elements * 4;
+  }
+  g_string_append_c (header, '}');
+  while (header->len % 8)
+    g_string_append_c (header, ' ');
+  size = header->len;
+  if (fwrite (&size, 8, 1, file) != 1 || fwrite (header->str, header->len, 1, file) != 1)
+    return FALSE;
+  for (int i = 0; i < n; i++) {
+    dims_product (tensors[i].n_dims, tensors[i].dims, &elements);
+    if (elements && fwrite (tensors[i].data, 4, elements, file) != elements)
+      return FALSE;
+  }
+  return fflush (file) == 0 && fsync (fileno (file)) == 0;
+}
+
+gboolean
+dp_weights_write (const char *path, const DpTensorOut *tensors, int n, GError **error)
+{
+  g_autofree char *temporary = g_strdup_printf ("%s.XXXXXX", path);
+  struct stat st;
+  FILE *file = NULL;
+  gboolean ok;
+  int saved, fd;
+
+  if (stat (path, &st) == 0 && !S_ISREG (st.st_mode)) {
+    g_set_error (error, DP_ERROR, DP_ERROR_FAILED, "%s: cannot be written: it is not a regular file", path);
+    return FALSE;
+  }
+  fd = g_mkstemp_full (temporary, O_WRONLY | O_CLOEXEC, 0666);
+  ok = fd >= 0 && (file = fdopen (fd, "wb")) && write_all (file, tensors, n);
+  saved = errno;
+  if (file ? fclose (file) != 0 : fd >= 0 && close (fd) != 0) {
+    saved = ok ? errno : saved;
+    ok = FALSE;
+  }
+  if (ok && g_rename (temporary, path) != 0) {
+    saved = errno;
+    ok = FALSE;
+  }
+  if (!ok) {
+    if (fd >= 0)
+      g_unlink (temporary);
+    g_set_error (error, DP_ERROR, DP_ERROR_FAILED, "%s: cannot be written: %s", path, g_strerror (saved));
+  }
+  return ok;
+}
