@@ -306,7 +306,7 @@ emit_frame (DpDecoder *d, const void *pixels, const Job *job)
   }
   d->dev->ops->pack_frame (d->dev, &args);
   d->dev->ops->download (d->dev, d->slots[index].memory, d->packed, d->frame_bytes);
-  if (d->dev->error[0] || g_atomic_int_get (&d->cancel))        /* then there is no picture in it */
+  if (dp_device_failed (d->dev) || g_atomic_int_get (&d->cancel))        /* then there is no picture in it */
     return FALSE;
   add_busy (d, g_get_monotonic_time () - start);
   put_frame (d, index, job);
@@ -505,7 +505,7 @@ dp_decoder_push (DpDecoder *d, DpDevice *dev, const float *latents, int n, gint6
     job->block = block;
     job->conditioning = dp_conditioning_ref (conditioning);
     dev->ops->download (dev, job->latents, latents, sizeof (float) * n * d->latent_size);
-    ok = dev->error[0] == 0;
+    ok = !dp_device_failed (dev);
     d->n_jobs += ok;
     g_cond_broadcast (&d->changed);
   }

@@ -17,6 +17,13 @@ typedef struct
 
 extern const DpBackend dp_backend_ref, dp_backend_cpu;
 
+/** Every backend's mark begins with this; one of the host is no more. */
+struct DpMark
+{
+  DpDevice *dev;                /* it was made on */
+  int64_t time;                 /* atomic; of the host: when it was set, or 0 */
+};
+
 /** What "cuda:N" says on a machine without a driver; %s is its name. */
 #define DP_NO_DRIVER "device %s: there is no NVIDIA driver here (libcuda.so.1); install it, or use devices=cpu"
 
@@ -31,7 +38,21 @@ void dp_host_free (DpDevice *dev, void *ptr);
 void dp_host_upload (DpDevice *dev, void *dst, const void *host, size_t bytes);
 void dp_host_download (DpDevice *dev, void *host, const void *src, size_t bytes);
 void dp_host_copy (DpDevice *dev, void *dst, const void *src, size_t bytes);
+void dp_host_fill (DpDevice *dev, void *dst, int byte, size_t bytes);
 void dp_host_sync (DpDevice *dev);
+
+/* -- marks and transfers: ops, which call the other device's where a mark or an end is not of the host -- */
+
+DpMark *dp_host_mark_new (DpDevice *dev);
+void dp_host_mark_free (DpDevice *dev, DpMark *mark);
+void dp_host_mark (DpDevice *dev, DpMark *mark);
+void dp_host_mark_wait (DpDevice *dev, const DpMark *mark);
+int64_t dp_host_mark_time (DpDevice *dev, const DpMark *mark);
+void dp_host_follow (DpDevice *dev, const DpMark *mark);
+void dp_host_transfer (DpDevice *dev, const DpTransferArgs *args);
+
+/** CLOCK_MONOTONIC in microseconds. */
+int64_t dp_host_now (void);
 
 /** Physical memory of this machine, and what is left of it, in bytes; what was handed out above counts as gone. */
 void dp_host_memory_size (size_t *total, size_t *available);

@@ -79,7 +79,7 @@ find_cuda (const char *name, char *error, size_t error_size)
 
   pthread_mutex_lock (&opening);
   if (cuda == NULL && (module = open_module (name, error, error_size))) {
-    get = (const DpBackend *(*) (void)) dlsym (module, "dp_cuda_backend_v2");
+    get = (const DpBackend *(*) (void)) dlsym (module, "dp_cuda_backend_v3");
     cuda = get ? get () : NULL;
     if (cuda == NULL)
       snprintf (error, error_size, "device %s: %s is of another version than this program; install both from one build", name,
@@ -143,14 +143,20 @@ dp_device_info (const char *name, DpDeviceInfo *info, char *error, size_t error_
 }
 
 bool
+dp_device_take_error (DpDevice *dev, char *error, size_t error_size)
+{
+  if (!dp_device_failed (dev))
+    return true;
+  snprintf (error, error_size, "%s", dev->error);
+  __atomic_store_n (&dev->failed, 0, __ATOMIC_RELEASE);
+  return false;
+}
+
+bool
 dp_device_check (DpDevice *dev, char *error, size_t error_size)
 {
   dev->ops->sync (dev);
-  if (dev->error[0] == 0)
-    return true;
-  snprintf (error, error_size, "%s", dev->error);
-  dev->error[0] = 0;
-  return false;
+  return dp_device_take_error (dev, error, error_size);
 }
 
 int

@@ -21,11 +21,16 @@ struct DpDevice
   size_t allocations;           /* calls of alloc, linear_new and conv_new so far, and primitives built on first use:
                                  * a test asserts that it stands still after the first block */
   size_t bytes;                 /* device memory held now */
+  bool host_memory;             /* its memory is the host's */
+  bool no_peer;                 /* for tests: transfers to another GPU go through host memory even if the two reach each other */
   const int *cancel;            /* set by whoever opened it, or NULL; read atomically. Once it is non-zero, for good, ops return early and
                                  * what they leave is undefined, and packing may return NULL. Whoever opened it may point elsewhere later,
                                  * for other work */
-  char error[256];              /* first failure since the last take, or "" */
-  bool no_memory;               /* the latest of those was that something did not fit */
+
+  /* -- the latch: set from any thread, taken by the device's own */
+  int failed;                   /* atomic; 0: no, 1: `error` is being written, 2: yes */
+  char error[256];              /* the first failure since the last take */
+  bool no_memory;               /* the latest failure was that something did not fit */
 };
 
 /** For backends, from any of their threads. */
@@ -33,6 +38,22 @@ static inline bool
 dp_device_cancelled (const DpDevice *dev)
 {
   return dev->cancel && __atomic_load_n (dev->cancel, __ATOMIC_RELAXED);
+}
+
+/** Whether a failure waits to be taken. Any thread; never blocks. */
+static inline bool
+dp_device_failed (const DpDevice *dev)
+{
+  return __atomic_load_n (&dev->failed, __ATOMIC_ACQUIRE) == 2;
+}
+
+/** A mark that can be DpTransferArgs.done between these two: the sender's, or the receiver's if only that is a GPU. Else as mark_new. */
+static inline DpMark *
+dp_device_link_mark_new (DpDevice *from, DpDevice *to)
+{
+  DpDevice *dev = from->host_memory ? to : from;
+
+  return dev->ops->mark_new (dev);
 }
 
 /** What a device is, for people. */
@@ -57,10 +78,14 @@ void dp_device_close (DpDevice *dev);
 /** Describes `name` without keeping it open. False and a sentence in `error` when it cannot be opened; of *info only `gpus` is set then. */
 bool dp_device_info (const char *name, DpDeviceInfo *info, char *error, size_t error_size);
 
-/** Latches the first error; printf style. For backends. */
-void dp_device_fail (DpDevice *dev, const char *format, ...) __attribute__ ((format (printf, 2, 3)));
+/** Latches the first error, printf style; returns whether this was it. For backends, from any thread. */
+bool dp_device_fail (DpDevice *dev, const char *format, ...) __attribute__ ((format (printf, 2, 3)));
 
-/** Waits for queued work; returns false and moves the latched message to `error` if anything failed since the last call. */
+/** Returns false and moves the latched message to `error` if anything has failed since the last take. Does not wait for queued
+ *  work, so a later failure of that work shows in a later call. */
+bool dp_device_take_error (DpDevice *dev, char *error, size_t error_size);
+
+/** Waits for queued work, then takes the error. */
 bool dp_device_check (DpDevice *dev, char *error, size_t error_size);
 
 /** Processors this process may run on, >= 1. */

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/utsname.h>
+#include <time.h>
 #include <unistd.h>
 
 /* In front of every allocation, so that free can keep dev->bytes. */
@@ -175,21 +176,100 @@ dp_host_copy (DpDevice *dev, void *dst, const void *src, size_t bytes)
 }
 
 void
+dp_host_fill (DpDevice *dev, void *dst, int byte, size_t bytes)
+{
+  for (size_t at = 0; at < bytes && !dp_device_cancelled (dev); at += COPY_PIECE)
+    memset ((char *) dst + at, byte, bytes - at < COPY_PIECE ? bytes - at : COPY_PIECE);
+}
+
+void
 dp_host_sync (DpDevice *dev)
 {
 }
 
+int64_t
+dp_host_now (void)
+{
+  struct timespec ts;
+
+  clock_gettime (CLOCK_MONOTONIC, &ts);
+  return ts.tv_sec * INT64_C (1000000) + ts.tv_nsec / 1000;
+}
+
+DpMark *
+dp_host_mark_new (DpDevice *dev)
+{
+  DpMark *mark = calloc (1, sizeof *mark);
+
+  if (mark)
+    mark->dev = dev;
+  return mark;
+}
+
 void
+dp_host_mark_free (DpDevice *dev, DpMark *mark)
+{
+  if (mark && !mark->dev->host_memory)
+    mark->dev->ops->mark_free (dev, mark);
+  else
+    free (mark);
+}
+
+/* What a host device was asked for is done. */
+void
+dp_host_mark (DpDevice *dev, DpMark *mark)
+{
+  __atomic_store_n (&mark->time, dp_host_now (), __ATOMIC_RELEASE);
+}
+
+void
+dp_host_mark_wait (DpDevice *dev, const DpMark *mark)
+{
+  if (!mark->dev->host_memory)
+    mark->dev->ops->mark_wait (dev, mark);
+}
+
+int64_t
+dp_host_mark_time (DpDevice *dev, const DpMark *mark)
+{
+  return mark->dev->host_memory ? __atomic_load_n (&mark->time, __ATOMIC_ACQUIRE) : mark->dev->ops->mark_time (dev, mark);
+}
+
+void
+dp_host_follow (DpDevice *dev, const DpMark *mark)
+{
+  dp_host_mark_wait (dev, mark);
+}
+
+void
+dp_host_transfer (DpDevice *dev, const DpTransferArgs *args)
+{
+  if (!args->to->host_memory) {
+    args->to->ops->transfer (dev, args);
+    return;
+  }
+  for (int i = 0; i < 2; i++)
+    if (args->after[i])
+      dp_host_mark_wait (dev, args->after[i]);
+  if (!dp_device_failed (dev))
+    dp_host_copy (dev, args->dst, args->src, args->bytes);
+  dp_host_mark (args->done->dev, args->done);
+}
+
+bool
 dp_device_fail (DpDevice *dev, const char *format, ...)
 {
   va_list ap;
+  int none = 0;
 
-  if (dev->error[0])
-    return;
+  if (!__atomic_compare_exchange_n (&dev->failed, &none, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+    return false;
   dev->no_memory = false;
   va_start (ap, format);
   vsnprintf (dev->error, sizeof dev->error, format, ap);
   va_end (ap);
+  __atomic_store_n (&dev->failed, 2, __ATOMIC_RELEASE);
+  return true;
 }
 
 int

@@ -11,7 +11,8 @@
  * Arithmetic inside an op (statistics, softmax, accumulation, epilogues) is float32 whatever the storage type.
  *
  * Blocking: an op may return before it is complete (a queue on the device) or run to its end on the caller's thread;
- * ops on one device complete in the order of their calls. Failures latch on the device (dp_device_error).
+ * ops on one device complete in the order of their calls. Only transfer runs beside them. Failures latch on the device
+ * (dp_device_check, dp_device_take_error).
  * Determinism: the bits of a result depend on the arguments and the kind of device only, never on the number of threads,
  * and a row of a result never depends on how many other rows were computed in the same call.
  * Thread-safety: a DpDevice and all that was made on it belong to one thread at a time.
@@ -200,6 +201,27 @@ typedef struct
   int strides[3];               /* bytes between rows of each plane */
 } DpPackFrameArgs;
 
+/* ---- marks and transfers: order between devices, without draining one ---- */
+
+/** A point in a device's work: behind all that was queued on it when the mark was set. Setting a mark again moves it. A mark
+ *  that was never set counts as reached. It must be freed before its device, the one it was made on, is closed.
+ *
+ *  Thread-safety: one thread at a time sets a mark; any thread may wait for it, follow it or read its time. */
+typedef struct DpMark DpMark;
+
+/** A copy from the memory of one open device to that of another, or of the same. */
+typedef struct
+{
+  DpDevice *from;
+  const void *src;              /* memory of `from`; if that is the host's, fastest from host_alloc of the GPU */
+  DpDevice *to;
+  void *dst;                    /* memory of `to`, likewise; may not overlap src */
+  size_t bytes;
+  const DpMark *after[2];       /* the copy starts once these are reached: src is ready (a mark of `from`), dst is free (a mark of
+                                 * `to`). NULL: nothing to wait for */
+  DpMark *done;                 /* set behind the copy; from dp_device_link_mark_new (from, to) */
+} DpTransferArgs;
+
 /** The table. Every entry is there in every backend. */
 typedef struct
 {
@@ -213,7 +235,34 @@ typedef struct
   void (*upload) (DpDevice *dev, void *dst, const void *host, size_t bytes);    /* host may be reused on return */
   void (*download) (DpDevice *dev, void *host, const void *src, size_t bytes);  /* blocks until it is there */
   void (*copy) (DpDevice *dev, void *dst, const void *src, size_t bytes);       /* within the device, no overlap */
-  void (*sync) (DpDevice *dev);                         /* blocks until all that was queued is done */
+  void (*fill) (DpDevice *dev, void *dst, int byte, size_t bytes);      /* every byte of dst = byte */
+  void (*sync) (DpDevice *dev);                         /* blocks until all that was queued is done, transfers included */
+
+  /* -- marks: valid also on a cancelled device and after a failure, where they are reached no later than the work before them ends -- */
+
+  DpMark *(*mark_new) (DpDevice *dev);                  /* any thread. NULL: not enough memory, or a latched error says more */
+  void (*mark_free) (DpDevice *dev, DpMark *mark);      /* any thread; the mark may be of any device. NULL is fine */
+
+  /** Sets a mark of `dev` behind all that was queued on it so far, transfers excepted. Never blocks. */
+  void (*mark) (DpDevice *dev, DpMark *mark);
+
+  /** Blocks the calling thread, any thread, until a mark is reached. The mark may be of any device; a failure latches on `dev`. */
+  void (*mark_wait) (DpDevice *dev, const DpMark *mark);
+
+  /** When a mark was reached, in microseconds of CLOCK_MONOTONIC, within a tenth of a millisecond; 0 if it was never set. Call it
+   *  from any thread, after mark_wait. The mark may be of any device. */
+  int64_t (*mark_time) (DpDevice *dev, const DpMark *mark);
+
+  /** What is queued on `dev` from now on runs after a mark was reached, which may be of any device. A GPU that follows a GPU never
+   *  blocks the caller; a host device waits for a GPU's mark here. */
+  void (*follow) (DpDevice *dev, const DpMark *mark);
+
+  /** Starts a copy; dev == args->from, whose thread calls. It runs beside the ops of both devices: only after[] and `done` order it
+   *  against them, and the transfers of one device among themselves keep their order. src must stay as it is, and dst belongs to the
+   *  transfer, until `done` is reached. Never blocks where both ends are GPUs or a GPU and pinned memory; else it may block until
+   *  after[] is reached and the bytes are copied. The thread of `to` may be at work meanwhile. Failures latch on `from`. If `from`
+   *  is cancelled or has failed, nothing is copied, but `done` is still reached. */
+  void (*transfer) (DpDevice *dev, const DpTransferArgs *args);
 
   /* -- packing weights: may block; NULL: not enough memory (or a latched error says more) -- */
   DpLinear *(*linear_new) (DpDevice *dev, const DpLinearSpec *spec);

@@ -516,9 +516,8 @@ text_keys (DpDit *d, DpDitText *text, int s, const float *embeds, int n, int row
 
   if (arena->memory == NULL)
     return;
-  g_autofree float *host = g_new0 (float, (gsize) rows * d->config.text_dim);
-  memcpy (host, embeds, sizeof (float) * n * d->config.text_dim);
-  ops->upload (dev, in, host, sizeof (float) * rows * d->config.text_dim);
+  ops->upload (dev, in, embeds, sizeof (float) * n * d->config.text_dim);
+  ops->fill (dev, in + (gsize) n * d->config.text_dim, 0, sizeof (float) * (rows - n) * d->config.text_dim);
   ops->linear (dev, d->text_in, &(DpLinearArgs) { .rows = rows, .x = in, .y = hidden, .act = DP_ACT_GELU_TANH });
   ops->linear (dev, d->text_out, &(DpLinearArgs) { .rows = rows, .x = hidden, .y = context });
   ops->convert (dev, rows * D, DP_TYPE_F32, context, d->spec.type, typed);

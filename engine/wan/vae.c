@@ -377,11 +377,8 @@ dp_vae_type (const DpVae *v)
 void
 dp_vae_reset (DpVae *v)
 {
-  static const char zeros[65536];
-
   v->first = TRUE;
-  for (gsize at = 0; at < v->past.size && !dp_device_cancelled (v->dev); at += sizeof zeros)
-    v->ops->upload (v->dev, v->past.memory + at, zeros, MIN (sizeof zeros, v->past.size - at));
+  v->ops->fill (v->dev, v->past.memory, 0, v->past.size);
 }
 
 /* ---- decoding ---- */

@@ -14,7 +14,15 @@ static const DpOps ops_cpu = {
   .upload = dp_host_upload,
   .download = dp_host_download,
   .copy = dp_host_copy,
+  .fill = dp_host_fill,
   .sync = dp_host_sync,
+  .mark_new = dp_host_mark_new,
+  .mark_free = dp_host_mark_free,
+  .mark = dp_host_mark,
+  .mark_wait = dp_host_mark_wait,
+  .mark_time = dp_host_mark_time,
+  .follow = dp_host_follow,
+  .transfer = dp_host_transfer,
   .linear_new = linear_new_cpu,
   .linear_free = linear_free_cpu,
   .linear_refill = linear_refill_cpu,
@@ -108,6 +116,7 @@ open_cpu (const char *name, int threads, char *error, size_t error_size)
   }
   dev->base.ops = &ops_cpu;
   dev->base.threads = threads;
+  dev->base.host_memory = true;
   snprintf (dev->base.name, sizeof dev->base.name, "%s", name);
   dev->isa = find_isa ();
   /* Without the instructions oneDNN would emulate them, slower than float32. */

@@ -31,6 +31,8 @@ typedef struct
   int capability;               /* 10 * major + minor */
   bool lost;                    /* an error that this process cannot recover from; dp_device_check() says so every time */
   cudaStream_t stream;
+  cudaStream_t copy_stream;     /* of transfers */
+  struct DpPeers *peers;        /* peer.c's: what marks and transfers need */
   cublasLtHandle_t blas;
   cudnnHandle_t cudnn;          /* bound to stream */
   void *workspace;              /* scratch of the op that runs; see dp_cuda_workspace() */
@@ -84,14 +86,24 @@ bool dp_cuda_upload (DpDeviceCuda *dev, void *dst, const void *host, size_t byte
  *  reused on return. False with an error latched, or when it was cancelled. */
 bool dp_cuda_upload_weight (DpDeviceCuda *dev, const DpHostWeight *weight, size_t n, DpType type, void *dst);
 
-/* -- what files keep on the device; called when it is closed, with the stream idle -- */
+/* -- what files keep on the device; closed with the streams idle -- */
 
+bool peer_open_cuda (DpDeviceCuda *dev);        /* false with an error latched */
+void peer_close_cuda (DpDeviceCuda *dev);
 void upload_close_cuda (DpDeviceCuda *dev);
 void linear_close_cuda (DpDeviceCuda *dev);
 void attention_close_cuda (DpDeviceCuda *dev);
 void conv_close_cuda (DpDeviceCuda *dev);
 
 /* -- the ops: contracts in ops.h -- */
+
+DpMark *mark_new_cuda (DpDevice *dev);
+void mark_free_cuda (DpDevice *dev, DpMark *mark);
+void mark_cuda (DpDevice *dev, DpMark *mark);
+void mark_wait_cuda (DpDevice *dev, const DpMark *mark);
+int64_t mark_time_cuda (DpDevice *dev, const DpMark *mark);
+void follow_cuda (DpDevice *dev, const DpMark *mark);
+void transfer_cuda (DpDevice *dev, const DpTransferArgs *args);
 
 DpLinear *linear_new_cuda (DpDevice *dev, const DpLinearSpec *spec);
 void linear_free_cuda (DpDevice *dev, DpLinear *linear);

@@ -50,15 +50,15 @@ fail_memory (DpDeviceCuda *dev, const char *what, size_t bytes)
   size_t available = 0, total = 0;
   char needed[32] = "";
 
-  if (dev->base.error[0])
+  if (dp_device_failed (&dev->base))
     return;
   if (bytes > 0)
     snprintf (needed, sizeof needed, "%.1f MiB needed, ", bytes / 1048576.0);
   cudaMemGetInfo (&available, &total);
   cudaGetLastError ();
-  dp_device_fail (&dev->base, "%s: not enough memory for %s: %s%.1f of %.1f MiB free", dev->base.name, what, needed, available / 1048576.0,
-      total / 1048576.0);
-  dev->base.no_memory = true;
+  if (dp_device_fail (&dev->base, "%s: not enough memory for %s: %s%.1f of %.1f MiB free", dev->base.name, what, needed,
+          available / 1048576.0, total / 1048576.0))
+    dev->base.no_memory = true;
 }
 
 bool
@@ -71,7 +71,8 @@ dp_cuda_ok (DpDeviceCuda *dev, cudaError_t status, const char *what)
     fail_memory (dev, what, 0);
     return false;
   }
-  dev->lost |= is_fatal (status);
+  if (is_fatal (status))
+    __atomic_store_n (&dev->lost, true, __ATOMIC_RELAXED);      /* from any thread */
   dp_device_fail (&dev->base, "%s: %s: CUDA says \"%s\"%s", dev->base.name, what, cudaGetErrorString (status),
       is_fatal (status) ? LOST : "");
   return false;
@@ -119,7 +120,7 @@ dp_cuda_launched (DpDeviceCuda *dev, const char *what)
 bool
 dp_cuda_enter (DpDeviceCuda *dev)
 {
-  return !dev->base.error[0] && !dp_device_cancelled (&dev->base) && dp_cuda_ok (dev, cudaSetDevice (dev->index), "choosing the GPU");
+  return !dp_device_failed (&dev->base) && !dp_device_cancelled (&dev->base) && dp_cuda_ok (dev, cudaSetDevice (dev->index), "choosing the GPU");
 }
 
 /* ---- memory ---- */
@@ -256,6 +257,15 @@ copy_cuda (DpDevice *base, void *dst, const void *src, size_t bytes)
     dp_cuda_ok (dev, cudaMemcpyAsync (dst, src, bytes, cudaMemcpyDeviceToDevice, dev->stream), "copy");
 }
 
+static void
+fill_cuda (DpDevice *base, void *dst, int byte, size_t bytes)
+{
+  DpDeviceCuda *dev = dp_cuda (base);
+
+  if (bytes > 0 && dp_cuda_enter (dev))
+    dp_cuda_ok (dev, cudaMemsetAsync (dst, byte, bytes, dev->stream), "fill");
+}
+
 /* Also after a cancel: what is queued still uses the memory that its owner is about to free. */
 static void
 sync_cuda (DpDevice *base)
@@ -264,8 +274,10 @@ sync_cuda (DpDevice *base)
 
   if (dev->lost)
     dp_device_fail (base, "%s" LOST, base->name);
-  else if (dp_cuda_ok (dev, cudaSetDevice (dev->index), "choosing the GPU"))
+  else if (dp_cuda_ok (dev, cudaSetDevice (dev->index), "choosing the GPU")) {
     dp_cuda_ok (dev, cudaStreamSynchronize (dev->stream), "waiting for the GPU");
+    dp_cuda_ok (dev, cudaStreamSynchronize (dev->copy_stream), "waiting for the GPU");
+  }
 }
 
 /* ---- opening ---- */
@@ -279,7 +291,15 @@ static const DpOps ops_cuda = {
   .upload = upload_cuda,
   .download = download_cuda,
   .copy = copy_cuda,
+  .fill = fill_cuda,
   .sync = sync_cuda,
+  .mark_new = mark_new_cuda,
+  .mark_free = mark_free_cuda,
+  .mark = mark_cuda,
+  .mark_wait = mark_wait_cuda,
+  .mark_time = mark_time_cuda,
+  .follow = follow_cuda,
+  .transfer = transfer_cuda,
   .linear_new = linear_new_cuda,
   .linear_free = linear_free_cuda,
   .linear_refill = linear_refill_cuda,
@@ -311,6 +331,7 @@ close_cuda (DpDevice *base)
   linear_close_cuda (dev);
   attention_close_cuda (dev);
   conv_close_cuda (dev);
+  peer_close_cuda (dev);
   dp_cuda_memory_free (dev, dev->workspace);
   if (dev->cudnn)
     cudnnDestroy (dev->cudnn);
@@ -372,6 +393,7 @@ open_parts (DpDeviceCuda *dev)
 {
   return dp_cuda_ok (dev, cudaSetDevice (dev->index), "choosing the GPU")
       && dp_cuda_ok (dev, cudaStreamCreateWithFlags (&dev->stream, cudaStreamNonBlocking), "making a stream")
+      && peer_open_cuda (dev)
       && dp_cuda_workspace (dev, WORKSPACE) != NULL
       && dp_cuda_blas_ok (dev, cublasLtCreate (&dev->blas), "opening cuBLASLt")
       && dp_cuda_cudnn_ok (dev, cudnnCreate (&dev->cudnn), "opening cuDNN")

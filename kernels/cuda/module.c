@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "cuda.h"
 
-const DpBackend *dp_cuda_backend_v2 (void);
+const DpBackend *dp_cuda_backend_v3 (void);
 
 /* The one symbol of the module. A change of backend.h, device.h or ops.h that a module of another version would not survive is a new
  * name. */
 __attribute__ ((visibility ("default"))) const DpBackend *
-dp_cuda_backend_v2 (void)
+dp_cuda_backend_v3 (void)
 {
   return &dp_backend_cuda;
 }

@@ -122,5 +122,5 @@ dp_cuda_upload_weight (DpDeviceCuda *dev, const DpHostWeight *weight, size_t n, 
     if (raw)
       convert_cuda (&dev->base, m, weight->type, raw, type, at);
   }
-  return !dev->base.error[0];
+  return !dp_device_failed (&dev->base);
 }

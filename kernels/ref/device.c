@@ -13,7 +13,15 @@ static const DpOps ops_ref = {
   .upload = dp_host_upload,
   .download = dp_host_download,
   .copy = dp_host_copy,
+  .fill = dp_host_fill,
   .sync = dp_host_sync,
+  .mark_new = dp_host_mark_new,
+  .mark_free = dp_host_mark_free,
+  .mark = dp_host_mark,
+  .mark_wait = dp_host_mark_wait,
+  .mark_time = dp_host_mark_time,
+  .follow = dp_host_follow,
+  .transfer = dp_host_transfer,
   .linear_new = linear_new_ref,
   .linear_free = linear_free_ref,
   .linear_refill = linear_refill_ref,
@@ -45,6 +53,7 @@ open_ref (const char *name, int threads, char *error, size_t error_size)
   }
   dev->ops = &ops_ref;
   dev->threads = 1;
+  dev->host_memory = true;
   snprintf (dev->name, sizeof dev->name, "%s", name);
   return dev;
 }

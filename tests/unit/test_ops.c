@@ -18,6 +18,7 @@
 #define TOLERANCE(y_type) ((y_type) == F32 ? 1e-5 : 4e-3)
 
 void test_properties (void);
+void test_transfers (void);
 
 static const char *
 type_name (DpType type)
@@ -939,8 +940,10 @@ main (int argc, char **argv)
     bench_pictures ();
     bench_elements ();
   } else {
-    if (harness_filter == NULL)
+    if (harness_filter == NULL) {
       test_properties ();
+      test_transfers ();
+    }
     test_linear ();
     test_attention ();
     test_conv ();
