@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import captions
 import models
+from state import State
 
 PARTS = ("vae", "diffusion_pytorch_model"), ("transformer", "diffusion_pytorch_model"), ("text_encoder", "model")
 SHIFT = 5.0         # of the levels of noise, in training as in play: more of them where things find their places
@@ -126,8 +127,6 @@ def read(directory, size="full"):
 
 
 if __name__ == "__main__":
-    import train
-
     state, directory = sys.argv[1:]
-    s = train.State(state)
+    s = State(state)
     write(directory, s.size, *s.networks("cpu"), s.tokenizer(), s.guidance())

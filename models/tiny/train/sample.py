@@ -11,6 +11,7 @@ import captions
 import export
 import models
 import sheet
+from state import State
 
 PROMPTS = [
     "a red ball bouncing over a green meadow", "a blue star spinning in a starry night", "an orange fish zigzagging under water",
@@ -88,10 +89,8 @@ def contact(path, vae, dit, text, tokenizer, guidance, prompts=PROMPTS, latents=
 
 
 if __name__ == "__main__":
-    import train
-
     state, out, *rest = sys.argv[1:]
-    s = train.State(state)
+    s = State(state)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     guidance, steps, lag = (float(rest[0]) if rest else s.guidance()), *(int(v) for v in [*rest[1:], *["8", "3"][max(0, len(rest) - 1) :]])
     contact(out, *s.networks(device), s.tokenizer(), guidance, steps=steps, lag=lag)
