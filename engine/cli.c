@@ -6,7 +6,7 @@
 #include "wan/model_config.h"
 #include "dualparal.h"
 #include "memory.h"
-#include "pipeline.h"
+#include "ring.h"
 #include "settings.h"
 #include "wan/weights.h"
 #include "kernels/device.h"

@@ -488,6 +488,7 @@ gboolean
 dp_decoder_push (DpDecoder *d, DpDevice *dev, const float *latents, int n, gint64 block, DpConditioning *conditioning)
 {
   gboolean ok;
+  Job *job;
 
   g_mutex_lock (&d->lock);
   if (d->n_jobs == JOBS) {
@@ -498,19 +499,23 @@ dp_decoder_push (DpDecoder *d, DpDevice *dev, const float *latents, int n, gint6
     d->held_from = -1;
   }
   ok = !d->cancelled;
-  if (ok) {
-    Job *job = &d->jobs[(d->first_job + d->n_jobs) % JOBS];
-
-    job->n = n;
-    job->block = block;
-    job->conditioning = dp_conditioning_ref (conditioning);
-    dev->ops->download (dev, job->latents, latents, sizeof (float) * n * d->latent_size);
-    ok = !dp_device_failed (dev);
-    d->n_jobs += ok;
-    g_cond_broadcast (&d->changed);
-  }
+  job = &d->jobs[(d->first_job + d->n_jobs) % JOBS];
   g_mutex_unlock (&d->lock);
-  return ok;
+  if (!ok)
+    return FALSE;
+
+  /* Nobody else looks at a job that does not count yet, so the device is waited for without the lock. */
+  dev->ops->download (dev, job->latents, latents, sizeof (float) * n * d->latent_size);
+  if (dp_device_failed (dev))
+    return FALSE;
+  job->n = n;
+  job->block = block;
+  job->conditioning = dp_conditioning_ref (conditioning);
+  g_mutex_lock (&d->lock);
+  d->n_jobs++;
+  g_cond_broadcast (&d->changed);
+  g_mutex_unlock (&d->lock);
+  return TRUE;
 }
 
 void

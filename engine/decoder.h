@@ -3,7 +3,7 @@
  * decoder.h: finished blocks in, frames out, through a bounded queue.
  *
  * A thread of its own takes the latents of each finished block, decodes them one after the other, converts every frame to the wanted
- * pixel format and puts it into a queue of fixed size. When the queue is full it waits, then the pipeline waits for it: this queue is
+ * pixel format and puts it into a queue of fixed size. When the queue is full it waits, then stage 0 waits for it: this queue is
  * the engine's only rate limiter.
  */
 #pragma once

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "dualparal.h"
-#include "pipeline.h"
+#include "ring.h"
 #include "settings.h"
 #include "trace.h"
 #include "part_cache.h"
@@ -19,7 +19,7 @@ struct _DpEngine
   DpSampler *sampler;
   DpConditioner *conditioner;
   DpDecoder *decoder;
-  DpPipeline *pipeline;
+  DpRing *ring;
   DpTrace *trace;               /* or NULL */
   int parts;                    /* stages, decoder, text encoder: what has to be loaded */
   gint started;                 /* atomic: somebody has pulled */
@@ -80,8 +80,8 @@ part_failed (GError *error, gpointer data)
     dp_conditioner_cancel (e->conditioner);
     if (e->decoder)
       dp_decoder_cancel (e->decoder, error);
-    if (e->pipeline)
-      dp_pipeline_cancel (e->pipeline);
+    if (e->ring)
+      dp_ring_cancel (e->ring);
   }
   g_mutex_unlock (&e->lock);
 }
@@ -127,20 +127,20 @@ switch_step (const DpEngine *e)
 }
 
 static gboolean
-start_pipeline (DpEngine *e, GError **error)
+start_ring (DpEngine *e, GError **error)
 {
   const DpResolved *r = &e->resolved;
   const DpSettings *s = &r->settings;
   DpStageSpec stage = dp_settings_stage (r, e->sampler);
 
   stage.switch_step = switch_step (e);
-  e->pipeline = dp_pipeline_new (&(DpPipelineSpec) {
+  e->ring = dp_ring_new (&(DpRingSpec) {
       .stage = stage, .weights = { e->dit_weights[0], e->dit_weights[1] }, .n_stages = r->n_devices, .devices = r->devices,
       .threads = MAX (1, s->threads / r->n_devices), .block_latents = s->block_latents, .context_latents = r->context_latents,
       .queue_blocks = s->queue_blocks, .latents = r->latents, .seed = s->seed,
       .noise = s->noise, .noise_latents = s->noise_latents, .conditioner = e->conditioner, .decoder = e->decoder, .trace = e->trace,
       .loaded = part_loaded, .failed = part_failed, .user_data = e }, error);
-  return e->pipeline != NULL;
+  return e->ring != NULL;
 }
 
 static gboolean
@@ -194,7 +194,7 @@ dp_engine_open (DpEngine **engine, const DpSettings *settings, DpProgress progre
   g_mutex_lock (&e->lock);      /* what a thread reports waits until all of them are there */
   start_conditioner (e);
   gboolean ok = dp_conditioner_queue (e->conditioner, &(DpPrompt) { s->prompt, s->negative_prompt }, error) && start_decoder (e, error)
-      && start_pipeline (e, error);
+      && start_ring (e, error);
   g_mutex_unlock (&e->lock);
   dp_part_cache_end ();
   if (!ok)
@@ -220,7 +220,7 @@ dp_engine_free (DpEngine *e)
     dp_conditioner_cancel (e->conditioner);
   if (e->decoder)
     dp_decoder_cancel (e->decoder, NULL);
-  dp_pipeline_free (e->pipeline, linger);
+  dp_ring_free (e->ring, linger);
   dp_decoder_free (e->decoder, linger);
   dp_conditioner_free (e->conditioner, linger);
   dp_trace_free (e->trace);
@@ -335,29 +335,30 @@ dp_engine_get_stats (DpEngine *e, DpStats *stats)
   const DpModelInfo *info = &e->resolved.info;
   double latent_seconds = (double) info->temporal_scale * info->fps_d / info->fps_n;
   DpDecoderStats d;
-  DpPipelineStats p;
+  DpRingStats r;
 
   dp_decoder_get_stats (e->decoder, &d);
-  dp_pipeline_get_stats (e->pipeline, &p);
-  *stats = (DpStats) { .blocks = p.blocks, .passes = p.passes, .frames = d.frames, .queue_frames = d.queue_frames, .ended = d.ended,
+  dp_ring_get_stats (e->ring, &r);
+  const DpWorkerStats *p = &r.first;
+  *stats = (DpStats) { .blocks = p->blocks, .passes = p->passes, .frames = d.frames, .queue_frames = d.queue_frames, .ended = d.ended,
     .stages = e->resolved.n_devices, .decoder_bytes = d.device_bytes, .text_bytes = dp_conditioner_device_bytes (e->conditioner),
-    .allocations = p.allocations + d.allocations, .block_load_mean = dp_recent_mean (&p.paces) / latent_seconds,
-    .block_load_p95 = dp_recent_percentile (&p.paces, 95) / latent_seconds, .block_interval_p50 = dp_recent_percentile (&d.intervals, 50),
+    .allocations = r.allocations + d.allocations, .block_load_mean = dp_recent_mean (&p->paces) / latent_seconds,
+    .block_load_p95 = dp_recent_percentile (&p->paces, 95) / latent_seconds, .block_interval_p50 = dp_recent_percentile (&d.intervals, 50),
     .block_interval_p95 = dp_recent_percentile (&d.intervals, 95) };
   stats->device_bytes = stats->decoder_bytes + stats->text_bytes;
   for (int i = 0; i < stats->stages; i++)
-    stats->device_bytes += stats->stage_bytes[i] = p.bytes[i];
+    stats->device_bytes += stats->stage_bytes[i] = r.bytes[i];
   if (d.first_frame_us)
     stats->first_frame_seconds = (d.first_frame_us - e->opened_us) / 1e6;
-  if (p.start_us == 0)
+  if (p->start_us == 0)
     return;
-  gint64 until = d.ended ? MAX (MAX (p.end_us, d.last_frame_us), p.start_us) : g_get_monotonic_time ();
-  double active = (until - p.start_us - d.held_us) / 1e6;
+  gint64 until = d.ended ? MAX (MAX (p->end_us, d.last_frame_us), p->start_us) : g_get_monotonic_time ();
+  double active = (until - p->start_us - d.held_us) / 1e6;
   if (active <= 0)
     return;
   stats->realtime_factor = (double) d.frames * info->fps_d / info->fps_n / active;
   /* while all is held up, or ends, a part finishes what it has */
   stats->decode_busy = MIN (1, d.busy_us / 1e6 / active);
   for (int i = 0; i < stats->stages; i++)
-    stats->stage_busy[i] = MIN (1, p.busy_us[i] / 1e6 / active);
+    stats->stage_busy[i] = MIN (1, r.busy_us[i] / 1e6 / active);
 }

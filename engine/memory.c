@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "memory.h"
-#include "block_queue.h"
+#include "schedule.h"
 #include "wan/text_encoder.h"
 #include "part_cache.h"
 
@@ -18,22 +18,20 @@ dp_memory_of_video (const DpResolved *r, const char *device)
   const DpSettings *s = &r->settings;
   DpSampler *sampler = dp_sampler_new (s->sampler, s->steps, s->flow_shift, &r->config.scheduler, NULL);
   DpStageSpec stage = dp_settings_stage (r, sampler);
-  gsize latent = sizeof (float) * stage.latent_h * stage.latent_w * r->config.vae.z_dim, bytes = 0;
-  DpBlockQueue queue;
+  gsize latent = (gsize) stage.latent_h * stage.latent_w * r->config.vae.z_dim, bytes = 0;
   int first, last;
 
   if (sampler == NULL)          /* refused in a sentence by whoever opens the engine */
     return 0;
-  dp_block_queue_init (&queue, s->steps, s->queue_blocks,
-      r->latents < 0 ? G_MAXINT64 : dp_blocks_of (r->latents, s->block_latents, r->context_latents));
-  stage.depth = dp_block_queue_depth (&queue);
+  stage.depth = dp_schedule_depth (s->steps, s->queue_blocks);
   for (int i = 0; i < r->n_devices; i++) {
     if (strcmp (r->devices[i], device) != 0)
       continue;
-    dp_pipeline_layers (r->config.dit.layers, r->n_devices, i, &first, &last);
+    dp_ring_layers (r->config.dit.layers, r->n_devices, i, &first, &last);
     bytes += dp_stage_bytes (&stage, first, last);
+    bytes += dp_transport_room (r->n_devices) * dp_stage_block_bytes (&stage);
     if (i == 0)
-      bytes += dp_pipeline_blocks (r->n_devices, stage.depth) * dp_stage_block_bytes (&stage) + (stage.depth + 1) * stage.max_own * latent;
+      bytes += dp_schedule_bytes (stage.depth, stage.max_own, latent);
     if (i == r->n_devices - 1)
       bytes += dp_decoder_bytes (&(DpDecoderSpec) { .vae = r->config.vae, .device = device, .bfloat16 = r->bfloat16,
           .latent_h = stage.latent_h, .latent_w = stage.latent_w, .max_queue_frames = s->max_queue_frames, .format = s->format });

@@ -6,7 +6,7 @@
 
 #include "wan/model_config.h"
 #include "dualparal.h"
-#include "pipeline.h"
+#include "ring.h"
 
 /** A DpSettings that has been resolved, with the model's config and the parsed device list. Strings belong to `storage`. */
 typedef struct
@@ -25,5 +25,5 @@ typedef struct
 
 gboolean dp_settings_read (DpResolved *resolved, const DpSettings *settings, GStringChunk *storage, GError **error);
 
-/** What every stage is made for; `depth` and `cancel` are the pipeline's. */
+/** What every stage is made for; `depth` and `cancel` are the ring's. */
 DpStageSpec dp_settings_stage (const DpResolved *resolved, const DpSampler *sampler);

@@ -6,12 +6,12 @@
 #include "wan/device_error.h"
 #include "part_cache.h"
 
+/* A prompt whose blocks are on their way. */
 typedef struct
 {
-  guint id;
-  int expert;
-  DpDitText *text;
-} Text;
+  DpConditioning *conditioning;
+  DpDitText *texts[2];          /* by expert; NULL until a pass wants it */
+} Prompt;
 
 /* What is loaded. */
 typedef struct
@@ -32,7 +32,7 @@ struct _DpStage
 
   DpDitCache *caches[2];        /* one is read (the following block's), one is written (this block's) */
   int written;                  /* index of the one the last pass wrote */
-  GArray *texts;                /* of Text */
+  GArray *prompts;              /* of Prompt */
 
   /* -- only on the last stage -- */
   DpArena arena;
@@ -145,7 +145,7 @@ dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const Dp
   s->first = first;
   s->last = last;
   s->batch = batch_of (spec);
-  s->texts = g_array_new (FALSE, FALSE, sizeof (Text));
+  s->prompts = g_array_new (FALSE, FALSE, sizeof (Prompt));
   s->layers = dp_part_cache_take (sizeof (Layers), layers_key (s), free_layers);
   s->dits = s->layers->dits;
   return s;
@@ -188,16 +188,22 @@ dp_stage_load (DpStage *s, GError **error)
   return s->last != s->spec.dit.layers || setup_sampling (s, error);
 }
 
+static void
+prompt_clear (DpStage *s, Prompt *p)
+{
+  dp_conditioning_unref (p->conditioning);
+  for (int i = 0; i < 2; i++)
+    dp_dit_text_free (s->dits[i], p->texts[i]);
+}
+
 void
 dp_stage_free (DpStage *s, int linger)
 {
   if (s == NULL)
     return;
-  for (guint i = 0; i < s->texts->len; i++) {
-    Text *t = &g_array_index (s->texts, Text, i);
-    dp_dit_text_free (s->dits[t->expert], t->text);
-  }
-  g_array_unref (s->texts);
+  for (guint i = 0; i < s->prompts->len; i++)
+    prompt_clear (s, &g_array_index (s->prompts, Prompt, i));
+  g_array_unref (s->prompts);
   for (int i = 0; i < 2; i++)
     dp_dit_cache_free (s->dits[0], s->caches[i]);
   dp_arena_free (&s->arena);
@@ -212,106 +218,106 @@ dp_stage_device (DpStage *s)
   return s->dev;
 }
 
-DpBlock *
-dp_stage_block_new (DpStage *s, GError **error)
+void
+dp_stage_layers (const DpStage *s, int *first, int *last)
 {
-  DpBlock *b = g_new0 (DpBlock, 1);
-  DpArena arena = { 0 };
-
-  for (int i = 0; i < 2; i++) {
-    b->latents = dp_arena_take (&arena, sizeof (float) * s->spec.max_input * latent_size (s));
-    b->tokens = dp_arena_take (&arena, sizeof (float) * s->batch * s->spec.max_input * dp_dit_tokens_per_frame (s->dits[0])
-        * s->spec.dit.heads * s->spec.dit.head_dim);
-    if (i == 0 && !dp_arena_allocate (&arena, s->dev, "a block on its way", error)) {
-      g_free (b);
-      return NULL;
-    }
-  }
-  return b;                     /* latents is the start of the arena's memory: that is what block_free() frees */
+  *first = s->first;
+  *last = s->last;
 }
 
 void
-dp_stage_block_free (DpStage *s, DpBlock *b)
+dp_stage_block_size (const DpStage *s, DpBlockSize *size)
 {
-  if (b == NULL)
-    return;
-  dp_conditioning_unref (b->conditioning);
-  s->dev->ops->free (s->dev, b->latents);
-  g_free (b);
+  *size = (DpBlockSize) { .frames = s->spec.max_input, .latents = latent_size (s),
+    .tokens = (gsize) s->batch * dp_dit_tokens_per_frame (s->dits[0]) * s->spec.dit.heads * s->spec.dit.head_dim };
+}
+
+/* ---- prompts ---- */
+
+void
+dp_stage_tell (DpStage *s, DpConditioning *conditioning)
+{
+  for (guint i = 0; i < s->prompts->len; i++)
+    if (g_array_index (s->prompts, Prompt, i).conditioning->id == conditioning->id)
+      return;
+  g_array_append_val (s->prompts, ((Prompt) { .conditioning = dp_conditioning_ref (conditioning) }));
 }
 
 /* The step whose timestep the model is told. */
 static int
-model_step (const DpBlock *b)
+model_step (const DpBlockHeader *h)
 {
-  return b->pass.step == b->first_step ? 0 : b->pass.step;
+  return h->step == h->first_step ? 0 : h->step;
 }
 
 static int
-expert_of (const DpStage *s, const DpBlock *b)
+expert_of (const DpStage *s, const DpBlockHeader *h)
 {
-  return model_step (b) >= s->spec.switch_step;
+  return model_step (h) >= s->spec.switch_step;
 }
 
 /* The prompt's keys and values for this stage's layers of the pass's expert, made when the first such pass of the prompt comes by and
  * dropped behind its last block. */
 static DpDitText *
-text_of (DpStage *s, const DpBlock *b, GError **error)
+text_of (DpStage *s, const DpBlockHeader *h, GError **error)
 {
-  DpConditioning *c = b->conditioning;
-  int expert = expert_of (s, b);
-  DpDitText *found = NULL;
+  int expert = expert_of (s, h);
+  Prompt *found = NULL;
 
-  for (guint i = 0; i < s->texts->len;) {
-    Text *t = &g_array_index (s->texts, Text, i);
-    if (t->id < b->oldest_prompt) {
-      dp_dit_text_free (s->dits[t->expert], t->text);
-      g_array_remove_index (s->texts, i);
+  for (guint i = 0; i < s->prompts->len;) {
+    Prompt *p = &g_array_index (s->prompts, Prompt, i);
+
+    if (p->conditioning->id < h->oldest_prompt) {
+      prompt_clear (s, p);
+      g_array_remove_index (s->prompts, i);
       continue;
     }
-    if (t->id == c->id && t->expert == expert)
-      found = t->text;
+    if (p->conditioning->id == h->prompt)
+      found = p;
     i++;
   }
-  if (found == NULL) {
-    found = dp_dit_text_new (s->dits[expert], (const float *const *) c->embeds, c->n, s->spec.text_length, error);
-    if (found)
-      g_array_append_val (s->texts, ((Text) { c->id, expert, found }));
-  }
-  return found;
+  g_assert (found);             /* told before */
+  if (found->texts[expert] == NULL)
+    found->texts[expert] = dp_dit_text_new (s->dits[expert], (const float *const *) found->conditioning->embeds, found->conditioning->n,
+        s->spec.text_length, error);
+  return found->texts[expert];
 }
+
+/* ---- running ---- */
 
 static void
 step_sampler (DpStage *s, DpBlock *b)
 {
   const DpOps *ops = s->dev->ops;
-  gsize n = b->own * latent_size (s);
-  float *own = b->latents + b->context * latent_size (s);
-  int expert = expert_of (s, b);
+  const DpBlockHeader *h = &b->header;
+  gsize n = h->own * latent_size (s);
+  float *own = b->latents + h->context * latent_size (s);
+  int expert = expert_of (s, h);
   float g = (float) s->spec.guidance_scales[expert];
 
-  dp_dit_head (s->dits[expert], b->context + b->own, b->context, model_step (b), b->tokens, s->velocity);
+  dp_dit_head (s->dits[expert], h->context + h->own, h->context, model_step (h), b->tokens, s->velocity);
   if (g > 1)                    /* uncond + g * (cond - uncond); else cond, which comes first */
     ops->combine (s->dev, n, 2, (const float *[]) { s->velocity, s->velocity + n }, (const float[]) { g, 1 - g }, s->velocity);
-  dp_sampler_step (s->spec.sampler, s->dev, &s->states[b->pass.block % s->spec.depth], b->pass.step, b->first_step, s->velocity, own, n);
+  dp_sampler_step (s->spec.sampler, s->dev, &s->states[h->block % s->spec.depth], h->step, h->first_step, s->velocity, own, n);
 }
 
 gboolean
 dp_stage_run (DpStage *s, DpBlock *b, GError **error)
 {
-  DpDitText *text = text_of (s, b, error);
-  DpDit *dit = s->dits[expert_of (s, b)];
+  const DpBlockHeader *h = &b->header;
+  DpDitText *text = text_of (s, h, error);
+  DpDit *dit = s->dits[expert_of (s, h)];
 
   if (text == NULL)
     return FALSE;
   if (s->first == 0)
-    dp_dit_embed (dit, b->context + b->own, b->latents, b->tokens);
+    dp_dit_embed (dit, h->context + h->own, b->latents, b->tokens);
   dp_dit_run (dit, &(DpDitPass) {
-      .frames = b->context + b->own, .step = model_step (b), .text = text, .tokens = b->tokens,
-      .cache_in = b->next_cached ? s->caches[s->written] : NULL, .cache_in_frames = b->next_cached,
-      .cache_out = b->to_cache ? s->caches[!s->written] : NULL, .cache_out_first = b->context, .cache_out_frames = b->to_cache });
+      .frames = h->context + h->own, .step = model_step (h), .text = text, .tokens = b->tokens,
+      .cache_in = h->next_cached ? s->caches[s->written] : NULL, .cache_in_frames = h->next_cached,
+      .cache_out = h->to_cache ? s->caches[!s->written] : NULL, .cache_out_first = h->context, .cache_out_frames = h->to_cache });
   s->written = !s->written;
   if (s->last == s->spec.dit.layers)
     step_sampler (s, b);
-  return dp_error_check_device (s->dev, error, "in block %" G_GINT64_FORMAT ", step %d", b->pass.block, b->pass.step);
+  return TRUE;
 }

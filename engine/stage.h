@@ -14,11 +14,12 @@
 #include <glib.h>
 #include "wan/model_config.h"
 #include "wan/sampler.h"
-#include "transport.h"
+#include "block.h"
+#include "conditioning.h"
 #include "wan/weights.h"
 #include "kernels/device.h"
 
-/** Same for all stages of a pipeline. */
+/** Same for all stages of a ring. */
 typedef struct
 {
   DpDitConfig dit;
@@ -48,14 +49,20 @@ void dp_stage_free (DpStage *stage, int linger);
 /** NULL before it is loaded. */
 DpDevice *dp_stage_device (DpStage *stage);
 
+/** Layers [*first, *last) of the transformer. */
+void dp_stage_layers (const DpStage *stage, int *first, int *last);
+
 /** Device memory that a stage of these layers will take with one prompt of full length, and a block on its way. */
 gsize dp_stage_bytes (const DpStageSpec *spec, int first, int last);
 gsize dp_stage_block_bytes (const DpStageSpec *spec);
 
-/** A block with room for the largest pass, on the stage's device. */
-DpBlock *dp_stage_block_new (DpStage *stage, GError **error);
-void dp_stage_block_free (DpStage *stage, DpBlock *block);
+/** What a block must have room for. The stage must be loaded. */
+void dp_stage_block_size (const DpStage *stage, DpBlockSize *size);
+
+/** A prompt that blocks will name by its id from now on. Takes a reference, until its last block is through. */
+void dp_stage_tell (DpStage *stage, DpConditioning *conditioning);
 
 /** Takes the block through this stage's layers. The first stage embeds block->latents, the last one steps their own part by the
- *  velocity. Ends early, with TRUE, when it is cancelled. FALSE with `error` when the device failed. */
+ *  velocity. May return before the device is done. Ends early, with TRUE, when it is cancelled. FALSE with `error` when a prompt does not
+ *  fit. Other failures stay latched on the device. */
 gboolean dp_stage_run (DpStage *stage, DpBlock *block, GError **error);

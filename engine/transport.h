@@ -2,45 +2,55 @@
  *
  * transport.h: how blocks move from stage to stage.
  *
- * Stages form a ring: 0 -> 1 -> ... -> N-1 -> 0. A DpBlock is the message: a fixed header, and the tensors that travel with it. A
- * stage gives away what it has finished and takes what comes next in one call, so that a transport can overlap the two.
+ * Stages form a ring: 0 -> 1 -> ... -> N-1 -> 0. An end gives away what its stage has finished and
+ * takes what comes next in one call, so that a transport can overlap the two. Prompts go around
+ * the same way, each once, in front of the first block that names them.
+ *
+ * Two blocks an end are enough: one is computed on while the other arrives or leaves. The ring
+ * never locks up as long as fewer blocks circulate than its ends have room for.
  */
 #pragma once
 
-#include <glib.h>
-#include "block_queue.h"
+#include "block.h"
 #include "conditioning.h"
 
-/** One pass on its way. The counts of latent frames are all a stage needs to know of the scheme. */
-typedef struct
-{
-  DpPass pass;
-  int first_step;               /* 0; or the step at which the block began anew, which the model sees as step 0 */
-  int context;                  /* latent frames of the previous block in front */
-  int own;                      /* latent frames of this block */
-  int next_cached;              /* frames of the following block whose keys the stages hold, 0: none */
-  int to_cache;                 /* first own frames whose keys the previous block's pass will want, 0: none */
-  gint64 sent_us;               /* g_get_monotonic_time() when it was given away last */
-  guint oldest_prompt;          /* no pass from here on asks for a conditioning with a smaller id */
-  DpConditioning *conditioning; /* a reference */
-  float *latents;               /* [context + own, h, w, C] float32: in; the own part stepped by the last stage: out */
-  float *tokens;                /* [S * L, D] float32, between stages */
-} DpBlock;
+/** Most stages of a ring. */
+#define DP_MAX_STAGES 64
+
+/** Called on the end's own thread, from exchange(): a prompt has come. */
+typedef void (*DpTold) (DpConditioning *conditioning, gpointer user_data);
 
 typedef struct _DpTransport DpTransport;
 
-/** What one stage sees of the ring. Thread-safety: exchange() by the stage's own thread, shut_down() by any. */
+/** What one stage sees of the ring. Thread-safety: the stage's own thread; shut_down() from any. */
 struct _DpTransport
 {
-  /** Sends `block` (NULL: nothing to send) to the next stage and returns the next block from the previous one: waits for it with `wait`,
-   *  else NULL when none is there yet. NULL with `wait` means the ring was shut down. The block given away is the receiver's from then
-   *  on. */
-  DpBlock *(*exchange) (DpTransport *transport, DpBlock *block, gboolean wait);
+  DpTold told;                  /* set by the stage's thread before it opens the end */
+  gpointer user_data;
+
+  /** Makes room for blocks of that size on the stage's device, once that is open. Those that send
+   *  to this end wait for it. Errors: DP_ERROR_NO_MEMORY. */
+  gboolean (*open) (DpTransport *transport, DpDevice *dev, const DpBlockSize *size, GError **error);
+  /** A block to fill in, or NULL when none is idle: then one has arrived, and is there to be taken. */
+  DpBlock *(*take) (DpTransport *transport);
+  /** Takes a block back: its buffers are idle once what is queued on the device is done. */
+  void (*give) (DpTransport *transport, DpBlock *block);
+  /** Sends `out` (NULL: nothing) to the next stage and returns the next block from the previous
+   *  one: waits for it with `wait`, else NULL when none is there yet. NULL with `wait` means that
+   *  the ring was shut down. Ordered with the device's queue, which it never waits for; it waits
+   *  only while the next stage has no idle block. */
+  DpBlock *(*exchange) (DpTransport *transport, DpBlock *out, gboolean wait);
+  /** Tells the next stage of a prompt, before any block that is given away later. */
+  void (*tell) (DpTransport *transport, DpConditioning *conditioning);
   /** Makes every wait on the ring return NULL, now and later. */
   void (*shut_down) (DpTransport *transport);
+  /** Frees the end's blocks. All devices of the ring must be idle. */
+  void (*close) (DpTransport *transport);
   void (*free) (DpTransport *transport);
 };
 
-/** N ends of a ring inside this process; blocks move as pointers. `capacity`: most blocks in circulation, so that sending never waits.
- *  Fills ends[0..stages). */
-void dp_transport_local_new (int stages, int capacity, DpTransport **ends);
+/** Blocks that an end has room for, in a ring of so many stages. */
+int dp_transport_room (int stages);
+
+/** Fills ends[0..stages) with the ends of a ring inside this process. */
+void dp_transport_local_new (int stages, DpTransport **ends);

@@ -1,19 +1,39 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "device_error.h"
 
+static void G_GNUC_PRINTF (4, 0)
+set_error (GError **error, const DpDevice *dev, const char *message, const char *format, va_list args)
+{
+  g_autofree char *doing = g_strdup_vprintf (format, args);
+
+  g_set_error (error, DP_ERROR, dev->no_memory ? DP_ERROR_NO_MEMORY : DP_ERROR_DEVICE, "%s failed %s: %s", dev->name, doing, message);
+}
+
 gboolean
 dp_error_check_device (DpDevice *dev, GError **error, const char *format, ...)
 {
-  g_autofree char *doing = NULL;
   char message[256];
   va_list args;
 
   if (dp_device_check (dev, message, sizeof message))
     return TRUE;
   va_start (args, format);
-  doing = g_strdup_vprintf (format, args);
+  set_error (error, dev, message, format, args);
   va_end (args);
-  g_set_error (error, DP_ERROR, dev->no_memory ? DP_ERROR_NO_MEMORY : DP_ERROR_DEVICE, "%s failed %s: %s", dev->name, doing, message);
+  return FALSE;
+}
+
+gboolean
+dp_error_check_latch (DpDevice *dev, GError **error, const char *format, ...)
+{
+  char message[256];
+  va_list args;
+
+  if (dp_device_take_error (dev, message, sizeof message))
+    return TRUE;
+  va_start (args, format);
+  set_error (error, dev, message, format, args);
+  va_end (args);
   return FALSE;
 }
 

@@ -13,6 +13,9 @@
  *  did not fit, "<device> failed <while>: <the device's words>". */
 gboolean dp_error_check_device (DpDevice *dev, GError **error, const char *format, ...) G_GNUC_PRINTF (3, 4);
 
+/** The same without waiting: whether something is known to have failed. What is still queued on a GPU may fail later. */
+gboolean dp_error_check_latch (DpDevice *dev, GError **error, const char *format, ...) G_GNUC_PRINTF (3, 4);
+
 /** For an allocation or packing that gave NULL: what failed on the device, else DP_ERROR_NO_MEMORY with `what`, the bytes needed and free,
  *  and what would help. */
 void dp_error_no_room (DpDevice *dev, GError **error, gsize bytes, const char *help, const char *format, ...) G_GNUC_PRINTF (5, 6);

@@ -134,7 +134,7 @@ check_passes (const Trace *t, int layers, gint64 *finished, gint64 *busy)
     last[block] = s->end;
     g_assert_cmpint (number (s->args, "iteration"), ==, block * LAG + step);
     int first, end;
-    dp_pipeline_layers (layers, STAGES, stage, &first, &end);
+    dp_ring_layers (layers, STAGES, stage, &first, &end);
     g_assert_cmpint (number (s->args, "first_layer"), ==, first);
     g_assert_cmpint (number (s->args, "layers"), ==, end - first);
     busy[stage] += s->end - s->start;

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * block.h: one pass on its way around the ring, as a message.
+ *
+ * A message is a header without pointers and the tensors behind it. The tensors never travel as
+ * pointers: each end of a transport has a small pool of blocks on its own device, and sending
+ * copies from a block of one pool into a block of the next. So a stage may be a thread of this
+ * process or a process of another host.
+ */
+#pragma once
+
+#include "wan/error.h"
+#include "kernels/device.h"
+
+/** What a stage needs to know of the scheme: plain numbers, the same in every process. */
+typedef struct
+{
+  gint64 block, iteration;      /* of the pass, as DpPass has them */
+  gint64 sent_us;               /* g_get_monotonic_time() of the sender when it gave it away */
+  gint32 step;                  /* sampling step, 0..T-1 */
+  gint32 first_step;            /* 0, or the step at which the block restarted: the model sees 0 */
+  guint32 prompt;               /* id of its conditioning, told before */
+  guint32 oldest_prompt;        /* no later pass asks for a conditioning with a smaller id */
+  guint16 context;              /* latent frames of the previous block in front */
+  guint16 own;                  /* latent frames of this block */
+  guint16 next_cached;          /* frames of the following block whose keys the stages hold; 0: none */
+  guint16 to_cache;             /* first own frames whose keys the previous block's pass will want */
+  guint32 error;                /* 0; else 1 + the DpError of the stage that failed, and DpBlock.error
+                                 * says why: the later stages only pass it on */
+} DpBlockHeader;
+
+G_STATIC_ASSERT (sizeof (DpBlockHeader) <= 64);
+
+/** A message and its buffers. Whoever holds a block owns it; its memory is its pool's. */
+typedef struct
+{
+  DpBlockHeader header;
+  char error[512];              /* the sentence that goes with header.error */
+  float *latents;               /* [context + own, h, w, C] float32: in; own part stepped: out */
+  float *tokens;                /* [S * L, D] float32, between stages */
+  DpMark *computed;             /* of the pool's device: what was queued when it was given away */
+  DpMark *arrived;              /* of the transport: what was sent into it is here */
+  const DpMark *unused;         /* from then on its buffers may be written to; NULL: at once */
+} DpBlock;
+
+/** Marks a block as failed with `error`, which is taken. The first failure stays. */
+void dp_block_fail (DpBlock *block, GError *error);
+/** The failure as an error; the block must have one. */
+GError *dp_block_error (const DpBlock *block);
+
+/** What a block has room for. */
+typedef struct
+{
+  int frames;                   /* latent frames of the largest pass */
+  gsize latents, tokens;        /* floats a latent frame */
+} DpBlockSize;
+
+/** Blocks on one device. Thread-safety: none of its own; making and freeing is for the device's
+ *  thread, taking and giving for whoever holds the transport's lock. */
+typedef struct
+{
+  DpDevice *dev;
+  DpBlock *blocks;
+  DpBlock **idle;
+  int n_blocks, n_idle;
+} DpBlockPool;
+
+/** Makes n blocks. Errors: DP_ERROR_NO_MEMORY. */
+gboolean dp_block_pool_open (DpBlockPool *pool, DpDevice *dev, const DpBlockSize *size, int n, GError **error);
+/** Frees every block. What is queued on any device must be done with them. */
+void dp_block_pool_close (DpBlockPool *pool);
+/** NULL when none is idle. */
+DpBlock *dp_block_pool_take (DpBlockPool *pool);
+void dp_block_pool_give (DpBlockPool *pool, DpBlock *block);

@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "worker.h"
+#include "wan/device_error.h"
+
+/* A pass that was queued on the device. */
+typedef struct
+{
+  DpBlockHeader header;
+  DpMark *start, *end;
+} Pass;
+
+struct _DpWorker
+{
+  /* -- immutable -- */
+  DpWorkerSpec spec;
+  GThread *thread;
+
+  /* -- owned by the thread -- */
+  DpDevice *dev;                /* NULL until the stage is loaded */
+  Pass passes[2];
+  guint queued, settled;        /* passes so far */
+  gint64 paced_us;              /* time until the last block was finished, without that in which all was held up */
+
+  /* -- protected by lock -- */
+  GMutex lock;
+  DpWorkerStats stats;
+};
+
+static gboolean
+cancelled (const DpWorker *w)
+{
+  return g_atomic_int_get (w->spec.cancel) != 0;
+}
+
+/* ---- passes ---- */
+
+/* Waits until at most `left` passes are still queued, and accounts for the others. */
+static void
+settle (DpWorker *w, guint left)
+{
+  const DpOps *ops = w->dev->ops;
+
+  for (; w->queued - w->settled > left; w->settled++) {
+    const Pass *p = &w->passes[w->settled % G_N_ELEMENTS (w->passes)];
+    const DpBlockHeader *h = &p->header;
+    int first, last;
+
+    ops->mark_wait (w->dev, p->end);
+    if (cancelled (w))
+      continue;
+    gint64 start = ops->mark_time (w->dev, p->start), end = ops->mark_time (w->dev, p->end);
+    g_mutex_lock (&w->lock);
+    w->stats.busy_us += end - start;
+    w->stats.bytes = w->dev->bytes;
+    w->stats.allocations = w->dev->allocations;
+    g_mutex_unlock (&w->lock);
+    dp_stage_layers (w->spec.stage, &first, &last);
+    dp_trace_span (w->spec.trace, DP_TRACE_STAGE + w->spec.index, "pass", h->block, start, end, "\"block\":%" G_GINT64_FORMAT
+        ",\"step\":%d,\"iteration\":%" G_GINT64_FORMAT ",\"first_layer\":%d,\"layers\":%d", h->block, h->step, h->iteration, first,
+        last - first);
+  }
+}
+
+/* Queues a pass. What fails on a GPU while the pass is computed may be noticed one pass later. */
+static void
+run (DpWorker *w, DpBlock *b)
+{
+  Pass *p = &w->passes[w->queued % G_N_ELEMENTS (w->passes)];
+  GError *error = NULL;
+
+  p->header = b->header;
+  w->dev->ops->mark (w->dev, p->start);
+  gboolean ok = dp_stage_run (w->spec.stage, b, &error);
+  w->dev->ops->mark (w->dev, p->end);
+  w->queued++;
+  settle (w, w->dev->host_memory ? 0 : 1);
+  if (ok && !dp_error_check_latch (w->dev, &error, "in block %" G_GINT64_FORMAT ", step %d", b->header.block, b->header.step))
+    ok = FALSE;
+  if (!ok)
+    dp_block_fail (b, error);
+}
+
+static DpBlock *
+exchange (DpWorker *w, DpBlock *b, gboolean wait)
+{
+  const DpWorkerSpec *spec = &w->spec;
+
+  b = spec->transport->exchange (spec->transport, b, wait);
+  if (b && spec->stages > 1)
+    dp_trace_transfer (spec->trace, (spec->index + spec->stages - 1) % spec->stages, spec->index, b->header.block, b->header.step,
+        b->header.sent_us, g_get_monotonic_time ());
+  return b;
+}
+
+static void
+serve (DpWorker *w)
+{
+  DpBlock *b = NULL;
+
+  while ((b = exchange (w, b, TRUE)) && !cancelled (w))
+    if (b->header.error == 0)
+      run (w, b);
+}
+
+/* ---- stage 0 ---- */
+
+/* A block is finished. */
+static void
+pace (DpWorker *w, const DpFinished *f, gint64 now)
+{
+  gint64 us = now - w->stats.start_us - dp_decoder_held_us (w->spec.decoder);
+
+  g_mutex_lock (&w->lock);
+  if (f->block > 0)             /* until the first one the ring filled */
+    dp_recent_add (&w->stats.paces, (us - w->paced_us) / 1e6 / f->n);
+  g_mutex_unlock (&w->lock);
+  w->paced_us = us;
+}
+
+static gboolean
+finish (DpWorker *w, const DpFinished *f, gint64 now, GError **error)
+{
+  pace (w, f, now);
+  if (!dp_decoder_push (w->spec.decoder, w->dev, f->latents, f->n, f->block, f->conditioning)) {
+    dp_error_check_device (w->dev, error, "after block %" G_GINT64_FORMAT, f->block);
+    return FALSE;
+  }
+  gint64 end = g_get_monotonic_time ();
+  g_mutex_lock (&w->lock);
+  w->stats.end_us = end;
+  g_mutex_unlock (&w->lock);
+  dp_trace_span (w->spec.trace, DP_TRACE_STAGE, "to decoder", -1, now, end, "\"block\":%" G_GINT64_FORMAT, f->block);
+  return TRUE;
+}
+
+/* Takes in a block that came back; hands it to the decoder after its last step. FALSE when all is to end. */
+static gboolean
+absorb (DpWorker *w, DpBlock *b, GError **error)
+{
+  DpFinished finished;
+  gboolean done;
+
+  if (b->header.error) {
+    g_propagate_error (error, dp_block_error (b));
+    return FALSE;
+  }
+  done = dp_schedule_absorb (w->spec.schedule, b, &finished);
+  w->spec.transport->give (w->spec.transport, b);
+  gint64 now = g_get_monotonic_time ();
+  g_mutex_lock (&w->lock);
+  w->stats.end_us = now;
+  w->stats.passes++;
+  w->stats.blocks += done;      /* before its first frame can be pulled */
+  g_mutex_unlock (&w->lock);
+  return !done || finish (w, &finished, now, error);
+}
+
+static gboolean
+receive (DpWorker *w, GError **error)
+{
+  DpBlock *b = exchange (w, NULL, TRUE);
+
+  return b && absorb (w, b, error);
+}
+
+/* Composes the pass at hand and takes it through this stage. */
+static gboolean
+start (DpWorker *w, GError **error)
+{
+  const DpWorkerSpec *spec = &w->spec;
+  DpConditioning *c;
+  DpBlock *b;
+
+  while (!dp_schedule_is_ready (spec->schedule) || (b = spec->transport->take (spec->transport)) == NULL)
+    if (!receive (w, error))
+      return FALSE;
+  if ((c = dp_schedule_tell (spec->schedule))) {
+    dp_stage_tell (spec->stage, c);
+    if (spec->stages > 1)
+      spec->transport->tell (spec->transport, c);
+  }
+  dp_schedule_compose (spec->schedule, b);
+  run (w, b);
+  b = exchange (w, b, FALSE);
+  return !cancelled (w) && (b == NULL || absorb (w, b, error));
+}
+
+static gboolean
+drive (DpWorker *w, GError **error)
+{
+  int more;
+
+  while ((more = dp_schedule_next (w->spec.schedule, error)) > 0) {
+    if (w->stats.start_us == 0) {
+      g_mutex_lock (&w->lock);
+      w->stats.start_us = g_get_monotonic_time ();
+      g_mutex_unlock (&w->lock);
+    }
+    if (!start (w, error))
+      return FALSE;
+  }
+  while (more == 0 && dp_schedule_on_the_way (w->spec.schedule) > 0)
+    if (!receive (w, error))
+      return FALSE;
+  if (more == 0)
+    dp_decoder_finish (w->spec.decoder);
+  return more == 0;
+}
+
+/* ---- the thread ---- */
+
+/* A prompt has come: this stage keeps it, and tells the next one up to the last. */
+static void
+told (DpConditioning *conditioning, gpointer data)
+{
+  DpWorker *w = data;
+
+  dp_stage_tell (w->spec.stage, conditioning);
+  if (w->spec.index < w->spec.stages - 1)
+    w->spec.transport->tell (w->spec.transport, conditioning);
+}
+
+static gboolean
+load (DpWorker *w, GError **error)
+{
+  const DpWorkerSpec *spec = &w->spec;
+  DpBlockSize size;
+
+  spec->transport->told = told;
+  spec->transport->user_data = w;
+  if (!dp_stage_load (spec->stage, error))
+    return FALSE;
+  w->dev = dp_stage_device (spec->stage);
+  dp_stage_block_size (spec->stage, &size);
+  for (guint i = 0; i < G_N_ELEMENTS (w->passes); i++) {
+    w->passes[i].start = w->dev->ops->mark_new (w->dev);
+    w->passes[i].end = w->dev->ops->mark_new (w->dev);
+    if (w->passes[i].start == NULL || w->passes[i].end == NULL)
+      return dp_error_no_room (w->dev, error, 0, "use fewer stages on this device", "a mark"), FALSE;
+  }
+  return spec->transport->open (spec->transport, w->dev, &size, error) && (spec->schedule == NULL
+      || dp_schedule_open (spec->schedule, w->dev, error));
+}
+
+static gpointer
+worker_thread (gpointer data)
+{
+  DpWorker *w = data;
+  GError *error = NULL;
+  gint64 began = g_get_monotonic_time ();
+  int first, last;
+
+  if (load (w, &error)) {
+    dp_stage_layers (w->spec.stage, &first, &last);
+    dp_trace_span (w->spec.trace, DP_TRACE_STAGE + w->spec.index, "load", -1, began, g_get_monotonic_time (),
+        "\"first_layer\":%d,\"layers\":%d", first, last - first);
+    w->spec.loaded (w->spec.loaded_data);
+    if (w->spec.schedule)
+      drive (w, &error);
+    else
+      serve (w);
+    settle (w, 0);
+  }
+  if (error)
+    w->spec.failed (error, w->spec.failed_data);
+  return NULL;
+}
+
+DpWorker *
+dp_worker_new (const DpWorkerSpec *spec)
+{
+  DpWorker *w = g_new0 (DpWorker, 1);
+  g_autofree char *name = g_strdup_printf ("dp-stage-%d", spec->index);
+
+  w->spec = *spec;
+  g_mutex_init (&w->lock);
+  w->thread = g_thread_new (name, worker_thread, w);
+  return w;
+}
+
+void
+dp_worker_join (DpWorker *w)
+{
+  g_thread_join (g_steal_pointer (&w->thread));
+  if (w->dev)
+    w->dev->ops->sync (w->dev);
+}
+
+void
+dp_worker_free (DpWorker *w)
+{
+  if (w == NULL)
+    return;
+  for (guint i = 0; i < G_N_ELEMENTS (w->passes) && w->dev; i++) {
+    w->dev->ops->mark_free (w->dev, w->passes[i].start);
+    w->dev->ops->mark_free (w->dev, w->passes[i].end);
+  }
+  g_mutex_clear (&w->lock);
+  g_free (w);
+}
+
+void
+dp_worker_get_stats (DpWorker *w, DpWorkerStats *stats)
+{
+  g_mutex_lock (&w->lock);
+  *stats = w->stats;
+  g_mutex_unlock (&w->lock);
+}
