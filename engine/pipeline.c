@@ -55,15 +55,6 @@ struct _DpPipeline
   guint64 allocations[DP_MAX_STAGES];
 };
 
-void
-dp_pipeline_layers (int layers, int stages, int index, int *first, int *last)
-{
-  int each = layers / stages, more = layers % stages;
-
-  *first = index * each + MIN (index, more);
-  *last = *first + each + (index < more);
-}
-
 static void
 fail (DpPipeline *p, GError *error)
 {
@@ -81,7 +72,6 @@ run_stage (Worker *w, DpBlock *block)
   DpPipeline *p = w->pipeline;
   gint64 start = g_get_monotonic_time ();
   GError *error = NULL;
-  int first, last;
   gboolean ok = dp_stage_run (w->stage, block, &error);
   gint64 end = g_get_monotonic_time ();
   DpDevice *dev = dp_stage_device (w->stage);
@@ -91,10 +81,9 @@ run_stage (Worker *w, DpBlock *block)
   p->stats.bytes[w->index] = dev->bytes;
   p->allocations[w->index] = dev->allocations;
   g_mutex_unlock (&p->lock);
-  dp_pipeline_layers (p->spec.stage.dit.layers, p->spec.n_stages, w->index, &first, &last);
   dp_trace_span (p->spec.trace, DP_TRACE_STAGE + w->index, "pass", block->pass.block, start, end, "\"block\":%" G_GINT64_FORMAT
       ",\"step\":%d,\"iteration\":%" G_GINT64_FORMAT ",\"first_layer\":%d,\"layers\":%d", block->pass.block, block->pass.step,
-      block->pass.iteration, first, last - first);
+      block->pass.iteration, w->first, w->last - w->first);
   if (!ok)
     fail (p, error);
   return ok && !g_atomic_int_get (&p->cancel);
@@ -389,19 +378,13 @@ worker_thread (gpointer data)
   return NULL;
 }
 
-int
-dp_pipeline_blocks (int stages, int depth)
-{
-  return stages == 1 ? 1 : MIN (depth, stages + 1);
-}
-
 DpPipeline *
 dp_pipeline_new (const DpPipelineSpec *spec, GError **error)
 {
   DpPipeline *p;
   DpTransport *ends[DP_MAX_STAGES];
-  gsize latent_size = (gsize) spec->stage.latent_h * spec->stage.latent_w * spec->stage.dit.in_channels;
-  int depth, n = spec->block_latents + spec->context_latents;
+  gsize latent_size = (gsize) spec->stage.latent_h * spec->stage.latent_w * spec->stage.latent_channels;
+  int n = spec->block_latents + spec->context_latents;
   float *noise = dp_arena_host_new (sizeof (float) * n * latent_size, "a block's noise", error);
 
   if (noise == NULL)
@@ -415,14 +398,12 @@ dp_pipeline_new (const DpPipelineSpec *spec, GError **error)
       spec->latents < 0 ? G_MAXINT64 : dp_blocks_of (spec->latents, spec->block_latents, spec->context_latents));
   while (dp_sampler_sigma (spec->stage.sampler, p->replan_steps + 1) >= REPLAN_NOISE)
     p->replan_steps++;
-  depth = dp_block_queue_depth (&p->queue);
-  p->spec.stage.depth = depth;
   p->spec.stage.cancel = &p->cancel;
-  p->n_slots = depth + 1;
+  p->n_slots = spec->stage.depth + 1;
   p->slots = g_new0 (Slot, p->n_slots);
   for (int i = 0; i < p->n_slots; i++)
     p->slots[i].pool_frames = g_new (int, n);
-  p->n_blocks = dp_pipeline_blocks (spec->n_stages, depth);
+  p->n_blocks = spec->messages;
   p->pool = dp_noise_pool_new (spec->seed, spec->block_latents, spec->context_latents);
   p->noise = noise;
 
@@ -430,9 +411,10 @@ dp_pipeline_new (const DpPipelineSpec *spec, GError **error)
   for (int i = 0; i < spec->n_stages; i++) {
     Worker *w = &p->workers[i];
 
-    *w = (Worker) { .pipeline = p, .index = i, .transport = ends[i] };
-    dp_pipeline_layers (spec->stage.dit.layers, spec->n_stages, i, &w->first, &w->last);
-    w->stage = dp_stage_new (&p->spec.stage, spec->devices[i], spec->threads, spec->weights, w->first, w->last);
+    const DpPlanStage *stage = &spec->stages[i];
+
+    *w = (Worker) { .pipeline = p, .index = i, .first = stage->first, .last = stage->last, .transport = ends[i] };
+    w->stage = dp_stage_new (&p->spec.stage, stage->device, stage->threads, spec->weights, stage->first, stage->last);
   }
   for (int i = 0; i < spec->n_stages; i++) {
     g_autofree char *name = g_strdup_printf ("dp-stage-%d", i);

@@ -12,6 +12,7 @@
 #include <glib.h>
 #include "conditioning.h"
 #include "decoder.h"
+#include "plan.h"
 #include "stage.h"
 #include "trace.h"
 #include "recent.h"
@@ -21,8 +22,8 @@ typedef struct
   DpStageSpec stage;
   const DpWeights *weights[2];  /* as dp_stage_new() takes them; must outlive the pipeline, like sampler, conditioner, decoder, noise */
   int n_stages;
-  const char *const *devices;   /* [n_stages] */
-  int threads;                  /* host threads of each stage */
+  const DpPlanStage *stages;    /* [n_stages] */
+  int messages;                 /* blocks on their way between stages */
   int block_latents, context_latents, queue_blocks;     /* B, C, Q */
   gint64 latents;               /* latent frames of the video, -1: endless */
   guint64 seed;
@@ -35,8 +36,6 @@ typedef struct
   void (*failed) (GError *error, gpointer user_data);   /* called from any of its threads; takes the error */
   gpointer user_data;
 } DpPipelineSpec;
-
-#define DP_MAX_STAGES 64
 
 typedef struct
 {
@@ -52,12 +51,6 @@ typedef struct
 
 /* Thread-safety: every function from any thread, dp_pipeline_free() last. */
 typedef struct _DpPipeline DpPipeline;
-
-/** Layers [*first, *last) of stage `index` of `stages`: as even as can be, the first ones taking what is left over. */
-void dp_pipeline_layers (int layers, int stages, int index, int *first, int *last);
-
-/** How many blocks are on their way between stages at a time, of `depth` in flight. */
-int dp_pipeline_blocks (int stages, int depth);
 
 /** Starts the threads, which load first what was not left warm. Between dp_part_cache_begin() and dp_part_cache_end(). Errors: DP_ERROR_NO_MEMORY. */
 DpPipeline *dp_pipeline_new (const DpPipelineSpec *spec, GError **error);

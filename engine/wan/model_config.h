@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * config.h: the json files of a model directory, as plain structs.
+ * model_config.h: the json files of a model directory, as plain structs.
  *
  * Every size the engine uses comes from here. Each value is range-checked on reading, so that whoever uses it may trust it
  * (products of sizes do not overflow, nothing is zero or negative). What the files ask for and the engine does not do is
@@ -9,6 +9,10 @@
 #pragma once
 
 #include <glib.h>
+
+#define DP_MAX_SIZE 8192        /* pixels, of a width or height */
+#define DP_MAX_STEPS 1000
+#define DP_MAX_BLOCK_LATENTS 1024
 
 /** text_encoder/config.json (UMT5EncoderModel) */
 typedef struct

@@ -371,11 +371,20 @@ test_inspect (void)
   const char *model = strstr (zeros, "\nmodel "), *room = strstr (zeros, "\nall of it on one device\n");
   g_assert_true (model && room && strncmp (model, strstr (out, "\nmodel "), room - model) == 0);
   static const char *const words[] = { "cpu", "oneDNN", "GiB", "cuda:0", "tiny", " layers", "256x144", "unipc", "guidance",
-    "devices cpu", "text encoder resident" };     /* auto, where no GPU is to be seen */
+    "\nplan for devices=auto\n  precision     float32\n", "\n  stage 0       cpu, layers 0 to 6, ", "\n  decoder       cpu, ",
+    "\n  text encoder  cpu, resident, ", " MiB on cpu\n" };       /* where no GPU is to be seen */
 
   for (guint i = 0; i < G_N_ELEMENTS (words); i++)
     if (strstr (out, words[i]) == NULL)
       g_test_fail_printf ("inspect does not say \"%s\": %s", words[i], out);
+  g_assert_null (strstr (out, "cannot be used"));       /* nothing is wrong with a GPU that is not there */
+
+  g_autofree char *three = run_ok ("inspect --devices cpu,cpu,cpu --threads 4");
+  static const char *const stages[] = { "\n  stage 0       cpu, layers 0 to 2, host threads 1, ",
+    "\n  stage 1       cpu, layers 3 to 4, host threads 1, ", "\n  stage 2       cpu, layers 5 to 6, host threads 1, " };
+  for (guint i = 0; i < G_N_ELEMENTS (stages); i++)
+    if (strstr (three, stages[i]) == NULL)
+      g_test_fail_printf ("inspect does not say \"%s\": %s", stages[i], three);
 }
 
 /* A number behind `before`. */
@@ -407,7 +416,7 @@ static void
 test_inspect_gpus (void)
 {
   g_autofree char *command = g_strdup_printf ("cd '%s' && cp '" STREAM_CLI "' elsewhere && cp '" GPUS "' libdualparal-cuda.so && "
-      "LD_LIBRARY_PATH=. ./elsewhere inspect --model '%s'", dir, dp_embedded_model ());
+      "LD_LIBRARY_PATH=. ./elsewhere inspect --model '%s'", dir, dp_model_embedded ());
   g_autofree char *out = NULL;
   g_autoptr (GError) error = NULL;
   int status;
@@ -422,7 +431,7 @@ test_inspect_gpus (void)
   g_test_message ("%s", out);
   static const char *const lines[] = { "\n  cuda:0   a GPU; no libraries; 80.0 of 80.0 GiB free\n",
       "\n  cuda:1   device cuda:1: it is too old\n",
-    "\n  cuda:2   a GPU; ", "devices cuda:0\n", "\n  cuda:0   fits: ", "\n  cuda:2   does not fit: ",
+    "\n  cuda:2   a GPU; ", "\n  stage 0       cuda:0, layers 0 to 6, ", "\n  cuda:0   fits: ", "\n  cuda:2   does not fit: ",
     " where 1.0 are free, in bfloat16, text encoder streamed\n" };
   for (guint i = 0; i < G_N_ELEMENTS (lines); i++)
     if (strstr (out, lines[i]) == NULL)
