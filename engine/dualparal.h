@@ -13,9 +13,14 @@
 
 #include <glib.h>
 #include "wan/error.h"
+#include "wan/limits.h"
 
 G_BEGIN_DECLS
 
+/** The largest values that settings may have; the others are in wan/limits.h. */
+#define DP_MAX_QUEUE_FRAMES (1 << 20)
+#define DP_MAX_FRAMES (G_GINT64_CONSTANT (1) << 48)     /* far from where sums overflow; a hundred thousand years of video */
+#define DP_MAX_THREADS 1024
 #define DP_MAX_STAGES 64
 
 /** What was asked for, and what will be done: devices, precision, memory. Thread-safety: immutable. */
@@ -47,7 +52,7 @@ typedef struct
                                  * where there is one that works, else the CPU */
   const char *sampler;          /* "unipc" or "euler"; NULL: what the scheduler config says */
   int width, height;            /* pixels, multiples of 16 */
-  int steps;                    /* T, sampling steps, 1..1000 */
+  int steps;                    /* T, sampling steps */
   double guidance_scale;        /* up to 1: no classifier-free guidance (half the work); 0 the default */
   double guidance_scale_2;      /* the same in the steps of the second of two transformers (half the work: where both are up to 1); without
                                  * one it stays 0 */

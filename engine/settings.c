@@ -6,11 +6,10 @@
 #include <math.h>
 #include <string.h>
 
-/* Far from where sums of it overflow, and a hundred thousand years of video. */
-#define MAX_FRAMES ((gint64) 1 << 48)
-#define MAX_QUEUE_FRAMES (1 << 20)
 #define MAX_TEXT_LENGTH 4096
 #define DEFAULT_TEXT_LENGTH 512
+
+G_STATIC_ASSERT (DP_MAX_THREADS <= DP_DEVICE_MAX_THREADS);
 
 gboolean
 dp_settings_refuse (GError **error, const char *format, ...)
@@ -45,8 +44,8 @@ check_size (const DpModel *model, const char *name, int value, GError **error)
 static gboolean
 check_guidance (const char *name, double value, GError **error)
 {
-  return (isfinite (value) && value >= 0 && value <= 100) || dp_settings_refuse (error,
-      "%s is %g; it must be above 0 and at most 100 (up to 1: no guidance)", name, value);
+  return (isfinite (value) && value >= 0 && value <= DP_MAX_SCALE) || dp_settings_refuse (error,
+      "%s is %g; it must be above 0 and at most %d (up to 1: no guidance)", name, value, DP_MAX_SCALE);
 }
 
 /* `words`: those it may be, and as a sentence. */
@@ -100,7 +99,7 @@ check_values (const DpSettings *s, const DpModel *model, GError **error)
       || !check_range (error, "block-latents", s->block_latents, 1, DP_MAX_BLOCK_LATENTS)
       || !check_range (error, "context-latents", s->context_latents, -1, DP_MAX_BLOCK_LATENTS)
       || !check_range (error, "queue-blocks", s->queue_blocks, 1, s->steps)
-      || !check_range (error, "max-queue-frames", s->max_queue_frames, 1, MAX_QUEUE_FRAMES)
+      || !check_range (error, "max-queue-frames", s->max_queue_frames, 1, DP_MAX_QUEUE_FRAMES)
       || !check_range (error, "text-length", s->text_length, 1, MAX_TEXT_LENGTH)
       || !check_range (error, "linger", s->linger, 0, G_MAXINT)
       || (s->threads != 0 && !check_range (error, "threads", s->threads, 1, DP_MAX_THREADS)))
@@ -108,7 +107,7 @@ check_values (const DpSettings *s, const DpModel *model, GError **error)
   if (s->context_latents > s->block_latents)
     return dp_settings_refuse (error, "context-latents is %d, more than block-latents (%d); a block can lend at most the latents it owns",
         s->context_latents, s->block_latents);
-  if (s->num_frames < -1 || s->num_frames == 0 || s->num_frames > MAX_FRAMES)
+  if (s->num_frames < -1 || s->num_frames == 0 || s->num_frames > DP_MAX_FRAMES)
     return dp_settings_refuse (error, "num-frames is %" G_GINT64_FORMAT "; it must be at least 1, or -1 for an endless video",
         s->num_frames);
   if (!check_guidance ("guidance-scale", s->guidance_scale, error) || !check_guidance ("guidance-scale-2", s->guidance_scale_2, error))
@@ -116,8 +115,8 @@ check_values (const DpSettings *s, const DpModel *model, GError **error)
   if (s->guidance_scale_2 != 0 && model->config.experts == 1)
     return dp_settings_refuse (error, "guidance-scale-2 is %g, but the model has no second transformer (transformer_2); leave it out",
         s->guidance_scale_2);
-  if (!isfinite (s->flow_shift) || s->flow_shift <= 0 || s->flow_shift > 100)
-    return dp_settings_refuse (error, "flow-shift is %g; it must be above 0 and at most 100", s->flow_shift);
+  if (!isfinite (s->flow_shift) || s->flow_shift <= 0 || s->flow_shift > DP_MAX_SCALE)
+    return dp_settings_refuse (error, "flow-shift is %g; it must be above 0 and at most %d", s->flow_shift, DP_MAX_SCALE);
   if ((guint) s->format > DP_FORMAT_XBGR)
     return dp_settings_refuse (error, "format %d is not one of DpFormat", s->format);
   return check_word ("sampler", s->sampler, samplers, "unipc or euler", error)

@@ -121,9 +121,9 @@ dp_device_open (const char *name, int threads, char *error, size_t error_size)
 
   if (backend == NULL)
     return NULL;
-  if (threads < 0 || threads > DP_MAX_THREADS) {
+  if (threads < 0 || threads > DP_DEVICE_MAX_THREADS) {
     snprintf (error, error_size, "device %s: %d threads make no sense; use 1 to %d, or 0 for one per processor", name, threads,
-        DP_MAX_THREADS);
+        DP_DEVICE_MAX_THREADS);
     return NULL;
   }
   return backend->open (name, threads > 0 ? threads : dp_device_processors (), error, error_size);

@@ -12,7 +12,7 @@
 
 #include "ops.h"
 
-#define DP_MAX_THREADS 1024     /* of a device */
+#define DP_DEVICE_MAX_THREADS 1024
 
 /* Every backend's device begins with this. */
 struct DpDevice

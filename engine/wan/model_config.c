@@ -598,8 +598,8 @@ read_default_values (DpDefaults *d, Reader *r)
   d->width = get_int (r, "width", 16, DP_MAX_SIZE, d->width);
   d->height = get_int (r, "height", 16, DP_MAX_SIZE, d->height);
   d->steps = get_int (r, "steps", 1, DP_MAX_STEPS, d->steps);
-  d->guidance_scale = get_double (r, "guidance_scale", 0, 100, d->guidance_scale);
-  d->guidance_scale_2 = get_double (r, "guidance_scale_2", 0, 100, 0);
+  d->guidance_scale = get_double (r, "guidance_scale", 0, DP_MAX_SCALE, d->guidance_scale);
+  d->guidance_scale_2 = get_double (r, "guidance_scale_2", 0, DP_MAX_SCALE, 0);
   d->flow_shift = get_double (r, "flow_shift", 1e-3, 1e3, 0);
   d->block_latents = get_int (r, "block_latents", 1, DP_MAX_BLOCK_LATENTS, d->block_latents);
   d->context_latents = get_int (r, "context_latents", -1, d->block_latents, MIN (d->context_latents, d->block_latents));

@@ -9,10 +9,7 @@
 #pragma once
 
 #include <glib.h>
-
-#define DP_MAX_SIZE 8192        /* pixels, of a width or height */
-#define DP_MAX_STEPS 1000
-#define DP_MAX_BLOCK_LATENTS 1024
+#include "limits.h"
 
 /** text_encoder/config.json (UMT5EncoderModel) */
 typedef struct

@@ -2,6 +2,7 @@
 #include "tokenizer.h"
 #include "tokenizer_sentencepiece.h"
 #include "error.h"
+#include "limits.h"
 
 #include <errno.h>
 #include <glib/gstdio.h>

@@ -6,8 +6,6 @@
 
 #include <glib.h>
 
-#define DP_MAX_PROMPT (16 << 10)    /* bytes */
-
 /* Thread-safety: immutable after open. */
 typedef struct _DpTokenizer DpTokenizer;
 
