@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The program `dualparal`: the engine without GStreamer. generate writes a video, its latents and embeddings, for comparison with other
- * implementations; inspect says what is here and whether a model fits; bench measures.
+ * The program `dualparal`: the engine without GStreamer. generate writes a video, its latents and
+ * embeddings, for comparison with other implementations; inspect shows the devices, the model and the
+ * plan; bench measures.
  */
-#include "wan/model_config.h"
 #include "dualparal.h"
-#include "memory.h"
-#include "ring.h"
-#include "settings.h"
+#include "plan.h"
 #include "wan/weights.h"
 #include "kernels/device.h"
 
@@ -113,11 +111,11 @@ channels_first (const float *x, gsize frames, gsize pixels, gsize channels)
 }
 
 static float *
-read_noise (const char *path, const DpModelInfo *info, const DpSettings *s, gint64 *n, GError **error)
+read_noise (const char *path, const DpPlan *plan, gint64 *n, GError **error)
 {
   g_autoptr (DpWeights) file = dp_weights_open (path, NULL, error);
   const DpTensor *t = file ? dp_weights_find (file, "noise") : NULL;
-  gint64 C = info->latent_channels, h = s->height / info->spatial_scale, w = s->width / info->spatial_scale;
+  gint64 C = plan->info.latent_channels, h = plan->latent_h, w = plan->latent_w;
 
   if (file == NULL)
     return NULL;
@@ -246,8 +244,10 @@ pull_all (DpEngine *engine, FILE *file, Dump *d, GError **error)
 }
 
 static FILE *
-open_output (const DpModelInfo *info, const DpSettings *s, GError **error)
+open_output (const DpPlan *plan, GError **error)
 {
+  const DpSettings *s = dp_plan_settings (plan);
+  const DpModelInfo *info = dp_plan_model (plan);
   FILE *file = strcmp (output, "-") == 0 ? stdout : fopen (output, "wb");
 
   if (file == NULL)
@@ -270,12 +270,10 @@ close_output (FILE *file, gboolean ok, GError **error)
 static gboolean
 generate (GError **error)
 {
-  g_autoptr (GStringChunk) storage = g_string_chunk_new (256);
+  g_autoptr (DpPlan) plan = NULL, with_noise = NULL;
   g_autoptr (DpEngine) engine = NULL;
   g_autoptr (GArray) latents = g_array_new (FALSE, FALSE, sizeof (float)), frames = g_array_new (FALSE, FALSE, sizeof (float));
   g_autofree float *noise = NULL;
-  DpSettings resolved = settings;
-  DpModelInfo info;
   Dump d = { .latents = latents, .frames = frames };
   FILE *file = NULL;
   gboolean ok;
@@ -284,7 +282,7 @@ generate (GError **error)
     g_set_error_literal (error, DP_ERROR, DP_ERROR_SETTINGS, "nothing to write: give --output FILE.y4m, --dump FILE, or both");
     return FALSE;
   }
-  if (resolved.num_frames < 0 && dump) {
+  if (settings.num_frames < 0 && dump) {
     g_set_error_literal (error, DP_ERROR, DP_ERROR_SETTINGS, "--dump keeps everything in memory: it needs --frames of at least 1");
     return FALSE;
   }
@@ -293,24 +291,26 @@ generate (GError **error)
     g_set_error (error, G_FILE_ERROR, g_file_error_from_errno (errno), "%s: cannot be written: %s", dump, g_strerror (errno));
     return FALSE;
   }
-  resolved.format = dump ? DP_FORMAT_RGB_F32 : DP_FORMAT_I420;
-  if (!dp_settings_resolve (&resolved, &info, storage, error))
+  settings.format = dump ? DP_FORMAT_RGB_F32 : DP_FORMAT_I420;
+  plan = dp_plan_new (&settings, error);
+  if (plan == NULL)
     return FALSE;
-  if (noise_file) {
-    resolved.noise = noise = read_noise (noise_file, &info, &resolved, &resolved.noise_latents, error);
-    if (noise == NULL)
+  if (noise_file) {             /* has the size that the plan says */
+    settings.noise = noise = read_noise (noise_file, plan, &settings.noise_latents, error);
+    with_noise = noise ? dp_plan_with (plan, &settings, error) : NULL;
+    if (with_noise == NULL)
       return FALSE;
   }
-  if (!dp_engine_open (&engine, &resolved, NULL, NULL, error) || !queue_prompts (engine, error))
+  if (!dp_engine_open (&engine, with_noise ? with_noise : plan, NULL, NULL, error) || !queue_prompts (engine, error))
     return FALSE;
   if (dump)
     dp_engine_set_latents_callback (engine, keep_latents, &d);
-  if (output && (file = open_output (&info, &resolved, error)) == NULL)
+  if (output && (file = open_output (plan, error)) == NULL)
     return FALSE;
   ok = pull_all (engine, file, dump ? &d : NULL, error);
   if (file)
     ok = close_output (file, ok, error);
-  return ok && (dump == NULL || write_dump (engine, &d, &resolved, error)) && dp_engine_end_trace (engine, error);
+  return ok && (dump == NULL || write_dump (engine, &d, dp_plan_settings (plan), error)) && dp_engine_end_trace (engine, error);
 }
 
 /* "5", or "4, 3" where there are two transformers. */
@@ -353,13 +353,13 @@ print_devices (void)
   return gpus;
 }
 
-/* Whether one stage of it all has room on a device that is there, and in which of the ways that settings leave open. */
+/* Whether all of it has room on a device that is there, and in which of the ways that the settings leave
+ * open. */
 static void
 print_verdict (const char *name)
 {
-  g_autoptr (GStringChunk) storage = g_string_chunk_new (256);
+  g_autoptr (DpPlan) plan = NULL;
   g_autoptr (GError) error = NULL;
-  g_autofree DpResolved *r = g_new0 (DpResolved, 1);
   DpSettings s = settings;
   DpDeviceInfo info;
   char message[256];
@@ -367,72 +367,77 @@ print_verdict (const char *name)
   if (!dp_device_info (name, &info, message, sizeof message))
     return;
   s.devices = name;
-  if (!dp_settings_read (r, &s, storage, &error)) {
+  plan = dp_plan_new (&s, &error);
+  if (plan == NULL) {
     printf ("  %-8s no: %s\n", name, error->message);
     return;
   }
-  gsize needed = dp_memory_of_video (r, name) + dp_memory_of_text (r, r->streamed);
+  gsize needed = dp_plan_bytes (plan, name);
   printf ("  %-8s %s: %.1f MiB, where %.1f are free, in %s, text encoder %s\n", name, needed > info.memory_free ? "does not fit"
       : needed + info.memory_total / 8 > info.memory_free ? "hardly fits, for libraries take some too" : "fits", needed / 1048576.0,
-      info.memory_free / 1048576.0, r->settings.precision, r->settings.text_encoder);
+      info.memory_free / 1048576.0, plan->settings.precision, plan->settings.text_encoder);
 }
 
-static gsize
-directory_bytes (const char *model, const char *part)
+/* Of a part's weights. */
+static double
+file_mib (const DpModel *model, DpModelPart part)
 {
-  g_autofree char *path = g_build_filename (model, part, NULL);
-  g_autoptr (GDir) dir = g_dir_open (path, 0, NULL);
+  g_autoptr (GDir) dir = g_dir_open (model->paths[part], 0, NULL);
   const char *name;
   gsize bytes = 0;
 
   while (dir && (name = g_dir_read_name (dir))) {
-    g_autofree char *file = g_build_filename (path, name, NULL);
+    g_autofree char *file = g_build_filename (model->paths[part], name, NULL);
     GStatBuf st;
 
     if (g_str_has_suffix (name, ".safetensors") && g_stat (file, &st) == 0)
       bytes += st.st_size;
   }
-  return bytes;
+  return bytes / 1048576.0;
 }
 
 static void
-print_transformers (const char *model, const DpModelConfig *c)
+print_transformers (const DpModel *model)
 {
-  static const char *const names[] = { "transformer", "transformer_2" };
+  const DpModelConfig *c = &model->config;
 
   for (int i = 0; i < c->experts; i++)
-    printf ("  %-13s %d layers, %d heads of %d, feed-forward %d, %.1f MiB\n", names[i], c->dit.layers, c->dit.heads, c->dit.head_dim,
-        c->dit.ffn, directory_bytes (model, names[i]) / 1048576.0);
+    printf ("  %-13s %d layers, %d heads of %d, feed-forward %d, %.1f MiB\n", dp_model_part_name (DP_MODEL_TRANSFORMER + i), c->dit.layers,
+        c->dit.heads, c->dit.head_dim, c->dit.ffn, file_mib (model, DP_MODEL_TRANSFORMER + i));
   if (c->experts == 2)
     printf ("  boundary      %g: steps of timestep %g and above go through transformer, the others through transformer_2\n",
         c->boundary_ratio, c->boundary_ratio * c->scheduler.train_timesteps);
 }
 
+static void
+print_model (const DpModel *model)
+{
+  const DpModelConfig *c = &model->config;
+
+  printf ("model %s (%s)\n", model->dir, c->defaults.name);
+  printf ("  text encoder  %d layers, %d wide, %d tokens known, %.1f MiB\n", c->text.layers, c->text.d_model, c->text.vocab,
+      file_mib (model, DP_MODEL_TEXT_ENCODER));
+  print_transformers (model);
+  printf ("  decoder       %d latent channels, %dx%d pixels and %d frames a latent, %.1f MiB\n", model->latent_channels,
+      c->vae.spatial_scale, c->vae.spatial_scale, c->vae.temporal_scale, file_mib (model, DP_MODEL_VAE));
+}
+
 static gboolean
 inspect (GError **error)
 {
-  g_autoptr (GStringChunk) storage = g_string_chunk_new (256);
-  g_autofree DpResolved *r = g_new0 (DpResolved, 1);
+  g_autoptr (DpPlan) plan = NULL;
   int gpus = print_devices ();
 
-  if (!dp_settings_read (r, &settings, storage, error))
+  plan = dp_plan_new (&settings, error);
+  if (plan == NULL)
     return FALSE;
-  const DpSettings *s = &r->settings;
-  const DpModelConfig *c = &r->config;
-  g_autofree char *guidance = guidance_text (s);
-  printf ("model %s (%s)\n", s->model, r->info.name);
-  printf ("  text encoder  %d layers, %d wide, %d tokens known, %.1f MiB\n", c->text.layers, c->text.d_model, c->text.vocab,
-      directory_bytes (s->model, "text_encoder") / 1048576.0);
-  print_transformers (s->model, c);
-  printf ("  decoder       %d latent channels, %dx%d pixels and %d frames a latent, %.1f MiB\n", c->vae.z_dim, c->vae.spatial_scale,
-      c->vae.spatial_scale, c->vae.temporal_scale, directory_bytes (s->model, "vae") / 1048576.0);
-  printf ("settings\n  %dx%d at %d/%d frames a second, %s, %d steps, guidance %s, flow shift %g\n", s->width, s->height, r->info.fps_n,
-      r->info.fps_d, s->sampler, s->steps, guidance, s->flow_shift);
-  printf ("  blocks of %d latents, context %d, at most %d in flight, %s, devices %s\n", s->block_latents, r->context_latents,
-      s->queue_blocks, s->precision, s->devices);
-  printf ("  text encoder %s: %.1f MiB on %s, where the video needs %.1f MiB (streamed: %.1f, resident: %.1f)\n", s->text_encoder,
-      dp_memory_of_text (r, r->streamed) / 1048576.0, r->devices[0], dp_memory_of_video (r, r->devices[0]) / 1048576.0,
-      dp_memory_of_text (r, TRUE) / 1048576.0, dp_memory_of_text (r, FALSE) / 1048576.0);
+  const DpSettings *s = &plan->settings;
+  g_autofree char *guidance = guidance_text (s), *description = dp_plan_describe (plan);
+  print_model (plan->model);
+  printf ("settings\n  %dx%d at %d/%d frames a second, %s, %d steps, guidance %s, flow shift %g\n", s->width, s->height,
+      plan->info.fps_n, plan->info.fps_d, s->sampler, s->steps, guidance, s->flow_shift);
+  printf ("  blocks of %d latents, context %d, queue of %d frames\n", s->block_latents, plan->context_latents, s->max_queue_frames);
+  printf ("plan for devices=%s\n%s", settings.devices ? settings.devices : "auto", description);
   printf ("all of it on one device\n");
   print_verdict ("cpu");
   for (int i = 0; i < gpus; i++) {
@@ -452,18 +457,19 @@ typedef struct
 } Memory;
 
 static Memory
-look_at_memory (const DpResolved *r, const DpStats *stats)
+look_at_memory (const DpPlan *plan, const DpStats *stats)
 {
   Memory memory = { .held = stats->device_bytes };
   char message[256];
 
-  for (int i = 0; i < r->n_devices; i++) {
+  for (int i = 0; i < plan->n_stages; i++) {
+    const char *device = plan->stages[i].device;
     DpDeviceInfo info;
     gboolean seen = FALSE;
 
     for (int j = 0; j < i; j++)
-      seen |= strcmp (r->devices[i], r->devices[j]) == 0;
-    if (!seen && dp_device_info (r->devices[i], &info, message, sizeof message))
+      seen |= strcmp (device, plan->stages[j].device) == 0;
+    if (!seen && dp_device_info (device, &info, message, sizeof message))
       memory.in_use += info.memory_total - info.memory_free;
   }
   return memory;
@@ -472,7 +478,7 @@ look_at_memory (const DpResolved *r, const DpStats *stats)
 /* What was measured, from the end of a block to the end of another. */
 typedef struct
 {
-  const DpResolved *r;
+  const DpPlan *plan;
   DpStats first, last;
   double seconds;
   GArray *memory;               /* of Memory: element k when block k was decoded */
@@ -493,7 +499,7 @@ frames_per_second (const Bench *m)
 static double
 realtime_factor (const Bench *m)
 {
-  return frames_per_second (m) * m->r->info.fps_d / m->r->info.fps_n;
+  return frames_per_second (m) * m->plan->info.fps_d / m->plan->info.fps_n;
 }
 
 static double
@@ -542,12 +548,12 @@ print_json (const Bench *m)
     in_use[i] = g_array_index (m->memory, Memory, i).in_use;
   }
   json_builder_begin_object (b);
-  add_text (b, "model", m->r->info.name);
-  add_text (b, "precision", m->r->settings.precision);
-  add_number (b, "width", m->r->settings.width);
-  add_number (b, "height", m->r->settings.height);
-  add_number (b, "stages", m->r->n_devices);
-  add_number (b, "threads", m->r->settings.threads);
+  add_text (b, "model", m->plan->info.name);
+  add_text (b, "precision", m->plan->settings.precision);
+  add_number (b, "width", m->plan->settings.width);
+  add_number (b, "height", m->plan->settings.height);
+  add_number (b, "stages", m->plan->n_stages);
+  add_number (b, "threads", m->plan->settings.threads);
   add_number (b, "block_steps_per_second", passes_per_second (m));
   add_number (b, "frames_per_second", frames_per_second (m));
   add_number (b, "realtime_factor", realtime_factor (m));
@@ -571,13 +577,13 @@ print_json (const Bench *m)
 static void
 print_table (const Bench *m)
 {
-  const DpResolved *r = m->r;
-  const DpSettings *s = &r->settings;
+  const DpPlan *plan = m->plan;
+  const DpSettings *s = &plan->settings;
   const DpStats *last = &m->last;
   g_autofree char *guidance = guidance_text (s);
 
-  printf ("%s %dx%d, %d steps, guidance %s, B %d, C %d, Q %d, %s, %d stage%s, %d threads\n", r->info.name, s->width, s->height, s->steps,
-      guidance, s->block_latents, r->context_latents, s->queue_blocks, s->precision, r->n_devices, r->n_devices == 1 ? "" : "s",
+  printf ("%s %dx%d, %d steps, guidance %s, B %d, C %d, Q %d, %s, %d stage%s, %d threads\n", plan->info.name, s->width, s->height, s->steps,
+      guidance, s->block_latents, plan->context_latents, s->queue_blocks, s->precision, plan->n_stages, plan->n_stages == 1 ? "" : "s",
       s->threads);
   printf ("  block-steps per second  %8.2f\n", passes_per_second (m));
   printf ("  frames per second       %8.2f   (%.2f x real time)\n", frames_per_second (m), realtime_factor (m));
@@ -598,11 +604,10 @@ print_table (const Bench *m)
 static gboolean
 bench (GError **error)
 {
-  g_autoptr (GStringChunk) storage = g_string_chunk_new (256);
+  g_autoptr (DpPlan) plan = NULL;
   g_autoptr (DpEngine) engine = NULL;
-  g_autofree DpResolved *r = g_new0 (DpResolved, 1);
   g_autoptr (GArray) memory = g_array_new (FALSE, FALSE, sizeof (Memory));
-  Bench m = { .r = r, .memory = memory };
+  Bench m = { .memory = memory };
   DpFrame frame;
   gint64 block = -1, start = 0;
   int result;
@@ -611,7 +616,8 @@ bench (GError **error)
     g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "--blocks is %" G_GINT64_FORMAT "; it must be at least 1", bench_blocks);
     return FALSE;
   }
-  if (!dp_settings_read (r, &settings, storage, error) || !dp_engine_open (&engine, &r->settings, NULL, NULL, error))
+  m.plan = plan = dp_plan_new (&settings, error);
+  if (plan == NULL || !dp_engine_open (&engine, plan, NULL, NULL, error))
     return FALSE;
   while ((result = dp_engine_pull (engine, &frame, -1, error)) == 1) {
     gboolean next = frame.block != block;
@@ -621,7 +627,7 @@ bench (GError **error)
     if (!next || block == 0)
       continue;
     dp_engine_get_stats (engine, &m.last);
-    Memory now = look_at_memory (r, &m.last);
+    Memory now = look_at_memory (plan, &m.last);
     g_array_append_val (memory, now);
     if (block == 1) {
       m.first = m.last;
@@ -650,7 +656,7 @@ typedef struct
 
 static const Command commands[] = {
   { "generate", "write a video", generate_options, generate },
-  { "inspect", "show devices, libraries, the model, its settings, and whether it fits", NULL, inspect },
+  { "inspect", "show devices, libraries, the model, its settings, the plan, and whether it fits", NULL, inspect },
   { "bench", "measure the whole engine", bench_options, bench },
 };
 

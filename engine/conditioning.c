@@ -30,7 +30,7 @@ struct _DpConditioner
 {
   /* -- immutable -- */
   DpConditionerSpec spec;
-  char *dir, *device;
+  char *device;
   GThread *thread;
 
   /* -- owned by the encoding thread -- */
@@ -127,10 +127,10 @@ encode (DpConditioner *c, const Entry *e, GError **error)
   g_autofree gint32 *ids = g_new (gint32, 2 * c->spec.text_length);
   DpTokens tokens[2];
   gboolean known = c->encoded && strcmp (e->negative, c->encoded_negative) == 0;
-  gsize row = sizeof (float) * c->spec.config.d_model;
+  gsize row = sizeof (float) * c->spec.model->config.text.d_model;
 
   out->refs = 1;
-  out->dim = c->spec.config.d_model;
+  out->dim = c->spec.model->config.text.d_model;
   out->prompt = g_strdup (e->text);
   for (int i = 0; i < (known ? 1 : 2); i++) {
     tokens[i].ids = ids + i * c->spec.text_length;
@@ -205,32 +205,31 @@ static GString *
 loaded_key (const DpConditioner *c)
 {
   const DpConditionerSpec *spec = &c->spec;
-  g_autofree char *tokenizer = g_build_filename (c->dir, "tokenizer", NULL), *encoder = g_build_filename (c->dir, "text_encoder", NULL);
   GString *key = g_string_new (NULL);
 
-  g_string_printf (key, "text, %s, %d threads, bfloat16 %d, streamed %d, %d tokens", c->device, spec->threads, spec->bfloat16,
+  g_string_printf (key, "text, %s, %d threads, type %d, streamed %d, %d tokens", c->device, spec->threads, spec->type,
       spec->streamed, spec->text_length);
-  dp_part_cache_key_add_dir (key, tokenizer);
-  dp_part_cache_key_add_dir (key, encoder);
+  dp_part_cache_key_add_dir (key, spec->model->paths[DP_MODEL_TOKENIZER]);
+  dp_part_cache_key_add_dir (key, spec->model->paths[DP_MODEL_TEXT_ENCODER]);
   return key;
 }
 
 static gboolean
 load (DpConditioner *c, GError **error)
 {
-  g_autofree char *tokenizer = g_build_filename (c->dir, "tokenizer", NULL), *encoder = g_build_filename (c->dir, "text_encoder", NULL);
   const DpConditionerSpec *spec = &c->spec;
+  const DpTextConfig *config = &spec->model->config.text;
   Loaded *loaded = c->loaded;
 
-  loaded->tokenizer = dp_tokenizer_open (tokenizer, spec->config.vocab, error);
+  loaded->tokenizer = dp_tokenizer_open (spec->model->paths[DP_MODEL_TOKENIZER], config->vocab, error);
   if (loaded->tokenizer == NULL)
     return FALSE;
-  loaded->weights = dp_weights_open (encoder, "model", error);
+  loaded->weights = dp_model_weights (spec->model, DP_MODEL_TEXT_ENCODER, error);
   if (loaded->weights == NULL || !dp_part_cache_open_device (&loaded->warm, c->device, spec->threads, error))
     return FALSE;
   loaded->warm.dev->cancel = &c->cancel;
-  loaded->encoder = dp_text_encoder_new (loaded->warm.dev, &spec->config, loaded->weights, spec->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32,
-      spec->text_length, spec->streamed, error);
+  loaded->encoder = dp_text_encoder_new (loaded->warm.dev, config, loaded->weights, spec->type, spec->text_length, spec->streamed,
+      error);
   if (loaded->encoder)
     dp_part_cache_loaded (&loaded->warm);
   return loaded->encoder != NULL;
@@ -313,7 +312,6 @@ dp_conditioner_new (const DpConditionerSpec *spec)
   g_mutex_init (&c->lock);
   g_cond_init (&c->changed);
   c->spec = *spec;
-  c->dir = g_strdup (spec->dir);
   c->device = g_strdup (spec->device);
   c->last_block = -1;
   c->loaded = dp_part_cache_take (sizeof (Loaded), loaded_key (c), free_loaded);
@@ -337,7 +335,6 @@ dp_conditioner_free (DpConditioner *c, int linger)
   g_clear_error (&c->error);
   g_free (c->encoded_negative);
   g_free (c->negative);
-  g_free (c->dir);
   g_free (c->device);
   g_mutex_clear (&c->lock);
   g_cond_clear (&c->changed);

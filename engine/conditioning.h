@@ -10,7 +10,7 @@
 #pragma once
 
 #include <glib.h>
-#include "wan/model_config.h"
+#include "wan/model.h"
 #include "dualparal.h"
 #include "trace.h"
 
@@ -38,11 +38,10 @@ typedef struct _DpConditioner DpConditioner;
 /** Where it reads from and runs. */
 typedef struct
 {
-  const char *dir;              /* model directory */
-  DpTextConfig config;
+  const DpModel *model;         /* must outlive it */
   const char *device;
   int threads;
-  gboolean bfloat16;
+  DpType type;                  /* of weights and activations */
   gboolean streamed;            /* see text_encoder.h */
   int text_length;              /* most tokens of a prompt */
   DpTrace *trace;

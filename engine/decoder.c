@@ -9,6 +9,19 @@
 
 #define JOBS 2                  /* finished blocks that may wait */
 
+/* A DpFormat is handed to pack_frame as the DpPixels of the same number. */
+#define SAME(name) G_STATIC_ASSERT ((int) DP_FORMAT_##name == (int) DP_PIXELS_##name)
+SAME (RGB_F32);
+SAME (I420);
+SAME (NV12);
+SAME (RGB);
+SAME (BGR);
+SAME (RGBX);
+SAME (BGRX);
+SAME (XRGB);
+SAME (XBGR);
+#undef SAME
+
 typedef struct
 {
   float *latents;               /* [max_own, h, w, C] in host memory */
@@ -148,7 +161,7 @@ dp_decoder_bytes (const DpDecoderSpec *spec)
   int at_once = dp_vae_at_once (spec->device);
 
   layout_frame (&d);
-  return dp_vae_bytes (&spec->vae, spec->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, spec->latent_h, spec->latent_w, at_once)
+  return dp_vae_bytes (&spec->vae, spec->type, spec->latent_h, spec->latent_w, at_once)
       + sizeof (float) * d.latent_size * at_once + d.frame_bytes * (g_str_has_prefix (spec->device, "cuda") ? 1 : 1 + d.n_slots);
 }
 
@@ -167,7 +180,7 @@ loaded_key (const DpDecoder *d)
   const DpDecoderSpec *spec = &d->spec;
   GString *key = g_string_new (NULL);
 
-  g_string_printf (key, "decoder, %s, %d threads, bfloat16 %d, %d x %d", d->device, spec->threads, spec->bfloat16, spec->latent_h,
+  g_string_printf (key, "decoder, %s, %d threads, type %d, %d x %d", d->device, spec->threads, spec->type, spec->latent_h,
       spec->latent_w);
   dp_part_cache_key_add_numbers (key, &spec->vae, sizeof spec->vae);
   dp_part_cache_key_add_weights (key, spec->weights);
@@ -209,7 +222,7 @@ load (DpDecoder *d, GError **error)
   if (!make_room (d, error))
     return FALSE;
   if (!loaded->warm.loaded) {
-    loaded->vae = dp_vae_new (d->dev, &spec->vae, spec->weights, spec->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, spec->latent_h,
+    loaded->vae = dp_vae_new (d->dev, &spec->vae, spec->weights, spec->type, spec->latent_h,
         spec->latent_w, dp_vae_at_once (d->device), error);
     if (loaded->vae == NULL)
       return FALSE;

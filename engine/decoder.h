@@ -23,7 +23,7 @@ typedef struct
   const DpWeights *weights;     /* must outlive the decoder */
   const char *device;
   int threads;
-  gboolean bfloat16;
+  DpType type;                  /* of weights and activations */
   int latent_h, latent_w;
   int max_own;                  /* most latent frames of a block */
   int max_queue_frames;

@@ -2,7 +2,7 @@
  *
  * dualparal.h: the engine's only public header. Prompt in, frames out.
  *
- * Open an engine with settings, pull frames from it. Behind it a loader thread reads the model, one thread per stage
+ * Make a plan of settings, open an engine with it, pull frames. Behind it a loader thread reads the model, one thread per stage
  * runs its range of layers on its device, and one thread decodes finished blocks into a bounded queue of frames. That queue is the
  * only rate limiter: a consumer that stops pulling stops the generation.
  *
@@ -13,9 +13,18 @@
 
 #include <glib.h>
 #include "wan/error.h"
+#include "wan/limits.h"
 
 G_BEGIN_DECLS
 
+/** The largest values that settings may have; the others are in wan/limits.h. */
+#define DP_MAX_QUEUE_FRAMES (1 << 20)
+#define DP_MAX_FRAMES (G_GINT64_CONSTANT (1) << 48)     /* far from where sums overflow; a hundred thousand years of video */
+#define DP_MAX_THREADS 1024
+#define DP_MAX_STAGES 64
+
+/** What was asked for, and what will be done: devices, precision, memory. Thread-safety: immutable. */
+typedef struct _DpPlan DpPlan;
 typedef struct _DpEngine DpEngine;
 
 /** How frames are delivered. YUV is BT.709 limited range; the fourth byte of 4-byte RGB formats is 255. */
@@ -33,7 +42,7 @@ typedef enum
 } DpFormat;
 
 /** Everything that can be set. Zero (0, NULL) always means the model's own default, from its config files (and its
- *  dualparal.json where it has one); dp_settings_resolve() shows what that is. Strings are borrowed during the call. */
+ *  dualparal.json where it has one); dp_plan_settings() shows what that is. Strings are borrowed during the call. */
 typedef struct
 {
   const char *model;            /* directory in diffusers layout; NULL: the embedded model */
@@ -43,7 +52,7 @@ typedef struct
                                  * where there is one that works, else the CPU */
   const char *sampler;          /* "unipc" or "euler"; NULL: what the scheduler config says */
   int width, height;            /* pixels, multiples of 16 */
-  int steps;                    /* T, sampling steps, 1..1000 */
+  int steps;                    /* T, sampling steps */
   double guidance_scale;        /* up to 1: no classifier-free guidance (half the work); 0 the default */
   double guidance_scale_2;      /* the same in the steps of the second of two transformers (half the work: where both are up to 1); without
                                  * one it stays 0 */
@@ -123,9 +132,9 @@ typedef struct
   double block_interval_p50, block_interval_p95;        /* seconds from one block in the queue, all of it, to the next; of the latest 256 */
   double decode_busy;                   /* share of that time the decoder worked */
   int stages;
-  double stage_busy[64];                /* share of that time each stage computed */
+  double stage_busy[DP_MAX_STAGES];     /* share of that time each stage computed */
   gsize device_bytes;                   /* memory held on the devices, in all */
-  gsize stage_bytes[64], decoder_bytes, text_bytes;     /* by whom */
+  gsize stage_bytes[DP_MAX_STAGES], decoder_bytes, text_bytes;     /* by whom */
   guint64 allocations;                  /* device allocations so far: stands still after the first block, until the next prompt */
 } DpStats;
 
@@ -136,20 +145,31 @@ typedef void (*DpProgress) (const char *code, const char *text, int percent, gpo
  *  sampler: [n_latents, h, w, C] float32, normalised. */
 typedef void (*DpLatentsCallback) (const float *latents, int n_latents, int h, int w, int channels, gpointer user_data);
 
-/** Resolves every default in `settings` for its model: reads the config files, checks each value and their combination.
- *  On success all fields but noise are set; the strings in it and info are valid until `storage` (a GStringChunk of the caller) is freed.
- *  Quick: no weights are read. */
-gboolean dp_settings_resolve (DpSettings *settings, DpModelInfo *info, GStringChunk *storage, GError **error);
+/** Reads the model's config files, checks every setting and their combination, asks the devices and decides what each of them will do.
+ *  Quick: no weights are read. A new reference; NULL with `error` for bad settings, a bad model or a device that does not work. */
+DpPlan *dp_plan_new (const DpSettings *settings, GError **error);
 
-/** Directory of the embedded model: the source tree's for code that is run from the build tree, else the one that was installed with it.
- *  NULL when it is not there. */
-const char *dp_embedded_model (void);
+/** A plan for other settings on the model, the devices and in the precision of `plan`, for what is known only later: size, format,
+ *  prompts, noise. What `settings` says of those three does not count. Memory, and where the text encoder's weights are, is planned anew. */
+DpPlan *dp_plan_with (const DpPlan *plan, const DpSettings *settings, GError **error);
 
-/** Checks the settings and the model's config files and starts to load the weights in the background. The first block waits for the
- *  first dp_engine_pull(), so that prompts queued and callbacks set before it never come too late.
- *  Returns at once; what fails later is returned by dp_engine_pull(). Returns FALSE and sets `error` for bad settings.
- *  `progress` may be NULL. */
-gboolean dp_engine_open (DpEngine **engine, const DpSettings *settings, DpProgress progress, gpointer user_data, GError **error);
+DpPlan *dp_plan_ref (DpPlan *plan);
+void dp_plan_unref (DpPlan *plan);      /* NULL is fine */
+
+/** Every setting as it will be used: defaults filled in, "auto" replaced by what was chosen. Valid as long as the plan, like all here. */
+const DpSettings *dp_plan_settings (const DpPlan *plan);
+const DpModelInfo *dp_plan_model (const DpPlan *plan);
+
+/** Why devices=auto passed over a GPU, in one sentence; NULL where it took one, was not asked, or there is none to be expected here. */
+const char *dp_plan_passed_over (const DpPlan *plan);
+
+/** The plan for people, a part and its device a line. New string. */
+char *dp_plan_describe (const DpPlan *plan);
+
+/** Starts to load the weights in the background, as planned. The first block waits for the first dp_engine_pull(), so that prompts queued
+ *  and callbacks set before it never come too late. Returns at once; what fails later is returned by dp_engine_pull(). Returns FALSE and
+ *  sets `error` when weight files or memory of the host are missing. `progress` may be NULL. Keeps a reference to the plan. */
+gboolean dp_engine_open (DpEngine **engine, DpPlan *plan, DpProgress progress, gpointer user_data, GError **error);
 
 /** Set before the first pull. */
 void dp_engine_set_latents_callback (DpEngine *engine, DpLatentsCallback callback, gpointer user_data);
@@ -195,6 +215,7 @@ void dp_engine_get_stats (DpEngine *engine, DpStats *stats);
 /** Cancels everything within the current layer, joins the threads, frees all but what is to linger. NULL is fine. */
 void dp_engine_free (DpEngine *engine);
 
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (DpPlan, dp_plan_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (DpEngine, dp_engine_free)
 
 G_END_DECLS

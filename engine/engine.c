@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "dualparal.h"
+#include "plan.h"
 #include "ring.h"
-#include "settings.h"
 #include "trace.h"
 #include "part_cache.h"
 
@@ -10,13 +10,11 @@
 struct _DpEngine
 {
   /* -- immutable -- */
-  GStringChunk *storage;
-  DpResolved resolved;
+  DpPlan *plan;
   DpProgress progress;
   gpointer progress_data;
   gint64 opened_us;
   DpWeights *dit_weights[2], *vae_weights;       /* of the experts; NULL: no second */
-  DpSampler *sampler;
   DpConditioner *conditioner;
   DpDecoder *decoder;
   DpRing *ring;
@@ -91,104 +89,67 @@ part_failed (GError *error, gpointer data)
 static void
 start_conditioner (DpEngine *e)
 {
-  const DpResolved *r = &e->resolved;
+  const DpPlan *plan = e->plan;
 
   e->conditioner = dp_conditioner_new (&(DpConditionerSpec) {
-      .dir = r->settings.model, .config = r->config.text, .device = r->devices[0], .threads = r->settings.threads,
-      .bfloat16 = r->bfloat16, .streamed = r->streamed, .text_length = r->settings.text_length, .trace = e->trace, .loaded = part_loaded,
+      .model = plan->model, .device = plan->text_device, .threads = plan->settings.threads, .type = plan->type,
+      .streamed = plan->streamed, .text_length = plan->settings.text_length, .trace = e->trace, .loaded = part_loaded,
       .failed = part_failed, .user_data = e });
 }
 
 static gboolean
 start_decoder (DpEngine *e, GError **error)
 {
-  const DpResolved *r = &e->resolved;
-  int scale = r->config.vae.spatial_scale;
+  const DpPlan *plan = e->plan;
+  const DpSettings *s = &plan->settings;
 
   e->decoder = dp_decoder_new (&(DpDecoderSpec) {
-      .vae = r->config.vae, .weights = e->vae_weights, .device = r->devices[r->n_devices - 1], .threads = r->settings.threads,
-      .bfloat16 = r->bfloat16, .latent_h = r->settings.height / scale, .latent_w = r->settings.width / scale, .max_own = r->max_own,
-      .max_queue_frames = r->settings.max_queue_frames, .format = r->settings.format,
-      .num_frames = r->settings.num_frames, .trace = e->trace, .loaded = part_loaded, .failed = part_failed, .user_data = e }, error);
+      .vae = plan->model->config.vae, .weights = e->vae_weights, .device = plan->decoder_device, .threads = s->threads,
+      .type = plan->type, .latent_h = plan->latent_h, .latent_w = plan->latent_w, .max_own = plan->max_own,
+      .max_queue_frames = s->max_queue_frames, .format = s->format, .num_frames = s->num_frames, .trace = e->trace,
+      .loaded = part_loaded, .failed = part_failed, .user_data = e }, error);
   return e->decoder != NULL;
-}
-
-/* How many steps the first expert takes: those of the boundary's timestep or more, compared in float32 as the reference does. */
-static int
-switch_step (const DpEngine *e)
-{
-  const DpModelConfig *c = &e->resolved.config;
-  float boundary = c->boundary_ratio * c->scheduler.train_timesteps;
-  int step = 0, steps = dp_sampler_steps (e->sampler);
-
-  while (step < steps && (c->experts == 1 || dp_sampler_timestep (e->sampler, step) >= boundary))
-    step++;
-  return step;
 }
 
 static gboolean
 start_ring (DpEngine *e, GError **error)
 {
-  const DpResolved *r = &e->resolved;
-  const DpSettings *s = &r->settings;
-  DpStageSpec stage = dp_settings_stage (r, e->sampler);
-
-  stage.switch_step = switch_step (e);
   e->ring = dp_ring_new (&(DpRingSpec) {
-      .stage = stage, .weights = { e->dit_weights[0], e->dit_weights[1] }, .n_stages = r->n_devices, .devices = r->devices,
-      .threads = MAX (1, s->threads / r->n_devices), .block_latents = s->block_latents, .context_latents = r->context_latents,
-      .queue_blocks = s->queue_blocks, .latents = r->latents, .seed = s->seed,
-      .noise = s->noise, .noise_latents = s->noise_latents, .conditioner = e->conditioner, .decoder = e->decoder, .trace = e->trace,
-      .loaded = part_loaded, .failed = part_failed, .user_data = e }, error);
+      .plan = e->plan, .weights = { e->dit_weights[0], e->dit_weights[1] }, .conditioner = e->conditioner, .decoder = e->decoder,
+      .trace = e->trace, .loaded = part_loaded, .failed = part_failed, .user_data = e }, error);
   return e->ring != NULL;
 }
 
 static gboolean
-check_noise (const DpSettings *s, gint64 latents, GError **error)
+open_weights (DpEngine *e, GError **error)
 {
-  if (s->noise == NULL || s->noise_latents >= MAX (latents, 1))
-    return TRUE;
-  g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "the noise given has %" G_GINT64_FORMAT " latent frames, but %" G_GINT64_FORMAT
-      " frames of video need %" G_GINT64_FORMAT "; give more noise or ask for fewer frames", s->noise_latents, s->num_frames, latents);
-  return FALSE;
+  const DpModel *model = e->plan->model;
+
+  for (int i = 0; i < model->config.experts; i++) {
+    e->dit_weights[i] = dp_model_weights (model, DP_MODEL_TRANSFORMER + i, error);
+    if (e->dit_weights[i] == NULL)
+      return FALSE;
+  }
+  e->vae_weights = dp_model_weights (model, DP_MODEL_VAE, error);
+  return e->vae_weights != NULL;
 }
 
 gboolean
-dp_engine_open (DpEngine **engine, const DpSettings *settings, DpProgress progress, gpointer user_data, GError **error)
+dp_engine_open (DpEngine **engine, DpPlan *plan, DpProgress progress, gpointer user_data, GError **error)
 {
   DpEngine *e = g_new0 (DpEngine, 1);
-  DpResolved *r = &e->resolved;
-  g_autofree char *vae = NULL;
+  const DpSettings *s = &plan->settings;
 
   g_mutex_init (&e->lock);
   e->opened_us = g_get_monotonic_time ();
-  e->storage = g_string_chunk_new (1024);
+  e->plan = dp_plan_ref (plan);
   e->progress = progress;
   e->progress_data = user_data;
-  if (!dp_settings_read (r, settings, e->storage, error))
+  if (!open_weights (e, error))
     goto fail;
-
-  const DpSettings *s = &r->settings;
-  for (int i = 0; i < r->config.experts; i++) {
-    g_autofree char *transformer = g_build_filename (s->model, i == 0 ? "transformer" : "transformer_2", NULL);
-
-    e->dit_weights[i] = dp_weights_open (transformer, "diffusion_pytorch_model", error);
-    if (e->dit_weights[i] == NULL)
-      goto fail;
-  }
-  vae = g_build_filename (s->model, "vae", NULL);
-  e->vae_weights = dp_weights_open (vae, "diffusion_pytorch_model", error);
-  if (e->vae_weights == NULL)
+  if (s->trace && (e->trace = dp_trace_new (s->trace, plan->n_stages, DP_TRACE_LIMIT, error)) == NULL)
     goto fail;
-  e->sampler = dp_sampler_new (s->sampler, s->steps, s->flow_shift, &r->config.scheduler, error);
-  if (e->sampler == NULL)
-    goto fail;
-
-  if (!check_noise (s, r->latents, error))
-    goto fail;
-  if (s->trace && (e->trace = dp_trace_new (s->trace, r->n_devices, DP_TRACE_LIMIT, error)) == NULL)
-    goto fail;
-  e->parts = r->n_devices + 2;
+  e->parts = plan->n_stages + 2;
   report (e, "loading the model", 0);
   dp_part_cache_begin ();
   g_mutex_lock (&e->lock);      /* what a thread reports waits until all of them are there */
@@ -214,7 +175,7 @@ dp_engine_free (DpEngine *e)
     return;
   g_mutex_lock (&e->lock);
   e->closing = TRUE;
-  int linger = e->error ? 0 : e->resolved.settings.linger;      /* a failure may have left things in any state */
+  int linger = e->error ? 0 : e->plan->settings.linger;      /* a failure may have left things in any state */
   g_mutex_unlock (&e->lock);
   if (e->conditioner)
     dp_conditioner_cancel (e->conditioner);
@@ -229,13 +190,12 @@ dp_engine_free (DpEngine *e)
   g_mutex_unlock (&e->lock);
   if (was_loading)
     report (e, "cancelled", -1);
-  dp_sampler_free (e->sampler);
   dp_weights_free (e->dit_weights[0]);
   dp_weights_free (e->dit_weights[1]);
   dp_weights_free (e->vae_weights);
   g_clear_error (&e->error);
   g_mutex_clear (&e->lock);
-  g_string_chunk_free (e->storage);
+  dp_plan_unref (e->plan);
   g_free (e);
 }
 
@@ -262,17 +222,17 @@ dp_engine_next_block (DpEngine *e)
 gint64
 dp_engine_first_frame (const DpEngine *e, gint64 block)
 {
-  const DpResolved *r = &e->resolved;
-  gint64 latent = dp_block_first (block, r->settings.block_latents, r->context_latents);
+  const DpPlan *plan = e->plan;
+  gint64 latent = dp_block_first (block, plan->settings.block_latents, plan->context_latents);
 
-  return latent == 0 ? 0 : 1 + (latent - 1) * r->config.vae.temporal_scale;
+  return latent == 0 ? 0 : 1 + (latent - 1) * plan->info.temporal_scale;
 }
 
 gint64
 dp_engine_block_from (const DpEngine *e, gint64 frame)
 {
-  const DpResolved *r = &e->resolved;
-  gint64 block_frames = r->settings.block_latents * (gint64) r->config.vae.temporal_scale, second = dp_engine_first_frame (e, 1);
+  const DpPlan *plan = e->plan;
+  gint64 block_frames = plan->settings.block_latents * (gint64) plan->info.temporal_scale, second = dp_engine_first_frame (e, 1);
 
   if (frame <= second)
     return frame > 0;
@@ -307,7 +267,7 @@ dp_engine_prompt_embeds (DpEngine *e, float **prompt, float **negative, int *len
 
   if (c == NULL)
     return FALSE;
-  *length = e->resolved.settings.text_length;
+  *length = e->plan->settings.text_length;
   *dim = c->dim;
   for (int i = 0; i < 2; i++) {
     *out[i] = g_new0 (float, (gsize) *length * c->dim);
@@ -332,7 +292,7 @@ dp_engine_end_trace (DpEngine *e, GError **error)
 void
 dp_engine_get_stats (DpEngine *e, DpStats *stats)
 {
-  const DpModelInfo *info = &e->resolved.info;
+  const DpModelInfo *info = &e->plan->info;
   double latent_seconds = (double) info->temporal_scale * info->fps_d / info->fps_n;
   DpDecoderStats d;
   DpRingStats r;
@@ -341,7 +301,7 @@ dp_engine_get_stats (DpEngine *e, DpStats *stats)
   dp_ring_get_stats (e->ring, &r);
   const DpWorkerStats *p = &r.first;
   *stats = (DpStats) { .blocks = p->blocks, .passes = p->passes, .frames = d.frames, .queue_frames = d.queue_frames, .ended = d.ended,
-    .stages = e->resolved.n_devices, .decoder_bytes = d.device_bytes, .text_bytes = dp_conditioner_device_bytes (e->conditioner),
+    .stages = e->plan->n_stages, .decoder_bytes = d.device_bytes, .text_bytes = dp_conditioner_device_bytes (e->conditioner),
     .allocations = r.allocations + d.allocations, .block_load_mean = dp_recent_mean (&p->paces) / latent_seconds,
     .block_load_p95 = dp_recent_percentile (&p->paces, 95) / latent_seconds, .block_interval_p50 = dp_recent_percentile (&d.intervals, 50),
     .block_interval_p95 = dp_recent_percentile (&d.intervals, 95) };

@@ -6,27 +6,14 @@ struct _DpRing
 {
   /* -- immutable -- */
   DpRingSpec spec;
+  int n_stages;
+  DpStageSpec stage;
   DpSchedule *schedule;
   DpStage *stages[DP_MAX_STAGES];
   DpTransport *ends[DP_MAX_STAGES];
   DpWorker *workers[DP_MAX_STAGES];
   int cancel;                   /* atomic */
 };
-
-void
-dp_ring_layers (int layers, int stages, int index, int *first, int *last)
-{
-  int each = layers / stages, more = layers % stages;
-
-  *first = index * each + MIN (index, more);
-  *last = *first + each + (index < more);
-}
-
-int
-dp_ring_messages (int stages, int depth)
-{
-  return stages == 1 ? 1 : MIN (depth, stages + 1);
-}
 
 static DpConditioning *
 condition (gpointer conditioner, gint64 block, DpConditioning *previous, GError **error)
@@ -55,33 +42,32 @@ failed (GError *error, gpointer data)
 DpRing *
 dp_ring_new (const DpRingSpec *spec, GError **error)
 {
+  const DpPlan *plan = spec->plan;
+  const DpSettings *s = &plan->settings;
   DpRing *ring = g_new0 (DpRing, 1);
-  int depth = dp_schedule_depth (dp_sampler_steps (spec->stage.sampler), spec->queue_blocks);
-  gsize latent_size = (gsize) spec->stage.latent_h * spec->stage.latent_w * spec->stage.dit.in_channels;
 
-  g_assert (spec->n_stages >= 1 && spec->n_stages <= DP_MAX_STAGES);
   ring->spec = *spec;
-  ring->spec.stage.depth = depth;
-  ring->spec.stage.cancel = &ring->cancel;
+  ring->n_stages = plan->n_stages;
+  ring->stage = dp_plan_stage_spec (plan);
+  ring->stage.cancel = &ring->cancel;
   ring->schedule = dp_schedule_new (&(DpScheduleSpec) {
-      .sampler = spec->stage.sampler, .block_latents = spec->block_latents, .context_latents = spec->context_latents,
-      .queue_blocks = spec->queue_blocks, .latents = spec->latents, .max_own = spec->stage.max_own, .latent_size = latent_size,
-      .messages = dp_ring_messages (spec->n_stages, depth), .seed = spec->seed, .noise = spec->noise,
-      .noise_latents = spec->noise_latents, .condition = condition, .poll = poll_prompts, .conditioner = spec->conditioner }, error);
+      .sampler = plan->sampler, .block_latents = s->block_latents, .context_latents = plan->context_latents,
+      .queue_blocks = s->queue_blocks, .latents = plan->latents, .max_own = plan->max_own, .latent_size = dp_plan_latent_size (plan),
+      .messages = plan->messages, .seed = s->seed, .noise = s->noise, .noise_latents = s->noise_latents, .condition = condition,
+      .poll = poll_prompts, .conditioner = spec->conditioner }, error);
   if (ring->schedule == NULL) {
     g_free (ring);
     return NULL;
   }
-  dp_transport_local_new (spec->n_stages, ring->ends);
-  for (int i = 0; i < spec->n_stages; i++) {
-    int first, last;
+  dp_transport_local_new (ring->n_stages, ring->ends);
+  for (int i = 0; i < ring->n_stages; i++) {
+    const DpPlanStage *stage = &plan->stages[i];
 
-    dp_ring_layers (spec->stage.dit.layers, spec->n_stages, i, &first, &last);
-    ring->stages[i] = dp_stage_new (&ring->spec.stage, spec->devices[i], spec->threads, spec->weights, first, last);
+    ring->stages[i] = dp_stage_new (&ring->stage, stage->device, stage->threads, spec->weights, stage->first, stage->last);
   }
-  for (int i = 0; i < spec->n_stages; i++)
+  for (int i = 0; i < ring->n_stages; i++)
     ring->workers[i] = dp_worker_new (&(DpWorkerSpec) {
-        .index = i, .stages = spec->n_stages, .stage = ring->stages[i], .transport = ring->ends[i],
+        .index = i, .stages = ring->n_stages, .stage = ring->stages[i], .transport = ring->ends[i],
         .schedule = i == 0 ? ring->schedule : NULL, .decoder = spec->decoder, .trace = spec->trace, .cancel = &ring->cancel,
         .loaded = spec->loaded, .loaded_data = spec->user_data, .failed = failed, .failed_data = ring });
   return ring;
@@ -100,13 +86,13 @@ dp_ring_free (DpRing *ring, int linger)
   if (ring == NULL)
     return;
   dp_ring_cancel (ring);
-  for (int i = 0; i < ring->spec.n_stages; i++)
+  for (int i = 0; i < ring->n_stages; i++)
     dp_worker_join (ring->workers[i]);
   /* only now is nothing queued any more, on any device, that uses what lies on another one */
-  for (int i = 0; i < ring->spec.n_stages; i++)
+  for (int i = 0; i < ring->n_stages; i++)
     ring->ends[i]->close (ring->ends[i]);
   dp_schedule_close (ring->schedule);
-  for (int i = ring->spec.n_stages - 1; i >= 0; i--) {
+  for (int i = ring->n_stages - 1; i >= 0; i--) {
     dp_worker_free (ring->workers[i]);
     dp_stage_free (ring->stages[i], linger);
     ring->ends[i]->free (ring->ends[i]);
@@ -119,7 +105,7 @@ void
 dp_ring_get_stats (DpRing *ring, DpRingStats *stats)
 {
   *stats = (DpRingStats) { 0 };
-  for (int i = 0; i < ring->spec.n_stages; i++) {
+  for (int i = 0; i < ring->n_stages; i++) {
     DpWorkerStats s;
 
     dp_worker_get_stats (ring->workers[i], &s);

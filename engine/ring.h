@@ -4,25 +4,13 @@
  */
 #pragma once
 
-#include "conditioning.h"
-#include "decoder.h"
-#include "stage.h"
-#include "trace.h"
-#include "transport.h"
+#include "plan.h"
 #include "worker.h"
 
 typedef struct
 {
-  DpStageSpec stage;
-  const DpWeights *weights[2];  /* as dp_stage_new() takes them; must outlive the ring, like sampler, conditioner, decoder, noise */
-  int n_stages;
-  const char *const *devices;   /* [n_stages] */
-  int threads;                  /* host threads of each stage */
-  int block_latents, context_latents, queue_blocks;     /* B, C, Q */
-  gint64 latents;               /* latent frames of the video, -1: endless */
-  guint64 seed;
-  const float *noise;           /* [noise_latents, h, w, C] or NULL */
-  gint64 noise_latents;
+  const DpPlan *plan;           /* must outlive the ring, like all that is named here */
+  const DpWeights *weights[2];  /* of each transformer; NULL: no second */
   DpConditioner *conditioner;
   DpDecoder *decoder;
   DpTrace *trace;
@@ -41,12 +29,6 @@ typedef struct
 
 /* Thread-safety: every function from any thread, dp_ring_free() last. */
 typedef struct _DpRing DpRing;
-
-/** Layers [*first, *last) of stage `index` of `stages`: as even as can be, the first ones taking what is left over. */
-void dp_ring_layers (int layers, int stages, int index, int *first, int *last);
-
-/** How many passes are on their way between stages at a time, of `depth` blocks in flight. */
-int dp_ring_messages (int stages, int depth);
 
 /** Starts the threads, which load first what was not left warm. Between dp_part_cache_begin() and dp_part_cache_end(). Errors:
  *  DP_ERROR_NO_MEMORY. */

@@ -1,29 +1,20 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * settings.h: what the engine keeps of its settings once every default is filled in.
+ * settings.h: what was asked for: the defaults and the ranges of DpSettings.
+ *
+ * Pure: the result follows from the settings and the model's config files. No device is asked and
+ * nothing about this machine counts. What this machine makes of it is a plan (plan.h).
  */
 #pragma once
 
-#include "wan/model_config.h"
 #include "dualparal.h"
-#include "ring.h"
+#include "wan/model.h"
 
-/** A DpSettings that has been resolved, with the model's config and the parsed device list. Strings belong to `storage`. */
-typedef struct
-{
-  DpSettings settings;
-  DpModelConfig config;
-  DpModelInfo info;
-  int n_devices;
-  const char *devices[DP_MAX_STAGES];
-  gboolean bfloat16, fp8, streamed;     /* precision and text-encoder, decided; fp8 comes with bfloat16 for what is not multiplied in
-                                         * e4m3 */
-  int context_latents;          /* C, 0 for none */
-  gint64 latents;               /* latent frames of the video, -1: endless */
-  int max_own, max_input;       /* most latent frames that a block owns, and that a pass has */
-} DpResolved;
+/** Fills in every default and checks each value and their combination. Only what is a choice among
+ *  devices stays open: "auto" in devices, precision and text_encoder, and 0 threads. Strings are copied
+ *  into `storage`. Errors: DP_ERROR_SETTINGS; the settings are undefined then. */
+gboolean dp_settings_fill (DpSettings *settings, const DpModel *model, GStringChunk *storage, GError **error);
 
-gboolean dp_settings_read (DpResolved *resolved, const DpSettings *settings, GStringChunk *storage, GError **error);
-
-/** What every stage is made for; `depth` and `cancel` are the ring's. */
-DpStageSpec dp_settings_stage (const DpResolved *resolved, const DpSampler *sampler);
+/** Sets DP_ERROR_SETTINGS, printf style, and returns FALSE. What a caller gave need not be UTF-8; the
+ *  message is. */
+gboolean dp_settings_refuse (GError **error, const char *format, ...) G_GNUC_PRINTF (2, 3);

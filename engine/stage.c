@@ -43,7 +43,7 @@ struct _DpStage
 static gsize
 latent_size (const DpStage *s)
 {
-  return (gsize) s->spec.latent_h * s->spec.latent_w * s->spec.dit.in_channels;
+  return (gsize) s->spec.latent_h * s->spec.latent_w * s->spec.latent_channels;
 }
 
 static gboolean
@@ -71,21 +71,28 @@ batch_of (const DpStageSpec *spec)
   return MAX (spec->guidance_scales[0], spec->guidance_scales[1]) > 1 ? 2 : 1;
 }
 
+/* All but what is there only once it is loaded: lender and timesteps. */
+static DpDitSpec
+dit_spec (const DpStageSpec *spec, int first, int last)
+{
+  return (DpDitSpec) { .first = first, .last = last, .type = spec->type, .fp8 = spec->fp8, .latent_h = spec->latent_h,
+    .latent_w = spec->latent_w, .max_input = spec->max_input, .max_cached = spec->max_cached, .batch = batch_of (spec),
+    .steps = dp_sampler_steps (spec->sampler) };
+}
+
 gsize
 dp_stage_block_bytes (const DpStageSpec *spec)
 {
   gsize pixels = (gsize) spec->max_input * spec->latent_h * spec->latent_w;
 
-  return sizeof (float) * pixels * (spec->dit.in_channels + (gsize) batch_of (spec) * spec->dit.heads * spec->dit.head_dim / 4);
+  return sizeof (float) * pixels * (spec->latent_channels + (gsize) batch_of (spec) * spec->dit.heads * spec->dit.head_dim / 4);
 }
 
 gsize
 dp_stage_bytes (const DpStageSpec *spec, int first, int last)
 {
-  DpDitSpec dit = { .first = first, .last = last, .type = spec->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, .latent_h = spec->latent_h,
-    .latent_w = spec->latent_w, .max_input = spec->max_input, .max_cached = spec->max_cached, .batch = batch_of (spec),
-    .fp8 = spec->fp8, .steps = dp_sampler_steps (spec->sampler) };
-  gsize n = (gsize) spec->max_own * spec->latent_h * spec->latent_w * spec->dit.in_channels;
+  DpDitSpec dit = dit_spec (spec, first, last);
+  gsize n = (gsize) spec->max_own * spec->latent_h * spec->latent_w * spec->latent_channels;
   gsize text = spec->experts * dp_type_size (dit.type) * dit.batch * (last - first) * 2 * spec->text_length * spec->dit.heads
       * spec->dit.head_dim;
   gsize bytes = dp_dit_bytes (&spec->dit, &dit, spec->experts) + 2 * dp_dit_cache_bytes (&spec->dit, &dit) + text;
@@ -123,8 +130,8 @@ layers_key (const DpStage *s)
   g_autofree float *timesteps = timesteps_of (s);
   GString *key = g_string_new (NULL);
 
-  g_string_printf (key, "layers %d-%d, %s, %d threads, bfloat16 %d, fp8 %d, %d x %d, %d and %d latent frames, batch %d", s->first, s->last,
-      s->device, s->threads, spec->bfloat16, spec->fp8, spec->latent_h, spec->latent_w, spec->max_input, spec->max_cached, s->batch);
+  g_string_printf (key, "layers %d-%d, %s, %d threads, type %d, fp8 %d, %d x %d, %d and %d latent frames, batch %d", s->first, s->last,
+      s->device, s->threads, spec->type, spec->fp8, spec->latent_h, spec->latent_w, spec->max_input, spec->max_cached, s->batch);
   dp_part_cache_key_add_numbers (key, &spec->dit, sizeof spec->dit);
   dp_part_cache_key_add_numbers (key, timesteps, sizeof *timesteps * dp_sampler_steps (spec->sampler));
   for (int i = 0; i < 2 && s->weights[i]; i++)
@@ -157,15 +164,15 @@ load_layers (DpStage *s, GError **error)
   const DpStageSpec *spec = &s->spec;
   Layers *layers = s->layers;
   g_autofree float *timesteps = timesteps_of (s);
+  DpDitSpec dit = dit_spec (spec, s->first, s->last);
 
+  dit.timesteps = timesteps;
   if (!dp_part_cache_open_device (&layers->warm, s->device, s->threads, error))
     return FALSE;
   layers->warm.dev->cancel = spec->cancel;
   for (int i = 0; i < 2 && s->weights[i]; i++) {
-    layers->dits[i] = dp_dit_new (layers->warm.dev, &spec->dit, s->weights[i], &(DpDitSpec) { .first = s->first, .last = s->last,
-        .lender = layers->dits[0], .type = spec->bfloat16 ? DP_TYPE_BF16 : DP_TYPE_F32, .fp8 = spec->fp8, .latent_h = spec->latent_h,
-        .latent_w = spec->latent_w, .max_input = spec->max_input, .max_cached = spec->max_cached, .batch = s->batch,
-        .steps = dp_sampler_steps (spec->sampler), .timesteps = timesteps }, error);
+    dit.lender = layers->dits[0];
+    layers->dits[i] = dp_dit_new (layers->warm.dev, &spec->dit, s->weights[i], &dit, error);
     if (layers->dits[i] == NULL)
       return FALSE;
   }

@@ -23,9 +23,11 @@
 typedef struct
 {
   DpDitConfig dit;
+  int latent_channels;          /* of what is denoised; the transformer's in_channels may be more */
   int experts;                  /* 1 or 2 */
   const DpSampler *sampler;
-  gboolean bfloat16, fp8;       /* fp8: with bfloat16, and where the device has it */
+  DpType type;                  /* as DpDitSpec has it */
+  gboolean fp8;                 /* with bfloat16, and where the device has it */
   int switch_step;              /* the first step of the second expert; the number of steps where there is none */
   double guidance_scales[2];    /* of each expert's steps, 0 where there is no second; up to 1: no guidance. Both up to 1: one batch
                                  * element */

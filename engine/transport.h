@@ -13,9 +13,7 @@
 
 #include "block.h"
 #include "conditioning.h"
-
-/** Most stages of a ring. */
-#define DP_MAX_STAGES 64
+#include "dualparal.h"
 
 /** Called on the end's own thread, from exchange(): a prompt has come. */
 typedef void (*DpTold) (DpConditioning *conditioning, gpointer user_data);

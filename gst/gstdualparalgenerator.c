@@ -52,16 +52,35 @@ check_prompts (const gchar * prompt, const gchar * negative_prompt,
       && (!negative_prompt || dp_prompt_check (negative_prompt, error));
 }
 
+/* Takes the reference */
+static void
+set_plan (GstDualParalGenerator * gen, DpPlan * plan)
+{
+  dp_plan_unref (gen->plan);
+  gen->plan = plan;
+  gen->resolved = *dp_plan_settings (plan);
+}
+
+/* Once a start. Whoever has a GPU expects it to be used, so that it was not is
+ * a warning and not an error: the video is the same, only slower. */
+static void
+warn_passed_over (GstDualParalGenerator * gen)
+{
+  const gchar *reason = dp_plan_passed_over (gen->base_plan);
+
+  if (reason)
+    GST_ELEMENT_WARNING (gen->element, RESOURCE, NOT_FOUND, ("%s", reason),
+        ("set devices to say which to use, and to be told no more"));
+}
+
 gboolean
 gst_dualparal_generator_start (GstDualParalGenerator * gen)
 {
-  DpSettings resolved;
   GError *error = NULL;
   gchar *storyboard, *texts[2];
   gboolean ok;
 
   gen->storage = g_string_chunk_new (1024);
-  gen->resolved_storage = g_string_chunk_new (1024);
   gen->reopen = FALSE;
   GST_OBJECT_LOCK (gen->element);
   gst_dualparal_settings_for_engine (gen->settings, &gen->base_settings,
@@ -72,13 +91,14 @@ gst_dualparal_generator_start (GstDualParalGenerator * gen)
 
   /* What is wrong with model and settings is known now, before any weight is
    * read and whatever the size will be */
-  resolved = gen->base_settings;
-  ok = dp_settings_resolve (&resolved, &gen->model, gen->storage, &error)
-      && check_prompts (texts[0], texts[1], &error);
+  gen->base_plan = dp_plan_new (&gen->base_settings, &error);
+  ok = gen->base_plan && check_prompts (texts[0], texts[1], &error);
   if (ok) {
-    gen->resolved = resolved;
-    gen->model_prompt = resolved.prompt;
-    gen->model_negative_prompt = resolved.negative_prompt;
+    set_plan (gen, dp_plan_ref (gen->base_plan));
+    gen->model = *dp_plan_model (gen->plan);
+    gen->model_prompt = gen->resolved.prompt;
+    gen->model_negative_prompt = gen->resolved.negative_prompt;
+    warn_passed_over (gen);
     g_mutex_lock (&gen->lock);
     ok = gst_dualparal_prompts_start (&gen->prompts, storyboard, &error);
     g_mutex_unlock (&gen->lock);
@@ -101,7 +121,8 @@ gst_dualparal_generator_stop (GstDualParalGenerator * gen)
   gst_dualparal_prompts_stop (&gen->prompts);
   g_mutex_unlock (&gen->lock);
   g_clear_pointer (&gen->storage, g_string_chunk_free);
-  g_clear_pointer (&gen->resolved_storage, g_string_chunk_free);
+  g_clear_pointer (&gen->plan, dp_plan_unref);
+  g_clear_pointer (&gen->base_plan, dp_plan_unref);
 }
 
 /* From the engine's threads, which hold no lock */
@@ -165,6 +186,7 @@ open_engine (GstDualParalGenerator * gen, DpSettings settings,
     const GstVideoInfo * info, guint64 n_frames, GError ** error)
 {
   DpEngine *engine = NULL;
+  DpPlan *plan;
   gchar *texts[2];
   gboolean opened;
 
@@ -178,11 +200,10 @@ open_engine (GstDualParalGenerator * gen, DpSettings settings,
 
   settings.prompt = texts[0];
   settings.negative_prompt = texts[1];
-  g_string_chunk_clear (gen->resolved_storage);
-  gen->resolved = settings;
-  opened = dp_settings_resolve (&gen->resolved, NULL, gen->resolved_storage,
-      error) && dp_engine_open (&engine, &settings, report_progress, gen,
-      error);
+  plan = dp_plan_with (gen->base_plan, &settings, error);
+  if (plan)
+    set_plan (gen, plan);
+  opened = plan && dp_engine_open (&engine, plan, report_progress, gen, error);
   g_free (texts[0]);
   g_free (texts[1]);
   if (!opened)

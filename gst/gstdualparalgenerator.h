@@ -35,12 +35,13 @@ typedef struct
   /* -- set by start(), constant until stop() */
   GStringChunk *storage;
   DpSettings base_settings;     /* the properties, size, format, prompts open */
+  DpPlan *base_plan;            /* for those: devices and precision stay */
   DpModelInfo model;
   const gchar *model_prompt, *model_negative_prompt;
 
   /* -- owned by the streaming thread */
-  DpSettings resolved;
-  GStringChunk *resolved_storage;
+  DpPlan *plan;                 /* with the negotiated size, once there is one */
+  DpSettings resolved;          /* the plan's */
   gboolean reopen;              /* the engine makes other frames than wanted */
   DpFrame frame;                /* in hand */
   gboolean has_frame;

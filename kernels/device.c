@@ -12,7 +12,6 @@
 
 static const DpBackend *const backends[] = { &dp_backend_cpu, &dp_backend_ref };
 
-#define MAX_THREADS 1024
 #define CUDA_MODULE "libdualparal-cuda.so"
 
 /* ---- the module: opened when it is first asked for, and never closed, which the libraries below it would not survive ---- */
@@ -41,10 +40,16 @@ say_why (const char *name, const char *loader, char *error, size_t error_size)
     snprintf (error + n, error_size - n, "use devices=cpu");
 }
 
+static bool
+has_driver (void)
+{
+  return dlopen ("libcuda.so.1", RTLD_LAZY) != NULL;
+}
+
 /* Opens the module of the build tree, if this code is run from there, the one that is installed, or one where the system looks for
- * libraries. */
+ * libraries. *found: it is in one of these places, whether or not it can be opened. */
 static void *
-open_module (const char *name, char *error, size_t error_size)
+open_module (const char *name, bool *found, char *error, size_t error_size)
 {
   static const char *const paths[] = { DP_BUILD_DIR "/kernels/" CUDA_MODULE, DP_MODULE_DIR "/" CUDA_MODULE, CUDA_MODULE };
   const char *message;
@@ -53,38 +58,41 @@ open_module (const char *name, char *error, size_t error_size)
   for (int i = dp_locate_in_build_tree () ? 0 : 1; i < 3; i++) {
     if (i < 2 && access (paths[i], F_OK) != 0)
       continue;
-    if (i < 2 && dlopen ("libcuda.so.1", RTLD_LAZY) == NULL) {  /* the module says so too, but brings 150 MiB of libraries along */
+    if (i < 2 && !has_driver ()) {  /* the module says so too, but brings 150 MiB of libraries along */
       snprintf (error, error_size, DP_NO_DRIVER, name);
       return NULL;
     }
     module = dlopen (paths[i], RTLD_NOW | RTLD_LOCAL);
-    if (module)
-      return module;
-    message = dlerror ();
-    if (strncmp (message, CUDA_MODULE ":", strlen (CUDA_MODULE ":")) != 0) {
+    message = module ? NULL : dlerror ();
+    if (message && strncmp (message, CUDA_MODULE ":", strlen (CUDA_MODULE ":")) == 0)
+      continue;
+    *found = true;
+    if (message)
       say_why (name, message, error, error_size);
-      return NULL;
-    }
+    return module;
   }
   snprintf (error, error_size, "device %s: the CUDA module, %s, is neither in %s nor among the system's libraries; build it with "
       "-Dcuda=enabled, or use devices=cpu", name, CUDA_MODULE, DP_MODULE_DIR);
   return NULL;
 }
 
+/* *broken: as in DpDeviceInfo. */
 static const DpBackend *
-find_cuda (const char *name, char *error, size_t error_size)
+find_cuda (const char *name, bool *broken, char *error, size_t error_size)
 {
   const DpBackend *(*get) (void);
+  bool found = false;
   void *module;
 
   pthread_mutex_lock (&opening);
-  if (cuda == NULL && (module = open_module (name, error, error_size))) {
+  if (cuda == NULL && (module = open_module (name, &found, error, error_size))) {
     get = (const DpBackend *(*) (void)) dlsym (module, "dp_cuda_backend_v3");
     cuda = get ? get () : NULL;
     if (cuda == NULL)
       snprintf (error, error_size, "device %s: %s is of another version than this program; install both from one build", name,
           CUDA_MODULE);
   }
+  *broken = found && cuda == NULL && has_driver ();
   pthread_mutex_unlock (&opening);
   return cuda;
 }
@@ -93,13 +101,14 @@ find_cuda (const char *name, char *error, size_t error_size)
 
 /* The backend a name asks for; NULL and a sentence if there is none. */
 static const DpBackend *
-find_backend (const char *name, char *error, size_t error_size)
+find_backend (const char *name, bool *broken, char *error, size_t error_size)
 {
+  *broken = false;
   for (size_t i = 0; i < sizeof backends / sizeof *backends; i++)
     if (strcmp (name, backends[i]->name) == 0)
       return backends[i];
   if (strcmp (name, "cuda") == 0 || strncmp (name, "cuda:", 5) == 0)
-    return find_cuda (name, error, error_size);
+    return find_cuda (name, broken, error, error_size);
   snprintf (error, error_size, "there is no device \"%s\"; known devices are cpu, ref (slow, for tests) and cuda:0, cuda:1, ...", name);
   return NULL;
 }
@@ -107,13 +116,14 @@ find_backend (const char *name, char *error, size_t error_size)
 DpDevice *
 dp_device_open (const char *name, int threads, char *error, size_t error_size)
 {
-  const DpBackend *backend = find_backend (name, error, error_size);
+  bool broken;
+  const DpBackend *backend = find_backend (name, &broken, error, error_size);
 
   if (backend == NULL)
     return NULL;
-  if (threads < 0 || threads > MAX_THREADS) {
+  if (threads < 0 || threads > DP_DEVICE_MAX_THREADS) {
     snprintf (error, error_size, "device %s: %d threads make no sense; use 1 to %d, or 0 for one per processor", name, threads,
-        MAX_THREADS);
+        DP_DEVICE_MAX_THREADS);
     return NULL;
   }
   return backend->open (name, threads > 0 ? threads : dp_device_processors (), error, error_size);
@@ -136,10 +146,14 @@ dp_device_close (DpDevice *dev)
 bool
 dp_device_info (const char *name, DpDeviceInfo *info, char *error, size_t error_size)
 {
-  const DpBackend *backend = find_backend (name, error, error_size);
+  bool broken;
+  const DpBackend *backend = find_backend (name, &broken, error, error_size);
 
-  *info = (DpDeviceInfo) { 0 };
-  return backend && backend->info (name, info, error, error_size);
+  *info = (DpDeviceInfo) { .broken = broken };
+  if (backend && backend->info (name, info, error, error_size))
+    return true;
+  info->broken |= info->gpus > 0;
+  return false;
 }
 
 bool

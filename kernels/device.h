@@ -12,6 +12,8 @@
 
 #include "ops.h"
 
+#define DP_DEVICE_MAX_THREADS 1024
+
 /* Every backend's device begins with this. */
 struct DpDevice
 {
@@ -66,6 +68,8 @@ typedef struct
   bool fast_bf16;               /* bfloat16 is worth using here */
   bool fp8;                     /* DpLinearSpec.fp8 is to be had */
   int gpus;                     /* of "cuda:N": how many there are, N = 0 ... gpus - 1; also where this one cannot be used */
+  bool broken;                  /* only where it cannot be used: a GPU is here, or a driver and the module for one, so
+                                 * something is wrong. Not where a GPU, its driver or the module is simply missing */
 } DpDeviceInfo;
 
 /** Opens `name` with `threads` host threads (0: one per processor this process may use).
@@ -75,7 +79,8 @@ DpDevice *dp_device_open (const char *name, int threads, char *error, size_t err
 /** Frees the device; everything made on it must be freed before. NULL is fine. Waits for queued work. */
 void dp_device_close (DpDevice *dev);
 
-/** Describes `name` without keeping it open. False and a sentence in `error` when it cannot be opened; of *info only `gpus` is set then. */
+/** Describes `name` without keeping it open. False and a sentence in `error` when it cannot be opened; of *info only `gpus`
+ *  and `broken` are set then. */
 bool dp_device_info (const char *name, DpDeviceInfo *info, char *error, size_t error_size);
 
 /** Latches the first error, printf style; returns whether this was it. For backends, from any thread. */

@@ -595,13 +595,13 @@ read_default_values (DpDefaults *d, Reader *r)
   get_string (r, "prompt", d->prompt, sizeof d->prompt);
   get_string (r, "negative_prompt", d->negative_prompt, sizeof d->negative_prompt);
   get_string (r, "sampler", d->sampler, sizeof d->sampler);
-  d->width = get_int (r, "width", 16, 8192, d->width);
-  d->height = get_int (r, "height", 16, 8192, d->height);
-  d->steps = get_int (r, "steps", 1, 1000, d->steps);
-  d->guidance_scale = get_double (r, "guidance_scale", 0, 100, d->guidance_scale);
-  d->guidance_scale_2 = get_double (r, "guidance_scale_2", 0, 100, 0);
+  d->width = get_int (r, "width", 16, DP_MAX_SIZE, d->width);
+  d->height = get_int (r, "height", 16, DP_MAX_SIZE, d->height);
+  d->steps = get_int (r, "steps", 1, DP_MAX_STEPS, d->steps);
+  d->guidance_scale = get_double (r, "guidance_scale", 0, DP_MAX_SCALE, d->guidance_scale);
+  d->guidance_scale_2 = get_double (r, "guidance_scale_2", 0, DP_MAX_SCALE, 0);
   d->flow_shift = get_double (r, "flow_shift", 1e-3, 1e3, 0);
-  d->block_latents = get_int (r, "block_latents", 1, 1024, d->block_latents);
+  d->block_latents = get_int (r, "block_latents", 1, DP_MAX_BLOCK_LATENTS, d->block_latents);
   d->context_latents = get_int (r, "context_latents", -1, d->block_latents, MIN (d->context_latents, d->block_latents));
   d->queue_blocks = get_int (r, "queue_blocks", 0, d->steps, 0);
   if (get_node (r, "framerate") && get_ints (r, "framerate", 2, 2, 1, 100000, rate, &n)) {

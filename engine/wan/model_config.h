@@ -9,6 +9,7 @@
 #pragma once
 
 #include <glib.h>
+#include "limits.h"
 
 /** text_encoder/config.json (UMT5EncoderModel) */
 typedef struct

@@ -162,8 +162,8 @@ dp_sampler_new (const char *kind, int steps, double flow_shift, const DpSchedule
     g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "sampler: expected \"unipc\" or \"euler\", found \"%s\"", kind);
     return NULL;
   }
-  if (steps < 1 || steps > 1000) {
-    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "steps: expected 1 to 1000, found %d", steps);
+  if (steps < 1 || steps > DP_MAX_STEPS) {
+    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "steps: expected 1 to %d, found %d", DP_MAX_STEPS, steps);
     return NULL;
   }
   if (!(flow_shift >= 1e-3 && flow_shift <= 1e3)) {

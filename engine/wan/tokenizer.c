@@ -2,13 +2,13 @@
 #include "tokenizer.h"
 #include "tokenizer_sentencepiece.h"
 #include "error.h"
+#include "limits.h"
 
 #include <errno.h>
 #include <glib/gstdio.h>
 #include <string.h>
 
 #define MAX_MODEL (64 << 20)    /* umt5's has 4.5 MB */
-#define MAX_PROMPT (16 << 10)
 
 struct _DpTokenizer
 {
@@ -344,9 +344,9 @@ dp_prompt_clean (const char *prompt, GError **error)
   g_autofree char *once = NULL, *twice = NULL;
   GString *out;
 
-  if (strlen (prompt) > MAX_PROMPT || !g_utf8_validate (prompt, -1, NULL)) {
-    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "prompt: expected UTF-8 text of at most %d bytes, found %s", MAX_PROMPT,
-        strlen (prompt) > MAX_PROMPT ? "more" : "bytes that are not UTF-8");
+  if (strlen (prompt) > DP_MAX_PROMPT || !g_utf8_validate (prompt, -1, NULL)) {
+    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "prompt: expected UTF-8 text of at most %d bytes, found %s", DP_MAX_PROMPT,
+        strlen (prompt) > DP_MAX_PROMPT ? "more" : "bytes that are not UTF-8");
     return NULL;
   }
   once = unescape (prompt);

@@ -347,7 +347,7 @@ close_cuda (DpDevice *base)
 /* The N of "cuda:N", how many there are, and what is there; false and a sentence if there is no such GPU, or none that this build can
  * use. */
 static bool
-find_gpu (const char *name, int *index, int *gpus, struct cudaDeviceProp *prop, char *error, size_t error_size)
+find_gpu (const char *name, int *index, DpDeviceInfo *info, struct cudaDeviceProp *prop, char *error, size_t error_size)
 {
   char *end;
   long n = strncmp (name, "cuda:", 5) == 0 ? strtol (name + 5, &end, 10) : -1;
@@ -359,9 +359,10 @@ find_gpu (const char *name, int *index, int *gpus, struct cudaDeviceProp *prop, 
     return false;
   }
   status = cudaGetDeviceCount (&count);
-  *gpus = count;
+  info->gpus = count;
   cudaGetLastError ();
   cudaDriverGetVersion (&driver);
+  info->broken = driver > 0 && status != cudaSuccess && status != cudaErrorNoDevice;
   if (driver == 0)
     snprintf (error, error_size, DP_NO_DRIVER, name);
   else if (status == cudaErrorInsufficientDriver)
@@ -405,10 +406,11 @@ static DpDevice *
 open_cuda (const char *name, int threads, char *error, size_t error_size)
 {
   struct cudaDeviceProp prop;
+  DpDeviceInfo info;
   DpDeviceCuda *dev;
-  int index, gpus;
+  int index;
 
-  if (!find_gpu (name, &index, &gpus, &prop, error, error_size))
+  if (!find_gpu (name, &index, &info, &prop, error, error_size))
     return NULL;
   dev = calloc (1, sizeof *dev);
   if (dev == NULL) {
@@ -436,7 +438,7 @@ info_cuda (const char *name, DpDeviceInfo *info, char *error, size_t error_size)
   size_t blas = cublasLtGetVersion (), cudnn = cudnnGetVersion ();
   cudaError_t status;
 
-  if (!find_gpu (name, &index, &info->gpus, &prop, error, error_size))
+  if (!find_gpu (name, &index, info, &prop, error, error_size))
     return false;
   status = cudaSetDevice (index);
   if (status == cudaSuccess)

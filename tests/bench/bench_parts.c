@@ -12,7 +12,7 @@
  * became of them: velocity [L, h, w, C] of the pass, frames [F, H, W, 3] of the decoder. full_size_parity.py compares that with diffusers.
  */
 #include "wan/arena.h"
-#include "wan/model_config.h"
+#include "wan/model.h"
 #include "wan/dit.h"
 #include "dualparal.h"
 #include "noise.h"
@@ -429,7 +429,7 @@ main (int argc, char **argv)
   g_option_context_add_main_entries (parser, options, NULL);
   if (!g_option_context_parse (parser, &argc, &argv, &error))
     goto fail;
-  const char *dir = model ? model : dp_embedded_model ();
+  const char *dir = model ? model : dp_model_embedded ();
   if (dir == NULL) {
     g_set_error_literal (&error, DP_ERROR, DP_ERROR_NOT_FOUND, "no embedded model here; give --model DIR");
     goto fail;

@@ -69,7 +69,7 @@ failure_of (const DpSettings *settings)
   DpEngine *engine = NULL;
   GError *error = NULL;
 
-  if (dp_engine_open (&engine, settings, NULL, NULL, &error))
+  if (stream_try_open (&engine, settings, NULL, NULL, &error))
     error = pull_until_error (engine);
   dp_engine_free (engine);
   return error;
@@ -129,14 +129,14 @@ squared_difference (const DpFrame *a, const DpFrame *b)
 static void
 test_like_cpu (void)
 {
-  g_autoptr (GStringChunk) storage = g_string_chunk_new (1024);
-  DpSettings s = on_gpu (), resolved = s;
-  DpModelInfo info;
+  DpSettings s = on_gpu ();
+  g_autoptr (DpPlan) plan = stream_plan (&s);
+  const DpSettings resolved = *dp_plan_settings (plan);
+  const DpModelInfo info = *dp_plan_model (plan);
   double sum = 0, worst = 0;
   gint64 next[2] = { 0, 0 };
   DpFrame a, b;
 
-  g_assert_true (dp_settings_resolve (&resolved, &info, storage, NULL));
   int latents = 5 * resolved.block_latents + MAX (resolved.context_latents, 0);
   gsize n = (gsize) latents * (resolved.width / info.spatial_scale) * (resolved.height / info.spatial_scale) * info.latent_channels;
   g_autofree float *noise = g_new (float, n);
@@ -224,7 +224,7 @@ open_with_little (const DpSettings *settings, gsize left)
   int result = -1;
 
   gpu_take (left);
-  if (dp_engine_open (&engine, settings, NULL, NULL, &error))
+  if (stream_try_open (&engine, settings, NULL, NULL, &error))
     while ((result = dp_engine_pull (engine, &frame, G_USEC_PER_SEC * 20, &error)) == 1)
       dp_engine_release_frame (engine, &frame);
   dp_engine_free (engine);
@@ -294,7 +294,7 @@ test_no_memory_later (void)
   s.prompt = prompt;
   g_autofree char *expected = stream_hash (&s);
   gsize before = gpu_free_bytes ();
-  g_assert_true (dp_engine_open (&engine, &s, saw_progress, &loaded, &error));
+  g_assert_true (stream_try_open (&engine, &s, saw_progress, &loaded, &error));
   wait_loaded (&loaded);
   gpu_take (0);
   TestClock start = test_clock ();
@@ -401,7 +401,7 @@ test_teardown (void)
     int loaded = 0;
     DpEngine *engine = NULL;
 
-    g_assert_true (dp_engine_open (&engine, &s, saw_progress, &loaded, NULL));
+    g_assert_true (stream_try_open (&engine, &s, saw_progress, &loaded, NULL));
     stream_start (engine);
     if (i > 0)                  /* once while it loads */
       wait_loaded (&loaded);

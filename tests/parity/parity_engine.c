@@ -141,7 +141,9 @@ parity_run (const ParityCase *c, const DpSettings *settings)
   Gate gate = { .open = FALSE };
   g_mutex_init (&gate.lock);
   g_cond_init (&gate.changed);
-  dp_engine_open (&engine, settings, gate_wait, &gate, &error);
+  g_autoptr (DpPlan) plan = dp_plan_new (settings, &error);
+  g_assert_no_error (error);
+  dp_engine_open (&engine, plan, gate_wait, &gate, &error);
   g_assert_no_error (error);
   if (json_object_has_member (c->settings, "changes")) {
     JsonArray *changes = json_object_get_array_member (c->settings, "changes");

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A CUDA module for machines without GPUs: three of them to look at, a large one, an old one and one whose memory is almost gone.
+ * A CUDA module for machines without GPUs: three of them to look at, a large one, an old one and one whose memory is almost gone. With
+ * GPUS_FIRST_IS_OLD in the environment the first is too old as well.
  */
 #include "kernels/backend.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static bool
 info_gpu (const char *name, DpDeviceInfo *info, char *error, size_t error_size)
 {
   info->gpus = 3;
-  if (strcmp (name, "cuda:1") == 0) {
+  if (strcmp (name, "cuda:1") == 0 || (strcmp (name, "cuda:0") == 0 && getenv ("GPUS_FIRST_IS_OLD"))) {
     snprintf (error, error_size, "device %s: it is too old", name);
     return false;
   }

@@ -34,13 +34,32 @@ stream_small (void)
       .threads = 2, .seed = 7, .format = DP_FORMAT_I420 };
 }
 
+DpPlan *
+stream_plan (const DpSettings *settings)
+{
+  g_autoptr (GError) error = NULL;
+  DpPlan *plan = dp_plan_new (settings, &error);
+
+  g_assert_no_error (error);
+  g_assert_nonnull (plan);
+  return plan;
+}
+
+gboolean
+stream_try_open (DpEngine **engine, const DpSettings *settings, DpProgress progress, gpointer user_data, GError **error)
+{
+  g_autoptr (DpPlan) plan = dp_plan_new (settings, error);
+
+  return plan && dp_engine_open (engine, plan, progress, user_data, error);
+}
+
 DpEngine *
 stream_open (const DpSettings *settings)
 {
   g_autoptr (GError) error = NULL;
   DpEngine *engine = NULL;
 
-  dp_engine_open (&engine, settings, NULL, NULL, &error);
+  stream_try_open (&engine, settings, NULL, NULL, &error);
   g_assert_no_error (error);
   g_assert_nonnull (engine);
   return engine;
@@ -136,7 +155,7 @@ link_entries (const char *from, const char *to, const char *except)
 char *
 stream_model_new (const char *file, const void *data, gsize size)
 {
-  const char *embedded = dp_embedded_model ();
+  const char *embedded = dp_model_embedded ();
   char *dir = g_dir_make_tmp ("dp-stream-XXXXXX", NULL);
   g_auto (GStrv) parts = g_strsplit (file, "/", 2);
   g_autofree char *path = g_build_filename (dir, file, NULL);
@@ -179,7 +198,7 @@ stream_model_free (char *dir)
 GBytes *
 stream_model_file (const char *file)
 {
-  g_autofree char *path = g_build_filename (dp_embedded_model (), file, NULL);
+  g_autofree char *path = g_build_filename (dp_model_embedded (), file, NULL);
   char *data;
   gsize size;
 

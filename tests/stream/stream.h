@@ -9,6 +9,7 @@
 
 #include <glib.h>
 #include "dualparal.h"
+#include "wan/model.h"
 #include "../clock.h"
 
 /** How much longer things may take under a sanitizer or valgrind; 1 in a plain build. */
@@ -18,7 +19,13 @@ double stream_slowness (void);
  * changed. */
 DpSettings stream_small (void);
 
+/** Plans and opens. */
+gboolean stream_try_open (DpEngine **engine, const DpSettings *settings, DpProgress progress, gpointer user_data, GError **error);
+
 DpEngine *stream_open (const DpSettings *settings);
+
+/** The plan for settings that must be good. */
+DpPlan *stream_plan (const DpSettings *settings);
 
 /** Lets the first block begin, without waiting for a frame. */
 void stream_start (DpEngine *engine);

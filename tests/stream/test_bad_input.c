@@ -24,7 +24,7 @@ failure_of (const DpSettings *settings)
   DpFrame frame;
   TestClock start = test_clock ();
 
-  if (dp_engine_open (&engine, settings, NULL, NULL, &error)) {
+  if (stream_try_open (&engine, settings, NULL, NULL, &error)) {
     g_assert_no_error (error);
     int result = dp_engine_pull (engine, &frame, (gint64) (20e6 * stream_slowness ()), &error);
 
@@ -135,10 +135,9 @@ static void
 test_no_cuda (void)
 {
   DpSettings s = WITH (.devices = "cuda:0");
-  g_autoptr (GStringChunk) storage = g_string_chunk_new (64);
-  DpSettings probe = s;
+  g_autoptr (DpPlan) plan = dp_plan_new (&s, NULL);
 
-  if (dp_settings_resolve (&probe, NULL, storage, NULL)) {
+  if (plan) {
     g_test_skip ("there is a cuda:0 here");
     return;
   }
@@ -510,7 +509,7 @@ experts_new (const char *file, const char *text)
   g_autofree char *second = g_build_filename (dir, "transformer_2", NULL);
   g_assert_cmpint (g_mkdir (second, 0700), ==, 0);
   for (guint i = 0; i < G_N_ELEMENTS (names); i++) {
-    g_autofree char *from = g_build_filename (dp_embedded_model (), "transformer", names[i], NULL);
+    g_autofree char *from = g_build_filename (dp_model_embedded (), "transformer", names[i], NULL);
     g_autofree char *to = g_build_filename (second, names[i], NULL);
 
     if (g_strcmp0 (file, names[i]) != 0)
@@ -594,7 +593,7 @@ test_told_once (void)
   float *prompt, *negative;
   int length, dim;
 
-  g_assert_true (dp_engine_open (&engine, &WITH (.model = dir, .devices = "cpu,cpu,cpu"), progress, &told, &error));
+  g_assert_true (stream_try_open (&engine, &WITH (.model = dir, .devices = "cpu,cpu,cpu"), progress, &told, &error));
   g_assert_cmpint (dp_engine_pull (engine, &frame, -1, &error), ==, -1);
   check_sentence (error, DP_ERROR_BAD_MODEL, TEXT);
   g_assert_cmpint (dp_engine_pull (engine, &frame, -1, &again), ==, -1);

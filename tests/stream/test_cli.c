@@ -371,11 +371,20 @@ test_inspect (void)
   const char *model = strstr (zeros, "\nmodel "), *room = strstr (zeros, "\nall of it on one device\n");
   g_assert_true (model && room && strncmp (model, strstr (out, "\nmodel "), room - model) == 0);
   static const char *const words[] = { "cpu", "oneDNN", "GiB", "cuda:0", "tiny", " layers", "256x144", "unipc", "guidance",
-    "devices cpu", "text encoder resident" };     /* auto, where no GPU is to be seen */
+    "\nplan for devices=auto\n  precision     float32\n", "\n  stage 0       cpu, layers 0 to 6, ", "\n  decoder       cpu, ",
+    "\n  text encoder  cpu, resident, ", " MiB on cpu\n" };       /* where no GPU is to be seen */
 
   for (guint i = 0; i < G_N_ELEMENTS (words); i++)
     if (strstr (out, words[i]) == NULL)
       g_test_fail_printf ("inspect does not say \"%s\": %s", words[i], out);
+  g_assert_null (strstr (out, "cannot be used"));       /* nothing is wrong with a GPU that is not there */
+
+  g_autofree char *three = run_ok ("inspect --devices cpu,cpu,cpu --threads 4");
+  static const char *const stages[] = { "\n  stage 0       cpu, layers 0 to 2, host threads 1, ",
+    "\n  stage 1       cpu, layers 3 to 4, host threads 1, ", "\n  stage 2       cpu, layers 5 to 6, host threads 1, " };
+  for (guint i = 0; i < G_N_ELEMENTS (stages); i++)
+    if (strstr (three, stages[i]) == NULL)
+      g_test_fail_printf ("inspect does not say \"%s\": %s", stages[i], three);
 }
 
 /* A number behind `before`. */
@@ -402,32 +411,55 @@ test_inspect_room (void)
   g_assert_cmpfloat (number_in (large, "  cpu      does not fit: "), >, 1e6);
 }
 
-/* From a program that is not the build tree's, which finds this module. */
-static void
-test_inspect_gpus (void)
+/* What a program that is not the build tree's says, which finds gpus.c's module; NULL where it would find another. */
+static char *
+inspect_gpus (const char *environment)
 {
   g_autofree char *command = g_strdup_printf ("cd '%s' && cp '" STREAM_CLI "' elsewhere && cp '" GPUS "' libdualparal-cuda.so && "
-      "LD_LIBRARY_PATH=. ./elsewhere inspect --model '%s'", dir, dp_embedded_model ());
-  g_autofree char *out = NULL;
+      "LD_LIBRARY_PATH=. %s ./elsewhere inspect --model '%s'", dir, environment, dp_model_embedded ());
   g_autoptr (GError) error = NULL;
+  char *out = NULL;
   int status;
 
   if (g_file_test (MODULE_DIR "/libdualparal-cuda.so", G_FILE_TEST_EXISTS)) {
     g_test_skip ("a module is installed, in " MODULE_DIR);
-    return;
+    return NULL;
   }
   g_spawn_sync (NULL, (char *[]) { "sh", "-c", command, NULL }, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, &out, NULL, &status, &error);
   g_assert_no_error (error);
   g_assert_cmpint (status, ==, 0);
   g_test_message ("%s", out);
+  return out;
+}
+
+static void
+test_inspect_gpus (void)
+{
+  g_autofree char *out = inspect_gpus ("");
+
+  if (out == NULL)
+    return;
   static const char *const lines[] = { "\n  cuda:0   a GPU; no libraries; 80.0 of 80.0 GiB free\n",
       "\n  cuda:1   device cuda:1: it is too old\n",
-    "\n  cuda:2   a GPU; ", "devices cuda:0\n", "\n  cuda:0   fits: ", "\n  cuda:2   does not fit: ",
+    "\n  cuda:2   a GPU; ", "\n  stage 0       cuda:0, layers 0 to 6, ", "\n  cuda:0   fits: ", "\n  cuda:2   does not fit: ",
     " where 1.0 are free, in bfloat16, text encoder streamed\n" };
   for (guint i = 0; i < G_N_ELEMENTS (lines); i++)
     if (strstr (out, lines[i]) == NULL)
       g_test_fail_printf ("inspect does not say \"%s\"", lines[i]);
   g_assert_null (strstr (out, "cuda:3"));
+  g_assert_null (strstr (out, "cannot be used"));
+}
+
+/* A GPU that is there and was not taken is told. */
+static void
+test_inspect_passed_over (void)
+{
+  g_autofree char *out = inspect_gpus ("GPUS_FIRST_IS_OLD=1");
+
+  if (out == NULL)
+    return;
+  g_assert_nonnull (strstr (out, "\n  stage 0       cpu, layers 0 to 6, "));
+  g_assert_nonnull (strstr (out, "\n  devices=auto uses the CPU, because the GPU cannot be used: device cuda:0: it is too old\n"));
 }
 
 static void
@@ -500,6 +532,7 @@ main (int argc, char **argv)
   g_test_add_func ("/cli/inspect", test_inspect);
   g_test_add_func ("/cli/inspect/room", test_inspect_room);
   g_test_add_func ("/cli/inspect/gpus", test_inspect_gpus);
+  g_test_add_func ("/cli/inspect/passed-over", test_inspect_passed_over);
   g_test_add_func ("/cli/bench", test_bench);
   g_test_add_func ("/cli/closed-pipe", test_closed_pipe);
   failed = g_test_run ();

@@ -4,7 +4,7 @@
  */
 #include "stream.h"
 #include "conditioning.h"
-#include "memory.h"
+#include "plan.h"
 
 #include <string.h>
 
@@ -210,25 +210,20 @@ test_text_encoder (void)
 static void
 test_auto (void)
 {
-  g_autoptr (GStringChunk) storage = g_string_chunk_new (256);
-  g_autoptr (GError) error = NULL;
   DpSettings s = stream_small ();
   gsize bytes[2];
+  g_autoptr (DpPlan) small = stream_plan (&s);
 
-  g_assert_true (dp_settings_resolve (&s, NULL, storage, &error));
-  g_assert_no_error (error);
-  g_assert_cmpstr (s.text_encoder, ==, "resident");
+  g_assert_cmpstr (dp_plan_settings (small)->text_encoder, ==, "resident");
 
   /* a video that no machine has room for */
-  const DpSettings large = { .width = 8192, .height = 8192, .block_latents = 1024, .context_latents = 1024, .num_frames = -1 };
-  s = large;
-  g_assert_true (dp_settings_resolve (&s, NULL, storage, &error));
-  g_assert_no_error (error);
-  g_assert_cmpstr (s.text_encoder, ==, "streamed");
-  s = large;
-  s.text_encoder = "resident";  /* what was asked for is kept */
-  g_assert_true (dp_settings_resolve (&s, NULL, storage, &error));
-  g_assert_cmpstr (s.text_encoder, ==, "resident");
+  s = (DpSettings) { .width = 8192, .height = 8192, .block_latents = 1024, .context_latents = 1024, .num_frames = -1 };
+  g_autoptr (DpPlan) large = stream_plan (&s), grown = dp_plan_with (small, &s, NULL);
+  g_assert_cmpstr (dp_plan_settings (large)->text_encoder, ==, "streamed");
+  g_assert_cmpstr (dp_plan_settings (grown)->text_encoder, ==, "streamed");     /* it follows the size */
+  s.text_encoder = "resident";
+  g_autoptr (DpPlan) asked = stream_plan (&s);
+  g_assert_cmpstr (dp_plan_settings (asked)->text_encoder, ==, "resident");     /* what was asked for is kept */
 
   /* and it takes less memory */
   for (int i = 0; i < 2; i++) {
@@ -240,13 +235,11 @@ test_auto (void)
     DpFrame frame;
     DpStats stats;
 
-    g_autofree DpResolved *r = g_new (DpResolved, 1);
-
     stream_pull_until_block (engine, 3, &next, &frame);
     dp_engine_get_stats (engine, &stats);
     bytes[i] = stats.device_bytes;
-    g_assert_true (dp_settings_read (r, &s, storage, &error));
-    gsize planned = dp_memory_of_video (r, "cpu") + dp_memory_of_text (r, i);
+    g_autoptr (DpPlan) plan = stream_plan (&s);
+    gsize planned = dp_plan_bytes (plan, "cpu");
     g_test_message ("planned %" G_GSIZE_FORMAT ", held %" G_GSIZE_FORMAT, planned, bytes[i]);
     g_assert_true (planned >= bytes[i] * 0.85 && planned <= bytes[i] * 1.15);     /* a backend's own scratch, and how it packs weights */
   }

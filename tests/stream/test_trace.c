@@ -4,8 +4,8 @@
  * against the trace.
  */
 #include "stream.h"
-#include "wan/model_config.h"
-#include "settings.h"
+#include "block_queue.h"
+#include "plan.h"
 
 #include <glib/gstdio.h>
 #include <json-glib/json-glib.h>
@@ -134,7 +134,7 @@ check_passes (const Trace *t, int layers, gint64 *finished, gint64 *busy)
     last[block] = s->end;
     g_assert_cmpint (number (s->args, "iteration"), ==, block * LAG + step);
     int first, end;
-    dp_ring_layers (layers, STAGES, stage, &first, &end);
+    dp_plan_layers (layers, STAGES, stage, &first, &end);
     g_assert_cmpint (number (s->args, "first_layer"), ==, first);
     g_assert_cmpint (number (s->args, "layers"), ==, end - first);
     busy[stage] += s->end - s->start;
@@ -216,9 +216,7 @@ check_others (const Trace *t, int blocks, int max_queue_frames)
 static void
 test_whole (void)
 {
-  g_autoptr (GStringChunk) storage = g_string_chunk_new (64);
   DpSettings s = stream_small ();
-  DpModelInfo info;
   DpStats stats;
   DpFrame frame;
   Trace t;
@@ -234,7 +232,8 @@ test_whole (void)
   s.max_queue_frames = 8;
   s.trace = path;
   DpEngine *engine = stream_open (&s);
-  g_assert_true (dp_settings_resolve (&s, &info, storage, NULL));
+  g_autoptr (DpPlan) plan = stream_plan (&s);
+  const DpModelInfo info = *dp_plan_model (plan);
   while (stream_pull (engine, &frame, &next))
     dp_engine_release_frame (engine, &frame);
   g_assert_cmpint (next, ==, FRAMES);
@@ -352,7 +351,7 @@ check_refused (const char *file, const char *needle)
   DpEngine *engine = NULL;
 
   s.trace = file;
-  g_assert_false (dp_engine_open (&engine, &s, NULL, NULL, &error));
+  g_assert_false (stream_try_open (&engine, &s, NULL, NULL, &error));
   g_assert_error (error, DP_ERROR, DP_ERROR_SETTINGS);
   g_test_message ("%s", error->message);
   g_assert_nonnull (strstr (error->message, needle));

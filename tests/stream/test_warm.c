@@ -238,7 +238,7 @@ test_failed (void)
   DpFrame frame;
 
   s.model = dir;
-  g_assert_false (dp_engine_open (&engine, &s, NULL, NULL, &error));
+  g_assert_false (stream_try_open (&engine, &s, NULL, NULL, &error));
   g_assert_error (error, DP_ERROR, DP_ERROR_NOT_FOUND);
   g_clear_error (&error);
   stream_model_free (dir);

@@ -1,0 +1,423 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "plan.h"
+#include "block_queue.h"
+#include "decoder.h"
+#include "part_cache.h"
+#include "schedule.h"
+#include "settings.h"
+#include "transport.h"
+#include "wan/text_encoder.h"
+
+#include <string.h>
+
+/* ---- devices and precision ---- */
+
+/* What a device said of itself when it was asked. */
+typedef struct
+{
+  DpDeviceInfo first;           /* of the first stage's */
+  gboolean fast_bf16;           /* all of them */
+  const char *without_fp8;      /* one that has no fp8, or NULL */
+} Asked;
+
+static gboolean
+ask (const char *name, DpDeviceInfo *info, GError **error)
+{
+  char message[256];
+
+  if (dp_device_info (name, info, message, sizeof message))
+    return TRUE;
+  g_autofree char *valid = g_utf8_make_valid (message, -1);
+  g_set_error (error, DP_ERROR, DP_ERROR_DEVICE, "devices: %s", valid);
+  return FALSE;
+}
+
+/* "auto" is the first GPU if it works, else the CPU. Why it does not work is kept only where a GPU, or a
+ * driver and the module for one, is there: its owner expects it to be used and would wonder. A machine
+ * without NVIDIA hardware, or a build without the CUDA module, uses its CPU as a matter of course. */
+static const char *
+choose_device (DpPlan *plan)
+{
+  DpDeviceInfo gpu;
+  char message[256];
+
+  if (dp_device_info ("cuda:0", &gpu, message, sizeof message))
+    return "cuda:0";
+  if (gpu.broken) {
+    g_autofree char *valid = g_utf8_make_valid (message, -1);
+    g_autofree char *sentence = g_strdup_printf ("devices=auto uses the CPU, because the GPU cannot be used: %s", valid);
+    plan->passed_over = g_string_chunk_insert (plan->storage, sentence);
+  }
+  return "cpu";
+}
+
+/* The one place that knows which devices can hand blocks to each other. */
+static gboolean
+check_ring (const char *a, const char *b, GError **error)
+{
+  if (strcmp (a, b) == 0 || !(g_str_has_prefix (a, "cuda") || g_str_has_prefix (b, "cuda")))
+    return TRUE;
+  return dp_settings_refuse (error, "devices names %s and %s, but blocks cannot go from one to the other yet; name one GPU, once for each "
+      "stage", a, b);
+}
+
+/* Adds a stage on `name`. The device is asked now, so that a wrong name is told at once and not after
+ * minutes of loading. */
+static gboolean
+add_stage (DpPlan *plan, const char *name, Asked *asked, GError **error)
+{
+  DpPlanStage *stage = &plan->stages[plan->n_stages];
+  DpDeviceInfo info;
+
+  if (plan->n_stages == DP_MAX_STAGES)
+    return dp_settings_refuse (error, "devices names more than %d stages; name at most that many", DP_MAX_STAGES);
+  if (plan->n_stages == 0 || strcmp (name, stage[-1].device) != 0) {
+    if (!ask (name, &info, error))
+      return FALSE;
+    if (plan->n_stages == 0)
+      asked->first = info;
+    asked->fast_bf16 &= info.fast_bf16;
+    if (!info.fp8)
+      asked->without_fp8 = name;
+  }
+  stage->device = name;
+  plan->n_stages++;
+  return check_ring (plan->stages[0].device, name, error);
+}
+
+static gboolean
+plan_devices (DpPlan *plan, Asked *asked, GError **error)
+{
+  DpSettings *s = &plan->settings;
+  g_auto (GStrv) names = NULL;
+  int layers = plan->model->config.dit.layers;
+
+  if (strcmp (s->devices, "auto") == 0)
+    s->devices = choose_device (plan);
+  names = g_strsplit (s->devices, ",", -1);
+  for (int i = 0; names[i]; i++)
+    if (!add_stage (plan, g_string_chunk_insert_const (plan->storage, g_strstrip (names[i])), asked, error))
+      return FALSE;
+  if (plan->n_stages == 0)
+    return dp_settings_refuse (error, "devices is empty; use for example \"cpu\" or \"auto\"");
+  if (plan->n_stages > layers)
+    return dp_settings_refuse (error, "devices names %d stages, but the model has only %d layers; name at most that many",
+        plan->n_stages, layers);
+
+  s->threads = s->threads ? s->threads : MIN (dp_device_processors (), DP_MAX_THREADS);
+  for (int i = 0; i < plan->n_stages; i++) {
+    plan->stages[i].threads = MAX (1, s->threads / plan->n_stages);
+    dp_plan_layers (layers, plan->n_stages, i, &plan->stages[i].first, &plan->stages[i].last);
+  }
+  plan->text_device = plan->stages[0].device;
+  plan->decoder_device = plan->stages[plan->n_stages - 1].device;
+  return TRUE;
+}
+
+static gboolean
+plan_precision (DpPlan *plan, const Asked *asked, GError **error)
+{
+  DpSettings *s = &plan->settings;
+
+  if (strcmp (s->precision, "auto") == 0)
+    s->precision = asked->fast_bf16 ? "bfloat16" : "float32";
+  plan->fp8 = strcmp (s->precision, "fp8") == 0;
+  plan->type = strcmp (s->precision, "float32") == 0 ? DP_TYPE_F32 : DP_TYPE_BF16;
+  if (plan->fp8 && asked->without_fp8)
+    return dp_settings_refuse (error, "precision is fp8, which needs GPUs of compute capability 9.0 (H100, H200), and device %s is not "
+        "one; use bfloat16", asked->without_fp8);
+  return TRUE;
+}
+
+/* As `chosen` has it. */
+static void
+keep_devices (DpPlan *plan, const DpPlan *chosen)
+{
+  DpSettings *s = &plan->settings;
+  GStringChunk *storage = plan->storage;
+
+  s->devices = g_string_chunk_insert (storage, chosen->settings.devices);
+  s->precision = g_string_chunk_insert (storage, chosen->settings.precision);
+  s->threads = chosen->settings.threads;
+  plan->n_stages = chosen->n_stages;
+  for (int i = 0; i < plan->n_stages; i++) {
+    plan->stages[i] = chosen->stages[i];
+    plan->stages[i].device = g_string_chunk_insert_const (storage, chosen->stages[i].device);
+  }
+  plan->text_device = plan->stages[0].device;
+  plan->decoder_device = plan->stages[plan->n_stages - 1].device;
+  plan->type = chosen->type;
+  plan->fp8 = chosen->fp8;
+  plan->passed_over = chosen->passed_over ? g_string_chunk_insert (storage, chosen->passed_over) : NULL;
+}
+
+void
+dp_plan_layers (int layers, int stages, int index, int *first, int *last)
+{
+  int each = layers / stages, more = layers % stages;
+
+  *first = index * each + MIN (index, more);
+  *last = *first + each + (index < more);
+}
+
+int
+dp_plan_messages (int stages, int depth)
+{
+  return stages == 1 ? 1 : MIN (depth, stages + 1);
+}
+
+/* ---- blocks ---- */
+
+/* How many steps the first expert takes: those of the boundary's timestep or more, compared in float32
+ * as the reference does. */
+static int
+switch_step (const DpPlan *plan)
+{
+  const DpModelConfig *c = &plan->model->config;
+  float boundary = c->boundary_ratio * c->scheduler.train_timesteps;
+  int step = 0, steps = dp_sampler_steps (plan->sampler);
+
+  while (step < steps && (c->experts == 1 || dp_sampler_timestep (plan->sampler, step) >= boundary))
+    step++;
+  return step;
+}
+
+static gboolean
+check_noise (const DpPlan *plan, GError **error)
+{
+  const DpSettings *s = &plan->settings;
+
+  return s->noise == NULL || s->noise_latents >= MAX (plan->latents, 1) || dp_settings_refuse (error,
+      "the noise given has %" G_GINT64_FORMAT " latent frames, but %" G_GINT64_FORMAT " frames of video need %" G_GINT64_FORMAT
+      "; give more noise or ask for fewer frames", s->noise_latents, s->num_frames, plan->latents);
+}
+
+/* Block 0 has no context in front, every other one C; the longest input is one of the two. */
+static gboolean
+plan_blocks (DpPlan *plan, GError **error)
+{
+  const DpSettings *s = &plan->settings;
+  const DpVaeConfig *vae = &plan->model->config.vae;
+  gint64 frames = s->num_frames, scale = vae->temporal_scale;
+  int B = s->block_latents, C = MAX (s->context_latents, 0);
+  DpBlockQueue queue;
+
+  plan->sampler = dp_sampler_new (s->sampler, s->steps, s->flow_shift, &plan->model->config.scheduler, error);
+  if (plan->sampler == NULL)
+    return FALSE;
+  plan->latent_h = s->height / vae->spatial_scale;
+  plan->latent_w = s->width / vae->spatial_scale;
+  plan->context_latents = C;
+  plan->latents = frames < 0 ? -1 : 1 + (frames - 1 + scale - 1) / scale;
+  plan->max_own = plan->latents >= 0 ? MIN (plan->latents, B + C) : B + C;
+  plan->max_input = plan->latents >= 0 && plan->latents <= plan->max_own ? plan->max_own : MAX (plan->max_own, B + C);
+  dp_block_queue_init (&queue, s->steps, s->queue_blocks, dp_blocks_of (plan->latents, B, C));
+  plan->lag = queue.lag;
+  plan->depth = dp_block_queue_depth (&queue);
+  plan->messages = dp_plan_messages (plan->n_stages, plan->depth);
+  plan->switch_step = switch_step (plan);
+  return check_noise (plan, error);
+}
+
+DpStageSpec
+dp_plan_stage_spec (const DpPlan *plan)
+{
+  const DpSettings *s = &plan->settings;
+  const DpModelConfig *c = &plan->model->config;
+
+  return (DpStageSpec) { .dit = c->dit, .latent_channels = plan->model->latent_channels, .experts = c->experts, .sampler = plan->sampler,
+    .type = plan->type, .fp8 = plan->fp8, .switch_step = plan->switch_step,
+    .guidance_scales = { s->guidance_scale, s->guidance_scale_2 }, .latent_h = plan->latent_h, .latent_w = plan->latent_w,
+    .max_own = plan->max_own, .max_input = plan->max_input, .max_cached = plan->context_latents, .depth = plan->depth,
+    .text_length = s->text_length };
+}
+
+gsize
+dp_plan_latent_size (const DpPlan *plan)
+{
+  return (gsize) plan->latent_h * plan->latent_w * plan->model->latent_channels;
+}
+
+/* ---- memory ---- */
+
+gsize
+dp_plan_text_bytes (const DpPlan *plan, gboolean streamed)
+{
+  return dp_text_encoder_bytes (&plan->model->config.text, plan->type, plan->settings.text_length, streamed);
+}
+
+gsize
+dp_plan_bytes (const DpPlan *plan, const char *device)
+{
+  gsize bytes = 0;
+
+  for (int i = 0; i < plan->n_stages; i++)
+    if (strcmp (plan->stages[i].device, device) == 0)
+      bytes += plan->stages[i].bytes;
+  if (strcmp (plan->decoder_device, device) == 0)
+    bytes += plan->decoder_bytes;
+  if (strcmp (plan->text_device, device) == 0)
+    bytes += plan->text_bytes;
+  return bytes;
+}
+
+static void
+plan_memory (DpPlan *plan)
+{
+  const DpSettings *s = &plan->settings;
+  DpStageSpec spec = dp_plan_stage_spec (plan);
+
+  for (int i = 0; i < plan->n_stages; i++)
+    plan->stages[i].bytes = dp_stage_bytes (&spec, plan->stages[i].first, plan->stages[i].last)
+      + dp_transport_room (plan->n_stages) * dp_stage_block_bytes (&spec);
+  plan->stages[0].bytes += dp_schedule_bytes (plan->depth, plan->max_own, dp_plan_latent_size (plan));
+  plan->decoder_bytes = dp_decoder_bytes (&(DpDecoderSpec) { .vae = plan->model->config.vae, .device = plan->decoder_device,
+      .type = plan->type, .latent_h = spec.latent_h, .latent_w = spec.latent_w, .max_queue_frames = s->max_queue_frames,
+      .format = s->format });
+}
+
+/* Whether the text encoder's device has room for all of it beside the rest. An eighth of the memory is
+ * left to libraries: too little would be an error later, too much costs a second for each prompt. */
+static gboolean
+has_room (const DpPlan *plan, const DpDeviceInfo *info)
+{
+  gsize needed = dp_plan_bytes (plan, plan->text_device) + dp_plan_text_bytes (plan, FALSE);
+
+  /* What lies there warm is either wanted or will be freed. */
+  return needed + info->memory_total / 8 <= info->memory_free + dp_part_cache_bytes (plan->text_device);
+}
+
+/* `info`: of the first device, if it has just been asked; else NULL. Memory that is free is of the moment,
+ * so it is asked again whenever the size is new. */
+static void
+plan_text_encoder (DpPlan *plan, const DpDeviceInfo *info)
+{
+  DpSettings *s = &plan->settings;
+  DpDeviceInfo now;
+
+  if (strcmp (s->text_encoder, "auto") == 0) {
+    if (info == NULL && ask (plan->text_device, &now, NULL))
+      info = &now;
+    /* A device that cannot be asked cannot be opened either, which will be told then. */
+    s->text_encoder = info == NULL || has_room (plan, info) ? "resident" : "streamed";
+  }
+  plan->streamed = strcmp (s->text_encoder, "streamed") == 0;
+  plan->text_bytes = dp_plan_text_bytes (plan, plan->streamed);
+}
+
+/* ---- the whole ---- */
+
+/* Takes the reference to `model`, which may be NULL: `error` is set then. `chosen`: a plan whose devices and
+ * precision are kept, or NULL. */
+static DpPlan *
+make (DpModel *model, const DpSettings *settings, const DpPlan *chosen, GError **error)
+{
+  g_autoptr (DpPlan) plan = g_atomic_rc_box_new0 (DpPlan);
+  g_autofree Asked *asked = g_new0 (Asked, 1);
+
+  plan->storage = g_string_chunk_new (1024);
+  plan->model = model;
+  plan->settings = *settings;
+  asked->fast_bf16 = TRUE;
+  if (model == NULL || !dp_settings_fill (&plan->settings, model, plan->storage, error))
+    return NULL;
+  if (chosen)
+    keep_devices (plan, chosen);
+  else if (!plan_devices (plan, asked, error) || !plan_precision (plan, asked, error))
+    return NULL;
+  if (!plan_blocks (plan, error))
+    return NULL;
+  plan_memory (plan);
+  plan_text_encoder (plan, chosen ? NULL : &asked->first);
+
+  const DpDefaults *d = &model->config.defaults;
+  plan->info = (DpModelInfo) { .width = d->width, .height = d->height, .fps_n = d->fps_n, .fps_d = d->fps_d,
+    .layers = model->config.dit.layers, .latent_channels = model->latent_channels, .spatial_scale = model->config.vae.spatial_scale,
+    .temporal_scale = model->config.vae.temporal_scale };
+  g_strlcpy (plan->info.name, d->name, sizeof plan->info.name);
+  return g_steal_pointer (&plan);
+}
+
+DpPlan *
+dp_plan_new (const DpSettings *settings, GError **error)
+{
+  return make (dp_model_open (settings->model, error), settings, NULL, error);
+}
+
+DpPlan *
+dp_plan_with (const DpPlan *plan, const DpSettings *settings, GError **error)
+{
+  return make (dp_model_ref (plan->model), settings, plan, error);
+}
+
+DpPlan *
+dp_plan_ref (DpPlan *plan)
+{
+  return g_atomic_rc_box_acquire (plan);
+}
+
+static void
+clear (gpointer data)
+{
+  DpPlan *plan = data;
+
+  dp_sampler_free (plan->sampler);
+  dp_model_unref (plan->model);
+  g_string_chunk_free (plan->storage);
+}
+
+void
+dp_plan_unref (DpPlan *plan)
+{
+  if (plan)
+    g_atomic_rc_box_release_full (plan, clear);
+}
+
+const DpSettings *
+dp_plan_settings (const DpPlan *plan)
+{
+  return &plan->settings;
+}
+
+const DpModelInfo *
+dp_plan_model (const DpPlan *plan)
+{
+  return &plan->info;
+}
+
+const char *
+dp_plan_passed_over (const DpPlan *plan)
+{
+  return plan->passed_over;
+}
+
+char *
+dp_plan_describe (const DpPlan *plan)
+{
+  const DpSettings *s = &plan->settings;
+  GString *text = g_string_new (NULL);
+
+  g_string_append_printf (text, "  precision     %s\n  blocks        a new one every %d step%s, at most %d in flight, %d of them between "
+      "stages\n", s->precision, plan->lag, plan->lag == 1 ? "" : "s", plan->depth, plan->messages);
+  for (int i = 0; i < plan->n_stages; i++) {
+    const DpPlanStage *stage = &plan->stages[i];
+
+    g_string_append_printf (text, "  stage %-7d %s, layers %d to %d, host threads %d, %.1f MiB\n", i, stage->device, stage->first,
+        stage->last - 1, stage->threads, stage->bytes / 1048576.0);
+  }
+  g_string_append_printf (text, "  decoder       %s, %.1f MiB\n", plan->decoder_device, plan->decoder_bytes / 1048576.0);
+  g_string_append_printf (text, "  text encoder  %s, %s, %.1f MiB (%s it would take %.1f)\n", plan->text_device, s->text_encoder,
+      plan->text_bytes / 1048576.0, plan->streamed ? "resident" : "streamed", dp_plan_text_bytes (plan, !plan->streamed) / 1048576.0);
+  for (int i = 0; i < plan->n_stages; i++) {
+    const char *device = plan->stages[i].device;
+    gboolean listed = FALSE;
+
+    for (int j = 0; j < i; j++)
+      listed |= strcmp (plan->stages[j].device, device) == 0;
+    if (!listed)
+      g_string_append_printf (text, "  in all        %.1f MiB on %s\n", dp_plan_bytes (plan, device) / 1048576.0, device);
+  }
+  if (plan->passed_over)
+    g_string_append_printf (text, "  %s\n", plan->passed_over);
+  return g_string_free (text, FALSE);
+}

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * plan.h: what will be done: which device computes what, in which precision, and the memory it takes.
+ *
+ * A plan is made once from the settings, the model and what the devices say of themselves; then the
+ * element shows it, the engine runs it and the program prints it. Nothing decides any of this again.
+ * When size and format become known only later, dp_plan_with() takes them in without choosing devices
+ * or precision anew. Bytes are known before a weight is read; what libraries take for themselves is
+ * not in them.
+ */
+#pragma once
+
+#include "dualparal.h"
+#include "stage.h"
+#include "wan/model.h"
+
+/** A stage: its device and its range of layers. */
+typedef struct
+{
+  const char *device;
+  int first, last;              /* layers [first, last) */
+  int threads;                  /* of the host */
+  gsize bytes;                  /* on its device; the first stage's include the blocks in flight */
+} DpPlanStage;
+
+/* Thread-safety: immutable. */
+struct _DpPlan
+{
+  GStringChunk *storage;        /* of all strings here */
+  DpModel *model;
+  DpSettings settings;          /* every field as it will be used, "auto" replaced by what was chosen */
+  DpModelInfo info;
+  DpSampler *sampler;
+
+  /* -- devices and precision: chosen once, kept by dp_plan_with() -- */
+  int n_stages;
+  DpPlanStage stages[DP_MAX_STAGES];
+  const char *decoder_device, *text_device;     /* both have all settings.threads */
+  DpType type;                  /* of weights and activations between the float32 parts */
+  gboolean fp8;                 /* products and self-attention in e4m3; the rest is `type` then */
+  const char *passed_over;      /* why "auto" passed over a GPU, a sentence; NULL: it did not */
+
+  /* -- blocks -- */
+  int latent_h, latent_w;
+  int context_latents;          /* C, 0: none */
+  gint64 latents;               /* latent frames of the video, -1: endless */
+  int max_own, max_input;       /* most latent frames that a block owns, and that a pass has */
+  int lag, depth;               /* iterations from a block to the next; most blocks in flight */
+  int messages;                 /* blocks on their way between stages at a time */
+  int switch_step;              /* the first step of the second expert; the number of steps without one */
+
+  /* -- memory -- */
+  gboolean streamed;            /* the text encoder */
+  gsize decoder_bytes, text_bytes;
+};
+
+/** What every stage is made for; `cancel` is left to whoever runs it. */
+DpStageSpec dp_plan_stage_spec (const DpPlan *plan);
+
+/** Floats of a latent frame. */
+gsize dp_plan_latent_size (const DpPlan *plan);
+
+/** Bytes on `device` in all: stages, decoder, text encoder. */
+gsize dp_plan_bytes (const DpPlan *plan, const char *device);
+
+/** Bytes the text encoder would take, resident or streamed. */
+gsize dp_plan_text_bytes (const DpPlan *plan, gboolean streamed);
+
+/** Layers [*first, *last) of stage `index` of `stages`: as even as can be; the first stages take what is
+ *  left over. */
+void dp_plan_layers (int layers, int stages, int index, int *first, int *last);
+
+/** How many passes are on their way between stages at a time, of `depth` blocks in flight. */
+int dp_plan_messages (int stages, int depth);

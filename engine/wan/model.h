@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * model.h: a model directory that was opened: its config files, and where its parts are.
+ *
+ * Opening reads the config files and nothing else, so it is cheap. It is done once; everything that
+ * loads a part is handed the DpModel and asks it for the path or the weights. No other module knows
+ * what a component's directory or its file is called.
+ */
+#pragma once
+
+#include <glib.h>
+#include "model_config.h"
+#include "weights.h"
+
+typedef enum
+{
+  DP_MODEL_TRANSFORMER,         /* of the first expert, or the only one; of expert i: + i */
+  DP_MODEL_TRANSFORMER_2,
+  DP_MODEL_VAE,
+  DP_MODEL_TEXT_ENCODER,
+  DP_MODEL_TOKENIZER,           /* has no weights */
+  DP_MODEL_PARTS,
+} DpModelPart;
+
+/** Thread-safety: immutable; references may be taken and dropped from any thread. */
+typedef struct
+{
+  char *dir;
+  DpModelConfig config;
+  int latent_channels;          /* of a latent, as the VAE has it: what is denoised and decoded */
+  char *paths[DP_MODEL_PARTS];
+} DpModel;
+
+/** Opens the model in `dir`; NULL is the embedded model. Errors: those of dp_model_config_read(). */
+DpModel *dp_model_open (const char *dir, GError **error);
+DpModel *dp_model_ref (DpModel *model);
+void dp_model_unref (DpModel *model);   /* NULL is fine */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (DpModel, dp_model_unref)
+
+/** The part's directory below the model's, "vae". */
+const char *dp_model_part_name (DpModelPart part);
+
+/** Opens a part's weights. Errors: those of dp_weights_open(). */
+DpWeights *dp_model_weights (const DpModel *model, DpModelPart part, GError **error);
+
+/** Directory of the embedded model: in the source tree for code that is run from the build tree,
+ *  else the one that was installed with this code. NULL when it is not there. */
+const char *dp_model_embedded (void);

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * test_plan.c: what was asked for and what will be done. Settings know nothing of this machine; a plan
+ * decides each thing once and keeps it.
+ */
+#include "engine/plan.h"
+#include "engine/settings.h"
+
+#include <string.h>
+
+static const DpSettings small = { .width = 64, .height = 48, .steps = 4, .queue_blocks = 2, .num_frames = -1, .text_encoder = "resident" };
+
+static DpPlan *
+plan_for (const DpSettings *settings)
+{
+  g_autoptr (GError) error = NULL;
+  DpPlan *plan = dp_plan_new (settings, &error);
+
+  g_assert_no_error (error);
+  return plan;
+}
+
+static void
+check_refused (DpPlan *plan, GError **error, int code, const char *needle)
+{
+  g_assert_null (plan);
+  g_assert_error (*error, DP_ERROR, code);
+  if (strstr ((*error)->message, needle) == NULL)
+    g_test_fail_printf ("the sentence does not say \"%s\": %s", needle, (*error)->message);
+  g_clear_error (error);
+}
+
+/* Devices that are not here are no matter of settings, and what depends on devices stays open. */
+static void
+test_settings (void)
+{
+  g_autoptr (GStringChunk) storage = g_string_chunk_new (256);
+  g_autoptr (DpModel) model = dp_model_open (NULL, NULL);
+  g_autoptr (GError) error = NULL;
+  DpSettings s = { .devices = "abacus:3", .num_frames = 9 }, open = { .num_frames = -1 };
+
+  g_assert_true (dp_settings_fill (&s, model, storage, &error));
+  g_assert_cmpstr (s.devices, ==, "abacus:3");
+  g_assert_true (dp_settings_fill (&open, model, storage, &error));
+  g_assert_cmpstr (open.devices, ==, "auto");
+  g_assert_cmpstr (open.precision, ==, "auto");
+  g_assert_cmpstr (open.text_encoder, ==, "auto");
+  g_assert_cmpint (open.threads, ==, 0);
+  g_assert_cmpint (open.width, ==, model->config.defaults.width);
+  g_assert_cmpint (open.steps, ==, model->config.defaults.steps);
+  g_assert_no_error (error);
+  open.precision = "int4";
+  g_assert_false (dp_settings_fill (&open, model, storage, &error));
+  g_assert_error (error, DP_ERROR, DP_ERROR_SETTINGS);
+}
+
+/* All layers, in order, each once; no stage has two more than another, and the first ones have more. */
+static void
+test_layers (void)
+{
+  for (int layers = 1; layers <= 40; layers++)
+    for (int stages = 1; stages <= layers; stages++) {
+      int next = 0, before = layers, first, last;
+
+      for (int i = 0; i < stages; i++) {
+        dp_plan_layers (layers, stages, i, &first, &last);
+        g_assert_cmpint (first, ==, next);
+        g_assert_cmpint (last - first, <=, before);
+        g_assert_cmpint (last - first, >=, layers / stages);
+        before = last - first;
+        next = last;
+      }
+      g_assert_cmpint (next, ==, layers);
+      g_assert_cmpint (before, ==, layers / stages);
+    }
+}
+
+static void
+test_messages (void)
+{
+  g_assert_cmpint (dp_plan_messages (1, 8), ==, 1);
+  g_assert_cmpint (dp_plan_messages (2, 8), ==, 3);
+  g_assert_cmpint (dp_plan_messages (4, 8), ==, 5);
+  g_assert_cmpint (dp_plan_messages (4, 2), ==, 2);
+}
+
+static void
+test_stages (void)
+{
+  DpSettings s = small;
+
+  s.devices = " cpu , ref,cpu";
+  s.threads = 7;
+  g_autoptr (DpPlan) plan = plan_for (&s);
+  gsize stages = 0;
+  int next = 0;
+
+  g_assert_cmpint (plan->n_stages, ==, 3);
+  for (int i = 0; i < 3; i++) {
+    const DpPlanStage *stage = &plan->stages[i];
+
+    g_assert_cmpstr (stage->device, ==, i == 1 ? "ref" : "cpu");
+    g_assert_cmpint (stage->first, ==, next);
+    g_assert_cmpint (stage->threads, ==, 2);
+    g_assert_cmpuint (stage->bytes, >, 0);
+    stages += stage->bytes;
+    next = stage->last;
+  }
+  g_assert_cmpint (next, ==, dp_plan_model (plan)->layers);
+  g_assert_cmpstr (plan->text_device, ==, "cpu");
+  g_assert_cmpstr (plan->decoder_device, ==, "cpu");
+  g_assert_cmpuint (dp_plan_bytes (plan, "ref"), ==, plan->stages[1].bytes);
+  g_assert_cmpuint (dp_plan_bytes (plan, "cpu") + plan->stages[1].bytes, ==, stages + plan->decoder_bytes + plan->text_bytes);
+  g_assert_cmpuint (plan->text_bytes, ==, dp_plan_text_bytes (plan, FALSE));
+  g_assert_cmpuint (dp_plan_text_bytes (plan, TRUE), <, plan->text_bytes);
+  g_assert_cmpint (plan->lag, ==, 2);
+  g_assert_cmpint (plan->depth, ==, 2);
+  g_assert_cmpint (plan->messages, ==, 2);
+  g_assert_cmpint (plan->latent_w, ==, 8);
+  g_assert_cmpint (plan->latent_h, ==, 6);
+  g_assert_cmpint (plan->switch_step, ==, 4);
+  g_assert_null (dp_plan_passed_over (plan));
+}
+
+/* A short video has no full block. */
+static void
+test_blocks (void)
+{
+  const struct { int frames, own, input; gint64 latents; } videos[] = {
+    { -1, 6, 6, -1 }, { 1, 1, 1, 1 }, { 9, 3, 3, 3 }, { 10, 4, 4, 4 }, { 21, 6, 6, 6 }, { 22, 6, 6, 7 },
+  };
+
+  for (guint i = 0; i < G_N_ELEMENTS (videos); i++) {
+    DpSettings s = small;
+
+    s.devices = "cpu";
+    s.block_latents = 4;
+    s.context_latents = 2;
+    s.num_frames = videos[i].frames;
+    g_autoptr (DpPlan) plan = plan_for (&s);
+    g_assert_cmpint (plan->latents, ==, videos[i].latents);
+    g_assert_cmpint (plan->max_own, ==, videos[i].own);
+    g_assert_cmpint (plan->max_input, ==, videos[i].input);
+  }
+}
+
+/* Another size on the same devices, whatever the settings say of those. */
+static void
+test_with (void)
+{
+  DpSettings s = small;
+  GError *error = NULL;
+
+  s.devices = "ref,ref";
+  s.threads = 4;
+  s.precision = "bfloat16";
+  g_autoptr (DpPlan) plan = plan_for (&s);
+  s = (DpSettings) { .model = "/nowhere", .devices = "cpu", .precision = "float32", .threads = 1, .width = 128, .height = 96, .steps = 4,
+    .format = DP_FORMAT_NV12, .num_frames = 21, .prompt = "a red ball" };
+  g_autoptr (DpPlan) larger = dp_plan_with (plan, &s, &error);
+  g_assert_no_error (error);
+  const DpSettings *is = dp_plan_settings (larger);
+  g_assert_cmpint (larger->n_stages, ==, 2);
+  g_assert_cmpstr (larger->stages[1].device, ==, "ref");
+  g_assert_cmpint (larger->stages[1].first, ==, plan->stages[1].first);
+  g_assert_cmpint (larger->stages[1].last, ==, plan->stages[1].last);
+  g_assert_cmpint (larger->stages[1].threads, ==, 2);
+  g_assert_cmpint (larger->type, ==, DP_TYPE_BF16);
+  g_assert_cmpstr (is->devices, ==, "ref,ref");
+  g_assert_cmpstr (is->precision, ==, "bfloat16");
+  g_assert_cmpint (is->threads, ==, 4);
+  g_assert_cmpstr (is->model, ==, dp_model_embedded ());
+  g_assert_cmpint (is->width, ==, 128);
+  g_assert_cmpint (is->format, ==, DP_FORMAT_NV12);
+  g_assert_cmpstr (is->prompt, ==, "a red ball");
+  g_assert_cmpint (larger->latents, ==, 6);
+  g_assert_cmpuint (dp_plan_bytes (larger, "ref"), >, dp_plan_bytes (plan, "ref"));
+
+  /* it is one of its own */
+  dp_plan_unref (g_steal_pointer (&plan));
+  g_autofree char *text = dp_plan_describe (larger);
+  g_assert_nonnull (strstr (text, "  stage 1       ref, layers 4 to 6, "));
+  s.width = 17;
+  check_refused (dp_plan_with (larger, &s, &error), &error, DP_ERROR_SETTINGS, "width is 17");
+}
+
+static void
+test_refused (void)
+{
+  const float noise[1] = { 0 };
+  DpSettings s = small;
+  GError *error = NULL;
+
+  s.devices = "abacus:3";
+  check_refused (dp_plan_new (&s, &error), &error, DP_ERROR_DEVICE, "abacus:3");
+  s.devices = "cpu,cpu,cpu,cpu,cpu,cpu,cpu,cpu";
+  check_refused (dp_plan_new (&s, &error), &error, DP_ERROR_SETTINGS, "only 7 layers");
+  s.devices = "cpu";
+  s.noise = noise;
+  s.noise_latents = 2;
+  s.num_frames = 9;
+  check_refused (dp_plan_new (&s, &error), &error, DP_ERROR_SETTINGS, "9 frames of video need 3");
+}
+
+int
+main (int argc, char **argv)
+{
+  g_test_init (&argc, &argv, NULL);
+  g_test_add_func ("/plan/settings", test_settings);
+  g_test_add_func ("/plan/layers", test_layers);
+  g_test_add_func ("/plan/messages", test_messages);
+  g_test_add_func ("/plan/stages", test_stages);
+  g_test_add_func ("/plan/blocks", test_blocks);
+  g_test_add_func ("/plan/with", test_with);
+  g_test_add_func ("/plan/refused", test_refused);
+  return g_test_run ();
+}
