@@ -48,8 +48,8 @@ typedef struct
   const char *model;            /* directory in diffusers layout; NULL: the embedded model */
   const char *prompt;           /* UTF-8, at most 16 KiB; NULL: the model's sample prompt; "" is allowed */
   const char *negative_prompt;  /* NULL: the model's default, normally "" */
-  const char *devices;          /* comma-separated, one stage each: "cpu", "cpu,cpu", "cuda:0"; NULL: "auto", the first GPU
-                                 * where there is one that works, else the CPU */
+  const char *devices;          /* comma-separated, one stage each: "cpu", "cpu,cpu", "cuda:0,cuda:1"; "cuda": every GPU; NULL: "auto",
+                                 * the first GPU if one works, else the CPU */
   const char *sampler;          /* "unipc" or "euler"; NULL: what the scheduler config says */
   int width, height;            /* pixels, multiples of 16 */
   int steps;                    /* T, sampling steps */

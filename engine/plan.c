@@ -51,16 +51,6 @@ choose_device (DpPlan *plan)
   return "cpu";
 }
 
-/* The one place that knows which devices can hand blocks to each other. */
-static gboolean
-check_ring (const char *a, const char *b, GError **error)
-{
-  if (strcmp (a, b) == 0 || !(g_str_has_prefix (a, "cuda") || g_str_has_prefix (b, "cuda")))
-    return TRUE;
-  return dp_settings_refuse (error, "devices names %s and %s, but blocks cannot go from one to the other yet; name one GPU, once for each "
-      "stage", a, b);
-}
-
 /* Adds a stage on `name`. The device is asked now, so that a wrong name is told at once and not after
  * minutes of loading. */
 static gboolean
@@ -82,7 +72,24 @@ add_stage (DpPlan *plan, const char *name, Asked *asked, GError **error)
   }
   stage->device = name;
   plan->n_stages++;
-  return check_ring (plan->stages[0].device, name, error);
+  return TRUE;
+}
+
+/* "cuda": a stage on every GPU, as far as there are layers. */
+static gboolean
+add_gpus (DpPlan *plan, Asked *asked, GError **error)
+{
+  DpDeviceInfo info;
+
+  if (!ask ("cuda:0", &info, error))
+    return FALSE;
+  for (int i = 0; i < MIN (info.gpus, plan->model->config.dit.layers); i++) {
+    g_autofree char *name = g_strdup_printf ("cuda:%d", i);
+
+    if (!add_stage (plan, g_string_chunk_insert_const (plan->storage, name), asked, error))
+      return FALSE;
+  }
+  return TRUE;
 }
 
 static gboolean
@@ -95,9 +102,12 @@ plan_devices (DpPlan *plan, Asked *asked, GError **error)
   if (strcmp (s->devices, "auto") == 0)
     s->devices = choose_device (plan);
   names = g_strsplit (s->devices, ",", -1);
-  for (int i = 0; names[i]; i++)
-    if (!add_stage (plan, g_string_chunk_insert_const (plan->storage, g_strstrip (names[i])), asked, error))
+  for (int i = 0; names[i]; i++) {
+    const char *name = g_string_chunk_insert_const (plan->storage, g_strstrip (names[i]));
+
+    if (strcmp (name, "cuda") == 0 ? !add_gpus (plan, asked, error) : !add_stage (plan, name, asked, error))
       return FALSE;
+  }
   if (plan->n_stages == 0)
     return dp_settings_refuse (error, "devices is empty; use for example \"cpu\" or \"auto\"");
   if (plan->n_stages > layers)

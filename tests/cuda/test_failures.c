@@ -200,15 +200,41 @@ test_no_such_gpu (void)
   check_sentence (error->message, needles);
 }
 
+/* Stages on the CPU and on a GPU: a block goes from one to the other. */
 static void
 test_mixed (void)
 {
+  static const char *const devices[] = { "cpu,cuda:0", "cuda:0,cpu", "cuda:0,cpu,cuda:0" };
+
+  for (gsize i = 0; i < G_N_ELEMENTS (devices); i++) {
+    DpSettings s = on_gpu ();
+
+    s.devices = devices[i];
+    s.num_frames = 33;
+    g_autofree char *once = stream_hash (&s), *again = stream_hash (&s);
+    g_assert_cmpstr (once, ==, again);
+  }
+}
+
+/* The number of stages and of GPUs changes no bit. */
+static void
+test_several (void)
+{
+  static const char *const devices[] = { "cuda:0,cuda:0", "cuda:0,cuda:0,cuda:0", "cuda", "cuda:0,cuda:1", "cuda:1", "cuda:1,cuda:0",
+    "cuda:0,cuda:0,cuda:1" };
   DpSettings s = on_gpu ();
 
-  s.devices = "cpu,cuda:0";
-  g_autoptr (GError) error = failure_of (&s);
-  g_assert_error (error, DP_ERROR, DP_ERROR_SETTINGS);
-  check_sentence (error->message, "cpu and cuda:0|one GPU");
+  s.num_frames = 65;
+  g_autofree char *one = stream_hash (&s);
+  for (gsize i = 0; i < G_N_ELEMENTS (devices); i++) {
+    if (strstr (devices[i], "cuda:1") && gpu_count () < 2) {
+      g_test_message ("%s: not run, there is one GPU", devices[i]);
+      continue;
+    }
+    s.devices = devices[i];
+    g_autofree char *several = stream_hash (&s);
+    g_assert_cmpstr (one, ==, several);
+  }
 }
 
 /* ---- no memory ---- */
@@ -529,6 +555,7 @@ main (int argc, char **argv)
     { "/cuda/nothing-grows", test_nothing_grows },
     { "/cuda/no-such-gpu", test_no_such_gpu },
     { "/cuda/mixed", test_mixed },
+    { "/cuda/several", test_several },
     { "/cuda/no-memory", test_no_memory },
     { "/cuda/no-memory-later", test_no_memory_later },
     { "/cuda/no-scratch", test_no_scratch },

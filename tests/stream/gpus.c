@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * A CUDA module for machines without GPUs: three of them to look at, a large one, an old one and one whose memory is almost gone. With
- * GPUS_FIRST_IS_OLD in the environment the first is too old as well.
+ * GPUS_FIRST_IS_OLD in the environment the first is too old as well, with GPUS_NONE_IS_OLD none.
  */
 #include "kernels/backend.h"
 
@@ -13,7 +13,7 @@ static bool
 info_gpu (const char *name, DpDeviceInfo *info, char *error, size_t error_size)
 {
   info->gpus = 3;
-  if (strcmp (name, "cuda:1") == 0 || (strcmp (name, "cuda:0") == 0 && getenv ("GPUS_FIRST_IS_OLD"))) {
+  if ((strcmp (name, "cuda:1") == 0 && getenv ("GPUS_NONE_IS_OLD") == NULL) || (strcmp (name, "cuda:0") == 0 && getenv ("GPUS_FIRST_IS_OLD"))) {
     snprintf (error, error_size, "device %s: it is too old", name);
     return false;
   }

@@ -413,10 +413,10 @@ test_inspect_room (void)
 
 /* What a program that is not the build tree's says, which finds gpus.c's module; NULL where it would find another. */
 static char *
-inspect_gpus (const char *environment)
+inspect_gpus (const char *environment, const char *devices)
 {
   g_autofree char *command = g_strdup_printf ("cd '%s' && cp '" STREAM_CLI "' elsewhere && cp '" GPUS "' libdualparal-cuda.so && "
-      "LD_LIBRARY_PATH=. %s ./elsewhere inspect --model '%s'", dir, environment, dp_model_embedded ());
+      "LD_LIBRARY_PATH=. %s ./elsewhere inspect --devices %s --model '%s'", dir, environment, devices, dp_model_embedded ());
   g_autoptr (GError) error = NULL;
   char *out = NULL;
   int status;
@@ -435,7 +435,7 @@ inspect_gpus (const char *environment)
 static void
 test_inspect_gpus (void)
 {
-  g_autofree char *out = inspect_gpus ("");
+  g_autofree char *out = inspect_gpus ("", "auto");
 
   if (out == NULL)
     return;
@@ -454,12 +454,28 @@ test_inspect_gpus (void)
 static void
 test_inspect_passed_over (void)
 {
-  g_autofree char *out = inspect_gpus ("GPUS_FIRST_IS_OLD=1");
+  g_autofree char *out = inspect_gpus ("GPUS_FIRST_IS_OLD=1", "auto");
 
   if (out == NULL)
     return;
   g_assert_nonnull (strstr (out, "\n  stage 0       cpu, layers 0 to 6, "));
   g_assert_nonnull (strstr (out, "\n  devices=auto uses the CPU, because the GPU cannot be used: device cuda:0: it is too old\n"));
+}
+
+/* "cuda" is every GPU. */
+static void
+test_inspect_all_gpus (void)
+{
+  g_autofree char *out = inspect_gpus ("GPUS_NONE_IS_OLD=1", "cuda"), *some = inspect_gpus ("", "cuda:0,cuda:2");
+
+  if (out == NULL || some == NULL)
+    return;
+  static const char *const stages[] = { "\n  stage 0       cuda:0, layers 0 to 2, ", "\n  stage 1       cuda:1, layers 3 to 4, ",
+    "\n  stage 2       cuda:2, layers 5 to 6, ", "\n  decoder       cuda:2, ", "\n  text encoder  cuda:0, " };
+  for (guint i = 0; i < G_N_ELEMENTS (stages); i++)
+    g_assert_nonnull (strstr (out, stages[i]));
+  g_assert_null (strstr (out, "stage 3"));
+  g_assert_nonnull (strstr (some, "\n  stage 1       cuda:2, layers 4 to 6, "));
 }
 
 static void
@@ -532,6 +548,7 @@ main (int argc, char **argv)
   g_test_add_func ("/cli/inspect", test_inspect);
   g_test_add_func ("/cli/inspect/room", test_inspect_room);
   g_test_add_func ("/cli/inspect/gpus", test_inspect_gpus);
+  g_test_add_func ("/cli/inspect/all-gpus", test_inspect_all_gpus);
   g_test_add_func ("/cli/inspect/passed-over", test_inspect_passed_over);
   g_test_add_func ("/cli/bench", test_bench);
   g_test_add_func ("/cli/closed-pipe", test_closed_pipe);
