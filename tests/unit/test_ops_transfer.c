@@ -411,9 +411,9 @@ check_latch (DpDevice *from, DpDevice *to)
       from->name);
   from->ops->transfer (from, &args);
   to->ops->mark_wait (to, done);
-  check (zone_holds (&dst, NULL, POISON), "%s: copied after a failure", pair (from, to));
   check (!dp_device_take_error (from, error, sizeof error) && strcmp (error, "on purpose") == 0 && !dp_device_failed (from)
       && dp_device_take_error (from, error, sizeof error), "%s: took \"%s\"", from->name, error);
+  check (zone_holds (&dst, NULL, POISON), "%s: copied after a failure", pair (from, to));
   from->ops->transfer (from, &args);
   to->ops->follow (to, done);
   check (zone_holds (&dst, NULL, 1), "%s: not copied once the failure was taken", pair (from, to));
