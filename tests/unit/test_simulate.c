@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The simulation where the answer is known: one stage, rings that are full, and rings that are not.
+ */
+#include "engine/simulate.h"
+
+#include <string.h>
+
+static DpPlan *
+plan_for (int stages, int steps, int queue_blocks)
+{
+  g_autofree char *devices = g_strnfill (4 * stages - 1, ',');
+  GError *error = NULL;
+
+  for (int i = 0; i < stages; i++)
+    memcpy (devices + 4 * i, "cpu", 3);
+  DpPlan *plan = dp_plan_new (&(DpSettings) { .width = 64, .height = 48, .steps = steps, .queue_blocks = queue_blocks,
+      .block_latents = 2, .context_latents = 1, .num_frames = -1, .devices = devices }, &error);
+  g_assert_no_error (error);
+  return plan;
+}
+
+static DpRingSpeed
+speed_of (int stages, int steps, int queue_blocks, double pass, double hop, double decode)
+{
+  g_autoptr (DpPlan) plan = plan_for (stages, steps, queue_blocks);
+  DpRingTimes times = { .hop = hop, .decode = decode };
+  GError *error = NULL;
+  DpRingSpeed speed;
+
+  for (int i = 0; i < stages; i++)
+    times.stage[i] = pass / stages;
+  g_assert_true (dp_simulate (plan, &times, 40, &speed, &error));
+  g_assert_no_error (error);
+  return speed;
+}
+
+#define assert_near(a, b) g_assert_cmpfloat_with_epsilon (a, b, 1e-6 * (b))
+
+/* T passes a block, one after the other; the queue fills before the first one leaves. */
+static void
+test_alone (void)
+{
+  DpRingSpeed s = speed_of (1, 6, 3, 1, 99, 0);
+
+  assert_near (s.block, 6);
+  assert_near (s.first, 6 * (3 + 1) / 2);       /* T (Q + 1) / 2 */
+  assert_near (s.busy[0], 1);
+  s = speed_of (1, 6, 3, 1, 99, 0.5);
+  assert_near (s.block, 6.5);   /* the decoder takes its share of the device */
+}
+
+/* With enough blocks in flight every stage is busy. */
+static void
+test_full (void)
+{
+  for (int stages = 2; stages <= 5; stages++) {
+    DpRingSpeed s = speed_of (stages, 12, 12, 1, 0, 0);
+
+    assert_near (s.block, 12.0 / stages);
+    for (int i = 0; i < stages; i++)
+      g_assert_cmpfloat (s.busy[i], >, 0.999);
+  }
+}
+
+/* Two blocks in flight cannot keep four stages busy: a pass waits for the one before it, all around the ring. */
+static void
+test_starved (void)
+{
+  DpRingSpeed s = speed_of (4, 8, 2, 1, 0, 0), one = speed_of (4, 8, 1, 1, 0, 0);
+
+  g_assert_cmpfloat (s.block, >, 8.0 / 4 * 1.5);
+  assert_near (one.block, 8);   /* one block: no parallelism at all */
+  assert_near (one.busy[0], 0.25);
+  assert_near (speed_of (4, 8, 1, 1, 0.25, 0).block, 8 * 2);    /* four hops a pass */
+}
+
+/* A slower stage sets the pace of a full ring, and transfers hide. */
+static void
+test_uneven (void)
+{
+  g_autoptr (DpPlan) plan = plan_for (2, 12, 12);
+  DpRingTimes times = { .stage = { 1, 0.5 }, .hop = 0.01 };
+  DpRingSpeed s;
+
+  g_assert_true (dp_simulate (plan, &times, 40, &s, NULL));
+  g_assert_cmpfloat_with_epsilon (s.block, 12, 0.05);
+  g_assert_cmpfloat (s.busy[0], >, 0.99);
+  g_assert_cmpfloat_with_epsilon (s.busy[1], 0.5, 0.01);
+}
+
+int
+main (int argc, char **argv)
+{
+  g_test_init (&argc, &argv, NULL);
+  g_test_add_func ("/simulate/alone", test_alone);
+  g_test_add_func ("/simulate/full", test_full);
+  g_test_add_func ("/simulate/starved", test_starved);
+  g_test_add_func ("/simulate/uneven", test_uneven);
+  return g_test_run ();
+}
