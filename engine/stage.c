@@ -76,7 +76,8 @@ static DpDitSpec
 dit_spec (const DpStageSpec *spec, int first, int last)
 {
   return (DpDitSpec) { .first = first, .last = last, .type = spec->type, .fp8 = spec->fp8, .latent_h = spec->latent_h,
-    .latent_w = spec->latent_w, .max_input = spec->max_input, .max_cached = spec->max_cached, .batch = batch_of (spec),
+    .latent_w = spec->latent_w, .max_input = spec->max_input, .max_keys = spec->max_input + spec->max_cached,
+    .max_cached = spec->max_cached, .batch = batch_of (spec),
     .steps = dp_sampler_steps (spec->sampler) };
 }
 
@@ -293,7 +294,7 @@ text_of (DpStage *s, const DpBlockHeader *h, GError **error)
 /* ---- running ---- */
 
 static void
-step_sampler (DpStage *s, DpBlock *b)
+step_sampler (DpStage *s, DpBlock *b, const int *steps)
 {
   const DpOps *ops = s->dev->ops;
   const DpBlockHeader *h = &b->header;
@@ -302,7 +303,7 @@ step_sampler (DpStage *s, DpBlock *b)
   int expert = expert_of (s, h);
   float g = (float) s->spec.guidance_scales[expert];
 
-  dp_dit_head (s->dits[expert], h->context + h->own, h->context, model_step (h), b->tokens, s->velocity);
+  dp_dit_head (s->dits[expert], h->context + h->own, h->context, steps, b->tokens, s->velocity);
   if (g > 1)                    /* uncond + g * (cond - uncond); else cond, which comes first */
     ops->combine (s->dev, n, 2, (const float *[]) { s->velocity, s->velocity + n }, (const float[]) { g, 1 - g }, s->velocity);
   dp_sampler_step (s->spec.sampler, s->dev, &s->states[h->block % s->spec.depth], h->step, h->first_step, s->velocity, own, n);
@@ -314,17 +315,19 @@ dp_stage_run (DpStage *s, DpBlock *b, GError **error)
   const DpBlockHeader *h = &b->header;
   DpDitText *text = text_of (s, h, error);
   DpDit *dit = s->dits[expert_of (s, h)];
+  int frames = h->context + h->own, *steps = g_newa (int, frames);
 
   if (text == NULL)
     return FALSE;
   if (s->first == 0)
-    dp_dit_embed (dit, h->context + h->own, b->latents, b->tokens);
-  dp_dit_run (dit, &(DpDitPass) {
-      .frames = h->context + h->own, .step = model_step (h), .text = text, .tokens = b->tokens,
-      .cache_in = h->next_cached ? s->caches[s->written] : NULL, .cache_in_frames = h->next_cached,
-      .cache_out = h->to_cache ? s->caches[!s->written] : NULL, .cache_out_first = h->context, .cache_out_frames = h->to_cache });
+    dp_dit_embed (dit, frames, b->latents, b->tokens);
+  for (int i = 0; i < frames; i++)      /* the context is told the same step as the block */
+    steps[i] = model_step (h);
+  dp_dit_run (dit, &(DpDitPass) { .frames = frames, .steps = steps, .text = text, .tokens = b->tokens,
+      .behind = { s->caches[s->written], h->next_cached },
+      .keep_head = { s->caches[!s->written], h->context, h->to_cache } });
   s->written = !s->written;
   if (s->last == s->spec.dit.layers)
-    step_sampler (s, b);
+    step_sampler (s, b, steps);
   return TRUE;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Legend: S batch, L tokens of the input, K cached tokens, D width, F feed-forward width, C latent channels.
+ * Legend: S batch, L tokens of the input, K tokens of all keys, D width, F feed-forward width, C latent channels.
+ * A run is a number of frames in a row with the same step; there, modulation is the same.
  *
  * Long, because loading, text and running share one layer's and one model's private fields; in two files those would need a header.
  */
@@ -42,16 +43,17 @@ struct _DpDit
   DpArena params;
   float *time_proj;             /* [T, 6, D] */
   float *head_gain, *head_shift;        /* [T, D] */
-  float *rope;                  /* [(max_input + max_cached) * tokens_per_frame, head_dim] (cos, sin) */
+  float *rope;                  /* [max_keys * tokens_per_frame, head_dim] (cos, sin) */
 
   DpArena scratch;
   void *normed;                 /* [S * L, D] */
-  void *qkv;                    /* [L + K, 3 D] of one batch element; or cross-attention's queries [S * L, D] */
+  void *qkv;                    /* [K, 3 D] of one batch element; or cross-attention's queries [S * L, D] */
   void *attended;               /* [S * L, D] */
   void *inner;                  /* [FFN_ROWS, F] */
   void *patches;                /* [L, 4 C] */
   float *patches_out;           /* [L, 4 C] */
-  float *modulation;            /* [6, D] of the layer being run */
+  float *modulation;            /* [6, D] of the layer being run and of the step `modulated` */
+  int modulated;                /* -1: of none */
 };
 
 struct _DpDitText
@@ -66,6 +68,7 @@ struct _DpDitCache
 {
   void *memory;
   gsize rows;                   /* room for one of the S batch elements */
+  int frames;                   /* that the last pass kept here */
 };
 
 /* ---- loading ---- */
@@ -293,12 +296,12 @@ axis_angles (int positions, int dims)
   return out;
 }
 
-/* Angles are relative to the window: its first frame is 0, cached frames follow the input's. Axes t, h, w share a head's pairs. */
+/* Angles are relative to the pass: its first frame of keys is 0. Axes t, h, w share a head's pairs. */
 static void
 compute_rope (DpDit *d)
 {
   int d_hw = 2 * (d->config.head_dim / 6), d_t = d->config.head_dim - 2 * d_hw;
-  int frames = d->spec.max_input + d->spec.max_cached, h = d->spec.latent_h / 2, w = d->spec.latent_w / 2;
+  int frames = d->spec.max_keys, h = d->spec.latent_h / 2, w = d->spec.latent_w / 2;
   gsize n = (gsize) h * w * d->config.head_dim;
   g_autofree float *frame = g_new (float, n), *along_t = axis_angles (frames, d_t), *along_h = axis_angles (h, d_hw),
       *along_w = axis_angles (w, d_hw);
@@ -336,7 +339,7 @@ layout_params (DpDit *d)
   d->time_proj = dp_arena_take (a, sizeof (float) * T * 6 * D);
   d->head_gain = dp_arena_take (a, sizeof (float) * T * D);
   d->head_shift = dp_arena_take (a, sizeof (float) * T * D);
-  d->rope = dp_arena_take (a, sizeof (float) * (d->spec.max_input + d->spec.max_cached) * d->tokens_per_frame * d->config.head_dim);
+  d->rope = dp_arena_take (a, sizeof (float) * d->spec.max_keys * d->tokens_per_frame * d->config.head_dim);
 }
 
 static void
@@ -344,10 +347,10 @@ layout_scratch (DpDit *d)
 {
   DpArena *a = &d->scratch;
   gsize e = dp_type_size (d->spec.type), S = d->spec.batch, D = d->D;
-  gsize L = (gsize) d->spec.max_input * d->tokens_per_frame, K = (gsize) d->spec.max_cached * d->tokens_per_frame;
+  gsize L = (gsize) d->spec.max_input * d->tokens_per_frame, K = (gsize) d->spec.max_keys * d->tokens_per_frame;
 
   d->normed = dp_arena_take (a, e * S * L * D);
-  d->qkv = dp_arena_take (a, e * (L + K) * 3 * D);
+  d->qkv = dp_arena_take (a, e * K * 3 * D);
   d->attended = dp_arena_take (a, e * S * L * D);
   d->inner = dp_arena_take (a, e * MIN (S * L, FFN_ROWS) * d->config.ffn);
   d->patches = dp_arena_take (a, e * L * 4 * MAX (d->config.in_channels, d->config.out_channels));
@@ -422,18 +425,18 @@ dp_dit_new (DpDevice *dev, const DpDitConfig *config, const DpWeights *weights, 
 
   g_assert (spec->first >= 0 && spec->first < spec->last && spec->last <= config->layers);
   g_assert (spec->batch >= 1 && spec->batch <= 2 && spec->max_input >= 1 && spec->max_cached >= 0);
+  g_assert (spec->max_keys >= spec->max_input);
   *d = describe (config, spec);
   d->dev = dev;
   d->ops = dev->ops;
   d->spec.timesteps = NULL;
   d->layers = g_new0 (Layer, d->n_layers);
 
-  if (spec->max_input + spec->max_cached > config->rope_max || spec->latent_h / 2 > config->rope_max
-      || spec->latent_w / 2 > config->rope_max) {
+  if (spec->max_keys > config->rope_max || spec->latent_h / 2 > config->rope_max || spec->latent_w / 2 > config->rope_max) {
     g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS,
         "%d latent frames of %dx%d tokens are more than the %d positions per axis the model knows; use a smaller size, block-latents or "
           "context-latents",
-        spec->max_input + spec->max_cached, spec->latent_w / 2, spec->latent_h / 2, config->rope_max);
+        spec->max_keys, spec->latent_w / 2, spec->latent_h / 2, config->rope_max);
     goto fail;
   }
   if (!allocate (d, error))
@@ -643,58 +646,77 @@ dp_dit_embed (DpDit *d, int frames, const float *latents, float *tokens)
     ops->linear (d->dev, d->patch_embedding, &(DpLinearArgs) { .rows = L, .x = d->patches, .y = tokens + (gsize) s * L * d->D });
 }
 
-/* d->qkv holds batch element s as the product made it: rows of q, k and v. Leaves the pass's part of k and v for the block in front,
- * turns q and k, and puts the following block's cached k and v behind them, turned to the positions that follow. Returns the number of
- * keys. */
+/* Frames of the run that begins at `first` and ends at `end` at the latest, where `steps` [frames] repeats for each of the S. */
 static int
-complete_keys (DpDit *d, const DpDitPass *pass, int index, int s)
+run_length (const int *steps, int frames, int first, int end)
 {
-  const DpOps *ops = d->ops;
-  const Layer *layer = &d->layers[index];
-  gsize e = dp_type_size (d->spec.type), D = d->D, tpf = d->tokens_per_frame;
-  gsize L = pass->frames * tpf, cached = pass->cache_in ? pass->cache_in_frames * tpf : 0;
-  const DpRmsNormArgs rows = { .heads = d->config.heads, .head_dim = d->config.head_dim, .x_type = d->spec.type, .y_type = d->spec.type,
-    .eps = d->config.eps };
-  char *k = (char *) d->qkv + e * D, *v = k + e * D;
-  DpRmsNormArgs part;
+  int n = 1;
 
-  if (pass->cache_out) {
-    part = rows;
-    part.rows = pass->cache_out_frames * tpf;
-    part.x = k + e * pass->cache_out_first * tpf * 3 * D;
-    part.x_stride = 3 * D;
-    part.weight = layer->norm_qk + D;   /* normed, but not turned: the reader turns to its own positions */
-    part.y = cache_part (d, pass->cache_out, index, s, 0);
-    ops->rms_norm (d->dev, &part);
-    part.x = v + e * pass->cache_out_first * tpf * 3 * D;
-    part.weight = NULL;
-    part.y = cache_part (d, pass->cache_out, index, s, 1);
-    ops->rms_norm (d->dev, &part);
-  }
+  while (first + n < end && steps[(first + n) % frames] == steps[first % frames])
+    n++;
+  return n;
+}
 
-  part = rows;
-  part.rows = L;
-  part.parts = 2;
-  part.x = part.y = d->qkv;
-  part.x_stride = part.y_stride = 3 * D;
-  part.weight = layer->norm_qk;
-  part.rope = d->rope;
-  ops->rms_norm (d->dev, &part);
+/* The layer's modulation at a step [6, D], valid until another one is asked for: the device runs what it was told in order. */
+static const float *
+modulation (DpDit *d, int index, int step)
+{
+  gsize n = 6 * (gsize) d->D;
 
-  if (cached) {
-    part = rows;
-    part.rows = cached;
-    part.y_stride = 3 * D;
-    part.x = cache_part (d, pass->cache_in, index, s, 0);
-    part.rope = d->rope + L * d->config.head_dim;
-    part.y = k + e * L * 3 * D;
-    ops->rms_norm (d->dev, &part);
-    part.x = cache_part (d, pass->cache_in, index, s, 1);
-    part.rope = NULL;
-    part.y = v + e * L * 3 * D;
-    ops->rms_norm (d->dev, &part);
-  }
-  return L + cached;
+  if (step != d->modulated)
+    d->ops->combine (d->dev, n, 2, (const float *[]) { d->layers[index].modulation, d->time_proj + step * n }, (const float[]) { 1, 1 },
+        d->modulation);
+  d->modulated = step;
+  return d->modulation;
+}
+
+static DpRmsNormArgs
+rows_of (const DpDit *d, int frames)
+{
+  return (DpRmsNormArgs) { .rows = frames * d->tokens_per_frame, .heads = d->config.heads, .head_dim = d->config.head_dim,
+    .x_type = d->spec.type, .y_type = d->spec.type, .eps = d->config.eps };
+}
+
+/* own: the input's rows of q, k and v, as the product made them. */
+static void
+keep (DpDit *d, const DpDitKeep *k, int index, int s, char *own)
+{
+  gsize e = dp_type_size (d->spec.type), D = d->D;
+  DpRmsNormArgs part = rows_of (d, k->frames);
+
+  if (k->frames == 0)
+    return;
+  own += e * k->first * d->tokens_per_frame * 3 * D;
+  part.x_stride = 3 * D;
+  part.x = own + e * D;
+  part.weight = d->layers[index].norm_qk + D;   /* normed, but not turned: the reader turns to its own positions */
+  part.y = cache_part (d, k->cache, index, s, 0);
+  d->ops->rms_norm (d->dev, &part);
+  part.x = own + 2 * e * D;
+  part.weight = NULL;
+  part.y = cache_part (d, k->cache, index, s, 1);
+  d->ops->rms_norm (d->dev, &part);
+}
+
+/* Kept keys, turned to the positions from `frame` on, and values to that frame's rows of d->qkv. */
+static void
+put (DpDit *d, const DpDitKept *k, int index, int s, int frame)
+{
+  gsize e = dp_type_size (d->spec.type), D = d->D, row = (gsize) frame * d->tokens_per_frame;
+  char *to = (char *) d->qkv + e * row * 3 * D;
+  DpRmsNormArgs part = rows_of (d, k->frames);
+
+  if (k->frames == 0)
+    return;
+  part.y_stride = 3 * D;
+  part.x = cache_part (d, k->cache, index, s, 0);
+  part.rope = d->rope + row * d->config.head_dim;
+  part.y = to + e * D;
+  d->ops->rms_norm (d->dev, &part);
+  part.x = cache_part (d, k->cache, index, s, 1);
+  part.rope = NULL;
+  part.y = to + 2 * e * D;
+  d->ops->rms_norm (d->dev, &part);
 }
 
 static void
@@ -703,21 +725,40 @@ self_attention (DpDit *d, const DpDitPass *pass, int index)
   const DpOps *ops = d->ops;
   const Layer *layer = &d->layers[index];
   DpType type = d->spec.type;
-  gsize e = dp_type_size (type), D = d->D, L = (gsize) pass->frames * d->tokens_per_frame;
-  char *q = d->qkv, *k = q + e * D, *v = k + e * D;
-  int S = d->spec.batch;
+  gsize e = dp_type_size (type), D = d->D, tpf = d->tokens_per_frame, L = pass->frames * tpf;
+  int S = d->spec.batch, all = S * pass->frames, in_front = pass->before.frames, keys = in_front + pass->frames + pass->behind.frames;
+  char *k = (char *) d->qkv + e * D, *v = k + e * D, *own = (char *) d->qkv + e * in_front * tpf * 3 * D;
 
-  ops->layer_norm (d->dev, &(DpLayerNormArgs) { .rows = S * L, .cols = D, .x = pass->tokens, .gain = d->modulation + D,
-      .shift = d->modulation, .eps = d->config.eps, .y = d->normed, .y_type = type });
-  for (int s = 0; s < S; s++) {
-    ops->linear (d->dev, layer->qkv, &(DpLinearArgs) { .rows = L, .x = (char *) d->normed + e * s * L * D, .y = d->qkv, .y_type = type });
-    int kv_len = complete_keys (d, pass, index, s);
-    ops->attention (d->dev, &(DpAttentionArgs) { .type = type, .heads = d->config.heads, .head_dim = d->config.head_dim,
-        .q_len = L, .kv_len = kv_len, .fp8 = d->spec.fp8, .q = q, .k = k, .v = v, .q_stride = 3 * D, .k_stride = 3 * D, .v_stride = 3 * D,
-        .out = (char *) d->attended + e * s * L * D, .scale = 1 / sqrtf (d->config.head_dim) });
+  for (int first = 0, n; first < all; first += n) {
+    n = run_length (pass->steps, pass->frames, first, all);
+    const float *m = modulation (d, index, pass->steps[first % pass->frames]);
+    ops->layer_norm (d->dev, &(DpLayerNormArgs) { .rows = n * tpf, .cols = D, .x = pass->tokens + first * tpf * D, .gain = m + D,
+        .shift = m, .eps = d->config.eps, .y = (char *) d->normed + e * first * tpf * D, .y_type = type });
   }
-  ops->linear (d->dev, layer->out, &(DpLinearArgs) { .rows = S * L, .x = d->attended, .y = pass->tokens, .accumulate = true,
-      .gate = d->modulation + 2 * D });
+  for (int s = 0; s < S; s++) {
+    DpRmsNormArgs turn = rows_of (d, pass->frames);
+
+    ops->linear (d->dev, layer->qkv, &(DpLinearArgs) { .rows = L, .x = (char *) d->normed + e * s * L * D, .y = own, .y_type = type });
+    keep (d, &pass->keep_head, index, s, own);
+    keep (d, &pass->keep_tail, index, s, own);
+    turn.parts = 2;
+    turn.x = turn.y = own;
+    turn.x_stride = turn.y_stride = 3 * D;
+    turn.weight = layer->norm_qk;
+    turn.rope = d->rope + in_front * tpf * d->config.head_dim;
+    ops->rms_norm (d->dev, &turn);
+    put (d, &pass->before, index, s, 0);
+    put (d, &pass->behind, index, s, in_front + pass->frames);
+    ops->attention (d->dev, &(DpAttentionArgs) { .type = type, .heads = d->config.heads, .head_dim = d->config.head_dim,
+        .q_len = L, .kv_len = keys * tpf, .fp8 = d->spec.fp8, .q = own, .k = k, .v = v, .q_stride = 3 * D, .k_stride = 3 * D,
+        .v_stride = 3 * D, .out = (char *) d->attended + e * s * L * D, .scale = 1 / sqrtf (d->config.head_dim) });
+  }
+  for (int first = 0, n; first < all; first += n) {
+    n = run_length (pass->steps, pass->frames, first, all);
+    const float *m = modulation (d, index, pass->steps[first % pass->frames]);
+    ops->linear (d->dev, layer->out, &(DpLinearArgs) { .rows = n * tpf, .x = (char *) d->attended + e * first * tpf * D,
+        .y = pass->tokens + first * tpf * D, .accumulate = true, .gate = m + 2 * D });
+  }
 }
 
 static void
@@ -751,31 +792,67 @@ feed_forward (DpDit *d, const DpDitPass *pass, int index)
   const DpOps *ops = d->ops;
   const Layer *layer = &d->layers[index];
   DpType type = d->spec.type;
-  gsize e = dp_type_size (type), D = d->D, rows = (gsize) d->spec.batch * pass->frames * d->tokens_per_frame;
+  gsize e = dp_type_size (type), D = d->D, tpf = d->tokens_per_frame;
+  int all = d->spec.batch * pass->frames;
 
-  ops->layer_norm (d->dev, &(DpLayerNormArgs) { .rows = rows, .cols = D, .x = pass->tokens, .gain = d->modulation + 4 * D,
-      .shift = d->modulation + 3 * D, .eps = d->config.eps, .y = d->normed, .y_type = type });
-  for (gsize first = 0; first < rows; first += FFN_ROWS) {
-    int n = MIN (rows - first, FFN_ROWS);
+  for (int first = 0, n; first < all; first += n) {
+    n = run_length (pass->steps, pass->frames, first, all);
+    const float *m = modulation (d, index, pass->steps[first % pass->frames]);
+    float *tokens = pass->tokens + first * tpf * D;
+    gsize rows = n * tpf;
 
-    ops->linear (d->dev, layer->ffn_in, &(DpLinearArgs) { .rows = n, .x = (char *) d->normed + e * first * D, .y = d->inner, .y_type = type,
-        .act = DP_ACT_GELU_TANH });
-    ops->linear (d->dev, layer->ffn_out, &(DpLinearArgs) { .rows = n, .x = d->inner, .y = pass->tokens + first * D, .accumulate = true,
-        .gate = d->modulation + 5 * D });
+    ops->layer_norm (d->dev, &(DpLayerNormArgs) { .rows = rows, .cols = D, .x = tokens, .gain = m + 4 * D, .shift = m + 3 * D,
+        .eps = d->config.eps, .y = d->normed, .y_type = type });
+    for (gsize done = 0; done < rows; done += FFN_ROWS) {
+      int some = MIN (rows - done, FFN_ROWS);
+
+      ops->linear (d->dev, layer->ffn_in, &(DpLinearArgs) { .rows = some, .x = (char *) d->normed + e * done * D, .y = d->inner,
+          .y_type = type, .act = DP_ACT_GELU_TANH });
+      ops->linear (d->dev, layer->ffn_out, &(DpLinearArgs) { .rows = some, .x = d->inner, .y = tokens + done * D, .accumulate = true,
+          .gate = m + 5 * D });
+    }
   }
+}
+
+static void
+check_steps (const DpDit *d, int frames, const int *steps)
+{
+  g_assert (frames >= 1 && frames <= d->spec.max_input);
+  for (int i = 0; i < frames; i++)
+    g_assert (steps[i] >= 0 && steps[i] < d->spec.steps);
+}
+
+static void
+check_kept (const DpDitKept *k)
+{
+  g_assert (k->cache ? k->frames >= 0 && k->frames <= k->cache->frames : k->frames == 0);
+}
+
+static void
+start_keeping (const DpDit *d, const DpDitPass *pass, const DpDitKeep *k)
+{
+  if (k->cache == NULL) {
+    g_assert (k->frames == 0);
+    return;
+  }
+  g_assert (k->cache != pass->before.cache && k->cache != pass->behind.cache);
+  g_assert (k->first >= 0 && k->frames >= 0 && k->first <= pass->frames - k->frames);
+  g_assert (k->frames <= d->spec.max_cached);
+  k->cache->frames = k->frames;
 }
 
 void
 dp_dit_run (DpDit *d, const DpDitPass *pass)
 {
-  gsize D = d->D;
-
-  g_assert (pass->frames <= d->spec.max_input && pass->step >= 0 && pass->step < d->spec.steps);
-  g_assert (pass->cache_in == NULL || pass->cache_in_frames <= d->spec.max_cached);
-  g_assert (pass->cache_out == NULL || pass->cache_out_frames <= d->spec.max_cached);
+  check_steps (d, pass->frames, pass->steps);
+  check_kept (&pass->before);
+  check_kept (&pass->behind);
+  g_assert (pass->before.frames + pass->frames + pass->behind.frames <= d->spec.max_keys);
+  g_assert (pass->keep_head.cache == NULL || pass->keep_head.cache != pass->keep_tail.cache);
+  start_keeping (d, pass, &pass->keep_head);
+  start_keeping (d, pass, &pass->keep_tail);
   for (int i = 0; i < d->n_layers; i++) {
-    d->ops->combine (d->dev, 6 * D, 2, (const float *[]) { d->layers[i].modulation, d->time_proj + (gsize) pass->step * 6 * D },
-        (const float[]) { 1, 1 }, d->modulation);
+    d->modulated = -1;
     self_attention (d, pass, i);
     cross_attention (d, pass, i);
     feed_forward (d, pass, i);
@@ -783,17 +860,22 @@ dp_dit_run (DpDit *d, const DpDitPass *pass)
 }
 
 void
-dp_dit_head (DpDit *d, int frames, int first_frame, int step, const float *tokens, float *velocity)
+dp_dit_head (DpDit *d, int frames, int first_frame, const int *steps, const float *tokens, float *velocity)
 {
   const DpOps *ops = d->ops;
   DpType type = d->spec.type;
-  gsize D = d->D, tpf = d->tokens_per_frame, L = frames * tpf, rows = (frames - first_frame) * tpf;
+  gsize e = dp_type_size (type), D = d->D, tpf = d->tokens_per_frame, rows = (frames - first_frame) * tpf;
   int C = d->config.out_channels;
 
-  g_assert (d->proj_out && first_frame < frames);
+  check_steps (d, frames, steps);
+  g_assert (d->proj_out && first_frame >= 0 && first_frame < frames);
   for (int s = 0; s < d->spec.batch; s++) {
-    ops->layer_norm (d->dev, &(DpLayerNormArgs) { .rows = rows, .cols = D, .x = tokens + (s * L + first_frame * tpf) * D,
-        .gain = d->head_gain + step * D, .shift = d->head_shift + step * D, .eps = d->config.eps, .y = d->normed, .y_type = type });
+    for (int first = first_frame, n; first < frames; first += n) {
+      n = run_length (steps, frames, first, frames);
+      ops->layer_norm (d->dev, &(DpLayerNormArgs) { .rows = n * tpf, .cols = D, .x = tokens + ((gsize) s * frames + first) * tpf * D,
+          .gain = d->head_gain + steps[first] * D, .shift = d->head_shift + steps[first] * D, .eps = d->config.eps,
+          .y = (char *) d->normed + e * (first - first_frame) * tpf * D, .y_type = type });
+    }
     ops->linear (d->dev, d->proj_out, &(DpLinearArgs) { .rows = rows, .x = d->normed, .y = d->patches_out });
     ops->unpatchify (d->dev, frames - first_frame, d->spec.latent_h, d->spec.latent_w, C, d->patches_out,
         velocity + (gsize) s * rows * 4 * C);

@@ -5,9 +5,12 @@
  * It knows no block, thread or peer: tokens come in, tokens go out. The first range also embeds latents into tokens, the last one also
  * turns tokens into a velocity. What depends only on the step (timestep embedding) or only on the prompt (keys and
  * values of the text) is computed once, not per pass.
+ * Every frame of the input has a step of its own, and the input may see keys and values of neighbours on
+ * both sides of it, which earlier passes kept.
  *
- * Shapes: S batch (1, or 2 with classifier-free guidance: conditional first), L tokens of the input, K cached tokens,
- * D = heads * head_dim, C latent channels. Tokens are [S * L, D] float32 (the residual stream).
+ * Shapes: S batch (1, or 2 with classifier-free guidance: conditional first), L tokens of the input,
+ * K tokens of all keys that a pass sees, D = heads * head_dim, C latent channels.
+ * Tokens are [S * L, D] float32 (the residual stream).
  * Source: diffusers' WanTransformer3DModel.
  */
 #pragma once
@@ -30,7 +33,8 @@ typedef struct
   DpType type;                  /* of weights and activations between the float32 parts */
   gboolean fp8;                 /* the layers' products and self-attention in e4m3 */
   int latent_h, latent_w;       /* even */
-  int max_input, max_cached;    /* latent frames: of an input, and of a neighbour's cache */
+  /* Latent frames: of an input; of the keys of a pass (before, input and behind together); of a cache. */
+  int max_input, max_keys, max_cached;
   int batch;                    /* S */
   int steps;
   const float *timesteps;       /* [steps] */
@@ -59,20 +63,33 @@ void dp_dit_cache_free (DpDit *dit, DpDitCache *cache);
 /** Latents [frames, h, w, C] float32 on the device -> tokens [S * L, D] (each of the S the same). Only where first == 0. */
 void dp_dit_embed (DpDit *dit, int frames, const float *latents, float *tokens);
 
-/** One run of the range, in place. */
+/** The first `frames` frames that a cache holds. No cache: none. */
 typedef struct
 {
-  int frames;                   /* of the input, context included */
-  int step;                     /* index into the spec's timesteps */
+  const DpDitCache *cache;
+  int frames;
+} DpDitKept;
+
+/** A cache that receives keys and values of the input's frames [first, + frames). No cache: nothing is kept. */
+typedef struct
+{
+  DpDitCache *cache;
+  int first, frames;
+} DpDitKeep;
+
+/** One pass through the range, in place. Positions in time count from the first frame in front: those of `before`, then the input's,
+ *  then those of `behind`. A cache is read or written in a pass, not both. */
+typedef struct
+{
+  int frames;                   /* of the input */
+  const int *steps;             /* [frames] indices into the spec's timesteps. Frames in a row with the same step cost nothing extra */
   const DpDitText *text;
   float *tokens;                /* [S * L, D], in and out */
-  const DpDitCache *cache_in;   /* the following block's keys and values, or NULL: nothing behind the input */
-  int cache_in_frames;
-  DpDitCache *cache_out;        /* receives keys and values of frames [cache_out_first, + cache_out_frames), or NULL */
-  int cache_out_first, cache_out_frames;
+  DpDitKept before, behind;     /* what the input sees in front of its first frame and after its last */
+  DpDitKeep keep_head, keep_tail;       /* for the neighbour in front, which reads it behind its input, and for the one that follows */
 } DpDitPass;
 void dp_dit_run (DpDit *dit, const DpDitPass *pass);
 
-/** tokens [S * L, D] -> velocity [S, frames - first_frame, h, w, C] float32, of frames [first_frame, frames) only. Only where last ==
- *  layers. */
-void dp_dit_head (DpDit *dit, int frames, int first_frame, int step, const float *tokens, float *velocity);
+/** tokens [S * L, D] -> velocity [S, frames - first_frame, h, w, C] float32, of frames [first_frame, frames) only; frames and steps are
+ *  those of the pass. Only where last == layers. */
+void dp_dit_head (DpDit *dit, int frames, int first_frame, const int *steps, const float *tokens, float *velocity);

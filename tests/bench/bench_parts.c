@@ -66,6 +66,7 @@ typedef struct
   int h, w, B, C;
   DpWeights *input;
   DpDit *dit;
+  int *steps;                   /* of a pass's frames: all 0 */
   DpDitText *text;
   DpDitCache *caches[2];
   DpVae *vae;
@@ -84,10 +85,9 @@ static void
 run_pass (Bench *b)
 {
   dp_dit_embed (b->dit, b->C + b->B, b->latents, b->tokens);
-  dp_dit_run (b->dit, &(DpDitPass) { .frames = b->C + b->B, .step = 0, .text = b->text, .tokens = b->tokens,
-      .cache_in = b->C ? b->caches[0] : NULL, .cache_in_frames = b->C, .cache_out = b->C ? b->caches[1] : NULL, .cache_out_first = b->C,
-      .cache_out_frames = b->C });
-  dp_dit_head (b->dit, b->C + b->B, b->C, 0, b->tokens, b->velocity);
+  dp_dit_run (b->dit, &(DpDitPass) { .frames = b->C + b->B, .steps = b->steps, .text = b->text, .tokens = b->tokens,
+      .behind = { b->caches[0], b->C }, .keep_head = { b->caches[1], b->C, b->C } });
+  dp_dit_head (b->dit, b->C + b->B, b->C, b->steps, b->tokens, b->velocity);
   b->dev->ops->sync (b->dev);
 }
 
@@ -214,7 +214,9 @@ open_pass (Bench *b, const char *dir, GError **error)
     dp_tensor_to_f32 (t, 0, 1, &timestep);
   b->dit = dp_dit_new (b->dev, &b->config.dit, weights, &(DpDitSpec) { .first = 0, .last = b->config.dit.layers, .type = b->type,
       .fp8 = g_strcmp0 (precision, "fp8") == 0, .latent_h = b->h,
-      .latent_w = b->w, .max_input = b->B + b->C, .max_cached = b->C, .batch = batch, .steps = 1, .timesteps = &timestep }, error);
+      .latent_w = b->w, .max_input = b->B + b->C, .max_keys = b->B + 2 * b->C, .max_cached = b->C, .batch = batch, .steps = 1,
+      .timesteps = &timestep }, error);
+  b->steps = g_new0 (int, b->B + b->C);
   if (b->dit == NULL || !open_prompt (b, error))
     return FALSE;
   for (int i = 0; i < 2 && b->C > 0; i++)
@@ -231,8 +233,8 @@ open_pass (Bench *b, const char *dir, GError **error)
   /* the first pass leaves its keys for those that are timed */
   if (b->C > 0) {
     dp_dit_embed (b->dit, b->B, b->latents, b->tokens);
-    dp_dit_run (b->dit, &(DpDitPass) { .frames = b->B, .text = b->text, .tokens = b->tokens, .cache_out = b->caches[0],
-        .cache_out_frames = b->C });
+    dp_dit_run (b->dit, &(DpDitPass) { .frames = b->B, .steps = b->steps, .text = b->text, .tokens = b->tokens,
+        .keep_head = { b->caches[0], 0, b->C } });
   }
   return TRUE;
 }
@@ -357,6 +359,7 @@ close_bench (Bench *b)
   dp_dit_cache_free (b->dit, b->caches[1]);
   dp_dit_text_free (b->dit, b->text);
   dp_dit_free (b->dit);
+  g_free (b->steps);
   dp_vae_free (b->vae);
   dp_text_encoder_free (b->encoder);
   dp_weights_free (b->encoder_weights);

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """DualParal, slowly and plainly, over diffusers' WanTransformer3DModel.
 
-The transformer runs as diffusers wrote it; only its self-attention's processor is replaced, by one that can put a neighbour's keys and values behind
-the input's. Everything else of the scheme (the queue, who sees what, whose sampler) is the loop of dualparal() below.
+The transformer runs as diffusers wrote it; only its self-attention's processor is replaced, by one that can put neighbours' keys and values before
+and behind the input's; the scheme itself puts none before. Everything else of the scheme (the queue, who sees what, whose sampler) is the loop of dualparal() below.
 
 Words: B block latents, C context latents, T steps, k lag. A *pass* is one block going once through all layers.
 Source: "Minute-Long Videos with Dual Parallelisms" (arXiv 2505.21070), with a lag between neighbours (k = 1 is the paper).
@@ -24,10 +24,11 @@ def rotate(x, cos, sin):
 class PassState:
     """What the self-attention layers of one pass read and write."""
 
-    def __init__(self, rope, tokens, behind, store):
-        self.rope = rope                # (cos, sin) [1, L + K, 1, d]: of the input's frames and those behind them
+    def __init__(self, rope, tokens, before, behind, store):
+        self.rope = rope                # (cos, sin) [1, K + L + K', 1, d]: of the frames before, the input's and those behind
         self.tokens = tokens            # L, of the input
-        self.behind = behind            # per layer (k, v) [1, K, D], k normed and not rotated; or None
+        self.before = before            # per layer (k, v) [1, K, D], k normed and not rotated; or None
+        self.behind = behind            # likewise, K'
         self.store = store              # slice of the input's tokens whose k and v are kept for the block in front
         self.stored = []                # per layer (k, v), as above
 
@@ -45,13 +46,18 @@ class SelfAttention:
         k = attn.norm_k(attn.to_k(hidden_states))
         v = attn.to_v(hidden_states)
         s.stored.append((k[:, s.store].clone(), v[:, s.store].clone()))
+        first = 0                       # position of the input
+        if s.before is not None:
+            first = s.before[self.layer][0].shape[1]
+            k = torch.cat((s.before[self.layer][0], k), dim=1)  # [1, K + L, D]
+            v = torch.cat((s.before[self.layer][1], v), dim=1)
         if s.behind is not None:
-            k = torch.cat((k, s.behind[self.layer][0]), dim=1)  # [1, L + K, D]
+            k = torch.cat((k, s.behind[self.layer][0]), dim=1)  # [1, K + L + K', D]
             v = torch.cat((v, s.behind[self.layer][1]), dim=1)
         self.layer += 1
         q, k, v = (t.unflatten(2, (attn.heads, -1)) for t in (q, k, v))
         cos, sin = s.rope
-        q = rotate(q, cos[:, :s.tokens], sin[:, :s.tokens])
+        q = rotate(q, cos[:, first:first + s.tokens], sin[:, first:first + s.tokens])
         k = rotate(k, cos[:, :k.shape[1]], sin[:, :k.shape[1]])
         out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         return attn.to_out[0](out.transpose(1, 2).flatten(2))
@@ -66,20 +72,22 @@ class CachedTransformer:
         for block in transformer.blocks:
             block.attn1.set_processor(self.attention)
 
-    def forward(self, latents, timestep, text, behind, store_first, store_frames):
+    def forward(self, latents, timestep, text, behind, store_first, store_frames, before=None):
         """One pass.
 
-        latents [1, c, n, h, w], timestep a 0-dim tensor, text [1, length, text_dim]; behind: what an earlier pass returned, or None.
+        latents [1, c, n, h, w], text [1, length, text_dim]; timestep a 0-dim tensor, or [n]: of each frame; before, behind: what an
+        earlier pass returned, or None.
         Returns the velocity [1, c, n, h, w] and, per layer, (k, v) of the input's frames [store_first, + store_frames).
         """
         _, c, n, h, w = latents.shape
         per_frame = (h // 2) * (w // 2)
-        cached = behind[0][0].shape[1] // per_frame if behind is not None else 0
+        cached = sum(side[0][0].shape[1] // per_frame for side in (before, behind) if side is not None)
         rope = self.transformer.rope(latents.new_empty(1, c, n + cached, h, w))
         store = slice(store_first * per_frame, (store_first + store_frames) * per_frame)
-        state = PassState(rope, n * per_frame, behind, store)
+        state = PassState(rope, n * per_frame, before, behind, store)
         self.attention.state, self.attention.layer = state, 0
-        velocity = self.transformer(latents, timestep.expand(1), text, return_dict=False)[0]
+        told = timestep.expand(1) if timestep.ndim == 0 else timestep.repeat_interleave(per_frame)[None]     # or of each token
+        velocity = self.transformer(latents, told, text, return_dict=False)[0]
         return velocity, state.stored
 
 

@@ -2,7 +2,7 @@
 """Writes everything under fixtures/: models, inputs, and what the reference implementations make of them. See README.md.
 
     python3 make_fixtures.py            # all of it
-    python3 make_fixtures.py sampler    # one group: models, text, long-text, dit, vae, stream, sampler, noise, run, dualparal
+    python3 make_fixtures.py sampler    # one group: models, text, long-text, dit, passes, vae, stream, sampler, noise, run, dualparal
 
 A case is NAME.json (settings) and NAME.safetensors (tensors). Video tensors are channels first, [c, L, h, w], as in diffusers.
 """
@@ -150,21 +150,29 @@ def make_long_text():
     write("text", "odd-long", *encoded("odd", [197, 512], 512, 7))          # the last row is among them
 
 
+DIT_TIMESTEPS = [999.0, 523.0, 37.25, 0.5]
+
+
+def dit_inputs(name):
+    """Two texts [2, length, text_dim] and how many rows of each are real; latents [c, 5, h, w]."""
+    m = models[name]
+    config = m.transformer.config
+    length, n_real = {"odd": (64, (9, 1)), "wide": (512, (64, 17)), "deep": (64, (64, 30))}[name]
+    text = torch.zeros(2, length, config.text_dim)
+    for s, n in enumerate(n_real):
+        text[s, :n] = randn(11 + s, n, config.text_dim)
+    return text, n_real, randn(21, config.in_channels, 5, m.h, m.w)
+
+
 @torch.no_grad()
 def make_dit():
     """One layer; the whole transformer; a pass that stores keys and values, and the pass in front of it that reads them."""
     for name in PLAIN:
         m = models[name]
         tr = m.transformer
-        c, dim, text_dim = tr.config.in_channels, tr.config.num_attention_heads * tr.config.attention_head_dim, tr.config.text_dim
-        frames, per_frame = 5, m.h * m.w // 4
-        timesteps = [999.0, 523.0, 37.25, 0.5]
-        lengths = {"odd": (64, (9, 1)), "wide": (512, (64, 17)), "deep": (64, (64, 30))}[name]
-        length, n_real = lengths
-        text = torch.zeros(2, length, text_dim)
-        for s, n in enumerate(n_real):
-            text[s, :n] = randn(11 + s, n, text_dim)
-        latents = randn(21, c, frames, m.h, m.w)
+        c, dim = tr.config.in_channels, tr.config.num_attention_heads * tr.config.attention_head_dim
+        text, n_real, latents = dit_inputs(name)
+        length, frames, per_frame, timesteps = text.shape[1], latents.shape[1], m.h * m.w // 4, DIT_TIMESTEPS
         tensors = {"text_0": text[0, :n_real[0]], "text_1": text[1, :n_real[1]], "latents": latents}
         settings = {"model": name, "h": m.h, "w": m.w, "frames": frames, "text_length": length, "timesteps": timesteps,
                     "layers": tr.config.num_layers}
@@ -194,6 +202,52 @@ def make_dit():
         tensors.update(window_next=window_next[0], window=window[0], velocity_next=torch.cat(velocity_next), velocity_cached=torch.cat(velocity))
         settings.update(cache_first=2, cache_frames=2, next_step=0, cached_step=1)
         write("dit", name, settings, tensors)
+        del models[name]                                        # its attention processors were replaced
+
+
+@torch.no_grad()
+def make_passes():
+    """Frames of several steps in one pass; passes with a neighbour's keys and values before them. Texts, latents and timesteps are those of dit/."""
+    for name in PLAIN:
+        m = models[name]
+        tr = m.transformer
+        text, _, latents = dit_inputs(name)
+        timesteps = torch.tensor(DIT_TIMESTEPS)
+        settings = {
+            "model": name,
+            # Two runs; three, where the last and the first are of the same step; five, no two neighbours alike.
+            "mixed": [[0, 0, 1, 1, 1], [2, 0, 0, 1, 2], [3, 1, 3, 0, 1]],
+            # Block b-1, whose last two frames are kept; b+1 behind those, whose first two and last one are; b between the kept ones of
+            # both; b behind the last one of b+1 alone.
+            "previous_steps": [1, 1, 2, 2, 3], "next_steps": [1, 0, 0, 0, 0], "between_steps": [1, 1, 2, 0], "after_steps": [3, 3, 3, 3],
+            "previous_tail": [3, 2], "next_head": [0, 2], "next_tail": [4, 1],
+        }
+        tensors = {}
+        for i, steps in enumerate(settings["mixed"]):           # diffusers' own attention
+            of_tokens = timesteps[steps].repeat_interleave(m.h * m.w // 4).expand(2, -1)
+            tensors[f"velocity_mixed_{i}"] = tr(latents[None].expand(2, -1, -1, -1, -1), of_tokens, text, return_dict=False)[0]
+
+        c, per_frame = tr.config.in_channels, m.h * m.w // 4
+        blocks = {"previous": randn(43, 1, c, 5, m.h, m.w), "next": randn(44, 1, c, 5, m.h, m.w), "own": randn(45, 1, c, 4, m.h, m.w)}
+        cached = CachedTransformer(tr)
+        velocity = {"next": [], "between": [], "after": []}
+
+        def run(block, steps, s, before, behind):
+            return cached.forward(blocks[block], timesteps[settings[steps]], text[s:s + 1], behind, 0, blocks[block].shape[2], before)
+
+        def part(stored, frames):
+            first, count = settings[frames]
+            return [tuple(t[:, first * per_frame:(first + count) * per_frame] for t in layer) for layer in stored]
+
+        for s in range(2):
+            previous = run("previous", "previous_steps", s, None, None)[1]
+            v, following = run("next", "next_steps", s, part(previous, "previous_tail"), None)
+            velocity["next"].append(v)
+            velocity["between"].append(run("own", "between_steps", s, part(previous, "previous_tail"), part(following, "next_head"))[0])
+            velocity["after"].append(run("own", "after_steps", s, part(following, "next_tail"), None)[0])
+        tensors.update({block: x[0] for block, x in blocks.items()})
+        tensors.update({f"velocity_{k}": torch.cat(v) for k, v in velocity.items()})
+        write("passes", name, settings, tensors)
         del models[name]                                        # its attention processors were replaced
 
 
@@ -404,8 +458,8 @@ def make_dualparal():
         write("dualparal", name, settings, tensors)
 
 
-GROUPS = {"models": make_models, "text": make_text, "long-text": make_long_text, "dit": make_dit, "vae": make_vae, "stream": make_stream,
-          "sampler": make_sampler, "noise": make_noise, "run": make_run, "dualparal": make_dualparal}
+GROUPS = {"models": make_models, "text": make_text, "long-text": make_long_text, "dit": make_dit, "passes": make_passes, "vae": make_vae,
+          "stream": make_stream, "sampler": make_sampler, "noise": make_noise, "run": make_run, "dualparal": make_dualparal}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

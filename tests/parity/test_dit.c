@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The diffusion transformer against WanTransformer3DModel: one layer, all of it, and a pass that reads a neighbour's keys and values.
+ * The diffusion transformer against WanTransformer3DModel: one layer, all of it, passes that read neighbours' keys and values, and passes
+ * whose frames have several steps.
  *
  * Shapes: S texts, L tokens, D model width, c latent channels, h x w latent size.
  */
@@ -18,7 +19,7 @@ typedef struct
   ParityModel *model;
   DpWeights *weights;
   DpDevice *dev;
-  char *name;                   /* MODEL-DEVICE */
+  char *name, *model_name;      /* MODEL-DEVICE, MODEL */
   int h, w, channels, layers, steps;
   float timesteps[MAX_STEPS];
   float *text[2];
@@ -30,6 +31,7 @@ fixture_open (Fixture *f, const char *data)
 {
   g_auto (GStrv) name = g_strsplit (data, "-", 2);
   f->name = g_strdup (data);
+  f->model_name = g_strdup (name[0]);
   f->c = parity_case_open ("dit", name[0]);
   f->model = parity_model_open (name[0]);
   f->weights = parity_model_weights (f->model, "transformer");
@@ -60,10 +62,33 @@ fixture_close (Fixture *f)
   dp_weights_free (f->weights);
   parity_model_free (f->model);
   parity_case_free (f->c);
+  g_free (f->model_name);
   g_free (f->name);
 }
 
 #define INPUT_FRAMES 6
+#define CACHED_FRAMES 2
+
+/* The steps of a pass whose frames all have the same. */
+static const int *
+all (int step)
+{
+  static int steps[MAX_STEPS][INPUT_FRAMES];
+  for (int i = 0; i < INPUT_FRAMES; i++)
+    steps[step][i] = step;
+  return steps[step];
+}
+
+/* A list of numbers of the case, at most INPUT_FRAMES; how many. */
+static int
+ints (JsonArray *list, int *out)
+{
+  int n = json_array_get_length (list);
+  g_assert_cmpint (n, <=, INPUT_FRAMES);
+  for (int i = 0; i < n; i++)
+    out[i] = json_array_get_int_element (list, i);
+  return n;
+}
 
 static DpDit *
 open_borrower (Fixture *f, const DpDit *lender, int first, int last, int batch)
@@ -71,7 +96,7 @@ open_borrower (Fixture *f, const DpDit *lender, int first, int last, int batch)
   g_autoptr (GError) error = NULL;
   DpDit *dit = dp_dit_new (f->dev, &f->model->config.dit, f->weights, &(DpDitSpec) {
         .first = first, .last = last, .lender = lender, .type = DP_TYPE_F32, .latent_h = f->h, .latent_w = f->w, .max_input = INPUT_FRAMES,
-        .max_cached = 2, .batch = batch, .steps = f->steps, .timesteps = f->timesteps,
+        .max_keys = INPUT_FRAMES + CACHED_FRAMES, .max_cached = CACHED_FRAMES, .batch = batch, .steps = f->steps, .timesteps = f->timesteps,
       }, &error);
   g_assert_no_error (error);
   g_assert_cmpint (dp_dit_tokens_per_frame (dit), ==, f->h * f->w / 4);
@@ -102,10 +127,10 @@ check (const Fixture *f, const char *what, const float *got, const float *want, 
 
 /* Both texts' velocities [2, c, frames, h, w] of the file as new [2, frames, h, w, c]. */
 static float *
-want_velocity (const Fixture *f, gsize *n, const char *name)
+want_velocity (const ParityCase *c, gsize *n, const char *name)
 {
   gint64 dims[8];
-  g_autofree float *x = parity_tensor (f->c, n, dims, "%s", name);
+  g_autofree float *x = parity_tensor (c, n, dims, "%s", name);
   float *out = g_new (float, *n);
   gsize half = *n / 2;
   for (int s = 0; s < 2; s++) {
@@ -134,7 +159,7 @@ run (Fixture *f, DpDit **ranges, int n_ranges, int frames, const float *latents,
     dp_dit_run (ranges[i], &pass);
     dp_dit_text_free (ranges[i], text);
   }
-  dp_dit_head (ranges[n_ranges - 1], frames, first, pass.step, tokens, velocity);
+  dp_dit_head (ranges[n_ranges - 1], frames, first, pass.steps, tokens, velocity);
   float *out = parity_download (dev, velocity, *n);
   dev->ops->free (dev, velocity);
   dev->ops->free (dev, tokens);
@@ -153,7 +178,7 @@ test_layer (gconstpointer data)
   DpDit *dit = open_range (&f, layer, layer + 1, 1);
   DpDitText *text = open_text (&f, dit);
   float *tokens = parity_upload (f.dev, in, n);
-  dp_dit_run (dit, &(DpDitPass) { .frames = parity_int (f.c, "frames"), .step = parity_int (f.c, "layer_step"), .text = text,
+  dp_dit_run (dit, &(DpDitPass) { .frames = parity_int (f.c, "frames"), .steps = all (parity_int (f.c, "layer_step")), .text = text,
         .tokens = tokens });
   g_autofree float *got = parity_download (f.dev, tokens, n);
   check (&f, "one layer", got, want, n);
@@ -176,12 +201,12 @@ test_velocity (gconstpointer data)
   for (int i = 0; i < f.steps; i++) {
     gsize n, m;
     g_autofree char *name = g_strdup_printf ("velocity_%d", i);
-    g_autofree float *want = want_velocity (&f, &n, name);
-    g_autofree float *got = run (&f, &whole, 1, frames, latents, (DpDitPass) { .step = i }, 0, &m);
+    g_autofree float *want = want_velocity (f.c, &n, name);
+    g_autofree float *got = run (&f, &whole, 1, frames, latents, (DpDitPass) { .steps = all (i) }, 0, &m);
     g_assert_cmpuint (n, ==, m);
     g_autofree char *what = g_strdup_printf ("velocity at timestep %g", f.timesteps[i]);
     check (&f, what, got, want, n);
-    g_autofree float *parts = run (&f, split, 3, frames, latents, (DpDitPass) { .step = i }, 0, &m);
+    g_autofree float *parts = run (&f, split, 3, frames, latents, (DpDitPass) { .steps = all (i) }, 0, &m);
     parity_check_same ("layers in three ranges", parts, got, n * sizeof (float));
   }
   for (int i = 0; i < 3; i++)
@@ -205,25 +230,156 @@ test_cache (gconstpointer data)
   g_assert_no_error (error);
 
   g_autofree float *next = parity_video (f.c, dims, "window_next");
-  g_autofree float *want_next = want_velocity (&f, &n, "velocity_next");
-  g_autofree float *got_next = run (&f, &dit, 1, dims[1], next, (DpDitPass) { .step = parity_int (f.c, "next_step"), .cache_out = cache,
-        .cache_out_first = first, .cache_out_frames = count }, 0, &m);
+  g_autofree float *want_next = want_velocity (f.c, &n, "velocity_next");
+  g_autofree float *got_next = run (&f, &dit, 1, dims[1], next, (DpDitPass) { .steps = all (parity_int (f.c, "next_step")),
+        .keep_head = { cache, first, count } }, 0, &m);
   g_assert_cmpuint (n, ==, m);
   check (&f, "a pass that fills a cache", got_next, want_next, n);
 
   /* The head of the own frames only is the tail of the head of all. */
-  g_autofree float *own = run (&f, &dit, 1, dims[1], next, (DpDitPass) { .step = parity_int (f.c, "next_step") }, first, &m);
+  g_autofree float *own = run (&f, &dit, 1, dims[1], next, (DpDitPass) { .steps = all (parity_int (f.c, "next_step")) }, first, &m);
   for (int s = 0; s < 2; s++)
     parity_check_same ("head of the own frames", own + s * m / 2, got_next + (s + 1) * n / 2 - m / 2, m / 2 * sizeof (float));
 
   g_autofree float *window = parity_video (f.c, dims, "window");
-  g_autofree float *want = want_velocity (&f, &n, "velocity_cached");
-  g_autofree float *got = run (&f, &dit, 1, dims[1], window, (DpDitPass) { .step = parity_int (f.c, "cached_step"), .cache_in = cache,
-        .cache_in_frames = count }, 0, &m);
+  g_autofree float *want = want_velocity (f.c, &n, "velocity_cached");
+  g_autofree float *got = run (&f, &dit, 1, dims[1], window, (DpDitPass) { .steps = all (parity_int (f.c, "cached_step")),
+        .behind = { cache, count } }, 0, &m);
   g_assert_cmpuint (n, ==, m);
   check (&f, "a pass that reads a cache", got, want, n);
 
   dp_dit_cache_free (dit, cache);
+  dp_dit_free (dit);
+  fixture_close (&f);
+}
+
+/* Frames of several steps in one pass. */
+static void
+test_steps (gconstpointer data)
+{
+  Fixture f;
+  fixture_open (&f, data);
+  g_autoptr (ParityCase) c = parity_case_open ("passes", f.model_name);
+  JsonArray *mixed = json_object_get_array_member (c->settings, "mixed");
+  gint64 dims[8];
+  g_autofree float *latents = parity_video (f.c, dims, "latents");
+  int frames = dims[1], first = 2;
+  DpDit *dit = open_range (&f, 0, f.layers, 2);
+  for (guint i = 0; i < json_array_get_length (mixed); i++) {
+    int steps[INPUT_FRAMES];
+    gsize n, m;
+    g_assert_cmpint (ints (json_array_get_array_element (mixed, i), steps), ==, frames);
+    g_autofree char *name = g_strdup_printf ("velocity_mixed_%u", i);
+    g_autofree float *want = want_velocity (c, &n, name);
+    g_autofree float *got = run (&f, &dit, 1, frames, latents, (DpDitPass) { .steps = steps }, 0, &m);
+    g_assert_cmpuint (n, ==, m);
+    g_autofree char *what = g_strdup_printf ("steps %d %d %d %d %d", steps[0], steps[1], steps[2], steps[3], steps[4]);
+    check (&f, what, got, want, n);
+    g_autofree float *own = run (&f, &dit, 1, frames, latents, (DpDitPass) { .steps = steps }, first, &m);
+    for (int s = 0; s < 2; s++)
+      parity_check_same ("head of the last frames", own + s * m / 2, got + (s + 1) * n / 2 - m / 2, m / 2 * sizeof (float));
+  }
+  dp_dit_free (dit);
+  fixture_close (&f);
+}
+
+/* One pass of test_neighbours(): latents and velocity by name, and the caches. */
+static void
+neighbour_pass (Fixture *f, const ParityCase *c, DpDit *dit, const char *block, const char *pass_name, DpDitPass pass)
+{
+  gint64 dims[8];
+  gsize n, m;
+  int steps[INPUT_FRAMES];
+  g_autofree char *member = g_strdup_printf ("%s_steps", pass_name), *name = g_strdup_printf ("velocity_%s", pass_name);
+  g_autofree float *latents = parity_video (c, dims, block);
+  g_assert_cmpint (ints (json_object_get_array_member (c->settings, member), steps), ==, dims[1]);
+  pass.steps = steps;
+  g_autofree float *got = run (f, &dit, 1, dims[1], latents, pass, 0, &m);
+  if (dp_weights_find (c->tensors, name) == NULL)       /* a pass that is only there for what it keeps */
+    return;
+  g_autofree float *want = want_velocity (c, &n, name);
+  g_assert_cmpuint (n, ==, m);
+  check (f, name, got, want, n);
+}
+
+/* Keys and values before, on both sides, and kept by a pass that has some before itself. */
+static void
+test_neighbours (gconstpointer data)
+{
+  Fixture f;
+  fixture_open (&f, data);
+  g_autoptr (GError) error = NULL;
+  g_autoptr (ParityCase) c = parity_case_open ("passes", f.model_name);
+  DpDit *dit = open_range (&f, 0, f.layers, 2);
+  DpDitCache *caches[3];
+  int tail[INPUT_FRAMES], next_head[INPUT_FRAMES], next_tail[INPUT_FRAMES];
+  ints (json_object_get_array_member (c->settings, "previous_tail"), tail);
+  ints (json_object_get_array_member (c->settings, "next_head"), next_head);
+  ints (json_object_get_array_member (c->settings, "next_tail"), next_tail);
+  for (int i = 0; i < 3; i++) {
+    caches[i] = dp_dit_cache_new (dit, &error);
+    g_assert_no_error (error);
+  }
+  neighbour_pass (&f, c, dit, "previous", "previous", (DpDitPass) { .keep_tail = { caches[0], tail[0], tail[1] } });
+  neighbour_pass (&f, c, dit, "next", "next", (DpDitPass) { .before = { caches[0], tail[1] },
+        .keep_head = { caches[1], next_head[0], next_head[1] }, .keep_tail = { caches[2], next_tail[0], next_tail[1] } });
+  neighbour_pass (&f, c, dit, "own", "between", (DpDitPass) { .before = { caches[0], tail[1] }, .behind = { caches[1], next_head[1] } });
+  neighbour_pass (&f, c, dit, "own", "after", (DpDitPass) { .before = { caches[2], next_tail[1] } });
+  for (int i = 0; i < 3; i++)
+    dp_dit_cache_free (dit, caches[i]);
+  dp_dit_free (dit);
+  fixture_close (&f);
+}
+
+/* One layer over a whole window, which keeps its first and last frames. Then over the frames between them alone, with the kept ones in
+ * front, or on both sides. Those frames see the same keys at the same positions, so they come out the same: to the bit, except on ref,
+ * which turns a normed key before it rounds it. */
+static void
+test_window (gconstpointer data)
+{
+  enum { FRONT = 2, OWN = 3, BACK = 1, ALL = FRONT + OWN + BACK };
+  static const int steps[ALL] = { 0, 2, 2, 1, 3, 0 };
+  Fixture f;
+  fixture_open (&f, data);
+  g_autoptr (GError) error = NULL;
+  DpDit *dit = open_range (&f, 1, 2, 2);
+  DpDitText *text = open_text (&f, dit);
+  gsize frame = (gsize) dp_dit_tokens_per_frame (dit) * f.model->config.dit.heads * f.model->config.dit.head_dim;
+  g_autofree float *in = g_new (float, 2 * ALL * frame);
+  g_autoptr (GRand) random = g_rand_new_with_seed (16);
+  for (gsize i = 0; i < 2 * ALL * frame; i++)
+    in[i] = g_rand_double_range (random, -2, 2);
+  DpDitCache *front = dp_dit_cache_new (dit, &error), *back = dp_dit_cache_new (dit, &error);
+  g_assert_no_error (error);
+
+  for (int sides = 1; sides <= 2; sides++) {
+    int all_frames = sides == 1 ? FRONT + OWN : ALL;
+    g_autofree float *window = g_new (float, 2 * all_frames * frame), *own = g_new (float, 2 * OWN * frame);
+    for (int s = 0; s < 2; s++) {
+      memcpy (window + s * all_frames * frame, in + s * ALL * frame, all_frames * frame * sizeof (float));
+      memcpy (own + s * OWN * frame, in + (s * ALL + FRONT) * frame, OWN * frame * sizeof (float));
+    }
+    float *long_tokens = parity_upload (f.dev, window, 2 * all_frames * frame), *short_tokens = parity_upload (f.dev, own, 2 * OWN * frame);
+    dp_dit_run (dit, &(DpDitPass) { .frames = all_frames, .steps = steps, .text = text, .tokens = long_tokens,
+          .keep_tail = { front, 0, FRONT }, .keep_head = { back, all_frames - BACK, BACK } });
+    dp_dit_run (dit, &(DpDitPass) { .frames = OWN, .steps = steps + FRONT, .text = text, .tokens = short_tokens,
+          .before = { front, FRONT }, .behind = { sides == 2 ? back : NULL, sides == 2 ? BACK : 0 } });
+    g_autofree float *want = parity_download (f.dev, long_tokens, 2 * all_frames * frame);
+    g_autofree float *got = parity_download (f.dev, short_tokens, 2 * OWN * frame);
+    const char *what = sides == 1 ? "kept frames before" : "kept frames on both sides";
+    for (int s = 0; s < 2; s++) {
+      const float *a = got + s * OWN * frame, *b = want + (s * all_frames + FRONT) * frame;
+      if (g_str_equal (f.dev->ops->name, "ref"))
+        parity_check (what, a, b, OWN * frame, 1e-6);
+      else
+        parity_check_same (what, a, b, OWN * frame * sizeof (float));
+    }
+    f.dev->ops->free (f.dev, long_tokens);
+    f.dev->ops->free (f.dev, short_tokens);
+  }
+  dp_dit_cache_free (dit, front);
+  dp_dit_cache_free (dit, back);
+  dp_dit_text_free (dit, text);
   dp_dit_free (dit);
   fixture_close (&f);
 }
@@ -244,10 +400,10 @@ test_lender (gconstpointer data)
   DpDit *borrower = open_borrower (&f, lender, 0, f.layers, 2);
   gsize borrowing = f.dev->bytes - before - alone, qkv = sizeof (float) * 2 * INPUT_FRAMES * dp_dit_tokens_per_frame (lender) * 3 * D;
   g_assert_cmpuint (borrowing + qkv, <, alone);
-  g_autofree float *want = run (&f, &lender, 1, dims[1], latents, (DpDitPass) { .step = 0 }, 0, &n);
-  g_autofree float *other = run (&f, &borrower, 1, dims[1] - 1, latents, (DpDitPass) { .step = 1 }, 0, &n);
-  g_autofree float *again = run (&f, &lender, 1, dims[1], latents, (DpDitPass) { .step = 0 }, 0, &n);
-  g_autofree float *borrowed = run (&f, &borrower, 1, dims[1], latents, (DpDitPass) { .step = 0 }, 0, &n);
+  g_autofree float *want = run (&f, &lender, 1, dims[1], latents, (DpDitPass) { .steps = all (0) }, 0, &n);
+  g_autofree float *other = run (&f, &borrower, 1, dims[1] - 1, latents, (DpDitPass) { .steps = all (1) }, 0, &n);
+  g_autofree float *again = run (&f, &lender, 1, dims[1], latents, (DpDitPass) { .steps = all (0) }, 0, &n);
+  g_autofree float *borrowed = run (&f, &borrower, 1, dims[1], latents, (DpDitPass) { .steps = all (0) }, 0, &n);
   parity_check_same ("the lender after the borrower", again, want, n * sizeof (float));
   parity_check_same ("the borrower", borrowed, want, n * sizeof (float));
   dp_dit_free (borrower);
@@ -263,6 +419,9 @@ main (int argc, char **argv)
   parity_add ("/parity/dit/layer", test_layer, names);
   parity_add ("/parity/dit/velocity", test_velocity, names);
   parity_add ("/parity/dit/cache", test_cache, names);
+  parity_add ("/parity/dit/steps", test_steps, names);
+  parity_add ("/parity/dit/neighbours", test_neighbours, names);
+  parity_add ("/parity/dit/window", test_window, names);
   parity_add ("/parity/dit/lender", test_lender, names);
   return g_test_run ();
 }
