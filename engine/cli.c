@@ -4,7 +4,7 @@
  * embeddings, for comparison with other implementations; inspect shows the devices, the model and the
  * plan; bench measures.
  */
-#include "dualparal.h"
+#include "dualparal_testing.h"
 #include "plan.h"
 #include "wan/weights.h"
 #include "kernels/device.h"
@@ -196,7 +196,7 @@ queue_prompts (DpEngine *engine, GError **error)
       g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "--prompt-at %s: expected a block number from 1, =, and the prompt", prompts_at[i]);
       return FALSE;
     }
-    if (!dp_engine_queue_prompt (engine, &(DpPrompt) { .prompt = text + 1, .at_block = block }, error))
+    if (!dp_engine_queue_prompt (engine, &(DpPrompt) { .prompt = text + 1, .at_frame = dp_engine_first_frame (engine, block) }, error))
       return FALSE;
   }
   return TRUE;

@@ -6,17 +6,6 @@
 
 #include <string.h>
 
-#define ENCODED_AHEAD 32        /* prompts for later blocks that are encoded already, at most */
-
-typedef struct
-{
-  char *prompt, *negative;      /* cleaned; what is encoded */
-  char *text;                   /* as given */
-  gint64 at_block, replan_at;   /* as DpPrompt has them */
-  int transition;
-  DpConditioning *encoded;
-} Entry;
-
 /* What is loaded. */
 typedef struct
 {
@@ -43,17 +32,9 @@ struct _DpConditioner
   GCond changed;
   gboolean cancelled, started;
   int cancel;                   /* atomic copy of cancelled */
-  GQueue entries;               /* of Entry, in the order they were queued */
-  const Entry *encoding;        /* the one the thread reads without the lock */
-  char *negative;               /* cleaned, of the last queued prompt */
-  DpConditioning *current, *first;
-  DpConditioning *from;         /* what blocks since, since + 1, ..., `transition` of them, blend into the current one; or NULL */
-  gint64 since;                 /* the first block of the current one */
-  int transition;
-  gboolean numbered;            /* the current one has its id */
-  guint next_id, next_prompt_id;
-  gint64 last_block;            /* admitted so far; -1: none */
-  gint64 iteration;             /* last polled */
+  DpPromptQueue *prompts;       /* of DpConditioning */
+  DpConditioning *first;
+  DpConditioning *from;         /* what the blocks of a transition blend from; or NULL */
   gsize device_bytes;
   GError *error;                /* of an encoding; for good */
 };
@@ -108,30 +89,20 @@ dp_conditioning_blend (const DpConditioning *from, const DpConditioning *to, dou
   return out;
 }
 
-static void
-entry_free (Entry *e)
-{
-  g_free (e->prompt);
-  g_free (e->negative);
-  g_free (e->text);
-  dp_conditioning_unref (e->encoded);
-  g_free (e);
-}
-
-/* Both texts in one sweep over the layers; a negative one that is the last entry's has been encoded already. */
+/* Both texts in one sweep over the layers; a negative one that is the last prompt's has been encoded already. */
 static DpConditioning *
-encode (DpConditioner *c, const Entry *e, GError **error)
+encode (DpConditioner *c, const DpQueuedPrompt *p, GError **error)
 {
   DpConditioning *out = g_new0 (DpConditioning, 1);
-  const char *texts[2] = { e->prompt, e->negative };
+  const char *texts[2] = { p->prompt, p->negative };
   g_autofree gint32 *ids = g_new (gint32, 2 * c->spec.text_length);
   DpTokens tokens[2];
-  gboolean known = c->encoded && strcmp (e->negative, c->encoded_negative) == 0;
+  gboolean known = c->encoded && strcmp (p->negative, c->encoded_negative) == 0;
   gsize row = sizeof (float) * c->spec.model->config.text.d_model;
 
   out->refs = 1;
   out->dim = c->spec.model->config.text.d_model;
-  out->prompt = g_strdup (e->text);
+  out->prompt = g_strdup (p->text);
   for (int i = 0; i < (known ? 1 : 2); i++) {
     tokens[i].ids = ids + i * c->spec.text_length;
     out->n[i] = tokens[i].n = dp_tokenizer_encode (c->loaded->tokenizer, texts[i], ids + i * c->spec.text_length, c->spec.text_length,
@@ -149,45 +120,12 @@ encode (DpConditioner *c, const Entry *e, GError **error)
   dp_conditioning_unref (c->encoded);
   c->encoded = dp_conditioning_ref (out);
   g_free (c->encoded_negative);
-  c->encoded_negative = g_strdup (e->negative);
+  c->encoded_negative = g_strdup (p->negative);
   return out;
 
 fail:
   dp_conditioning_unref (out);
   return NULL;
-}
-
-/* Whether it is for the next block, whichever that is; else block or iteration were given. */
-static gboolean
-is_for_next (const Entry *e)
-{
-  return e->at_block < 0 && e->replan_at <= 0;
-}
-
-/* The block that it may be needed for first. */
-static gint64
-wanted_at (const DpConditioner *c, const Entry *e)
-{
-  return e->at_block < 0 ? c->last_block + 1 : e->at_block;
-}
-
-/* The one that is wanted first, of those for the same block the oldest. None while enough are encoded that are wanted before it. */
-static Entry *
-next_to_encode (DpConditioner *c)
-{
-  Entry *next = NULL;
-  int before = 0;
-
-  for (GList *l = c->entries.head; l; l = l->next) {
-    Entry *e = l->data;
-    if (e->encoded == NULL && (next == NULL || wanted_at (c, e) < wanted_at (c, next)))
-      next = e;
-  }
-  for (GList *l = c->entries.head; l && next; l = l->next) {
-    Entry *e = l->data;
-    before += e->encoded && wanted_at (c, e) <= wanted_at (c, next);
-  }
-  return before < ENCODED_AHEAD ? next : NULL;
 }
 
 static void
@@ -235,22 +173,6 @@ load (DpConditioner *c, GError **error)
   return loaded->encoder != NULL;
 }
 
-/* Frees the prompts for the next block in front of `last` (NULL: all) that no block can get any more: with `encoded` those that are
- * encoded, without those that are not. However many are queued, two are kept. */
-static void
-drop_superseded (DpConditioner *c, const Entry *last, gboolean encoded)
-{
-  for (GList *l = c->entries.head, *next; l && l->data != last; l = next) {
-    Entry *e = l->data;
-
-    next = l->next;
-    if (!is_for_next (e) || e == c->encoding || (e->encoded != NULL) != encoded)
-      continue;
-    g_queue_delete_link (&c->entries, l);
-    entry_free (e);
-  }
-}
-
 static gpointer
 encoding_thread (gpointer data)
 {
@@ -270,30 +192,27 @@ encoding_thread (gpointer data)
     g_cond_broadcast (&c->changed);
   }
   while (!c->cancelled && c->error == NULL) {
-    Entry *e = next_to_encode (c);
+    const DpQueuedPrompt *p = dp_prompt_queue_next_to_encode (c->prompts);
 
-    if (e == NULL) {
+    if (p == NULL) {
       g_cond_wait (&c->changed, &c->lock);
       continue;
     }
-    c->encoding = e;
     g_mutex_unlock (&c->lock);
     g_autoptr (GError) error = NULL;
     start = g_get_monotonic_time ();
-    DpConditioning *encoded = encode (c, e, &error);
+    DpConditioning *encoded = encode (c, p, &error);
     if (encoded)
       dp_trace_span (c->spec.trace, DP_TRACE_TEXT, "encode", -1, start, g_get_monotonic_time (), "\"tokens\":%d,\"negative_tokens\":%d",
           encoded->n[0], encoded->n[1]);
     g_mutex_lock (&c->lock);
     c->device_bytes = c->loaded->warm.dev->bytes;
-    c->encoding = NULL;
-    e->encoded = encoded;
-    if (encoded == NULL)
+    if (encoded)
+      dp_prompt_queue_encoded (c->prompts, encoded);
+    else
       c->error = g_steal_pointer (&error);
-    else if (c->first == NULL)
+    if (encoded && c->first == NULL)
       c->first = dp_conditioning_ref (encoded);
-    if (encoded && is_for_next (e))
-      drop_superseded (c, e, TRUE);
     g_cond_broadcast (&c->changed);
   }
   if (c->error && !c->cancelled)
@@ -313,7 +232,7 @@ dp_conditioner_new (const DpConditionerSpec *spec)
   g_cond_init (&c->changed);
   c->spec = *spec;
   c->device = g_strdup (spec->device);
-  c->last_block = -1;
+  c->prompts = dp_prompt_queue_new (&spec->frames, (GDestroyNotify) dp_conditioning_unref);
   c->loaded = dp_part_cache_take (sizeof (Loaded), loaded_key (c), free_loaded);
   c->thread = g_thread_new ("dp-text", encoding_thread, c);
   return c;
@@ -327,14 +246,12 @@ dp_conditioner_free (DpConditioner *c, int linger)
   dp_conditioner_cancel (c);
   g_thread_join (c->thread);
   dp_part_cache_give (&c->loaded->warm, linger);
-  g_queue_clear_full (&c->entries, (GDestroyNotify) entry_free);
-  dp_conditioning_unref (c->current);
+  dp_prompt_queue_free (c->prompts);
   dp_conditioning_unref (c->first);
   dp_conditioning_unref (c->encoded);
   dp_conditioning_unref (c->from);
   g_clear_error (&c->error);
   g_free (c->encoded_negative);
-  g_free (c->negative);
   g_free (c->device);
   g_mutex_clear (&c->lock);
   g_cond_clear (&c->changed);
@@ -342,61 +259,15 @@ dp_conditioner_free (DpConditioner *c, int linger)
 }
 
 gboolean
-dp_conditioner_queue (DpConditioner *c, const DpPrompt *prompt, GError **error)
+dp_conditioner_queue (DpConditioner *c, const DpPrompt *prompt, gint64 restart_in, GError **error)
 {
-  g_autofree char *cleaned = dp_prompt_clean (prompt->prompt, error);
-  g_autofree char *cleaned_negative = NULL;
-  Entry *e;
-
-  if (cleaned == NULL)
-    return FALSE;
-  if (prompt->negative_prompt && (cleaned_negative = dp_prompt_clean (prompt->negative_prompt, error)) == NULL)
-    return FALSE;
-  if (prompt->transition_blocks < 0 || (prompt->at_block >= 0 && prompt->replan_at != 0)) {
-    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "a prompt was queued for block %"
-        G_GINT64_FORMAT " with a transition of %d blocks and re-planning at %"
-        G_GINT64_FORMAT "; expected at least 0 blocks, and no re-planning where a block is given", prompt->at_block,
-        prompt->transition_blocks, prompt->replan_at);
-    return FALSE;
-  }
+  gboolean ok;
 
   g_mutex_lock (&c->lock);
-  if (prompt->at_block >= 0 && prompt->at_block <= c->last_block) {
-    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "a prompt was queued for block %" G_GINT64_FORMAT
-        ", but block %" G_GINT64_FORMAT " is already being made; use a later block, or -1 for the next one", prompt->at_block,
-        c->last_block);
-    g_mutex_unlock (&c->lock);
-    return FALSE;
-  }
-  if (cleaned_negative) {
-    g_free (c->negative);
-    c->negative = g_strdup (cleaned_negative);
-  }
-  e = g_new0 (Entry, 1);
-  e->prompt = g_steal_pointer (&cleaned);
-  e->negative = g_strdup (c->negative ? c->negative : "");
-  e->text = g_strdup (prompt->prompt);
-  e->at_block = prompt->at_block;
-  e->replan_at = prompt->replan_at;
-  e->transition = prompt->transition_blocks;
-  if (is_for_next (e))
-    drop_superseded (c, NULL, FALSE);
-  g_queue_push_tail (&c->entries, e);
+  ok = dp_prompt_queue_add (c->prompts, prompt, restart_in, error);
   g_cond_broadcast (&c->changed);
   g_mutex_unlock (&c->lock);
-  return TRUE;
-}
-
-/* The oldest entry that is due at `block`, or NULL. */
-static GList *
-due (DpConditioner *c, gint64 block)
-{
-  for (GList *l = c->entries.head; l; l = l->next) {
-    Entry *e = l->data;
-    if (e->at_block >= 0 ? e->at_block <= block : e->encoded && is_for_next (e))
-      return l;
-  }
-  return NULL;
+  return ok;
 }
 
 static gboolean
@@ -413,120 +284,70 @@ check (DpConditioner *c, GError **error)
   return TRUE;
 }
 
-/* The entry's prompt is the current one, from `block` on. */
-static void
-take (DpConditioner *c, Entry *e, gint64 block, DpConditioning *previous)
-{
-  dp_conditioning_unref (c->current);
-  c->current = g_steal_pointer (&e->encoded);
-  c->current->replanned_at = e->replan_at != 0 && block <= c->last_block ? c->iteration : 0;
-  c->numbered = FALSE;
-  c->since = block;
-  c->transition = previous ? e->transition : 0;
-  dp_conditioning_unref (c->from);
-  c->from = c->transition > 0 ? dp_conditioning_ref (previous) : NULL;
-  entry_free (e);
-  g_cond_broadcast (&c->changed);       /* another may be encoded */
-}
-
-/* What the current prompt means for a block, a new reference. */
+/* What a block is conditioned on, a new reference. */
 static DpConditioning *
-current_for (DpConditioner *c, gint64 block)
+condition (DpConditioner *c, const DpPromptUse *use, DpConditioning *previous)
 {
-  gint64 i = block - c->since;
+  DpConditioning *current = use->encoded;
 
-  if (i < c->transition) {
-    DpConditioning *blend = dp_conditioning_blend (c->from, c->current, (i + 1.0) / (c->transition + 1.0));
+  if (use->begins) {
+    current->prompt_id = use->prompt_id;
+    current->replanned_at = use->restarted_in;
+    dp_conditioning_unref (c->from);
+    c->from = use->weight < 1 ? dp_conditioning_ref (previous) : NULL;
+  }
+  if (use->weight < 1) {
+    DpConditioning *blend = dp_conditioning_blend (c->from, current, use->weight);
 
-    blend->id = c->next_id++;
+    blend->id = use->id;
     return blend;
   }
   dp_conditioning_unref (g_steal_pointer (&c->from));
-  if (!c->numbered)
-    c->current->id = c->next_id++;
-  c->numbered = TRUE;
-  return dp_conditioning_ref (c->current);
+  if (current->id != use->id)   /* once: others read it from then on */
+    current->id = use->id;
+  return dp_conditioning_ref (current);
 }
 
 DpConditioning *
 dp_conditioner_for_block (DpConditioner *c, gint64 block, DpConditioning *previous, GError **error)
 {
   DpConditioning *result = NULL;
-  gboolean taken = FALSE;
-  GList *l;
+  DpPromptUse use;
 
   g_mutex_lock (&c->lock);
-  while (check (c, error)) {
-    if (!c->started) {
+  while (result == NULL && check (c, error)) {
+    if (c->started && dp_prompt_queue_for_block (c->prompts, block, &use))
+      result = condition (c, &use, previous);
+    g_cond_broadcast (&c->changed);     /* another may be encoded */
+    if (result == NULL)
       g_cond_wait (&c->changed, &c->lock);
-      continue;
-    }
-    l = due (c, block);
-    if (l == NULL) {
-      g_assert (c->current);
-      if (taken)                /* one that another replaced for the same block never took effect: it uses up no number */
-        c->current->prompt_id = c->next_prompt_id++;
-      result = current_for (c, block);
-      c->last_block = MAX (c->last_block, block);
-      break;
-    }
-    Entry *e = l->data;
-    if (e->encoded == NULL) {
-      g_cond_wait (&c->changed, &c->lock);
-      continue;
-    }
-    g_queue_delete_link (&c->entries, l);
-    take (c, e, block, previous);
-    taken = TRUE;
   }
   g_mutex_unlock (&c->lock);
   return result;
-}
-
-/* The oldest entry for this iteration, or one that missed its own. */
-static Entry *
-due_in (DpConditioner *c, gint64 iteration)
-{
-  for (GList *l = c->entries.head; l; l = l->next) {
-    Entry *e = l->data;
-    if (e->replan_at > 0 && e->replan_at <= iteration)
-      return e;
-  }
-  return NULL;
 }
 
 gboolean
 dp_conditioner_poll (DpConditioner *c, gint64 iteration, gboolean *replan, GError **error)
 {
   gboolean ok;
-  Entry *e;
 
   *replan = FALSE;
   g_mutex_lock (&c->lock);
-  c->iteration = iteration;
-  while ((ok = check (c, error)) && (e = due_in (c, iteration))) {
-    if (e->encoded)
-      e->replan_at = -1;        /* from now on one for the next block */
-    else
-      g_cond_wait (&c->changed, &c->lock);
-  }
-  for (GList *l = c->entries.head; l; l = l->next) {
-    e = l->data;
-    *replan |= e->replan_at < 0 && e->encoded;
-  }
+  while ((ok = check (c, error)) && !dp_prompt_queue_poll (c->prompts, iteration, replan))
+    g_cond_wait (&c->changed, &c->lock);
   g_mutex_unlock (&c->lock);
   return ok;
 }
 
 gint64
-dp_conditioner_next_block (DpConditioner *c)
+dp_conditioner_next_frame (DpConditioner *c)
 {
-  gint64 block;
+  gint64 frame;
 
   g_mutex_lock (&c->lock);
-  block = c->last_block + 1;
+  frame = dp_prompt_queue_next_frame (c->prompts);
   g_mutex_unlock (&c->lock);
-  return block;
+  return frame;
 }
 
 void

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * conditioning.h: from prompt text to what a block is conditioned on, and which block gets which prompt.
+ * conditioning.h: from prompt text to what a block is conditioned on.
  *
- * A DpConditioning is an encoded prompt with its negative, or a blend of two; blocks hold references to it. A DpConditioner owns tokenizer
- * and text encoder and encodes queued prompts on its own thread, the one that is wanted first before others; the pipeline asks it when a
- * block is admitted, and again when blocks in flight are to follow a new prompt. A prompt queued for "the next block" never makes a block
- * wait; one queued for a certain block or iteration does, so that the result does not depend on timing.
+ * A DpConditioning is an encoded prompt with its negative, or a blend of two; blocks hold references
+ * to it. A DpConditioner owns the tokenizer, the text encoder and the queue of prompts, and encodes
+ * on its own thread. The schedule asks it when a block is admitted, and again when blocks in flight
+ * restart with a new prompt. Which block gets which prompt is in prompt_queue.h. A prompt for "the
+ * next block" never makes a block wait. One for a certain frame or iteration does, so that the result
+ * does not depend on timing.
  */
 #pragma once
 
 #include <glib.h>
 #include "wan/model.h"
-#include "dualparal.h"
+#include "prompt_queue.h"
 #include "trace.h"
 
 typedef struct
@@ -44,6 +46,7 @@ typedef struct
   DpType type;                  /* of weights and activations */
   gboolean streamed;            /* see text_encoder.h */
   int text_length;              /* most tokens of a prompt */
+  DpBlockFrames frames;         /* of the video */
   DpTrace *trace;
   void (*loaded) (gpointer user_data);  /* called from its thread once the weights are in */
   void (*failed) (GError *error, gpointer user_data);   /* called from its thread; takes the error */
@@ -57,8 +60,8 @@ DpConditioner *dp_conditioner_new (const DpConditionerSpec *spec);
 /** What was loaded stays warm for `linger` seconds. NULL is fine. */
 void dp_conditioner_free (DpConditioner *conditioner, int linger);
 
-/** Queues a prompt as dp_engine_queue_prompt() documents it. One for the next block replaces those that are still waiting. */
-gboolean dp_conditioner_queue (DpConditioner *conditioner, const DpPrompt *prompt, GError **error);
+/** Queues a prompt, as dp_prompt_queue_add() documents it. */
+gboolean dp_conditioner_queue (DpConditioner *conditioner, const DpPrompt *prompt, gint64 restart_in, GError **error);
 
 /** What block `block` is conditioned on, after `previous` (NULL for block 0). Blocks are asked for in order; after dp_conditioner_poll()
  *  has said so, in order again from any block in flight to the newest. Waits for an encoding only when a prompt was queued for
@@ -70,8 +73,8 @@ DpConditioning *dp_conditioner_for_block (DpConditioner *conditioner, gint64 blo
  *  for this iteration. FALSE with `error` as above. */
 gboolean dp_conditioner_poll (DpConditioner *conditioner, gint64 iteration, gboolean *replan, GError **error);
 
-/** The block that dp_conditioner_for_block() will be asked for next, for the first time. */
-gint64 dp_conditioner_next_block (DpConditioner *conditioner);
+/** The earliest frame that a prompt can be queued for. */
+gint64 dp_conditioner_next_frame (DpConditioner *conditioner);
 
 /** Until then no block is admitted: what is queued before it reaches the first blocks whatever the timing. */
 void dp_conditioner_start (DpConditioner *conditioner);

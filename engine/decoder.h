@@ -11,7 +11,7 @@
 #include <glib.h>
 #include "conditioning.h"
 #include "wan/model_config.h"
-#include "dualparal.h"
+#include "dualparal_testing.h"
 #include "trace.h"
 #include "wan/weights.h"
 #include "recent.h"

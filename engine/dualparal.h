@@ -62,6 +62,7 @@ typedef struct
   int queue_blocks;             /* Q, most blocks in flight, 1..T; neighbours then stand ceil (T / Q) steps apart */
   guint64 seed;                 /* as it is: 0 is a seed like any other */
   gint64 num_frames;            /* > 0, or -1: endless; 0, alone of all fields, is invalid */
+  gint64 first_frame;           /* number of the first frame, where the video is the rest of a longer one: frames are counted from it */
   int max_queue_frames;         /* frames decoded ahead of the consumer, >= 1 */
   DpFormat format;
   int threads;                  /* host threads in all, shared by the CPU stages; 0: one per processor */
@@ -93,21 +94,20 @@ typedef struct
 {
   const char *prompt;           /* UTF-8, at most 16 KiB; "" is allowed */
   const char *negative_prompt;  /* NULL keeps the current one */
-  gint64 at_block;              /* the block it takes effect with, which waits for the encoding, so that the result does not depend on
-                                 * timing; -1: the next one admitted once it is encoded */
-  int transition_blocks;        /* that many blocks, the first one included, are conditioned on a blend of what was before and this */
-  gint64 replan_at;             /* with at_block -1, blocks in flight that are still mostly noise begin anew with it: -1 as soon as it is
-                                 * encoded, > 0 in that iteration, which waits for the encoding, so that a run can be repeated; 0: they keep
-                                 * theirs */
+  gint64 at_frame;              /* as DpFrame numbers them: it takes effect with the first block none of whose frames comes before this
+                                 * one. That block waits for the encoding, so that the result does not depend on timing. -1: the next
+                                 * block admitted once it is encoded */
+  int transition_blocks;        /* this many blocks, the first one included, get a blend of what was before and this */
+  gboolean restart;             /* with at_frame -1: blocks in flight that are still mostly noise restart with it, once it is encoded */
 } DpPrompt;
 
 /** A frame, lent to the caller until dp_engine_release_frame(). */
 typedef struct
 {
-  gint64 index;                 /* 0, 1, 2, ... without gaps */
+  gint64 index;                 /* first_frame of the settings, and so on, without gaps */
   gint64 block;                 /* the block it was made in */
   guint prompt_id;              /* 0 for the first prompt, then one more per prompt that took effect */
-  gint64 replanned_at;          /* the iteration in which blocks in flight began anew with the prompt, see DpPrompt; 0: none did */
+  gint64 replanned_at;          /* the iteration in which blocks in flight restarted with the prompt, see DpPrompt; 0: none did */
   gboolean prompt_changed;      /* the first frame of a new prompt (not set on frame 0) */
   const char *prompt;           /* text of the prompt its block was made with; lent like the frame */
   int width, height;
@@ -141,10 +141,6 @@ typedef struct
 /** Called from the loader thread: code "load-model", text for people, percent 0..100; -1 when it was cancelled or failed. */
 typedef void (*DpProgress) (const char *code, const char *text, int percent, gpointer user_data);
 
-/** Called from the decoder thread for each finished block, before its frames are decoded, with the latents as they left the
- *  sampler: [n_latents, h, w, C] float32, normalised. */
-typedef void (*DpLatentsCallback) (const float *latents, int n_latents, int h, int w, int channels, gpointer user_data);
-
 /** Reads the model's config files, checks every setting and their combination, asks the devices and decides what each of them will do.
  *  Quick: no weights are read. A new reference; NULL with `error` for bad settings, a bad model or a device that does not work. */
 DpPlan *dp_plan_new (const DpSettings *settings, GError **error);
@@ -171,22 +167,15 @@ char *dp_plan_describe (const DpPlan *plan);
  *  sets `error` when weight files or memory of the host are missing. `progress` may be NULL. Keeps a reference to the plan. */
 gboolean dp_engine_open (DpEngine **engine, DpPlan *plan, DpProgress progress, gpointer user_data, GError **error);
 
-/** Set before the first pull. */
-void dp_engine_set_latents_callback (DpEngine *engine, DpLatentsCallback callback, gpointer user_data);
-
-/** Queues a prompt. One for the next block replaces those for it that still wait. Never blocks. Thread-safe. The strings are copied.
- *  Errors: not UTF-8, longer than 16 KiB, a block that was already admitted, fields that do not go together. */
+/** Queues a prompt. A prompt for the next block replaces those that still wait for it. Never blocks. Thread-safe. The strings are copied.
+ *  Errors: not UTF-8, longer than 16 KiB, a frame whose block was already admitted, fields that do not go together. */
 gboolean dp_engine_queue_prompt (DpEngine *engine, const DpPrompt *prompt, GError **error);
 
 /** Whether a text can be a prompt; `error` says why not. */
 gboolean dp_prompt_check (const char *prompt, GError **error);
 
-/** The block that will be admitted next: the first one a prompt can be queued for. Thread-safe. */
-gint64 dp_engine_next_block (DpEngine *engine);
-
-/** The first block none of whose frames comes before `frame`, and the first frame of a block, as DpFrame numbers them. Thread-safe. */
-gint64 dp_engine_block_from (const DpEngine *engine, gint64 frame);
-gint64 dp_engine_first_frame (const DpEngine *engine, gint64 block);
+/** The earliest frame that a prompt can be queued for now: the first of the block that is admitted next. Thread-safe. */
+gint64 dp_engine_next_frame (DpEngine *engine);
 
 /** Waits for the next frame; the first call starts the generation. Returns 1 with a frame, 0 at the end of the video, -1 with `error` set.
  *  Thread-safe against the setters. `timeout_us` < 0 waits as long as it takes; when it runs out the answer is -1 with DP_ERROR_FLUSHING
@@ -198,10 +187,6 @@ void dp_engine_release_frame (DpEngine *engine, DpFrame *frame);
 
 /** TRUE makes a waiting dp_engine_pull() return DP_ERROR_FLUSHING at once, and every later one; generation is not cancelled. */
 void dp_engine_set_flushing (DpEngine *engine, gboolean flushing);
-
-/** The embeddings of the first prompt and its negative, [text_length, text_dim] each, zero past the real length; for --dump.
- *  Blocks until they are there. Returns new float arrays. */
-gboolean dp_engine_prompt_embeds (DpEngine *engine, float **prompt, float **negative, int *length, int *dim, GError **error);
 
 /** Notes in the trace, if there is one, that something happened to the frames: "underrun". A word of letters. Thread-safe. */
 void dp_engine_mark (DpEngine *engine, const char *what);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "dualparal.h"
+#include "dualparal_testing.h"
 #include "plan.h"
 #include "ring.h"
 #include "trace.h"
@@ -86,6 +86,15 @@ part_failed (GError *error, gpointer data)
 
 /* ---- opening ---- */
 
+static DpBlockFrames
+block_frames (const DpPlan *plan)
+{
+  gint64 scale = plan->info.temporal_scale;
+  int B = plan->settings.block_latents;
+
+  return (DpBlockFrames) { plan->settings.first_frame, 1 + (B + plan->context_latents - 1) * scale, B * scale };
+}
+
 static void
 start_conditioner (DpEngine *e)
 {
@@ -93,8 +102,8 @@ start_conditioner (DpEngine *e)
 
   e->conditioner = dp_conditioner_new (&(DpConditionerSpec) {
       .model = plan->model, .device = plan->text_device, .threads = plan->settings.threads, .type = plan->type,
-      .streamed = plan->streamed, .text_length = plan->settings.text_length, .trace = e->trace, .loaded = part_loaded,
-      .failed = part_failed, .user_data = e });
+      .streamed = plan->streamed, .text_length = plan->settings.text_length, .frames = block_frames (plan), .trace = e->trace,
+      .loaded = part_loaded, .failed = part_failed, .user_data = e });
 }
 
 static gboolean
@@ -154,8 +163,8 @@ dp_engine_open (DpEngine **engine, DpPlan *plan, DpProgress progress, gpointer u
   dp_part_cache_begin ();
   g_mutex_lock (&e->lock);      /* what a thread reports waits until all of them are there */
   start_conditioner (e);
-  gboolean ok = dp_conditioner_queue (e->conditioner, &(DpPrompt) { s->prompt, s->negative_prompt }, error) && start_decoder (e, error)
-      && start_ring (e, error);
+  gboolean ok = dp_conditioner_queue (e->conditioner, &(DpPrompt) { s->prompt, s->negative_prompt, s->first_frame }, 0, error)
+      && start_decoder (e, error) && start_ring (e, error);
   g_mutex_unlock (&e->lock);
   dp_part_cache_end ();
   if (!ok)
@@ -210,33 +219,27 @@ dp_engine_set_latents_callback (DpEngine *e, DpLatentsCallback callback, gpointe
 gboolean
 dp_engine_queue_prompt (DpEngine *e, const DpPrompt *prompt, GError **error)
 {
-  return dp_conditioner_queue (e->conditioner, prompt, error);
+  return dp_conditioner_queue (e->conditioner, prompt, 0, error);
+}
+
+gboolean
+dp_engine_queue_prompt_in (DpEngine *e, const DpPrompt *prompt, gint64 iteration, GError **error)
+{
+  return dp_conditioner_queue (e->conditioner, prompt, iteration, error);
 }
 
 gint64
-dp_engine_next_block (DpEngine *e)
+dp_engine_next_frame (DpEngine *e)
 {
-  return dp_conditioner_next_block (e->conditioner);
+  return dp_conditioner_next_frame (e->conditioner);
 }
 
 gint64
 dp_engine_first_frame (const DpEngine *e, gint64 block)
 {
-  const DpPlan *plan = e->plan;
-  gint64 latent = dp_block_first (block, plan->settings.block_latents, plan->context_latents);
+  DpBlockFrames frames = block_frames (e->plan);
 
-  return latent == 0 ? 0 : 1 + (latent - 1) * plan->info.temporal_scale;
-}
-
-gint64
-dp_engine_block_from (const DpEngine *e, gint64 frame)
-{
-  const DpPlan *plan = e->plan;
-  gint64 block_frames = plan->settings.block_latents * (gint64) plan->info.temporal_scale, second = dp_engine_first_frame (e, 1);
-
-  if (frame <= second)
-    return frame > 0;
-  return 2 + (frame - second - 1) / block_frames;
+  return dp_block_frames_first (&frames, block);
 }
 
 int
@@ -244,7 +247,12 @@ dp_engine_pull (DpEngine *e, DpFrame *frame, gint64 timeout_us, GError **error)
 {
   if (g_atomic_int_compare_and_exchange (&e->started, FALSE, TRUE))
     dp_conditioner_start (e->conditioner);
-  return dp_decoder_pull (e->decoder, frame, timeout_us, error);
+
+  int result = dp_decoder_pull (e->decoder, frame, timeout_us, error);
+
+  if (result == 1)
+    frame->index += e->plan->settings.first_frame;
+  return result;
 }
 
 void

@@ -110,6 +110,8 @@ check_values (const DpSettings *s, const DpModel *model, GError **error)
   if (s->num_frames < -1 || s->num_frames == 0 || s->num_frames > DP_MAX_FRAMES)
     return dp_settings_refuse (error, "num-frames is %" G_GINT64_FORMAT "; it must be at least 1, or -1 for an endless video",
         s->num_frames);
+  if (s->first_frame < 0 || s->first_frame > DP_MAX_FRAMES)
+    return dp_settings_refuse (error, "first-frame is %" G_GINT64_FORMAT "; it must be at least 0", s->first_frame);
   if (!check_guidance ("guidance-scale", s->guidance_scale, error) || !check_guidance ("guidance-scale-2", s->guidance_scale_2, error))
     return FALSE;
   if (s->guidance_scale_2 != 0 && model->config.experts == 1)

@@ -173,8 +173,8 @@ queue_now (GstDualParalGenerator * gen, gchar * const *texts,
   GST_OBJECT_UNLOCK (gen->element);
   if (!dp_engine_queue_prompt (gen->engine, &(DpPrompt) {
         .prompt = texts[0] ? texts[0] : gen->model_prompt,.negative_prompt =
-          texts[1] ? texts[1] : gen->model_negative_prompt,.at_block = -1,
-          .transition_blocks = transition_blocks,.replan_at = low ? -1 : 0},
+          texts[1] ? texts[1] : gen->model_negative_prompt,.at_frame = -1,
+          .transition_blocks = transition_blocks,.restart = low},
           error))
     return FALSE;
   gst_dualparal_prompts_queued (&gen->prompts, gen->engine);
@@ -240,6 +240,7 @@ gst_dualparal_generator_open (GstDualParalGenerator * gen,
   settings.height = GST_VIDEO_INFO_HEIGHT (info);
   gst_dualparal_frame_format (GST_VIDEO_INFO_FORMAT (info), &settings.format);
   /* Frames that went out before a change of size count too */
+  settings.first_frame = n_frames;
   if (settings.num_frames > 0)
     settings.num_frames -= n_frames;
   if (open_engine (gen, settings, info, n_frames, &error))

@@ -7,7 +7,7 @@ typedef struct
 {
   gchar *prompt, *negative_prompt;
   gint64 frame;
-  gboolean untimed;             /* a cue, until the framerate says its frame */
+  gboolean untimed;             /* a cue whose frame is not known yet */
   GstClockTime time;            /* of a cue */
   gint transition_blocks;
 } Scheduled;
@@ -21,7 +21,7 @@ scheduled_clear (gpointer data)
   g_free (s->negative_prompt);
 }
 
-/* What a browser or a script sends may be any kind of number */
+/* A browser or a script may send any kind of number */
 static gboolean
 get_int (const GstStructure * structure, const gchar * field, gint64 * number)
 {
@@ -66,9 +66,9 @@ gst_dualparal_prompt_parse (const GstStructure * structure,
   }
   text = gst_structure_to_string (structure);
   g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS,
-      "dualparal/set-prompt: expected a string prompt, and where they are there "
-      "a string negative-prompt and the whole numbers at-frame and "
-      "transition-blocks, found %.500s", text);
+      "dualparal/set-prompt: expected a string prompt, and optionally a string "
+      "negative-prompt and the whole numbers at-frame and transition-blocks, "
+      "found %.500s", text);
   g_free (text);
   return FALSE;
 }
@@ -172,23 +172,11 @@ gst_dualparal_prompts_open (GstDualParalPrompts * prompts, gint64 frame,
 }
 
 static gboolean
-queue (GstDualParalPrompts * prompts, const Scheduled * s, DpEngine * engine,
-    GError ** error)
+queue (const Scheduled * s, DpEngine * engine, GError ** error)
 {
-  const gint64 block = dp_engine_block_from (engine,
-      s->frame - prompts->first_frame);
-  const gint64 next = dp_engine_next_block (engine);
-
-  if (block >= next)
-    return dp_engine_queue_prompt (engine, &(DpPrompt) {
-        .prompt = s->prompt,.negative_prompt = s->negative_prompt,.at_block =
-          block,.transition_blocks = s->transition_blocks}, error);
-  g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS,
-      "a prompt was queued for frame %" G_GINT64_FORMAT ", whose block is being "
-      "made already; the earliest frame now is %" G_GINT64_FORMAT
-      ", and -1 is as soon as can be", s->frame,
-      prompts->first_frame + dp_engine_first_frame (engine, next));
-  return FALSE;
+  return dp_engine_queue_prompt (engine, &(DpPrompt) {
+      .prompt = s->prompt,.negative_prompt = s->negative_prompt,.at_frame =
+        s->frame,.transition_blocks = s->transition_blocks}, error);
 }
 
 gboolean
@@ -200,7 +188,7 @@ gst_dualparal_prompts_attach (GstDualParalPrompts * prompts, DpEngine * engine,
   for (i = 0; i < prompts->scheduled->len; i++) {
     const Scheduled *s = &g_array_index (prompts->scheduled, Scheduled, i);
 
-    if (s->frame > prompts->first_frame && !queue (prompts, s, engine, error))
+    if (s->frame > prompts->first_frame && !queue (s, engine, error))
       return FALSE;
   }
   return TRUE;
@@ -216,7 +204,7 @@ gst_dualparal_prompts_schedule (GstDualParalPrompts * prompts,
 
   s.prompt = g_strdup (prompt->prompt);
   s.negative_prompt = g_strdup (prompt->negative_prompt);
-  if (engine && !queue (prompts, &s, engine, error)) {
+  if (engine && !queue (&s, engine, error)) {
     scheduled_clear (&s);
     return FALSE;
   }
@@ -227,10 +215,7 @@ gst_dualparal_prompts_schedule (GstDualParalPrompts * prompts,
 void
 gst_dualparal_prompts_queued (GstDualParalPrompts * prompts, DpEngine * engine)
 {
-  prompts->since = G_MAXINT64;
-  if (engine)
-    prompts->since = prompts->first_frame + dp_engine_first_frame (engine,
-        dp_engine_next_block (engine));
+  prompts->since = engine ? dp_engine_next_frame (engine) : G_MAXINT64;
 }
 
 void

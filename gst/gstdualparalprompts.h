@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * gstdualparalprompts.h: prompts with a time, which wait here as well as in the
- * engine: there may be none yet, and when it is replaced because the size
- * changes, the new one has to hear of them again.
+ * gstdualparalprompts.h: prompts with a frame or a time of the video. They wait
+ * here for an engine, which then queues them. They stay here after that, because
+ * another size of the video needs a new engine, which is told of them again.
  */
 #pragma once
 
@@ -11,16 +11,16 @@
 
 G_BEGIN_DECLS
 
-/** What came in by one of the doors. */
+/** A prompt as the signal and the event give it. */
 typedef struct
 {
   const gchar *prompt, *negative_prompt;        /* NULL: the negative one stays */
-  gint64 at_frame;              /* of the video; -1: as soon as can be */
+  gint64 at_frame;              /* of the video; -1: as soon as possible */
   gint transition_blocks;
 } GstDualParalPrompt;
 
-/** FALSE with `error` when the fields of `dualparal/set-prompt` cannot be meant
- *  so. The strings are the structure's. */
+/** Reads the fields of `dualparal/set-prompt`. FALSE with `error` if one has the
+ *  wrong type or value. The strings are the structure's. */
 gboolean gst_dualparal_prompt_parse (const GstStructure * structure,
     GstDualParalPrompt * prompt, GError ** error);
 
@@ -28,38 +28,37 @@ gboolean gst_dualparal_prompt_parse (const GstStructure * structure,
 typedef struct
 {
   GArray *scheduled;            /* in the order of their frames */
-  gint64 first_frame;           /* of the video, that the engine calls 0 */
-  gint64 since;                 /* the frame from which the prompt that is not
-                                 * scheduled holds; G_MAXINT64: the next engine's
+  gint64 first_frame;           /* the engine's */
+  gint64 since;                 /* the frame from which the prompt without a
+                                 * frame holds; G_MAXINT64: the next engine's
                                  * first */
 } GstDualParalPrompts;
 
 void gst_dualparal_prompts_init (GstDualParalPrompts * prompts);
 void gst_dualparal_prompts_clear (GstDualParalPrompts * prompts);
 
-/** A video begins, with the cues of this file (NULL: none) and what was
- *  scheduled already. FALSE with `error` when the file is not good. */
+/** A video begins, with the cues of this file (NULL: none) and the prompts that
+ *  are scheduled already. FALSE with `error` if the file cannot be used. */
 gboolean gst_dualparal_prompts_start (GstDualParalPrompts * prompts,
     const gchar * storyboard, GError ** error);
 void gst_dualparal_prompts_stop (GstDualParalPrompts * prompts);
 
-/** Before an engine is opened for `frame` and those behind: texts that it opens
- *  with in place of those given, which is the last scheduled one's that is due.
- *  Takes and returns new strings. Cues get their frames. */
+/** Before an engine is opened whose first frame is `frame`. If a scheduled prompt
+ *  is due, its texts replace those given, which are freed. Cues get their frames. */
 void gst_dualparal_prompts_open (GstDualParalPrompts * prompts, gint64 frame,
     gint fps_n, gint fps_d, gchar ** prompt, gchar ** negative_prompt);
-/** Hands the rest to the engine. */
+/** Queues the later ones. */
 gboolean gst_dualparal_prompts_attach (GstDualParalPrompts * prompts,
     DpEngine * engine, GError ** error);
 
-/** Schedules a prompt with a frame. FALSE with `error` when it is too late, which
- *  says what is not. `engine` may be NULL. */
+/** Schedules a prompt with a frame. FALSE with `error` if it is too late; the
+ *  error names the earliest frame. `engine` may be NULL. */
 gboolean gst_dualparal_prompts_schedule (GstDualParalPrompts * prompts,
     const GstDualParalPrompt * prompt, DpEngine * engine, GError ** error);
-/** One without was queued. */
+/** A prompt without a frame was queued. `engine` may be NULL. */
 void gst_dualparal_prompts_queued (GstDualParalPrompts * prompts,
     DpEngine * engine);
-/** Everything before this frame was sent. */
+/** All frames before this one were sent. */
 void gst_dualparal_prompts_passed (GstDualParalPrompts * prompts, gint64 frame);
 
 G_END_DECLS

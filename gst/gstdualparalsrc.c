@@ -368,8 +368,8 @@ gst_dualparal_src_announce_prompt (GstDualParalSrc * self, GstClockTime pts)
   const gchar *prompt = self->gen.frame.prompt ? self->gen.frame.prompt : "";
   GstStructure *s;
 
-  if (!self->gen.frame.prompt_changed && (self->gen.frame.index > 0
-          || g_strcmp0 (self->announced, self->gen.frame.prompt) == 0))
+  if (!self->gen.frame.prompt_changed
+      && g_strcmp0 (self->announced, prompt) == 0)
     return;
   /* The frame may come by again */
   self->gen.frame.prompt_changed = FALSE;

@@ -150,7 +150,8 @@ parity_run (const ParityCase *c, const DpSettings *settings)
     for (guint i = 0; i < json_array_get_length (changes); i++) {
       JsonObject *o = json_array_get_object_element (changes, i);
       dp_engine_queue_prompt (engine, &(DpPrompt) { .prompt = json_object_get_string_member (o, "prompt"),
-          .negative_prompt = string_or_null (o, "negative_prompt"), .at_block = json_object_get_int_member (o, "block") }, &error);
+          .negative_prompt = string_or_null (o, "negative_prompt"), .at_frame = dp_engine_first_frame (engine, json_object_get_int_member (o, "block")) },
+          &error);
       g_assert_no_error (error);
     }
   }

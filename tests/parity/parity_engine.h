@@ -5,7 +5,7 @@
 #pragma once
 
 #include "parity.h"
-#include "dualparal.h"
+#include "dualparal_testing.h"
 
 /** What came out. */
 typedef struct

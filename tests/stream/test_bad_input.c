@@ -4,6 +4,7 @@
  * with the right code and one sentence that names what was wrong.
  */
 #include "stream.h"
+#include "dualparal_testing.h"
 
 #include <glib/gstdio.h>
 #include <json-glib/json-glib.h>
@@ -101,6 +102,7 @@ test_values (void)
     { WITH (.text_encoder = ""), DP_ERROR_SETTINGS, "text-encoder|streamed" },
     { WITH (.threads = -1), DP_ERROR_SETTINGS, "threads|-1" },
     { WITH (.threads = 1025), DP_ERROR_SETTINGS, "threads|1025|1024" },
+    { WITH (.first_frame = -1), DP_ERROR_SETTINGS, "first-frame|-1" },
     { WITH (.max_queue_frames = -1), DP_ERROR_SETTINGS, "max-queue-frames|-1" },
     { WITH (.text_length = -1), DP_ERROR_SETTINGS, "text-length|-1" },
     { WITH (.format = 99), DP_ERROR_SETTINGS, "format|99" },
@@ -168,18 +170,18 @@ test_prompts (void)
   g_autoptr (DpEngine) engine = stream_open (&s);
   gint64 next = 0;
   DpFrame frame;
-  g_assert_false (dp_engine_queue_prompt (engine, &(DpPrompt) { .prompt = long_prompt, .at_block = -1 }, &error));
+  g_assert_false (dp_engine_queue_prompt (engine, &(DpPrompt) { .prompt = long_prompt, .at_frame = -1 }, &error));
   check_sentence (error, DP_ERROR_SETTINGS, "prompt|16384");
   g_clear_error (&error);
-  g_assert_false (dp_engine_queue_prompt (engine, &(DpPrompt) { .prompt = "\355\240\200", .at_block = -1 }, &error));
+  g_assert_false (dp_engine_queue_prompt (engine, &(DpPrompt) { .prompt = "\355\240\200", .at_frame = -1 }, &error));
   check_sentence (error, DP_ERROR_SETTINGS, "prompt|UTF-8");
   g_clear_error (&error);
-  g_assert_false (dp_engine_queue_prompt (engine, &(DpPrompt) { .prompt = "fine", .negative_prompt = "\377", .at_block = -1 }, &error));
+  g_assert_false (dp_engine_queue_prompt (engine, &(DpPrompt) { .prompt = "fine", .negative_prompt = "\377", .at_frame = -1 }, &error));
   check_sentence (error, DP_ERROR_SETTINGS, "prompt|UTF-8");
   g_clear_error (&error);
   stream_pull_until_block (engine, 2, &next, &frame);
-  g_assert_false (dp_engine_queue_prompt (engine, &(DpPrompt) { .prompt = "too late", .at_block = 1 }, &error));
-  check_sentence (error, DP_ERROR_SETTINGS, "block 1|later block|-1");
+  g_assert_false (dp_engine_queue_prompt (engine, &(DpPrompt) { .prompt = "too late", .at_frame = 1 }, &error));
+  check_sentence (error, DP_ERROR_SETTINGS, "frame 1|earliest frame|-1");
   g_assert_cmpuint (frame.prompt_id, ==, 0);    /* none of them took effect */
 }
 

@@ -82,7 +82,7 @@ check_endless (const DpSettings *settings, gint64 first, gint64 blocks, gboolean
   for (gint64 block = WARM + 1; block <= blocks; block++) {
     if (prompts) {
       g_autofree char *prompt = numbered_prompt (block);
-      g_assert_true (dp_engine_queue_prompt (engine, &(DpPrompt) { .prompt = prompt, .at_block = -1 }, NULL));
+      g_assert_true (dp_engine_queue_prompt (engine, &(DpPrompt) { .prompt = prompt, .at_frame = -1 }, NULL));
     }
     heap_counts (&before.heap);
     stream_pull_until_block (engine, block, &next, &frame);

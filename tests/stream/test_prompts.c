@@ -4,11 +4,19 @@
  */
 #include "stream.h"
 #include "conditioning.h"
+#include "dualparal_testing.h"
 #include "plan.h"
 
 #include <string.h>
 
 #define FRAMES 77               /* blocks 0..3: 8 latents, then 4 each */
+#define FIRST(block) (29 + 16 * ((block) - 1))  /* frame of block 1 and later */
+
+typedef struct
+{
+  DpPrompt prompt;
+  gint64 iteration;             /* in which blocks restart with it; 0: in none that is given */
+} Change;
 
 typedef struct
 {
@@ -31,17 +39,18 @@ blocks_clear (Blocks *b)
 
 /* A finite video, block by block. */
 static void
-run (const DpSettings *settings, const DpPrompt *changes, int n, Blocks *out)
+run (const DpSettings *settings, const Change *changes, int n, Blocks *out)
 {
   g_autoptr (DpEngine) engine = stream_open (settings);
   g_autoptr (GChecksum) sum = g_checksum_new (G_CHECKSUM_SHA256);
-  gint64 next = 0, block = -1;
+  gint64 next = settings->first_frame, block = -1;
   g_autoptr (GError) error = NULL;
   DpFrame frame;
 
   memset (out, 0, sizeof *out);
   for (int i = 0; i < n; i++)
-    g_assert_true (dp_engine_queue_prompt (engine, &changes[i], &error));
+    g_assert_true (changes[i].iteration > 0 ? dp_engine_queue_prompt_in (engine, &changes[i].prompt, changes[i].iteration, &error)
+        : dp_engine_queue_prompt (engine, &changes[i].prompt, &error));
   while (stream_pull (engine, &frame, &next)) {
     g_assert_cmpint (frame.block, <, 8);
     if (frame.block != block) {
@@ -62,7 +71,7 @@ run (const DpSettings *settings, const DpPrompt *changes, int n, Blocks *out)
     g_autoptr (GChecksum) so_far = g_checksum_copy (sum);
     out->sum[block] = g_strdup (g_checksum_get_string (so_far));
   }
-  g_assert_cmpint (next, ==, settings->num_frames);
+  g_assert_cmpint (next, ==, settings->first_frame + settings->num_frames);
 }
 
 static DpSettings
@@ -82,7 +91,7 @@ settings_of_this (void)
 static void
 test_at_block (void)
 {
-  static const DpPrompt changes[] = { { "a blue heart drifting to the right", NULL, 2 } };
+  static const Change changes[] = { { { "a blue heart drifting to the right", NULL, FIRST (2) } } };
   DpSettings s = settings_of_this ();
   Blocks plain, changed, again, stages;
 
@@ -95,7 +104,7 @@ test_at_block (void)
     g_assert_cmpuint (changed.id[b], ==, b >= 2);
     g_assert_cmpint (changed.changed[b], ==, b == 2);
     g_assert_cmpint (changed.first_changed[b], ==, b == 2);
-    g_assert_cmpstr (changed.prompt[b], ==, b >= 2 ? changes[0].prompt : s.prompt);
+    g_assert_cmpstr (changed.prompt[b], ==, b >= 2 ? changes[0].prompt.prompt : s.prompt);
     g_assert_cmpint (plain.changed[b], ==, 0);
     g_assert_cmpstr (changed.sum[b], ==, again.sum[b]);
     g_assert_cmpstr (changed.sum[b], ==, stages.sum[b]);
@@ -114,7 +123,8 @@ test_at_block (void)
 static void
 test_many_at_blocks (void)
 {
-  static const DpPrompt changes[] = { { "three", NULL, 3 }, { "never seen", NULL, 1 }, { "one", NULL, 1 }, { "late", NULL, 100 } };
+  static const Change changes[] = { { { "three", NULL, FIRST (3) } }, { { "never seen", NULL, FIRST (1) } }, { { "one", NULL, FIRST (1) } },
+    { { "late", NULL, FIRST (100) } } };
   DpSettings s = settings_of_this ();
   Blocks a, b;
 
@@ -154,8 +164,9 @@ test_cleaning (void)
 static void
 test_negative (void)
 {
-  static const DpPrompt keeps[] = { { "a blue heart", NULL, 1 } }, sets[] = { { "a blue heart", "a green meadow", 1 } };
-  static const DpPrompt clears[] = { { "a blue heart", "", 1 } };
+  static const Change keeps[] = { { { "a blue heart", NULL, FIRST (1) } } };
+  static const Change sets[] = { { { "a blue heart", "a green meadow", FIRST (1) } } };
+  static const Change clears[] = { { { "a blue heart", "", FIRST (1) } } };
   DpSettings s = settings_of_this ();
   Blocks with, without, kept, set, cleared;
 
@@ -190,7 +201,8 @@ test_negative (void)
 static void
 test_text_encoder (void)
 {
-  static const DpPrompt changes[] = { { "a blue heart", NULL, 1 }, { "a blue heart", "a green meadow", 2 }, { "a red ball", NULL, 3 } };
+  static const Change changes[] = { { { "a blue heart", NULL, FIRST (1) } }, { { "a blue heart", "a green meadow", FIRST (2) } },
+    { { "a red ball", NULL, FIRST (3) } } };
   DpSettings s = settings_of_this ();
   Blocks resident, streamed;
 
@@ -263,7 +275,7 @@ test_next_block (void)
     block = frame.block;
     if (block == 3 && asked < 0) {
       asked = block;
-      g_assert_true (dp_engine_queue_prompt (engine, &(DpPrompt) { .prompt = "a blue heart", .at_block = -1 }, NULL));
+      g_assert_true (dp_engine_queue_prompt (engine, &(DpPrompt) { .prompt = "a blue heart", .at_frame = -1 }, NULL));
     }
     changes += frame.prompt_changed;
     if (frame.prompt_changed) {
@@ -307,7 +319,7 @@ test_blend (void)
 static void
 test_transition (void)
 {
-  static const DpPrompt sudden[] = { { "a blue heart", NULL, 1 } }, slow[] = { { "a blue heart", NULL, 1, 2 } };
+  static const Change sudden[] = { { { "a blue heart", NULL, FIRST (1) } } }, slow[] = { { { "a blue heart", NULL, FIRST (1), 2 } } };
   DpSettings s = settings_of_this ();
   Blocks plain, at_once, blended, stages;
 
@@ -336,9 +348,9 @@ test_transition (void)
 static void
 test_transition_of_none (void)
 {
-  static const DpPrompt none[] = { { "a red ball bouncing over a green meadow", NULL, 1, 5 } };
-  static const DpPrompt two[] = { { "a blue heart", NULL, 1, 5 }, { "a yellow star", NULL, 2, 1 } },
-      one[] = { { "a yellow star", NULL, 2, 1 } };
+  static const Change none[] = { { { "a red ball bouncing over a green meadow", NULL, FIRST (1), 5 } } };
+  static const Change two[] = { { { "a blue heart", NULL, FIRST (1), 5 } }, { { "a yellow star", NULL, FIRST (2), 1 } } },
+      one[] = { { { "a yellow star", NULL, FIRST (2), 1 } } };
   DpSettings s = settings_of_this ();
   Blocks plain, same, both, second;
 
@@ -357,13 +369,14 @@ test_transition_of_none (void)
   blocks_clear (&second);
 }
 
-/* Blocks 0, 1, 2, ... are admitted in iterations 0, 3, 6, ...; in 7, block 2 has done one step of 9 and block 1 four. Block 2 begins anew,
+/* Blocks 0, 1, 2, ... are admitted in iterations 0, 3, 6, ...; in 7, block 2 has done one step of 9 and block 1 four. Block 2 restarts,
  * and block 1, which is less noise than that, does not. One in between is replaced before anyone saw it. */
 static void
 test_replan (void)
 {
-  static const DpPrompt early[] = { { "a blue heart", NULL, -1, 0, 7 } }, blended[] = { { "a blue heart", NULL, -1, 1, 7 } };
-  static const DpPrompt in_order[] = { { "a blue heart", NULL, 3 } }, unseen[] = { { "never seen", NULL, 2 }, early[0] };
+  static const Change early[] = { { { "a blue heart", NULL, -1 }, 7 } }, blended[] = { { { "a blue heart", NULL, -1, 1 }, 7 } };
+  static const Change in_order[] = { { { "a blue heart", NULL, FIRST (3) } } };
+  static const Change unseen[] = { { { "never seen", NULL, FIRST (2) } }, early[0] };
   DpSettings s = settings_of_this ();
   Blocks low, smooth, slow, stages, replaced;
 
@@ -400,7 +413,7 @@ hash_latents (const float *latents, int n, int h, int w, int channels, gpointer 
   g_ptr_array_add (data, g_compute_checksum_for_data (G_CHECKSUM_SHA256, (const guchar *) latents, sizeof (float) * n * h * w * channels));
 }
 
-/* Nothing is left of the old prompt in a block that began anew; without neighbours that shows. */
+/* Nothing is left of the old prompt in a block that restarted; without neighbours that shows. */
 static void
 test_replan_forgets (void)
 {
@@ -418,7 +431,7 @@ test_replan_forgets (void)
     gint64 next = 0;
     DpFrame frame;
 
-    g_assert_true (dp_engine_queue_prompt (engine, &(DpPrompt) { "a blue heart", NULL, -1, 0, 7 }, NULL));
+    g_assert_true (dp_engine_queue_prompt_in (engine, &(DpPrompt) { "a blue heart", NULL, -1 }, 7, NULL));
     dp_engine_set_latents_callback (engine, hash_latents, sums);
     while (stream_pull (engine, &frame, &next))
       dp_engine_release_frame (engine, &frame);
@@ -443,12 +456,13 @@ test_repeat (void)
   for (int run = 0; run < 2; run++) {
     g_autoptr (DpEngine) engine = stream_open (&s);
     g_autoptr (GChecksum) sum = g_checksum_new (G_CHECKSUM_SHA256);
-    DpPrompt prompt = { "a blue heart", NULL, -1, 1, -1 };
+    DpPrompt prompt = { "a blue heart", NULL, -1, 1, TRUE };
 
     if (run > 0) {
-      prompt.at_block = replanned_at > 0 ? -1 : block;
-      prompt.replan_at = replanned_at;
-      g_assert_true (dp_engine_queue_prompt (engine, &prompt, &error));
+      prompt.at_frame = replanned_at > 0 ? -1 : dp_engine_first_frame (engine, block);
+      prompt.restart = replanned_at > 0;
+      g_assert_true (replanned_at > 0 ? dp_engine_queue_prompt_in (engine, &prompt, replanned_at, &error)
+          : dp_engine_queue_prompt (engine, &prompt, &error));
     }
     for (next = 0; stream_pull (engine, &frame, &next);) {
       if (run == 0 && frame.index == 5)
@@ -466,49 +480,83 @@ test_repeat (void)
     sums[run] = g_strdup (g_checksum_get_string (sum));
     s.devices = "cpu,cpu,cpu";
   }
-  g_test_message ("it took effect with block %" G_GINT64_FORMAT ", by re-planning in iteration %" G_GINT64_FORMAT, block, replanned_at);
+  g_test_message ("it took effect with block %" G_GINT64_FORMAT ", by a restart in iteration %" G_GINT64_FORMAT, block, replanned_at);
   g_assert_cmpint (block, >, 0);
   g_assert_cmpstr (sums[0], ==, sums[1]);
   g_free (sums[1]);
 }
 
-/* Frames and blocks, against the frames that come. */
+/* The first frame of a block, and the earliest frame for a prompt, against the frames that come; from frame 0 and from a later one. */
 static void
-test_frames_of_blocks (void)
+check_numbers (gint64 first_frame)
 {
   DpSettings s = settings_of_this ();
+  s.first_frame = first_frame;
   g_autoptr (DpEngine) engine = stream_open (&s);
-  gint64 next = 0, block = -1;
+  gint64 next = first_frame, block = -1, changed = -1;
   DpFrame frame;
 
-  g_assert_cmpint (dp_engine_next_block (engine), ==, 0);
+  g_assert_cmpint (dp_engine_next_frame (engine), ==, first_frame);
+  g_assert_true (dp_engine_queue_prompt (engine, &(DpPrompt) { .prompt = "snow", .at_frame = first_frame + FIRST (2) + 1 }, NULL));
   while (stream_pull (engine, &frame, &next)) {
-    gboolean first = frame.block != block;
-
+    if (frame.block != block)
+      g_assert_cmpint (dp_engine_first_frame (engine, frame.block), ==, frame.index);
     block = frame.block;
-    if (first)
-      g_assert_cmpint (dp_engine_first_frame (engine, block), ==, frame.index);
-    g_assert_cmpint (dp_engine_block_from (engine, frame.index), ==, block + !first);
-    g_assert_cmpint (dp_engine_next_block (engine), >, block);
+    if (frame.prompt_changed)
+      changed = frame.index;
+    g_assert_cmpint (dp_engine_next_frame (engine), >=, dp_engine_first_frame (engine, block + 1));
     dp_engine_release_frame (engine, &frame);
   }
-  g_assert_cmpint (dp_engine_block_from (engine, -5), ==, 0);
-  g_assert_cmpint (dp_engine_block_from (engine, G_MAXINT64), >, 1e17);
+  g_assert_cmpint (next, ==, first_frame + FRAMES);
+  g_assert_cmpint (changed, ==, first_frame + FIRST (3));
+}
+
+static void
+test_numbers (void)
+{
+  check_numbers (0);
+  check_numbers (1000);
+}
+
+/* The number of the first frame changes nothing else. */
+static void
+test_first_frame (void)
+{
+  static const Change at_0[] = { { { "a blue heart", NULL, FIRST (2) } } };
+  static const Change at_1000[] = { { { "a blue heart", NULL, 1000 + FIRST (2) } } };
+  DpSettings s = settings_of_this ();
+  Blocks plain, later;
+
+  run (&s, at_0, 1, &plain);
+  s.first_frame = 1000;
+  run (&s, at_1000, 1, &later);
+  for (int b = 0; b < 4; b++) {
+    g_assert_cmpstr (plain.sum[b], ==, later.sum[b]);
+    g_assert_cmpuint (later.id[b], ==, b >= 2);
+  }
+  blocks_clear (&plain);
+  blocks_clear (&later);
+}
+
+static void
+check_refused (DpEngine *engine, const DpPrompt *prompt, gint64 iteration)
+{
+  g_autoptr (GError) error = NULL;
+
+  g_assert_false (iteration > 0 ? dp_engine_queue_prompt_in (engine, prompt, iteration, &error)
+      : dp_engine_queue_prompt (engine, prompt, &error));
+  g_assert_error (error, DP_ERROR, DP_ERROR_SETTINGS);
 }
 
 static void
 test_refused (void)
 {
-  static const DpPrompt bad[] = { { "a", NULL, -1, -1 }, { "a", NULL, 5, 0, -1 }, { "a", NULL, 5, 0, 3 } };
   DpSettings s = stream_small ();
   g_autoptr (DpEngine) engine = stream_open (&s);
 
-  for (gsize i = 0; i < G_N_ELEMENTS (bad); i++) {
-    g_autoptr (GError) error = NULL;
-
-    g_assert_false (dp_engine_queue_prompt (engine, &bad[i], &error));
-    g_assert_error (error, DP_ERROR, DP_ERROR_SETTINGS);
-  }
+  check_refused (engine, &(DpPrompt) { "a", NULL, -1, -1 }, 0);
+  check_refused (engine, &(DpPrompt) { "a", NULL, 50, 0, TRUE }, 0);
+  check_refused (engine, &(DpPrompt) { "a", NULL, 50 }, 3);
 }
 
 /* More prompts for later blocks than are encoded ahead, the last ones first: each is there when its block begins. */
@@ -522,7 +570,7 @@ test_many_ahead (void)
 
   for (int block = 100; block > 0; block--) {
     g_autofree char *text = g_strdup_printf ("a ball and %d more", block);
-    g_assert_true (dp_engine_queue_prompt (engine, &(DpPrompt) { .prompt = text, .at_block = block }, NULL));
+    g_assert_true (dp_engine_queue_prompt (engine, &(DpPrompt) { .prompt = text, .at_frame = FIRST (block) }, NULL));
   }
   while (stream_pull (engine, &frame, &next)) {
     g_autofree char *text = g_strdup_printf ("a ball and %d more", (int) frame.block);
@@ -543,7 +591,7 @@ storm (gpointer data)
     g_autofree char *prompt = g_strdup_printf ("prompt %d", i);
     g_autoptr (GError) error = NULL;
 
-    g_assert_true (dp_engine_queue_prompt (engine, &(DpPrompt) { prompt, i % 2 ? "negative" : NULL, -1, i % 3, -(i % 2) }, &error));
+    g_assert_true (dp_engine_queue_prompt (engine, &(DpPrompt) { prompt, i % 2 ? "negative" : NULL, -1, i % 3, i % 2 }, &error));
     if (i % 10 == 0)
       g_usleep (1000);
   }
@@ -629,7 +677,8 @@ main (int argc, char **argv)
   g_test_add_func ("/prompts/replan", test_replan);
   g_test_add_func ("/prompts/replan-forgets", test_replan_forgets);
   g_test_add_func ("/prompts/repeat", test_repeat);
-  g_test_add_func ("/prompts/frames-of-blocks", test_frames_of_blocks);
+  g_test_add_func ("/prompts/numbers", test_numbers);
+  g_test_add_func ("/prompts/first-frame", test_first_frame);
   g_test_add_func ("/prompts/refused", test_refused);
   g_test_add_func ("/prompts/many-ahead", test_many_ahead);
   g_test_add_func ("/prompts/storm", test_storm);

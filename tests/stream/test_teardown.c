@@ -4,6 +4,7 @@
  */
 #include "heap.h"
 #include "stream.h"
+#include "dualparal_testing.h"
 
 #include <string.h>
 
@@ -264,7 +265,7 @@ test_prompts_pending (void)
   DpEngine *engine = stream_open (&s);
 
   for (int i = 1; i <= 200; i++)
-    g_assert_true (dp_engine_queue_prompt (engine, &(DpPrompt) { "another one", "and its negative", i % 3 ? 1000 + i : -1, i % 4 }, NULL));
+    g_assert_true (dp_engine_queue_prompt (engine, &(DpPrompt) { "another one", "and its negative", i % 3 ? 20000 + 16 * i : -1, i % 4 }, NULL));
   stream_start (engine);
   close_within_a_second ("freed with 200 prompts queued", engine);
 }

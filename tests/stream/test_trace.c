@@ -4,6 +4,7 @@
  * against the trace.
  */
 #include "stream.h"
+#include "dualparal_testing.h"
 #include "block_queue.h"
 #include "plan.h"
 
