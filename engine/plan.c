@@ -202,6 +202,22 @@ check_noise (const DpPlan *plan, GError **error)
       "; give more noise or ask for fewer frames", s->noise_latents, s->num_frames, plan->latents);
 }
 
+/* A pass is back after it and a pass of each other stage have gone through: N + 1 of them have to be on their way, which are the
+ * blocks in flight, T / lag on average. */
+static void
+check_queue (DpPlan *plan)
+{
+  int steps = plan->settings.steps, stages = plan->n_stages, lag = steps / (stages + 1);
+
+  if (stages == 1 || (lag > 0 && plan->lag <= lag))
+    return;
+  g_autofree char *help = lag > 0 ? g_strdup_printf ("queue-blocks=%d keeps all of them busy", (steps + lag - 1) / lag)
+    : g_strdup_printf ("with fewer than %d steps no queue keeps them busy: use fewer devices", stages + 1);
+  g_autofree char *sentence = g_strdup_printf ("queue-blocks is %d, too few for %d stages: some of them wait; %s",
+      plan->settings.queue_blocks, stages, help);
+  plan->starved = g_string_chunk_insert (plan->storage, sentence);
+}
+
 /* Block 0 has no context in front, every other one C; the longest input is one of the two. */
 static gboolean
 plan_blocks (DpPlan *plan, GError **error)
@@ -226,6 +242,7 @@ plan_blocks (DpPlan *plan, GError **error)
   plan->depth = dp_block_queue_depth (&queue);
   plan->messages = dp_plan_messages (plan->n_stages, plan->depth);
   plan->switch_step = switch_step (plan);
+  check_queue (plan);
   return check_noise (plan, error);
 }
 
@@ -401,6 +418,12 @@ dp_plan_passed_over (const DpPlan *plan)
   return plan->passed_over;
 }
 
+const char *
+dp_plan_starved (const DpPlan *plan)
+{
+  return plan->starved;
+}
+
 char *
 dp_plan_describe (const DpPlan *plan)
 {
@@ -429,5 +452,7 @@ dp_plan_describe (const DpPlan *plan)
   }
   if (plan->passed_over)
     g_string_append_printf (text, "  %s\n", plan->passed_over);
+  if (plan->starved)
+    g_string_append_printf (text, "  %s\n", plan->starved);
   return g_string_free (text, FALSE);
 }

@@ -47,6 +47,7 @@ struct _DpPlan
   int max_own, max_input;       /* most latent frames that a block owns, and that a pass has */
   int lag, depth;               /* iterations from a block to the next; most blocks in flight */
   int messages;                 /* blocks on their way between stages at a time */
+  const char *starved;          /* why stages will wait for blocks, a sentence; NULL: they need not */
   int switch_step;              /* the first step of the second expert; the number of steps without one */
 
   /* -- memory -- */

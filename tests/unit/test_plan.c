@@ -6,6 +6,7 @@
 #include "engine/plan.h"
 #include "engine/settings.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static const DpSettings small = { .width = 64, .height = 48, .steps = 4, .queue_blocks = 2, .num_frames = -1, .text_encoder = "resident" };
@@ -202,6 +203,37 @@ test_refused (void)
   check_refused (dp_plan_new (&s, &error), &error, DP_ERROR_SETTINGS, "9 frames of video need 3");
 }
 
+/* The number that is told is the least that the rule allows, and is not too small itself. */
+static void
+test_starved (void)
+{
+  for (int stages = 1; stages <= 7; stages++)
+    for (int steps = 1; steps <= 12; steps++) {
+      g_autofree char *devices = g_strnfill (4 * stages - 1, ',');
+      int enough = 0;
+
+      for (int i = 0; i < stages; i++)
+        memcpy (devices + 4 * i, "cpu", 3);
+      for (int q = steps; q >= 1; q--) {
+        DpSettings s = small;
+
+        s.devices = devices;
+        s.steps = steps;
+        s.queue_blocks = q;
+        g_autoptr (DpPlan) plan = plan_for (&s);
+        const char *starved = dp_plan_starved (plan), *told = starved ? strstr (starved, "queue-blocks=") : NULL;
+
+        g_assert_cmpint (starved == NULL, ==, stages == 1 || steps >= plan->lag * (stages + 1));
+        if (starved == NULL)
+          enough = q;
+        else if (enough)
+          g_assert_cmpint (atoi (told + strlen ("queue-blocks=")), ==, enough);
+        else
+          g_assert_null (told);
+      }
+    }
+}
+
 int
 main (int argc, char **argv)
 {
@@ -213,5 +245,6 @@ main (int argc, char **argv)
   g_test_add_func ("/plan/blocks", test_blocks);
   g_test_add_func ("/plan/with", test_with);
   g_test_add_func ("/plan/refused", test_refused);
+  g_test_add_func ("/plan/starved", test_starved);
   return g_test_run ();
 }
