@@ -2,10 +2,12 @@
  *
  * The program `dualparal`: the engine without GStreamer. generate writes a video, its latents and
  * embeddings, for comparison with other implementations; inspect shows the devices, the model and the
- * plan; bench measures.
+ * plan; bench measures; plan predicts.
  */
 #include "dualparal_testing.h"
 #include "plan.h"
+#include "simulate.h"
+#include "speed_table.h"
 #include "wan/weights.h"
 #include "kernels/device.h"
 
@@ -23,6 +25,8 @@ static char *output, *dump, *noise_file;
 static char **prompts_at;
 static gboolean as_json;
 static gint64 bench_blocks = 10;
+static char *times_file, *gpu_model = "";
+static int gpus_assumed;
 
 static gboolean
 parse_seed (const char *option, const char *value, gpointer data, GError **error)
@@ -74,7 +78,15 @@ static const GOptionEntry generate_options[] = {
 static const GOptionEntry bench_options[] = {
   { "blocks", 0, 0, G_OPTION_ARG_INT64, &bench_blocks, "How many blocks to measure after the first one (default: 10)", "N" },
   { "json", 0, 0, G_OPTION_ARG_NONE, &as_json, "Print one JSON object instead of a table", NULL },
+  { "times", 0, 0, G_OPTION_ARG_FILENAME, &times_file, "Add what a layer and the decoder take on this device to a table", "FILE.json" },
   TRACE_OPTION,
+  { NULL }
+};
+
+static const GOptionEntry plan_options[] = {
+  { "times", 0, 0, G_OPTION_ARG_FILENAME, &times_file, "Table of measured times, made by bench --times", "FILE.json" },
+  { "gpus", 0, 0, G_OPTION_ARG_INT, &gpus_assumed, "Plan for so many GPUs, which need not be here", "N" },
+  { "gpu-model", 0, 0, G_OPTION_ARG_STRING, &gpu_model, "Which of the table's: a part of its name (default: the first that fits)", "NAME" },
   { NULL }
 };
 
@@ -600,6 +612,25 @@ print_table (const Bench *m)
   }
 }
 
+/* One device alone: what decoding adds to a block's time is what passes have to wait for it. */
+static gboolean
+add_times (const Bench *m, GError **error)
+{
+  const DpPlan *plan = m->plan;
+  double pass = m->last.pass_seconds[0], block = m->seconds / (m->last.blocks - m->first.blocks);
+  DpSpeed speed = { .layer = pass / plan->info.layers, .decode = MAX (0, block - plan->settings.steps * pass) };
+  DpDeviceInfo info;
+  char message[256];
+
+  if (!dp_device_info (plan->stages[0].device, &info, message, sizeof message)) {
+    g_set_error_literal (error, DP_ERROR, DP_ERROR_DEVICE, message);
+    return FALSE;
+  }
+  g_strlcpy (speed.device, info.description, sizeof speed.device);
+  speed.memory = info.memory_total;
+  return dp_speed_table_add (times_file, plan, &speed, error);
+}
+
 /* Measures whole blocks, from the end of one to the end of another, so that the start does not count. */
 static gboolean
 bench (GError **error)
@@ -617,6 +648,10 @@ bench (GError **error)
     return FALSE;
   }
   m.plan = plan = dp_plan_new (&settings, error);
+  if (plan && times_file && plan->n_stages > 1) {
+    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "--times measures one device, and devices names %d stages; name one", plan->n_stages);
+    return FALSE;
+  }
   if (plan == NULL || !dp_engine_open (&engine, plan, NULL, NULL, error))
     return FALSE;
   while ((result = dp_engine_pull (engine, &frame, -1, error)) == 1) {
@@ -642,7 +677,85 @@ bench (GError **error)
   m.seconds = (g_get_monotonic_time () - start) / 1e6;
   if (start)
     (as_json ? print_json : print_table) (&m);
-  return dp_engine_end_trace (engine, error);
+  return dp_engine_end_trace (engine, error) && (times_file == NULL || add_times (&m, error));
+}
+
+/* ---- plan ---- */
+
+/* How fast a plan would be with these times. */
+static gboolean
+speed_of (const DpPlan *plan, const DpSpeed *times, DpRingSpeed *speed, GError **error)
+{
+  DpRingTimes ring = { .decode = times->decode };
+
+  for (int i = 0; i < plan->n_stages; i++)
+    ring.stage[i] = times->layer * (plan->stages[i].last - plan->stages[i].first);
+  return dp_simulate (plan, &ring, 0, speed, error);
+}
+
+static void
+print_speed (const DpPlan *plan, const DpSpeed *times, const DpRingSpeed *speed, const DpRingSpeed *one)
+{
+  const DpSettings *s = &plan->settings;
+  double fps = s->block_latents * plan->info.temporal_scale / speed->block;
+  int busiest = 0;
+
+  printf ("predicted from times measured on %s\n", times->device);
+  printf ("  a pass        %.4g s, all stages together\n", times->layer * plan->info.layers);
+  printf ("  a block       every %.4g s: %.4g frames/s, %.3g times real time, %.2f times as fast as one\n", speed->block, fps,
+      fps * plan->info.fps_d / plan->info.fps_n, one->block / speed->block);
+  printf ("  first block   after %.4g s, loading and decoding apart\n", speed->first);
+  printf ("  a new prompt  is seen after %.4g s, decoding apart\n", speed->latency);
+  for (int i = 0; i < plan->n_stages; i++) {
+    printf ("  stage %-7d idle %.1f %%\n", i, MAX (0, 100 * (1 - speed->busy[i])));
+    if (speed->busy[i] > speed->busy[busiest])
+      busiest = i;
+  }
+  if (speed->busy[busiest] > 0.99)
+    printf ("  stage %d is what limits: it is always busy\n", busiest);
+  else
+    printf ("  what limits is the number of blocks in flight: every stage waits for them\n");
+}
+
+static gboolean
+plan_ring (GError **error)
+{
+  DpDeviceInfo info = { .fast_bf16 = TRUE, .fp8 = TRUE, .gpus = gpus_assumed };
+  g_autoptr (DpPlan) plan = NULL, one = NULL;
+  DpRingSpeed speed, alone;
+  DpSpeed times;
+  char message[256];
+
+  if (gpus_assumed < 0 || (gpus_assumed > 0 && (settings.devices || times_file == NULL))) {
+    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "--gpus is %d; it must be at least 1, and goes with --times and without --devices",
+        gpus_assumed);
+    return FALSE;
+  }
+  one = gpus_assumed ? dp_plan_assume (&settings, 1, &info, error) : dp_plan_new (&settings, error);
+  if (one == NULL)
+    return FALSE;
+  if (!gpus_assumed && !dp_device_info (one->stages[0].device, &info, message, sizeof message)) {
+    g_set_error_literal (error, DP_ERROR, DP_ERROR_DEVICE, message);
+    return FALSE;
+  }
+  if (times_file && !dp_speed_table_find (times_file, one, gpus_assumed ? gpu_model : info.description, &times, error))
+    return FALSE;
+  if (gpus_assumed)
+    info.memory_total = info.memory_free = times.memory;
+  plan = gpus_assumed ? dp_plan_assume (&settings, gpus_assumed, &info, error) : dp_plan_ref (one);
+  if (plan == NULL)
+    return FALSE;
+
+  g_autofree char *description = dp_plan_describe (plan);
+  fputs (description, stdout);
+  if (times_file == NULL)
+    return TRUE;
+  dp_plan_unref (one);
+  one = dp_plan_assume (&settings, 1, &info, error);
+  if (one == NULL || !speed_of (plan, &times, &speed, error) || !speed_of (one, &times, &alone, error))
+    return FALSE;
+  print_speed (plan, &times, &speed, &alone);
+  return TRUE;
 }
 
 /* ---- main ---- */
@@ -658,6 +771,7 @@ static const Command commands[] = {
   { "generate", "write a video", generate_options, generate },
   { "inspect", "show devices, libraries, the model, its settings, the plan, and whether it fits", NULL, inspect },
   { "bench", "measure the whole engine", bench_options, bench },
+  { "plan", "show the plan, and how fast it would be", plan_options, plan_ring },
 };
 
 static int

@@ -314,8 +314,10 @@ dp_engine_get_stats (DpEngine *e, DpStats *stats)
     .block_load_p95 = dp_recent_percentile (&p->paces, 95) / latent_seconds, .block_interval_p50 = dp_recent_percentile (&d.intervals, 50),
     .block_interval_p95 = dp_recent_percentile (&d.intervals, 95) };
   stats->device_bytes = stats->decoder_bytes + stats->text_bytes;
-  for (int i = 0; i < stats->stages; i++)
+  for (int i = 0; i < stats->stages; i++) {
     stats->device_bytes += stats->stage_bytes[i] = r.bytes[i];
+    stats->pass_seconds[i] = r.pass_seconds[i];
+  }
   if (d.first_frame_us)
     stats->first_frame_seconds = (d.first_frame_us - e->opened_us) / 1e6;
   if (p->start_us == 0)

@@ -15,6 +15,7 @@
 /* What a device said of itself when it was asked. */
 typedef struct
 {
+  const DpDeviceInfo *assumed;  /* nobody is asked: they all say this; or NULL */
   DpDeviceInfo first;           /* of the first stage's */
   gboolean fast_bf16;           /* all of them */
   const char *without_fp8;      /* one that has no fp8, or NULL */
@@ -62,7 +63,9 @@ add_stage (DpPlan *plan, const char *name, Asked *asked, GError **error)
   if (plan->n_stages == DP_MAX_STAGES)
     return dp_settings_refuse (error, "devices names more than %d stages; name at most that many", DP_MAX_STAGES);
   if (plan->n_stages == 0 || strcmp (name, stage[-1].device) != 0) {
-    if (!ask (name, &info, error))
+    if (asked->assumed)
+      info = *asked->assumed;
+    else if (!ask (name, &info, error))
       return FALSE;
     if (plan->n_stages == 0)
       asked->first = info;
@@ -81,7 +84,9 @@ add_gpus (DpPlan *plan, Asked *asked, GError **error)
 {
   DpDeviceInfo info;
 
-  if (!ask ("cuda:0", &info, error))
+  if (asked->assumed)
+    info = *asked->assumed;
+  else if (!ask ("cuda:0", &info, error))
     return FALSE;
   for (int i = 0; i < MIN (info.gpus, plan->model->config.dit.layers); i++) {
     g_autofree char *name = g_strdup_printf ("cuda:%d", i);
@@ -335,9 +340,9 @@ plan_text_encoder (DpPlan *plan, const DpDeviceInfo *info)
 /* ---- the whole ---- */
 
 /* Takes the reference to `model`, which may be NULL: `error` is set then. `chosen`: a plan whose devices and
- * precision are kept, or NULL. */
+ * precision are kept, or NULL. `assumed`: what devices say that are not asked, or NULL. */
 static DpPlan *
-make (DpModel *model, const DpSettings *settings, const DpPlan *chosen, GError **error)
+make (DpModel *model, const DpSettings *settings, const DpPlan *chosen, const DpDeviceInfo *assumed, GError **error)
 {
   g_autoptr (DpPlan) plan = g_atomic_rc_box_new0 (DpPlan);
   g_autofree Asked *asked = g_new0 (Asked, 1);
@@ -346,6 +351,7 @@ make (DpModel *model, const DpSettings *settings, const DpPlan *chosen, GError *
   plan->model = model;
   plan->settings = *settings;
   asked->fast_bf16 = TRUE;
+  asked->assumed = assumed;
   if (model == NULL || !dp_settings_fill (&plan->settings, model, plan->storage, error))
     return NULL;
   if (chosen)
@@ -368,13 +374,25 @@ make (DpModel *model, const DpSettings *settings, const DpPlan *chosen, GError *
 DpPlan *
 dp_plan_new (const DpSettings *settings, GError **error)
 {
-  return make (dp_model_open (settings->model, error), settings, NULL, error);
+  return make (dp_model_open (settings->model, error), settings, NULL, NULL, error);
+}
+
+DpPlan *
+dp_plan_assume (const DpSettings *settings, int n, const DpDeviceInfo *info, GError **error)
+{
+  g_autoptr (GString) names = g_string_new ("cuda:0");
+  DpSettings s = *settings;
+
+  for (int i = 1; i < n; i++)
+    g_string_append_printf (names, ",cuda:%d", i);
+  s.devices = names->str;
+  return make (dp_model_open (s.model, error), &s, NULL, info, error);
 }
 
 DpPlan *
 dp_plan_with (const DpPlan *plan, const DpSettings *settings, GError **error)
 {
-  return make (dp_model_ref (plan->model), settings, plan, error);
+  return make (dp_model_ref (plan->model), settings, plan, NULL, error);
 }
 
 DpPlan *

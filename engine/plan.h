@@ -55,6 +55,10 @@ struct _DpPlan
   gsize decoder_bytes, text_bytes;
 };
 
+/** A plan for `n` GPUs of a kind that need not be here: as dp_plan_new() with that many devices that say
+ *  `info` of themselves. It can be shown and simulated, not run. */
+DpPlan *dp_plan_assume (const DpSettings *settings, int n, const DpDeviceInfo *info, GError **error);
+
 /** What every stage is made for; `cancel` is left to whoever runs it. */
 DpStageSpec dp_plan_stage_spec (const DpPlan *plan);
 

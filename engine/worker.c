@@ -51,6 +51,7 @@ settle (DpWorker *w, guint left)
     gint64 start = ops->mark_time (w->dev, p->start), end = ops->mark_time (w->dev, p->end);
     g_mutex_lock (&w->lock);
     w->stats.busy_us += end - start;
+    dp_recent_add (&w->stats.pass_seconds, (end - start) / 1e6);
     w->stats.bytes = w->dev->bytes;
     w->stats.allocations = w->dev->allocations;
     g_mutex_unlock (&w->lock);

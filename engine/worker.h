@@ -37,6 +37,7 @@ typedef struct
 typedef struct
 {
   gint64 busy_us;               /* time in which the device computed */
+  DpRecent pass_seconds;        /* of each pass */
   gsize bytes;                  /* memory held on it */
   guint64 allocations;
 

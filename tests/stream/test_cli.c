@@ -478,6 +478,30 @@ test_inspect_all_gpus (void)
   g_assert_nonnull (strstr (some, "\n  stage 1       cuda:2, layers 4 to 6, "));
 }
 
+/* What one device takes, measured; and what several of them would take. */
+/* What one device takes, measured; and what several of them would take. */
+static void
+test_plan (void)
+{
+  for (int i = 0; i < 2; i++)
+    g_free (run_ok ("bench " SMALL "--precision float32 --blocks 2 --times %s/times.json"));
+  g_autofree char *one = run_ok ("plan " SMALL "--precision float32 --times %s/times.json");
+  g_autofree char *three = run_ok ("plan " SMALL "--precision float32 --queue-blocks 2 --gpus 3 --times %s/times.json");
+  g_autoptr (GBytes) bytes = contents ("times.json");
+  g_autofree char *table = g_strndup (g_bytes_get_data (bytes, NULL), g_bytes_get_size (bytes));
+  const char *work = strstr (table, "\"work\"");
+
+  g_assert_nonnull (work);
+  g_assert_null (strstr (work + 1, "\"work\""));        /* the second run replaced the first */
+  g_assert_nonnull (strstr (one, "1.00 times as fast as one"));
+  g_assert_nonnull (strstr (three, "stage 2       cuda:2, layers 5 to 6, "));
+  g_assert_nonnull (strstr (three, " for 3 stages"));
+  run_bad ("plan " SMALL "--precision float32 --block-latents 2 --gpus 3 --times %s/times.json", 1, "has no times for any device");
+  run_bad ("plan " SMALL "--gpus 3", 1, "--times");
+  run_bad ("plan " SMALL "--times %s/none.json", 1, "none.json");
+  run_bad ("bench " SMALL "--devices cpu,cpu --blocks 1 --times %s/times.json", 1, "one device");
+}
+
 static void
 test_bench (void)
 {
@@ -548,6 +572,7 @@ main (int argc, char **argv)
   g_test_add_func ("/cli/inspect", test_inspect);
   g_test_add_func ("/cli/inspect/room", test_inspect_room);
   g_test_add_func ("/cli/inspect/gpus", test_inspect_gpus);
+  g_test_add_func ("/cli/plan", test_plan);
   g_test_add_func ("/cli/inspect/all-gpus", test_inspect_all_gpus);
   g_test_add_func ("/cli/inspect/passed-over", test_inspect_passed_over);
   g_test_add_func ("/cli/bench", test_bench);
