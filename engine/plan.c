@@ -448,8 +448,15 @@ dp_plan_describe (const DpPlan *plan)
   const DpSettings *s = &plan->settings;
   GString *text = g_string_new (NULL);
 
-  g_string_append_printf (text, "  precision     %s\n  blocks        a new one every %d step%s, at most %d in flight, %d of them between "
-      "stages\n", s->precision, plan->lag, plan->lag == 1 ? "" : "s", plan->depth, plan->messages);
+  g_string_append_printf (text, "  precision     %s\n  blocks        a new one every ", s->precision);
+  if (plan->lag > 1)
+    g_string_append_printf (text, "%d steps", plan->lag);
+  else
+    g_string_append (text, "step");
+  g_string_append_printf (text, ", at most %d in flight", plan->depth);
+  if (plan->n_stages > 1)
+    g_string_append_printf (text, ", %d of them between stages", plan->messages);
+  g_string_append_c (text, '\n');
   for (int i = 0; i < plan->n_stages; i++) {
     const DpPlanStage *stage = &plan->stages[i];
 

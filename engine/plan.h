@@ -20,7 +20,7 @@ typedef struct
   const char *device;
   int first, last;              /* layers [first, last) */
   int threads;                  /* of the host */
-  gsize bytes;                  /* on its device; the first stage's include the blocks in flight */
+  gsize bytes;                  /* on its device, with blocks on their way; the first stage has those in flight too */
 } DpPlanStage;
 
 /* Thread-safety: immutable. */
