@@ -69,7 +69,7 @@ struct _DpDecoder
   Loaded *loaded;
   DpDevice *dev;                /* these two are the same, once it is */
   DpVae *vae;
-  float *latents;               /* what is decoded at a time, [dp_vae_at_once(), h, w, C] on the device */
+  float *latents;               /* what is decoded at a time, [latents_at_once, h, w, C] on the device */
   guint8 *packed;               /* a frame, on the device */
   guint last_prompt;            /* its prompt_id */
   guint n_prompts;              /* that took effect after the first: one replaced in flight never did */
@@ -158,11 +158,14 @@ gsize
 dp_decoder_bytes (const DpDecoderSpec *spec)
 {
   DpDecoder d = describe (spec);
-  int at_once = dp_vae_at_once (spec->device);
+  DpDeviceInfo info;
+  char message[256];
 
+  /* A device that is missing is reported when it is opened. */
+  dp_device_info (spec->device, &info, message, sizeof message);
   layout_frame (&d);
-  return dp_vae_bytes (&spec->vae, spec->type, spec->latent_h, spec->latent_w, at_once)
-      + sizeof (float) * d.latent_size * at_once + d.frame_bytes * (g_str_has_prefix (spec->device, "cuda") ? 1 : 1 + d.n_slots);
+  return dp_vae_bytes (&spec->vae, spec->type, spec->latent_h, spec->latent_w, info.latents_at_once)
+      + sizeof (float) * d.latent_size * info.latents_at_once + d.frame_bytes * (info.host_memory ? 1 + d.n_slots : 1);
 }
 
 /* ---- the thread ---- */
@@ -190,7 +193,7 @@ loaded_key (const DpDecoder *d)
 static gboolean
 make_room (DpDecoder *d, GError **error)
 {
-  d->latents = d->dev->ops->alloc (d->dev, sizeof (float) * d->latent_size * dp_vae_at_once (d->device));
+  d->latents = d->dev->ops->alloc (d->dev, sizeof (float) * d->latent_size * d->dev->latents_at_once);
   d->packed = d->dev->ops->alloc (d->dev, d->frame_bytes);
   if (d->latents == NULL || d->packed == NULL) {
     dp_error_no_room (d->dev, error, d->frame_bytes, "use a smaller width or height", "a frame");
@@ -223,7 +226,7 @@ load (DpDecoder *d, GError **error)
     return FALSE;
   if (!loaded->warm.loaded) {
     loaded->vae = dp_vae_new (d->dev, &spec->vae, spec->weights, spec->type, spec->latent_h,
-        spec->latent_w, dp_vae_at_once (d->device), error);
+        spec->latent_w, d->dev->latents_at_once, error);
     if (loaded->vae == NULL)
       return FALSE;
     dp_part_cache_loaded (&loaded->warm);

@@ -24,15 +24,22 @@ struct DpDevice
                                  * a test asserts that it stands still after the first block */
   size_t bytes;                 /* device memory held now */
   bool host_memory;             /* its memory is the host's */
+  int latents_at_once;          /* how many latent frames a decoder should take at a time here, >= 1 */
   bool no_peer;                 /* for tests: transfers to another GPU go through host memory even if the two reach each other */
-  const int *cancel;            /* set by whoever opened it, or NULL; read atomically. Once it is non-zero, for good, ops return early and
-                                 * what they leave is undefined, and packing may return NULL. Whoever opened it may point elsewhere later,
-                                 * for other work */
+  const int *cancel;            /* the owner's flag, or NULL; read atomically. Once it is non-zero it stays so: ops return early and what
+                                 * they leave is undefined, and packing may return NULL. For other work the owner points elsewhere */
 
   /* -- the latch: set from any thread, taken by the device's own */
   int failed;                   /* atomic; 0: no, 1: `error` is being written, 2: yes */
   char error[256];              /* the first failure since the last take */
   bool no_memory;               /* the latest failure was that something did not fit */
+};
+
+/* Every backend's mark begins with this; a mark of a host device is no more. */
+struct DpMark
+{
+  DpDevice *dev;                /* it was made on */
+  int64_t time;                 /* atomic; of a host device: when it was set, or 0 */
 };
 
 /** For backends, from any of their threads. */
@@ -66,7 +73,9 @@ typedef struct
   char libraries[128];          /* "oneDNN 2.6.3" */
   size_t memory_total, memory_free;     /* bytes */
   bool fast_bf16;               /* bfloat16 is worth using here */
-  bool fp8;                     /* DpLinearSpec.fp8 is to be had */
+  bool fp8;                     /* DpLinearSpec.fp8 can be used */
+  bool host_memory;             /* as in DpDevice */
+  int latents_at_once;          /* likewise */
   int gpus;                     /* of "cuda:N": how many there are, N = 0 ... gpus - 1; also where this one cannot be used */
   bool broken;                  /* only where it cannot be used: a GPU is here, or a driver and the module for one, so
                                  * something is wrong. Not where a GPU, its driver or the module is simply missing */
@@ -79,8 +88,8 @@ DpDevice *dp_device_open (const char *name, int threads, char *error, size_t err
 /** Frees the device; everything made on it must be freed before. NULL is fine. Waits for queued work. */
 void dp_device_close (DpDevice *dev);
 
-/** Describes `name` without keeping it open. False and a sentence in `error` when it cannot be opened; of *info only `gpus`
- *  and `broken` are set then. */
+/** Describes `name` without keeping it open. False and a sentence in `error` when it cannot be opened; of *info only `gpus`,
+ *  `broken` and latents_at_once are set then. */
 bool dp_device_info (const char *name, DpDeviceInfo *info, char *error, size_t error_size);
 
 /** Latches the first error, printf style; returns whether this was it. For backends, from any thread. */

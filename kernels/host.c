@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "backend.h"
+#include "host.h"
 #include "numeric.h"
 
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -141,34 +140,46 @@ dp_host_memory_free (DpDevice *dev, void *ptr)
 }
 
 void *
-dp_host_alloc (DpDevice *dev, size_t bytes)
+alloc_host (DpDevice *dev, size_t bytes)
 {
   dev->allocations++;
   return dp_host_memory_new (dev, bytes);
 }
 
 void
-dp_host_free (DpDevice *dev, void *ptr)
+free_host (DpDevice *dev, void *ptr)
 {
   dp_host_memory_free (dev, ptr);
 }
 
+void *
+host_alloc_host (DpDevice *dev, size_t bytes)
+{
+  return alloc_host (dev, bytes);
+}
+
 void
-dp_host_upload (DpDevice *dev, void *dst, const void *host, size_t bytes)
+host_free_host (DpDevice *dev, void *ptr)
+{
+  free_host (dev, ptr);
+}
+
+void
+upload_host (DpDevice *dev, void *dst, const void *host, size_t bytes)
 {
   if (bytes > 0)
     memcpy (dst, host, bytes);
 }
 
 void
-dp_host_download (DpDevice *dev, void *host, const void *src, size_t bytes)
+download_host (DpDevice *dev, void *host, const void *src, size_t bytes)
 {
   if (bytes > 0)
     memcpy (host, src, bytes);
 }
 
 void
-dp_host_copy (DpDevice *dev, void *dst, const void *src, size_t bytes)
+copy_host (DpDevice *dev, void *dst, const void *src, size_t bytes)
 {
   /* In pieces: gigabytes take longer than a cancel may, most of all where nothing was before */
   for (size_t at = 0; at < bytes && !dp_device_cancelled (dev); at += COPY_PIECE)
@@ -176,14 +187,14 @@ dp_host_copy (DpDevice *dev, void *dst, const void *src, size_t bytes)
 }
 
 void
-dp_host_fill (DpDevice *dev, void *dst, int byte, size_t bytes)
+fill_host (DpDevice *dev, void *dst, int byte, size_t bytes)
 {
   for (size_t at = 0; at < bytes && !dp_device_cancelled (dev); at += COPY_PIECE)
     memset ((char *) dst + at, byte, bytes - at < COPY_PIECE ? bytes - at : COPY_PIECE);
 }
 
 void
-dp_host_sync (DpDevice *dev)
+sync_host (DpDevice *dev)
 {
 }
 
@@ -197,7 +208,7 @@ dp_host_now (void)
 }
 
 DpMark *
-dp_host_mark_new (DpDevice *dev)
+mark_new_host (DpDevice *dev)
 {
   DpMark *mark = calloc (1, sizeof *mark);
 
@@ -207,7 +218,7 @@ dp_host_mark_new (DpDevice *dev)
 }
 
 void
-dp_host_mark_free (DpDevice *dev, DpMark *mark)
+mark_free_host (DpDevice *dev, DpMark *mark)
 {
   if (mark && !mark->dev->host_memory)
     mark->dev->ops->mark_free (dev, mark);
@@ -217,32 +228,32 @@ dp_host_mark_free (DpDevice *dev, DpMark *mark)
 
 /* What a host device was asked for is done. */
 void
-dp_host_mark (DpDevice *dev, DpMark *mark)
+mark_host (DpDevice *dev, DpMark *mark)
 {
   __atomic_store_n (&mark->time, dp_host_now (), __ATOMIC_RELEASE);
 }
 
 void
-dp_host_mark_wait (DpDevice *dev, const DpMark *mark)
+mark_wait_host (DpDevice *dev, const DpMark *mark)
 {
   if (!mark->dev->host_memory)
     mark->dev->ops->mark_wait (dev, mark);
 }
 
 int64_t
-dp_host_mark_time (DpDevice *dev, const DpMark *mark)
+mark_time_host (DpDevice *dev, const DpMark *mark)
 {
   return mark->dev->host_memory ? __atomic_load_n (&mark->time, __ATOMIC_ACQUIRE) : mark->dev->ops->mark_time (dev, mark);
 }
 
 void
-dp_host_follow (DpDevice *dev, const DpMark *mark)
+follow_host (DpDevice *dev, const DpMark *mark)
 {
-  dp_host_mark_wait (dev, mark);
+  mark_wait_host (dev, mark);
 }
 
 void
-dp_host_transfer (DpDevice *dev, const DpTransferArgs *args)
+transfer_host (DpDevice *dev, const DpTransferArgs *args)
 {
   if (!args->to->host_memory) {
     args->to->ops->transfer (dev, args);
@@ -250,26 +261,10 @@ dp_host_transfer (DpDevice *dev, const DpTransferArgs *args)
   }
   for (int i = 0; i < 2; i++)
     if (args->after[i])
-      dp_host_mark_wait (dev, args->after[i]);
+      mark_wait_host (dev, args->after[i]);
   if (!dp_device_failed (dev))
-    dp_host_copy (dev, args->dst, args->src, args->bytes);
-  dp_host_mark (args->done->dev, args->done);
-}
-
-bool
-dp_device_fail (DpDevice *dev, const char *format, ...)
-{
-  va_list ap;
-  int none = 0;
-
-  if (!__atomic_compare_exchange_n (&dev->failed, &none, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
-    return false;
-  dev->no_memory = false;
-  va_start (ap, format);
-  vsnprintf (dev->error, sizeof dev->error, format, ap);
-  va_end (ap);
-  __atomic_store_n (&dev->failed, 2, __ATOMIC_RELEASE);
-  return true;
+    copy_host (dev, args->dst, args->src, args->bytes);
+  mark_host (args->done->dev, args->done);
 }
 
 int

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * ops.h: everything a device can compute, as one table of functions.
+ * ops.h: everything a device can compute. Each op is declared once, as a function type that carries its contract. The lists at the
+ * end name all ops; the table DpOps, the prototypes and the tables of all backends derive from them.
  *
- * A backend (ref, cpu, cuda) is one complete `static const DpOps`; callers reach it through DpDevice (device.h) and never
- * know which one they have. An op sees pointers, sizes and its device; it knows no model, no tensor object and no block.
+ * A backend (ref, cpu, cuda) is one complete `static const DpOps`. Callers reach it through DpDevice (device.h) and do not know
+ * which one they have. An op sees pointers, sizes and its device; it knows no model, no tensor object and no block.
+ * To add an op: its type here and its name in a list, `name_backend` in each backend, and a test.
  *
  * Shapes: L rows (tokens or pixels), D width, H heads, d head dimension (D = H * d), C channels, T frames.
  * Matrices are row-major; *_stride is the distance between rows in elements (0 means densely packed).
@@ -15,7 +17,7 @@
  * (dp_device_check, dp_device_take_error).
  * Determinism: the bits of a result depend on the arguments and the kind of device only, never on the number of threads,
  * and a row of a result never depends on how many other rows were computed in the same call.
- * Thread-safety: a DpDevice and all that was made on it belong to one thread at a time.
+ * Thread-safety: a DpDevice and all that was made on it belong to one thread at a time, unless an op says otherwise.
  */
 #pragma once
 
@@ -48,6 +50,83 @@ typedef struct
   DpType type;
   int rows;                     /* output features this piece contributes */
 } DpHostWeight;
+
+/* ---- memory ---- */
+
+/** 64-byte aligned, contents undefined; NULL: not enough memory. May block. For open and close, as are the next three. */
+typedef void *dp_alloc_fn (DpDevice *dev, size_t bytes);
+
+/** NULL is fine. May block. */
+typedef void dp_free_fn (DpDevice *dev, void *ptr);
+
+/** Likewise, but the host's memory: upload, download and transfer are fastest with it. */
+typedef void *dp_host_alloc_fn (DpDevice *dev, size_t bytes);
+typedef void dp_host_free_fn (DpDevice *dev, void *ptr);
+
+/** `host` may be reused on return. */
+typedef void dp_upload_fn (DpDevice *dev, void *dst, const void *host, size_t bytes);
+
+/** Blocks until the bytes are there. */
+typedef void dp_download_fn (DpDevice *dev, void *host, const void *src, size_t bytes);
+
+/** Within the device, no overlap. */
+typedef void dp_copy_fn (DpDevice *dev, void *dst, const void *src, size_t bytes);
+
+/** Every byte of dst = byte. */
+typedef void dp_fill_fn (DpDevice *dev, void *dst, int byte, size_t bytes);
+
+/** Blocks until all that was queued is done, transfers included. */
+typedef void dp_sync_fn (DpDevice *dev);
+
+/* ---- marks and transfers: order between devices, without draining one ---- */
+
+/** A point in a device's work: behind all that was queued on it when the mark was set. Setting a mark again moves it. A mark
+ *  that was never set counts as reached. It must be freed before its device, the one it was made on, is closed.
+ *
+ *  Thread-safety: one thread at a time sets a mark; any thread may wait for it, follow it or read its time. */
+typedef struct DpMark DpMark;
+
+/** A copy from the memory of one open device to that of another, or of the same. */
+typedef struct
+{
+  DpDevice *from;
+  const void *src;              /* memory of `from`; if that is the host's, fastest from host_alloc of the GPU */
+  DpDevice *to;
+  void *dst;                    /* memory of `to`, likewise; may not overlap src */
+  size_t bytes;
+  const DpMark *after[2];       /* the copy starts once these are reached: src is ready (a mark of `from`), dst is free (a mark of
+                                 * `to`). NULL: nothing to wait for */
+  DpMark *done;                 /* set behind the copy; from dp_device_link_mark_new (from, to) */
+} DpTransferArgs;
+
+/* All of these are valid also on a cancelled device and after a failure: a mark is reached no later than the work before it ends. */
+
+/** NULL: not enough memory, or a latched error says more. Any thread. */
+typedef DpMark *dp_mark_new_fn (DpDevice *dev);
+
+/** The mark may be of any device; NULL is fine. Any thread. */
+typedef void dp_mark_free_fn (DpDevice *dev, DpMark *mark);
+
+/** Sets a mark of `dev` behind all that was queued on it so far, transfers excepted. Never blocks. */
+typedef void dp_mark_fn (DpDevice *dev, DpMark *mark);
+
+/** Blocks the calling thread, any thread, until a mark is reached. The mark may be of any device; a failure latches on `dev`. */
+typedef void dp_mark_wait_fn (DpDevice *dev, const DpMark *mark);
+
+/** When a mark was reached, in microseconds of CLOCK_MONOTONIC, within a tenth of a millisecond; 0 if it was never set. Call it
+ *  from any thread, after mark_wait. The mark may be of any device. */
+typedef int64_t dp_mark_time_fn (DpDevice *dev, const DpMark *mark);
+
+/** What is queued on `dev` from now on runs after a mark was reached, which may be of any device. A GPU that follows a GPU never
+ *  blocks the caller; a host device waits for a GPU's mark here. */
+typedef void dp_follow_fn (DpDevice *dev, const DpMark *mark);
+
+/** Starts a copy; dev == args->from, whose thread calls. It runs beside the ops of both devices: only after[] and `done` order it
+ *  against them, and the transfers of one device among themselves keep their order. src must stay as it is, and dst belongs to the
+ *  transfer, until `done` is reached. Never blocks where both ends are GPUs or a GPU and pinned memory; else it may block until
+ *  after[] is reached and the bytes are copied. The thread of `to` may be at work meanwhile. Failures latch on `from`. If `from`
+ *  is cancelled or has failed, nothing is copied, but `done` is still reached. */
+typedef void dp_transfer_fn (DpDevice *dev, const DpTransferArgs *args);
 
 /* ---- linear: y[L, N] = act (x[L, K] . W[N, K]^T + bias[N]) ---- */
 
@@ -83,6 +162,17 @@ typedef struct
   const float *gate;            /* [N] or NULL for 1; only with accumulate. In bfloat16, W may be multiplied with it and rounded */
 } DpLinearArgs;
 
+/** Packs a layer's weights. May block. NULL: not enough memory (or a latched error says more). */
+typedef DpLinear *dp_linear_new_fn (DpDevice *dev, const DpLinearSpec *spec);
+typedef void dp_linear_free_fn (DpDevice *dev, DpLinear *linear);
+
+/** Packs other weights into a layer, of the shape and types it has, with biases or without as it was; ordered with the ops. The
+ *  host's memory may be reused on return. The layer then gives the bits of a new one. False: as NULL above, and what the layer holds
+ *  is undefined. */
+typedef bool dp_linear_refill_fn (DpDevice *dev, DpLinear *linear, const DpLinearSpec *spec);
+
+typedef void dp_linear_fn (DpDevice *dev, const DpLinear *linear, const DpLinearArgs *args);
+
 /* ---- conv: causal convolution in time, same-padded in space, channels last ---- */
 
 /** y[t, h, w, Co] = bias + sum over x[t .. t+kt), the kh x kw neighbourhood (zeros outside the picture) and Ci. */
@@ -103,6 +193,12 @@ typedef struct
   void *y;                      /* [t - kt + 1, h, w, co]; may not alias x */
 } DpConvArgs;
 
+/** As dp_linear_new_fn. */
+typedef DpConv *dp_conv_new_fn (DpDevice *dev, const DpConvSpec *spec);
+typedef void dp_conv_free_fn (DpDevice *dev, DpConv *conv);
+
+typedef void dp_conv_fn (DpDevice *dev, DpConv *conv, const DpConvArgs *args);
+
 /* ---- attention: out = softmax (scale * q . k^T + bias) . v, per head ---- */
 
 typedef struct
@@ -122,6 +218,8 @@ typedef struct
                                  * two: then a row does depend on the other rows. type is bfloat16 */
 } DpAttentionArgs;
 
+typedef void dp_attention_fn (DpDevice *dev, const DpAttentionArgs *args);
+
 /* ---- norms ---- */
 
 /** y = (x - mean) / sqrt (var + eps) * gain + shift, over each row. Modulation is gain = 1 + scale. */
@@ -134,6 +232,8 @@ typedef struct
   void *y;                      /* [rows, cols] dense; may not alias x */
   DpType y_type;
 } DpLayerNormArgs;
+
+typedef void dp_layer_norm_fn (DpDevice *dev, const DpLayerNormArgs *args);
 
 /** y = rope (x / sqrt (mean (x^2) + eps) * weight): the mean runs over a whole row (all heads' channels);
  *  rope turns each interleaved pair (2i, 2i+1) of a head by the row's angle i. Either may be absent; without both it copies rows.
@@ -153,6 +253,8 @@ typedef struct
   int y_stride;
 } DpRmsNormArgs;
 
+typedef void dp_rms_norm_fn (DpDevice *dev, const DpRmsNormArgs *args);
+
 /** y = act (x / max (||x||, 1e-12) * sqrt (C) * gamma) over the channels of each pixel (the VAE's norm), act silu or none. */
 typedef struct
 {
@@ -163,6 +265,8 @@ typedef struct
   DpActivation act;
   void *y;
 } DpChannelNormArgs;
+
+typedef void dp_channel_norm_fn (DpDevice *dev, const DpChannelNormArgs *args);
 
 /* ---- pictures ---- */
 
@@ -176,6 +280,8 @@ typedef struct
   const void *x;
   void *y;
 } DpUpsampleArgs;
+
+typedef void dp_upsample_fn (DpDevice *dev, const DpUpsampleArgs *args);
 
 /** Pixel formats frames can be delivered in; YUV is BT.709 limited range, chroma averaged over 2x2; RGB is full range. */
 typedef enum
@@ -201,101 +307,47 @@ typedef struct
   int strides[3];               /* bytes between rows of each plane */
 } DpPackFrameArgs;
 
-/* ---- marks and transfers: order between devices, without draining one ---- */
+typedef void dp_pack_frame_fn (DpDevice *dev, const DpPackFrameArgs *args);
 
-/** A point in a device's work: behind all that was queued on it when the mark was set. Setting a mark again moves it. A mark
- *  that was never set counts as reached. It must be freed before its device, the one it was made on, is closed.
- *
- *  Thread-safety: one thread at a time sets a mark; any thread may wait for it, follow it or read its time. */
-typedef struct DpMark DpMark;
+/** Latents [T, h, w, C] float32 -> tokens [T * (h/2) * (w/2), 4 * C], features ordered (row in patch, column, channel). */
+typedef void dp_patchify_fn (DpDevice *dev, int t, int h, int w, int channels, const float *x, DpType y_type, void *y);
 
-/** A copy from the memory of one open device to that of another, or of the same. */
-typedef struct
-{
-  DpDevice *from;
-  const void *src;              /* memory of `from`; if that is the host's, fastest from host_alloc of the GPU */
-  DpDevice *to;
-  void *dst;                    /* memory of `to`, likewise; may not overlap src */
-  size_t bytes;
-  const DpMark *after[2];       /* the copy starts once these are reached: src is ready (a mark of `from`), dst is free (a mark of
-                                 * `to`). NULL: nothing to wait for */
-  DpMark *done;                 /* set behind the copy; from dp_device_link_mark_new (from, to) */
-} DpTransferArgs;
+/** The way back: tokens float32 [T * (h/2) * (w/2), 4 * C] -> [T, h, w, C]. */
+typedef void dp_unpatchify_fn (DpDevice *dev, int t, int h, int w, int channels, const float *x, float *y);
+
+/* ---- elements ---- */
+
+/** y[n] = a[n] * b[n]; y may be a or b. The gate of a gated feed-forward. */
+typedef void dp_multiply_fn (DpDevice *dev, size_t n, DpType type, const void *a, const void *b, void *y);
+
+/** y[n] = sum over terms of coef[i] * x[i][n], float32, summed in the order given; y may be any x[i]. terms <= 8. */
+typedef void dp_combine_fn (DpDevice *dev, size_t n, int terms, const float *const *x, const float *coef, float *y);
+
+/** y = x converted; no aliasing. Rounds to nearest even. */
+typedef void dp_convert_fn (DpDevice *dev, size_t n, DpType x_type, const void *x, DpType y_type, void *y);
+
+/* ---- the lists: X (op, arg) for each op ---- */
+
+/** Memory, order and transfers: the backends whose memory is the host's share them (host.c). */
+#define DP_MEMORY_OPS(X, arg) \
+  X (alloc, arg) X (free, arg) X (host_alloc, arg) X (host_free, arg) X (upload, arg) X (download, arg) X (copy, arg) X (fill, arg) \
+  X (sync, arg) X (mark_new, arg) X (mark_free, arg) X (mark, arg) X (mark_wait, arg) X (mark_time, arg) X (follow, arg) \
+  X (transfer, arg)
+
+#define DP_COMPUTE_OPS(X, arg) \
+  X (linear_new, arg) X (linear_free, arg) X (linear_refill, arg) X (linear, arg) X (conv_new, arg) X (conv_free, arg) X (conv, arg) \
+  X (attention, arg) X (layer_norm, arg) X (rms_norm, arg) X (channel_norm, arg) X (upsample, arg) X (pack_frame, arg) \
+  X (patchify, arg) X (unpatchify, arg) X (multiply, arg) X (combine, arg) X (convert, arg)
+
+/* What X can be: an entry of DpOps; a prototype, layer_norm_ref; an initialiser, .layer_norm = layer_norm_ref. */
+#define DP_OP_FIELD(op, arg) dp_##op##_fn *op;
+#define DP_OP_PROTOTYPE(op, backend) dp_##op##_fn op##_##backend;
+#define DP_OP_ENTRY(op, backend) .op = op##_##backend,
 
 /** The table. Every entry is there in every backend. */
 typedef struct
 {
   const char *name;             /* "ref", "cpu", "cuda" */
-
-  /* -- memory: alloc and free may block and are for open and close; the rest is ordered with the ops -- */
-  void *(*alloc) (DpDevice *dev, size_t bytes);         /* 64-byte aligned, contents undefined; NULL: not enough memory */
-  void (*free) (DpDevice *dev, void *ptr);              /* NULL is fine */
-  void *(*host_alloc) (DpDevice *dev, size_t bytes);    /* likewise, but the host's: what upload and download are fastest with */
-  void (*host_free) (DpDevice *dev, void *ptr);
-  void (*upload) (DpDevice *dev, void *dst, const void *host, size_t bytes);    /* host may be reused on return */
-  void (*download) (DpDevice *dev, void *host, const void *src, size_t bytes);  /* blocks until it is there */
-  void (*copy) (DpDevice *dev, void *dst, const void *src, size_t bytes);       /* within the device, no overlap */
-  void (*fill) (DpDevice *dev, void *dst, int byte, size_t bytes);      /* every byte of dst = byte */
-  void (*sync) (DpDevice *dev);                         /* blocks until all that was queued is done, transfers included */
-
-  /* -- marks: valid also on a cancelled device and after a failure, where they are reached no later than the work before them ends -- */
-
-  DpMark *(*mark_new) (DpDevice *dev);                  /* any thread. NULL: not enough memory, or a latched error says more */
-  void (*mark_free) (DpDevice *dev, DpMark *mark);      /* any thread; the mark may be of any device. NULL is fine */
-
-  /** Sets a mark of `dev` behind all that was queued on it so far, transfers excepted. Never blocks. */
-  void (*mark) (DpDevice *dev, DpMark *mark);
-
-  /** Blocks the calling thread, any thread, until a mark is reached. The mark may be of any device; a failure latches on `dev`. */
-  void (*mark_wait) (DpDevice *dev, const DpMark *mark);
-
-  /** When a mark was reached, in microseconds of CLOCK_MONOTONIC, within a tenth of a millisecond; 0 if it was never set. Call it
-   *  from any thread, after mark_wait. The mark may be of any device. */
-  int64_t (*mark_time) (DpDevice *dev, const DpMark *mark);
-
-  /** What is queued on `dev` from now on runs after a mark was reached, which may be of any device. A GPU that follows a GPU never
-   *  blocks the caller; a host device waits for a GPU's mark here. */
-  void (*follow) (DpDevice *dev, const DpMark *mark);
-
-  /** Starts a copy; dev == args->from, whose thread calls. It runs beside the ops of both devices: only after[] and `done` order it
-   *  against them, and the transfers of one device among themselves keep their order. src must stay as it is, and dst belongs to the
-   *  transfer, until `done` is reached. Never blocks where both ends are GPUs or a GPU and pinned memory; else it may block until
-   *  after[] is reached and the bytes are copied. The thread of `to` may be at work meanwhile. Failures latch on `from`. If `from`
-   *  is cancelled or has failed, nothing is copied, but `done` is still reached. */
-  void (*transfer) (DpDevice *dev, const DpTransferArgs *args);
-
-  /* -- packing weights: may block; NULL: not enough memory (or a latched error says more) -- */
-  DpLinear *(*linear_new) (DpDevice *dev, const DpLinearSpec *spec);
-  void (*linear_free) (DpDevice *dev, DpLinear *linear);
-  /* Packs other weights of the same shape and types, biases as before or none as before, into a layer that is there; ordered with the ops,
-   * the host's memory may be reused on return. The layer then gives the bits of a new one. False: as NULL above, and what the layer holds
-   * is undefined. */
-  bool (*linear_refill) (DpDevice *dev, DpLinear *linear, const DpLinearSpec *spec);
-  DpConv *(*conv_new) (DpDevice *dev, const DpConvSpec *spec);
-  void (*conv_free) (DpDevice *dev, DpConv *conv);
-
-  /* -- compute -- */
-  void (*linear) (DpDevice *dev, const DpLinear *linear, const DpLinearArgs *args);
-  void (*conv) (DpDevice *dev, DpConv *conv, const DpConvArgs *args);
-  void (*attention) (DpDevice *dev, const DpAttentionArgs *args);
-  void (*layer_norm) (DpDevice *dev, const DpLayerNormArgs *args);
-  void (*rms_norm) (DpDevice *dev, const DpRmsNormArgs *args);
-  void (*channel_norm) (DpDevice *dev, const DpChannelNormArgs *args);
-  void (*upsample) (DpDevice *dev, const DpUpsampleArgs *args);
-  void (*pack_frame) (DpDevice *dev, const DpPackFrameArgs *args);
-
-  /** y[n] = a[n] * b[n]; y may be a or b. The gate of a gated feed-forward. */
-  void (*multiply) (DpDevice *dev, size_t n, DpType type, const void *a, const void *b, void *y);
-
-  /** y[n] = sum over terms of coef[i] * x[i][n], float32, summed in the order given; y may be any x[i]. terms <= 8. */
-  void (*combine) (DpDevice *dev, size_t n, int terms, const float *const *x, const float *coef, float *y);
-
-  /** y = x converted; no aliasing. Rounds to nearest even. */
-  void (*convert) (DpDevice *dev, size_t n, DpType x_type, const void *x, DpType y_type, void *y);
-
-  /** Latents [T, h, w, C] float32 -> tokens [T * (h/2) * (w/2), 4 * C], features ordered (row in patch, column, channel). */
-  void (*patchify) (DpDevice *dev, int t, int h, int w, int channels, const float *x, DpType y_type, void *y);
-
-  /** The way back: tokens float32 [T * (h/2) * (w/2), 4 * C] -> [T, h, w, C]. */
-  void (*unpatchify) (DpDevice *dev, int t, int h, int w, int channels, const float *x, float *y);
+  DP_MEMORY_OPS (DP_OP_FIELD, )
+  DP_COMPUTE_OPS (DP_OP_FIELD, )
 } DpOps;

@@ -287,12 +287,6 @@ measure (Loader *l)
   layout_work (v);
 }
 
-int
-dp_vae_at_once (const char *device)
-{
-  return g_str_has_prefix (device, "cuda") ? 2 : 1;
-}
-
 gsize
 dp_vae_bytes (const DpVaeConfig *config, DpType type, int latent_h, int latent_w, int at_once)
 {

@@ -16,12 +16,8 @@
 /* Thread-safety: one thread at a time, the one that uses its device. */
 typedef struct _DpVae DpVae;
 
-/** How many latents to decode at a time: one on the CPU, so that what is worked on stays in its caches; two on a GPU, which has more to do
- *  at once then and carries the past over half as often. */
-int dp_vae_at_once (const char *device);
-
-/** Packs the decoder's weights and allocates everything for up to `at_once` latents of h x w. Errors: DP_ERROR_NOT_FOUND, _BAD_MODEL,
- *  _NO_MEMORY. */
+/** Packs the decoder's weights and allocates everything for up to `at_once` latents of h x w; the device
+ *  knows how many are best, dev->latents_at_once. Errors: DP_ERROR_NOT_FOUND, _BAD_MODEL, _NO_MEMORY. */
 DpVae *dp_vae_new (DpDevice *dev, const DpVaeConfig *config, const DpWeights *weights, DpType type, int latent_h, int latent_w, int at_once,
     GError **error);
 void dp_vae_free (DpVae *vae);

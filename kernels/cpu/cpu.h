@@ -10,7 +10,7 @@
  */
 #pragma once
 
-#include "../backend.h"
+#include "../host.h"
 #include "../thread_pool.h"
 
 #include <oneapi/dnnl/dnnl.h>
@@ -68,26 +68,16 @@ bool dp_cpu_shared (DpDeviceCpu *dev, size_t bytes);
 /** Latches "what: <name of the status>" unless status is success; returns whether it is. */
 bool dp_cpu_dnnl_ok (DpDevice *dev, dnnl_status_t status, const char *what);
 
+/** A job of dp_cpu_run(): the `arg` of its chunks. Chunk c covers items [c * per_chunk, ...) of n. */
+typedef struct
+{
+  const void *args;             /* the op's argument struct, strides filled in */
+  size_t n, per_chunk;
+} DpCpuJob;
+
+/** Runs an op of n items, rows or elements as the op says, of `width` elements each; few of them on the caller's thread alone. */
+void dp_cpu_run (DpDevice *dev, DpTeamFn fn, const void *args, size_t n, size_t width);
+
 /* -- the ops: contracts in ops.h -- */
 
-DpLinear *linear_new_cpu (DpDevice *dev, const DpLinearSpec *spec);
-void linear_free_cpu (DpDevice *dev, DpLinear *linear);
-bool linear_refill_cpu (DpDevice *dev, DpLinear *linear, const DpLinearSpec *spec);
-void linear_cpu (DpDevice *dev, const DpLinear *linear, const DpLinearArgs *args);
-
-DpConv *conv_new_cpu (DpDevice *dev, const DpConvSpec *spec);
-void conv_free_cpu (DpDevice *dev, DpConv *conv);
-void conv_cpu (DpDevice *dev, DpConv *conv, const DpConvArgs *args);
-
-void attention_cpu (DpDevice *dev, const DpAttentionArgs *args);
-
-void layer_norm_cpu (DpDevice *dev, const DpLayerNormArgs *args);
-void rms_norm_cpu (DpDevice *dev, const DpRmsNormArgs *args);
-void channel_norm_cpu (DpDevice *dev, const DpChannelNormArgs *args);
-void upsample_cpu (DpDevice *dev, const DpUpsampleArgs *args);
-void pack_frame_cpu (DpDevice *dev, const DpPackFrameArgs *args);
-void multiply_cpu (DpDevice *dev, size_t n, DpType type, const void *a, const void *b, void *y);
-void combine_cpu (DpDevice *dev, size_t n, int terms, const float *const *x, const float *coef, float *y);
-void convert_cpu (DpDevice *dev, size_t n, DpType x_type, const void *x, DpType y_type, void *y);
-void patchify_cpu (DpDevice *dev, int t, int h, int w, int channels, const float *x, DpType y_type, void *y);
-void unpatchify_cpu (DpDevice *dev, int t, int h, int w, int channels, const float *x, float *y);
+DP_COMPUTE_OPS (DP_OP_PROTOTYPE, cpu)

@@ -1,153 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "cpu.h"
-#include "linear.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-
-static const DpOps ops_cpu = {
-  .name = "cpu",
-  .alloc = dp_host_alloc,
-  .free = dp_host_free,
-  .host_alloc = dp_host_alloc,
-  .host_free = dp_host_free,
-  .upload = dp_host_upload,
-  .download = dp_host_download,
-  .copy = dp_host_copy,
-  .fill = dp_host_fill,
-  .sync = dp_host_sync,
-  .mark_new = dp_host_mark_new,
-  .mark_free = dp_host_mark_free,
-  .mark = dp_host_mark,
-  .mark_wait = dp_host_mark_wait,
-  .mark_time = dp_host_mark_time,
-  .follow = dp_host_follow,
-  .transfer = dp_host_transfer,
-  .linear_new = linear_new_cpu,
-  .linear_free = linear_free_cpu,
-  .linear_refill = linear_refill_cpu,
-  .conv_new = conv_new_cpu,
-  .conv_free = conv_free_cpu,
-  .linear = linear_cpu,
-  .conv = conv_cpu,
-  .attention = attention_cpu,
-  .layer_norm = layer_norm_cpu,
-  .rms_norm = rms_norm_cpu,
-  .channel_norm = channel_norm_cpu,
-  .upsample = upsample_cpu,
-  .pack_frame = pack_frame_cpu,
-  .multiply = multiply_cpu,
-  .combine = combine_cpu,
-  .convert = convert_cpu,
-  .patchify = patchify_cpu,
-  .unpatchify = unpatchify_cpu,
-};
-
-static DpIsa
-find_isa (void)
-{
-#if defined (__x86_64__)
-  __builtin_cpu_init ();
-  if (__builtin_cpu_supports ("avx512f") && __builtin_cpu_supports ("avx512bw") && __builtin_cpu_supports ("avx512vl")
-      && __builtin_cpu_supports ("avx512dq") && __builtin_cpu_supports ("avx512bf16"))
-    return DP_ISA_AVX512;
-  if (__builtin_cpu_supports ("avx2") && __builtin_cpu_supports ("fma"))
-    return DP_ISA_AVX2;
-#endif
-  return DP_ISA_BASE;
-}
-
-/* oneDNN numbers its instruction sets as bit sets: a larger one contains the bits of those it extends. */
-static bool
-dnnl_has (dnnl_cpu_isa_t isa)
-{
-  return (dnnl_get_effective_cpu_isa () & isa) == isa;
-}
-
-static void
-close_cpu (DpDevice *base)
-{
-  DpDeviceCpu *dev = dp_cpu (base);
-
-  dp_gemm_close (dev);
-  for (int i = 0; i < base->threads; i++) {
-    if (dev->scratch)
-      dp_host_memory_free (base, dev->scratch[i]);
-    if (dev->streams && dev->streams[i])
-      dnnl_stream_destroy (dev->streams[i]);
-  }
-  dp_host_memory_free (base, dev->shared);
-  if (dev->engine)
-    dnnl_engine_destroy (dev->engine);
-  dp_thread_pool_free (dev->team);
-  free (dev->scratch);
-  free (dev->streams);
-  free (dev);
-}
-
-static bool
-open_parts (DpDeviceCpu *dev)
-{
-  int threads = dev->base.threads;
-
-  dev->scratch = calloc (threads, sizeof *dev->scratch);
-  dev->streams = calloc (threads, sizeof *dev->streams);
-  if (dev->scratch == NULL || dev->streams == NULL)
-    return false;
-  dev->team = dp_thread_pool_new (threads, &dev->base);
-  if (dev->team == NULL)
-    return false;
-  if (dnnl_engine_create (&dev->engine, dnnl_cpu, 0) != dnnl_success)
-    return false;
-  for (int i = 0; i < threads; i++)
-    if (dnnl_stream_create (&dev->streams[i], dev->engine, dnnl_stream_default_flags) != dnnl_success)
-      return false;
-  return true;
-}
-
-static DpDevice *
-open_cpu (const char *name, int threads, char *error, size_t error_size)
-{
-  DpDeviceCpu *dev = calloc (1, sizeof *dev);
-
-  if (dev == NULL) {
-    snprintf (error, error_size, "device %s: not enough memory", name);
-    return NULL;
-  }
-  dev->base.ops = &ops_cpu;
-  dev->base.threads = threads;
-  dev->base.host_memory = true;
-  snprintf (dev->base.name, sizeof dev->base.name, "%s", name);
-  dev->isa = find_isa ();
-  /* Without the instructions oneDNN would emulate them, slower than float32. */
-  dev->dnnl_bf16 = dnnl_has (dnnl_cpu_isa_avx512_core_bf16);
-  if (!open_parts (dev)) {
-    snprintf (error, error_size, "device %s: cannot start %d threads; try fewer", name, threads);
-    close_cpu (&dev->base);
-    return NULL;
-  }
-  return &dev->base;
-}
-
-static bool
-info_cpu (const char *name, DpDeviceInfo *info, char *error, size_t error_size)
-{
-  static const char *const isa_names[] = { "baseline", "AVX2", "AVX-512 BF16" };
-  const dnnl_version_t *version = dnnl_version ();
-  char processor[64];
-  int threads = dp_device_processors ();
-
-  dp_host_processor_name (processor, sizeof processor);
-  snprintf (info->name, sizeof info->name, "%s", name);
-  snprintf (info->description, sizeof info->description, "%s, %d thread%s, %s", processor, threads, threads == 1 ? "" : "s",
-      isa_names[find_isa ()]);
-  snprintf (info->libraries, sizeof info->libraries, "oneDNN %d.%d.%d", version->major, version->minor, version->patch);
-  dp_host_memory_size (&info->memory_total, &info->memory_free);
-  info->fast_bf16 = find_isa () == DP_ISA_AVX512 && dnnl_has (dnnl_cpu_isa_avx512_core_bf16);
-  return true;
-}
-
-const DpBackend dp_backend_cpu = { "cpu", open_cpu, close_cpu, info_cpu };
+/* Elements of a chunk: enough to be worth handing out, small enough to stay in a core's own cache. */
+#define CHUNK 16384
+/* So few are done before a helper has woken up. */
+#define ALONE 65536
 
 bool
 dp_cpu_scratch (DpDeviceCpu *dev, size_t bytes)
@@ -199,4 +56,31 @@ dp_cpu_dnnl_ok (DpDevice *dev, dnnl_status_t status, const char *what)
     return true;
   dp_device_fail (dev, "%s: oneDNN says %s", what, (size_t) status < sizeof names / sizeof *names ? names[status] : "an unknown error");
   return false;
+}
+
+typedef struct
+{
+  DpCpuJob job;
+  DpTeamFn fn;
+} AloneJob;
+
+static void
+all_chunks (void *arg, int chunk, int thread)
+{
+  AloneJob *alone = arg;
+
+  for (int i = 0; i < dp_thread_pool_chunks (alone->job.n, alone->job.per_chunk); i++)
+    alone->fn (&alone->job, i, thread);
+}
+
+void
+dp_cpu_run (DpDevice *dev, DpTeamFn fn, const void *args, size_t n, size_t width)
+{
+  size_t per_chunk = CHUNK / (width ? width : 1);
+  AloneJob alone = { { args, n, per_chunk ? per_chunk : 1 }, fn };
+
+  if (n * width <= ALONE)
+    dp_thread_pool_run (dp_cpu (dev)->team, n > 0, all_chunks, &alone);
+  else
+    dp_thread_pool_run (dp_cpu (dev)->team, dp_thread_pool_chunks (n, alone.job.per_chunk), fn, &alone.job);
 }

@@ -214,7 +214,7 @@ free_product (DpDeviceCpu *dev, DpProduct *product)
 }
 
 void
-dp_gemm_close (DpDeviceCpu *dev)
+linear_close_cpu (DpDeviceCpu *dev)
 {
   while (dev->products) {
     DpProduct *product = dev->products;

@@ -11,4 +11,4 @@
 #include "cpu.h"
 
 /** Frees the products of a device that closes. */
-void dp_gemm_close (DpDeviceCpu *dev);
+void linear_close_cpu (DpDeviceCpu *dev);

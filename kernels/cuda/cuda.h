@@ -2,7 +2,7 @@
  *
  * cuda.h: what the files of the CUDA backend share.
  *
- * The backend is a module of its own (libdualparal-cuda.so), opened by device.c when a device "cuda:N" is asked for, so that
+ * The backend is a module of its own (libdualparal-cuda.so), opened by ../backend.c when a device "cuda:N" is asked for, so that
  * nothing else links CUDA. A device is one stream: every op enqueues on it and returns, so ops complete in the order of their
  * calls and share one workspace. Matrix products are cuBLASLt's, attention and convolution cuDNN's, the rest own kernels (.cu).
  * Each op begins with dp_cuda_enter(), and every call into a library passes one of the dp_cuda_*_ok(), which latch a failure.
@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-#include "../backend.h"
+#include "../host.h"
 
 /* The compute capability whose e4m3 products cuBLASLt scales by rows, and for which cuDNN has attention in e4m3 of every size. */
 enum { DP_CUDA_FP8 = 90 };
@@ -52,8 +52,6 @@ dp_cuda (DpDevice *dev)
   return (DpDeviceCuda *) dev;
 }
 
-extern const DpBackend dp_backend_cuda;
-
 /* -- device.c: errors and memory -- */
 
 /** Makes the device current on this thread. False when there is nothing to do: the device is cancelled, or a failure waits to be read. */
@@ -63,6 +61,12 @@ bool dp_cuda_enter (DpDeviceCuda *dev);
 bool dp_cuda_ok (DpDeviceCuda *dev, cudaError_t status, const char *what);
 bool dp_cuda_blas_ok (DpDeviceCuda *dev, cublasStatus_t status, const char *what);
 bool dp_cuda_cudnn_ok (DpDeviceCuda *dev, cudnnStatus_t status, const char *what);
+
+/** Whether an error leaves the process unable to use the GPU. */
+bool dp_cuda_is_fatal (cudaError_t status);
+
+/** The end of the sentence that says so. */
+#define DP_CUDA_LOST "; the GPU is lost to this process, restart it"
 
 /** After a kernel launch: dp_cuda_ok() of cudaGetLastError(). */
 bool dp_cuda_launched (DpDeviceCuda *dev, const char *what);
@@ -97,51 +101,13 @@ void conv_close_cuda (DpDeviceCuda *dev);
 
 /* -- the ops: contracts in ops.h -- */
 
-DpMark *mark_new_cuda (DpDevice *dev);
-void mark_free_cuda (DpDevice *dev, DpMark *mark);
-void mark_cuda (DpDevice *dev, DpMark *mark);
-void mark_wait_cuda (DpDevice *dev, const DpMark *mark);
-int64_t mark_time_cuda (DpDevice *dev, const DpMark *mark);
-void follow_cuda (DpDevice *dev, const DpMark *mark);
-void transfer_cuda (DpDevice *dev, const DpTransferArgs *args);
-
-DpLinear *linear_new_cuda (DpDevice *dev, const DpLinearSpec *spec);
-void linear_free_cuda (DpDevice *dev, DpLinear *linear);
-bool linear_refill_cuda (DpDevice *dev, DpLinear *linear, const DpLinearSpec *spec);
-void linear_cuda (DpDevice *dev, const DpLinear *linear, const DpLinearArgs *args);
-
-DpConv *conv_new_cuda (DpDevice *dev, const DpConvSpec *spec);
-void conv_free_cuda (DpDevice *dev, DpConv *conv);
-void conv_cuda (DpDevice *dev, DpConv *conv, const DpConvArgs *args);
-
-void attention_cuda (DpDevice *dev, const DpAttentionArgs *args);
-
-void layer_norm_cuda (DpDevice *dev, const DpLayerNormArgs *args);
-void rms_norm_cuda (DpDevice *dev, const DpRmsNormArgs *args);
-void channel_norm_cuda (DpDevice *dev, const DpChannelNormArgs *args);
-void multiply_cuda (DpDevice *dev, size_t n, DpType type, const void *a, const void *b, void *y);
-void combine_cuda (DpDevice *dev, size_t n, int terms, const float *const *x, const float *coef, float *y);
-void convert_cuda (DpDevice *dev, size_t n, DpType x_type, const void *x, DpType y_type, void *y);
-
-void upsample_cuda (DpDevice *dev, const DpUpsampleArgs *args);
-void pack_frame_cuda (DpDevice *dev, const DpPackFrameArgs *args);
-void patchify_cuda (DpDevice *dev, int t, int h, int w, int channels, const float *x, DpType y_type, void *y);
-void unpatchify_cuda (DpDevice *dev, int t, int h, int w, int channels, const float *x, float *y);
+DP_MEMORY_OPS (DP_OP_PROTOTYPE, cuda)
+DP_COMPUTE_OPS (DP_OP_PROTOTYPE, cuda)
 
 /* -- pointwise.cu -- */
 
 /** Whether the module has code that this GPU runs; latches a sentence if not. */
 bool dp_cuda_probe (DpDeviceCuda *dev);
-
-/** y[L, N] = act (t[L, N] + bias[N]), or y += gate * (t + bias): the end of a product that the library could not finish itself. t is
- *  dense float32, bias and gate may be NULL; y and its stride as args say. */
-void dp_cuda_finish_linear (DpDeviceCuda *dev, int n, const float *t, const float *bias, const DpLinearArgs *args);
-
-/** y[n, k] = w[n, k] * gate[n], bfloat16. */
-void dp_cuda_gate_weights (DpDeviceCuda *dev, int n, int k, const void *w, const float *gate, void *y);
-
-/** y[n] = bias[n] * gate[n], float32. */
-void dp_cuda_scale_bias (DpDeviceCuda *dev, int n, const float *bias, const float *gate, float *y);
 
 #ifdef __cplusplus
 }

@@ -11,6 +11,7 @@
  * With fp8 both sides are e4m3, each row with its own scale: a row of W for good when it is packed, a row of x as it comes. The library
  * multiplies the scales back in; the gate goes in with those of W.
  */
+#include "linear.h"
 #include "quantize.h"
 
 #include <assert.h>
@@ -412,11 +413,11 @@ run_whole (DpDeviceCuda *dev, const DpLinear *linear, const DpLinearArgs *a)
   if (product == NULL)
     return false;
   if (a->gate && f.bias) {
-    dp_cuda_scale_bias (dev, linear->n, f.bias, a->gate, (float *) workspace);
+    multiply_cuda (&dev->base, linear->n, DP_TYPE_F32, f.bias, a->gate, (float *) workspace);
     f.bias = (float *) workspace;
   }
   if (gated) {                  /* the library's products with a vector for alpha take half as long again, on an H200 up to twice */
-    dp_cuda_gate_weights (dev, linear->n, linear->k, linear->weights, a->gate, workspace + STAGING + BLAS_WORKSPACE);
+    dp_linear_gate (dev, linear->n, linear->k, linear->weights, a->gate, workspace + STAGING + BLAS_WORKSPACE);
     f.weights = workspace + STAGING + BLAS_WORKSPACE;
     f.gate = NULL;
   }
@@ -479,7 +480,7 @@ run_staged (DpDeviceCuda *dev, const DpLinear *linear, const DpLinearArgs *a)
     part.y = (char *) a->y + (size_t) row * a->y_stride * dp_type_size (a->y_type);
     if (!multiply (dev, product, &(Factors) { .x = part.x, .weights = linear->weights }, part.rows, dev->workspace))
       return;
-    dp_cuda_finish_linear (dev, linear->n, dev->workspace, linear->bias, &part);
+    dp_linear_finish (dev, linear->n, dev->workspace, linear->bias, &part);
   }
 }
 

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "cuda.h"
+#include "../backend.h"
+
+extern const DpBackend dp_backend_cuda;
 
 const DpBackend *dp_cuda_backend_v3 (void);
 

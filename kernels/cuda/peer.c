@@ -154,7 +154,7 @@ void
 mark_free_cuda (DpDevice *base, DpMark *mark)
 {
   if (mark == NULL || mark->dev->host_memory) {
-    dp_host_mark_free (base, mark);
+    mark_free_host (base, mark);
     return;
   }
   if (!dp_cuda (mark->dev)->lost && enter (base, mark))
@@ -213,7 +213,7 @@ mark_time_cuda (DpDevice *base, const DpMark *mark)
   float ms = 0;
 
   if (mark->dev->host_memory)
-    return dp_host_mark_time (base, mark);
+    return mark_time_host (base, mark);
   if (!__atomic_load_n (&((const Mark *) mark)->set, __ATOMIC_ACQUIRE))
     return 0;
   if (!enter (base, mark))

@@ -244,7 +244,7 @@ open_decode (Bench *b, const char *dir, GError **error)
 {
   g_autoptr (DpWeights) weights = open_weights (dir, "vae", "diffusion_pytorch_model", error);
 
-  b->vae = weights ? dp_vae_new (b->dev, &b->config.vae, weights, b->type, b->h, b->w, dp_vae_at_once (b->dev->name), error)
+  b->vae = weights ? dp_vae_new (b->dev, &b->config.vae, weights, b->type, b->h, b->w, b->dev->latents_at_once, error)
       : NULL;
   return b->vae != NULL;
 }

@@ -521,13 +521,13 @@ check_attention_rows (DpType type)
 static void
 check_device (void)
 {
-  void *const *entries = (void *const *) ((const char *) dev->ops + offsetof (DpOps, alloc));
-  size_t n = (sizeof (DpOps) - offsetof (DpOps, alloc)) / sizeof *entries, bytes = dev->bytes, allocations = dev->allocations;
+  size_t bytes = dev->bytes, allocations = dev->allocations;
   char error[256];
   void *ptr;
 
-  for (size_t i = 0; i < n; i++)
-    check (entries[i] != NULL, "entry %zu of the table of %s is missing", i, dev->name);
+#define CHECK_ENTRY(op, arg) check (dev->ops->op != NULL, "%s is missing in the table of %s", #op, dev->name);
+  DP_MEMORY_OPS (CHECK_ENTRY, )
+  DP_COMPUTE_OPS (CHECK_ENTRY, )
   ptr = dev->ops->alloc (dev, 1000);
   check (ptr && (uintptr_t) ptr % 64 == 0 && dev->bytes >= bytes + 1000 && dev->allocations == allocations + 1,
       "%s: memory is not counted or not aligned", dev->name);
