@@ -77,8 +77,7 @@ dit_spec (const DpStageSpec *spec, int first, int last)
 {
   return (DpDitSpec) { .first = first, .last = last, .type = spec->type, .fp8 = spec->fp8, .latent_h = spec->latent_h,
     .latent_w = spec->latent_w, .max_input = spec->max_input, .max_keys = spec->max_input + spec->max_cached,
-    .max_cached = spec->max_cached, .batch = batch_of (spec),
-    .steps = dp_sampler_steps (spec->sampler) };
+    .max_cached = spec->max_cached, .batch = batch_of (spec), .steps = dp_sampler_steps (spec->sampler) };
 }
 
 gsize
