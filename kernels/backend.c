@@ -13,12 +13,12 @@ static const DpBackend *const backends[] = { &dp_backend_cpu, &dp_backend_ref };
 
 #define CUDA_MODULE "libdualparal-cuda.so"
 
-/* ---- the module: opened when it is first asked for, and never closed, which the libraries below it would not survive ---- */
+/* ---- the module: opened on first use and never closed; the libraries below it cannot be unloaded ---- */
 
 static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
 static const DpBackend *cuda;   /* protected by opening */
 
-/* What the module needs, as the loader names it, and where that comes from. */
+/* The libraries that the module needs, as the loader names them, and the packages that have them. */
 static const struct
 {
   const char *library, *package;
@@ -98,7 +98,7 @@ find_cuda (const char *name, bool *broken, char *error, size_t error_size)
 
 /* ---- devices ---- */
 
-/* The backend a name asks for; NULL and a sentence if there is none. */
+/* The backend of a device name; NULL and a sentence if there is none. */
 static const DpBackend *
 find_backend (const char *name, bool *broken, char *error, size_t error_size)
 {

@@ -35,7 +35,7 @@ struct DpDevice
   bool no_memory;               /* the latest failure was that something did not fit */
 };
 
-/* Every backend's mark begins with this; a mark of a host device is no more. */
+/* Every backend's mark begins with this; a mark of a host device has nothing else. */
 struct DpMark
 {
   DpDevice *dev;                /* it was made on */
@@ -65,7 +65,7 @@ dp_device_link_mark_new (DpDevice *from, DpDevice *to)
   return dev->ops->mark_new (dev);
 }
 
-/** What a device is, for people. */
+/** Facts of a device, for people and for planning. */
 typedef struct
 {
   char name[32];                /* "cpu", "cuda:0" */

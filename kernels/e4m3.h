@@ -2,8 +2,8 @@
  *
  * e4m3.h: the eight-bit float of precision "fp8": 4 bits of exponent, 3 of mantissa, no infinities, 448 at most, 2^-9 the least step.
  *
- * Numbers are scaled into its range by powers of two. They cost up to a bit of range and no precision: what was rounded once is
- * not rounded again when it is scaled anew, and scaling back is exact in bfloat16.
+ * Numbers are scaled into its range by powers of two. This costs up to a bit of range and no precision: a number that was rounded
+ * once is not rounded again when it is scaled again, and scaling back is exact in bfloat16.
  */
 #pragma once
 

@@ -23,11 +23,11 @@ typedef struct
 #define RESERVE ((size_t) 256 << 20)    /* what is left to others, at most */
 #define COPY_PIECE ((size_t) 32 << 20)
 
-/* Bytes of all devices in this process that are host memory; raised under the lock, so that two threads are not granted the same. */
+/* Bytes of host memory that devices of this process hold. Raised under the lock, so that two threads are not granted the same bytes. */
 static atomic_size_t granted;
 static pthread_mutex_t granting = PTHREAD_MUTEX_INITIALIZER;
 
-/* Bytes of it that nobody has written to yet: the system has promised them, but still counts them as available. */
+/* Bytes of it that were never written to: the system has promised them, but still counts them as available. */
 static size_t
 untouched (size_t page)
 {
@@ -62,7 +62,7 @@ dp_host_memory_size (size_t *total, size_t *available)
   *available -= promised < *available ? promised : *available;
 }
 
-/* Overcommit grants more than there is, and has the process killed when it is used. */
+/* With overcommit the system grants more than there is, and kills the process when it uses it. */
 static bool
 grant (size_t bytes)
 {
@@ -181,7 +181,7 @@ download_host (DpDevice *dev, void *host, const void *src, size_t bytes)
 void
 copy_host (DpDevice *dev, void *dst, const void *src, size_t bytes)
 {
-  /* In pieces: gigabytes take longer than a cancel may, most of all where nothing was before */
+  /* In pieces: gigabytes take longer than a cancel may, above all in memory that was never touched */
   for (size_t at = 0; at < bytes && !dp_device_cancelled (dev); at += COPY_PIECE)
     memcpy ((char *) dst + at, (const char *) src + at, bytes - at < COPY_PIECE ? bytes - at : COPY_PIECE);
 }
@@ -226,7 +226,7 @@ mark_free_host (DpDevice *dev, DpMark *mark)
     free (mark);
 }
 
-/* What a host device was asked for is done. */
+/* The ops of a host device are complete when they return. */
 void
 mark_host (DpDevice *dev, DpMark *mark)
 {

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * locate.h: where this code lies. What belongs to it is looked for there: in the build tree while it is run from the build tree, else beside
- * it.
+ * locate.h: where this code lies. Its files are looked for in the build tree if it runs from the build tree, else beside it.
  *
  * Thread-safety: all from anywhere.
  */
@@ -11,7 +10,7 @@
 
 #define DP_LOCATE_PATH 4096
 
-/** The file that this code is linked into, program or library, without links; false where that cannot be told. */
+/** The program or library that this code is linked into, symbolic links resolved; false if it cannot be found. */
 bool dp_locate_path (char path[DP_LOCATE_PATH]);
 
 /** Whether that is a file of the build tree. */

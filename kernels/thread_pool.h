@@ -2,10 +2,10 @@
  *
  * thread_pool.h: the threads of one CPU device, and those that read weights for a GPU.
  *
- * A team is its caller plus threads - 1 helpers. dp_thread_pool_run() cuts a job into chunks that whoever is free takes next, so the
- * order and the thread of a chunk are unknown: a chunk's size and its result must depend on shapes only, never on either.
+ * A team is its caller plus threads - 1 helpers. dp_thread_pool_run() cuts a job into chunks; a free thread takes the next one. So
+ * the order and the thread of a chunk are unknown: a chunk's size and its result must depend on shapes only, never on either.
  * Idle helpers watch for work for a few tens of microseconds, then sleep. Inside a chunk OpenMP (oneDNN's threading) is held at
- * one thread; whoever creates or runs a oneDNN primitive outside a chunk does it between dp_thread_pool_enter() and dp_thread_pool_leave().
+ * one thread. Outside a chunk, create and run oneDNN primitives between dp_thread_pool_enter() and dp_thread_pool_leave().
  */
 #pragma once
 

@@ -30,7 +30,7 @@ typedef float Vec __attribute__ ((vector_size (VEC * 4), may_alias));
 typedef float VecMem __attribute__ ((vector_size (VEC * 4), aligned (4), may_alias));
 typedef int32_t VecInt __attribute__ ((vector_size (VEC * 4), may_alias));
 typedef uint16_t VecHalf __attribute__ ((vector_size (VEC * 2), aligned (2), may_alias));
-/* What a 32-bit load or store may reach whatever was written there: a float, or two bfloat16. */
+/* For 32-bit loads and stores of memory that holds floats or pairs of bfloat16. */
 typedef uint32_t Lane __attribute__ ((may_alias));
 
 DP_INLINE Vec

@@ -232,7 +232,7 @@ build_fp8 (DpDeviceCuda *dev, Plan *plan)
   dp_graph_pointwise (&graph, CUDNN_POINTWISE_EXP, less, NULL, exponentials);
   sum = inner (&graph, &uid, s, 1, CUDNN_DATA_FLOAT);
   dp_graph_reduce (&graph, CUDNN_REDUCE_TENSOR_ADD, exponentials, sum);
-  log_sum = inner (&graph, &uid, s, 1, CUDNN_DATA_FLOAT);       /* nobody wants it, but the engine is known by it */
+  log_sum = inner (&graph, &uid, s, 1, CUDNN_DATA_FLOAT);       /* it is not used, but cuDNN finds the engine by it */
   dp_graph_pointwise (&graph, CUDNN_POINTWISE_LOG, sum, NULL, log_sum);
   dp_graph_pointwise (&graph, CUDNN_POINTWISE_ADD, most, log_sum, inner (&graph, &uid, s, 1, CUDNN_DATA_FLOAT));
   p = inner (&graph, &uid, s, keys, CUDNN_DATA_FLOAT);

@@ -193,7 +193,7 @@ flash (const Flash f)
     float s[TILE / 8][4] = { };
 
     loads_wait ();
-    __syncthreads ();           /* this tile is there, and nobody reads the other one any more */
+    __syncthreads ();           /* this tile is complete, and no thread reads the other one any more */
     if (key + TILE < f.kv_len) {
       load_tile<D> (keys + next, k, f.k_stride, key + TILE, f.kv_len, f.d, f.vectors);
       load_tile<D> (values + next, v, f.v_stride, key + TILE, f.kv_len, f.d, f.vectors);

@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-/** Who computes a layer: decided when it is packed. */
+/** What computes a layer; decided when it is packed. */
 typedef enum
 {
   DP_CONV_CUDNN,                /* bfloat16, channels in eights */

@@ -71,7 +71,7 @@ dp_cuda_ok (DpDeviceCuda *dev, cudaError_t status, const char *what)
   return false;
 }
 
-/* What a library could not do may be for a GPU that was lost before; CUDA knows. */
+/* A library may fail because the GPU was lost before; CUDA knows. */
 static bool
 library_failed (DpDeviceCuda *dev, const char *what, const char *library, const char *says, bool no_memory)
 {
@@ -211,7 +211,7 @@ host_free_cuda (DpDevice *base, void *ptr)
     dp_cuda_ok (dev, cudaFreeHost (ptr), "freeing");
 }
 
-/* From pageable memory CUDA returns when it has staged the bytes, so they may change; from pinned memory it would return at once. */
+/* From pageable memory CUDA returns once it has staged the bytes, so they may change. From pinned memory it returns at once. */
 bool
 dp_cuda_upload (DpDeviceCuda *dev, void *dst, const void *host, size_t bytes)
 {

@@ -24,7 +24,7 @@ typedef struct
   float inverse[3][4];          /* of the scales of q, k and v */
   float p[4], inverse_p[4];     /* scale of the probabilities */
   float out[4];                 /* scale of the result */
-  float most_p[4], most_out[4]; /* cuDNN writes them; nobody reads them */
+  float most_p[4], most_out[4]; /* cuDNN writes them; they are not read */
   unsigned most[4];             /* largest magnitudes of q, k and v, as bits */
 } DpAttentionScales;
 

@@ -306,7 +306,7 @@ compare (const Case *c, int device)
     printf ("%-78s %-6s %d thread(s)  %.1e of %.1e\n", c->name, name, harness_devices[device]->threads, error, c->tolerance);
 }
 
-/* Two devices of one kind are the same device to the bits, whatever their threads. */
+/* Two devices of one kind give the same bits, with any number of threads. */
 static void
 compare_kinds (const Case *c)
 {
@@ -337,7 +337,7 @@ run_body (Case *c, int device, Body body, const void *params)
   c->n_buffers = 0;
 }
 
-/* ---- ceilings: what the hardware gives to someone who tries hard ---- */
+/* ---- ceilings: the most that the hardware gives ---- */
 
 static void
 copy_body (Case *c, const void *params)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What is true of an op whoever computes it: cases worked out by hand, held against every backend, "ref" above all; and the
- * promises of ops.h about bits, rows and allocations.
+ * What is true of an op on every backend, "ref" above all: cases worked out by hand, and the promises of ops.h about bits, rows
+ * and allocations.
  */
 #include "ops_harness.h"
 
@@ -534,7 +534,7 @@ check_device (void)
   dev->ops->free (dev, ptr);
   dev->ops->free (dev, NULL);
   check (dev->bytes == bytes, "%s: freed memory is not counted", dev->name);
-  check (dev->ops->alloc (dev, (size_t) 1 << 60) == NULL && dev->ops->alloc (dev, SIZE_MAX) == NULL, "%s: gives what nobody has",
+  check (dev->ops->alloc (dev, (size_t) 1 << 60) == NULL && dev->ops->alloc (dev, SIZE_MAX) == NULL, "%s: gives more memory than there is",
       dev->name);
   dp_device_fail (dev, "first %d", 1);
   dp_device_fail (dev, "second");

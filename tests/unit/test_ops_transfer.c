@@ -253,7 +253,7 @@ check_order (DpDevice *from, DpDevice *to)
   check (from->ops->mark_time (from, ready) <= to->ops->mark_time (to, done) + 100
       && to->ops->mark_time (to, freed) <= from->ops->mark_time (from, done) + 100, "%s: done before it began", pair (from, to));
 
-  /* cancelled: nothing arrives, and nobody waits for ever */
+  /* cancelled: nothing arrives, and no wait lasts for ever */
   static const int yes = 1;
   from->ops->sync (from);
   from->cancel = &yes;
