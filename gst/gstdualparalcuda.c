@@ -8,7 +8,7 @@
 /* Without a driver GstCuda would look for it each time, and it has no lock. Its
  * pools cannot do without the allocator, which somebody has to register. */
 static gpointer
-load (gpointer unused)
+gst_dualparal_cuda_load (gpointer unused)
 {
   if (!gst_cuda_load_library ())
     return GINT_TO_POINTER (FALSE);
@@ -17,15 +17,15 @@ load (gpointer unused)
 }
 
 static gboolean
-is_there (void)
+gst_dualparal_cuda_is_there (void)
 {
   static GOnce once = G_ONCE_INIT;
 
-  return GPOINTER_TO_INT (g_once (&once, load, NULL));
+  return GPOINTER_TO_INT (g_once (&once, gst_dualparal_cuda_load, NULL));
 }
 
 static gboolean
-is_cuda (const GstCaps * caps, guint i)
+gst_dualparal_cuda_is_cuda (const GstCaps * caps, guint i)
 {
   return gst_caps_features_contains (gst_caps_get_features (caps, i),
       GST_CAPS_FEATURE_MEMORY_CUDA_MEMORY);
@@ -36,11 +36,11 @@ gst_dualparal_cuda_possible (GstCaps * caps)
 {
   guint i;
 
-  if (is_there ())
+  if (gst_dualparal_cuda_is_there ())
     return caps;
   caps = gst_caps_make_writable (caps);
   for (i = gst_caps_get_size (caps); i > 0; i--) {
-    if (is_cuda (caps, i - 1))
+    if (gst_dualparal_cuda_is_cuda (caps, i - 1))
       gst_caps_remove_structure (caps, i - 1);
   }
   return caps;
@@ -52,7 +52,7 @@ gst_dualparal_cuda_is_asked (GstQuery * query)
   GstCaps *caps;
 
   gst_query_parse_allocation (query, &caps, NULL);
-  return is_cuda (caps, 0);
+  return gst_dualparal_cuda_is_cuda (caps, 0);
 }
 
 gboolean

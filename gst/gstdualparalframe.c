@@ -5,7 +5,7 @@
 
 /* Takes `wanted`; `caps` stay as they are when they have nothing of it */
 static gboolean
-narrow (GstCaps ** caps, GstCaps * wanted)
+gst_dualparal_frame_narrow (GstCaps ** caps, GstCaps * wanted)
 {
   GstCaps *both = gst_caps_intersect_full (*caps, wanted,
       GST_CAPS_INTERSECT_FIRST);
@@ -27,7 +27,7 @@ gst_dualparal_frame_prefer (GstCaps * caps, GstCaps * current,
   GstCaps *wanted;
 
   if (current) {
-    if (narrow (&caps, gst_caps_ref (current)))
+    if (gst_dualparal_frame_narrow (&caps, gst_caps_ref (current)))
       return caps;
     s = gst_caps_get_structure (current, 0);
     gst_structure_get_int (s, "width", &width);
@@ -36,7 +36,7 @@ gst_dualparal_frame_prefer (GstCaps * caps, GstCaps * current,
   wanted = gst_caps_new_simple ("video/x-raw", "width", G_TYPE_INT, width,
       "height", G_TYPE_INT, height, NULL);
   gst_caps_set_features (wanted, 0, gst_caps_features_new_any ());
-  narrow (&caps, wanted);
+  gst_dualparal_frame_narrow (&caps, wanted);
 
   caps = gst_caps_make_writable (gst_caps_truncate (caps));
   s = gst_caps_get_structure (caps, 0);

@@ -2,141 +2,194 @@
 #include "gstdualparalgenerator.h"
 
 #include "gstdualparalframe.h"
+#include "gstdualparalmessages.h"
 
-#include <string.h>
+#define GST_CAT_DEFAULT gst_dualparal_src_debug
 
-void
-gst_dualparal_generator_init (GstDualParalGenerator * gen,
-    GstElement * element, GstDualParalSettings * settings)
+/* The shortest wait for a frame */
+#define LEAST_US G_TIME_SPAN_MILLISECOND
+
+struct _GstDualParalGenerator
 {
+  GstElement *element;
+  GstDualParalSettings *settings;
+
+  /* -- protected by lock, which is never held over a wait or a message */
+  GMutex lock;
+  DpEngine *engine;             /* replaced by the streaming thread only */
+  gboolean flushing;
+  gboolean prompt_missed;       /* the prompt changed while there was no engine */
+  GstDualParalPrompts prompts;  /* those with a time */
+  gboolean has_timed;           /* there was one, since stop() */
+
+  /* -- set by start(), constant until stop() */
+  GStringChunk *storage;
+  DpSettings base_settings;     /* the properties, without size, format, prompts */
+  DpPlan *base_plan;            /* for those: devices and precision stay */
+  DpModelInfo model;
+  guint prebuffer;
+
+  /* -- owned by the streaming thread */
+  DpPlan *plan;                 /* with the negotiated size, once there is one */
+  DpSettings resolved;          /* the plan's */
+  DpFrame frame;                /* in hand */
+  gboolean has_frame;
+
+  /* -- the engine's threads' */
+  GstDualParalProgress *progress;
+  gint closing;                 /* atomic */
+};
+
+GstDualParalGenerator *
+gst_dualparal_generator_new (GstElement * element,
+    GstDualParalSettings * settings)
+{
+  GstDualParalGenerator *gen = g_new0 (GstDualParalGenerator, 1);
+
   gen->element = element;
   gen->settings = settings;
   g_mutex_init (&gen->lock);
-  g_cond_init (&gen->cond);
-  gst_dualparal_progress_init (&gen->progress);
+  gen->progress = gst_dualparal_progress_new (element);
   gst_dualparal_prompts_init (&gen->prompts);
+  return gen;
 }
 
 void
-gst_dualparal_generator_clear (GstDualParalGenerator * gen)
+gst_dualparal_generator_free (GstDualParalGenerator * gen)
 {
   g_mutex_clear (&gen->lock);
-  g_cond_clear (&gen->cond);
-  gst_dualparal_progress_clear (&gen->progress);
+  gst_dualparal_progress_free (gen->progress);
   gst_dualparal_prompts_clear (&gen->prompts);
+  g_free (gen);
 }
 
 static void
-post_error (GstDualParalGenerator * gen, GError * error)
+gst_dualparal_generator_post_error (GstDualParalGenerator * gen, GError * error)
 {
   gst_dualparal_post_error (gen->element, error);
   g_error_free (error);
 }
 
 static void
-copy_prompts (GstDualParalGenerator * gen, gchar ** prompt,
-    gchar ** negative_prompt)
+gst_dualparal_generator_copy_prompts (GstDualParalGenerator * gen,
+    gchar * texts[2])
 {
-  GST_OBJECT_LOCK (gen->element);
-  *prompt = g_strdup (gen->settings->prompt);
-  *negative_prompt = g_strdup (gen->settings->negative_prompt);
-  GST_OBJECT_UNLOCK (gen->element);
+  texts[0] = gst_dualparal_settings_string (gen->settings,
+      GST_DUALPARAL_PROP_PROMPT);
+  texts[1] = gst_dualparal_settings_string (gen->settings,
+      GST_DUALPARAL_PROP_NEGATIVE_PROMPT);
 }
 
 /* NULL, which is the model's own, is one */
 static gboolean
-check_prompts (const gchar * prompt, const gchar * negative_prompt,
-    GError ** error)
+gst_dualparal_generator_check_prompts (const gchar * prompt,
+    const gchar * negative_prompt, GError ** error)
 {
   return (!prompt || dp_prompt_check (prompt, error))
       && (!negative_prompt || dp_prompt_check (negative_prompt, error));
 }
 
+/* The queue and how much of it is filled before playback */
+static gboolean
+gst_dualparal_generator_size_queue (GstDualParalGenerator * gen,
+    GError ** error)
+{
+  gint *frames = &gen->resolved.max_queue_frames;
+  const gint asked = gst_dualparal_settings_number (gen->settings,
+      GST_DUALPARAL_PROP_PREBUFFER);
+
+  /* A default follows what was asked for */
+  if (gen->base_settings.max_queue_frames == 0 && asked > *frames)
+    gen->base_settings.max_queue_frames = *frames = asked;
+  if (asked > *frames) {
+    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "prebuffer is %d frames, "
+        "but the queue holds at most max-queue-frames, which is %d; lower the "
+        "one or raise the other", asked, *frames);
+    return FALSE;
+  }
+  gen->prebuffer = asked ? asked : MIN (*frames,
+      gen->resolved.block_latents * gen->model.temporal_scale);
+  return TRUE;
+}
+
 /* Takes the reference */
 static void
-set_plan (GstDualParalGenerator * gen, DpPlan * plan)
+gst_dualparal_generator_set_plan (GstDualParalGenerator * gen, DpPlan * plan)
 {
+  gchar *text = dp_plan_describe (plan);
+
+  GST_DEBUG_OBJECT (gen->element, "plan:\n%s", text);
+  g_free (text);
   dp_plan_unref (gen->plan);
   gen->plan = plan;
   gen->resolved = *dp_plan_settings (plan);
 }
 
-/* Once a start. Whoever has a GPU expects it to be used, so that it was not is
- * a warning and not an error: the video is the same, only slower. */
+/* Once for each start. A GPU is expected to be used. That it is not is a warning
+ * and not an error: the video is the same, only slower. */
 static void
-warn_passed_over (GstDualParalGenerator * gen)
+gst_dualparal_generator_warn_passed_over (GstDualParalGenerator * gen)
 {
   const gchar *reason = dp_plan_passed_over (gen->base_plan);
 
-  if (reason)
-    GST_ELEMENT_WARNING (gen->element, RESOURCE, NOT_FOUND, ("%s", reason),
-        ("set devices to say which to use, and to be told no more"));
+  if (!reason)
+    return;
+  GST_WARNING_OBJECT (gen->element, "%s", reason);
+  GST_ELEMENT_WARNING (gen->element, RESOURCE, NOT_FOUND, ("%s", reason),
+      ("set devices to choose, and to end this warning"));
 }
 
 gboolean
 gst_dualparal_generator_start (GstDualParalGenerator * gen)
 {
+  const DpSettings *r = &gen->resolved;
   GError *error = NULL;
   gchar *storyboard, *texts[2];
   gboolean ok;
 
   gen->storage = g_string_chunk_new (1024);
-  gen->reopen = FALSE;
-  GST_OBJECT_LOCK (gen->element);
   gst_dualparal_settings_for_engine (gen->settings, &gen->base_settings,
       gen->storage);
-  storyboard = g_strdup (gen->settings->storyboard);
-  GST_OBJECT_UNLOCK (gen->element);
-  copy_prompts (gen, &texts[0], &texts[1]);
+  storyboard = gst_dualparal_settings_string (gen->settings,
+      GST_DUALPARAL_PROP_STORYBOARD);
+  gst_dualparal_generator_copy_prompts (gen, texts);
 
-  /* What is wrong with model and settings is known now, before any weight is
+  /* Errors in the model and the settings are reported now, before any weight is
    * read and whatever the size will be */
   gen->base_plan = dp_plan_new (&gen->base_settings, &error);
-  ok = gen->base_plan && check_prompts (texts[0], texts[1], &error);
+  ok = gen->base_plan
+      && gst_dualparal_generator_check_prompts (texts[0], texts[1], &error);
   if (ok) {
-    set_plan (gen, dp_plan_ref (gen->base_plan));
+    gst_dualparal_generator_set_plan (gen, dp_plan_ref (gen->base_plan));
     gen->model = *dp_plan_model (gen->plan);
-    gen->model_prompt = gen->resolved.prompt;
-    gen->model_negative_prompt = gen->resolved.negative_prompt;
-    warn_passed_over (gen);
+    gst_dualparal_generator_warn_passed_over (gen);
+    ok = gst_dualparal_generator_size_queue (gen, &error);
+  }
+  if (ok) {
     g_mutex_lock (&gen->lock);
     ok = gst_dualparal_prompts_start (&gen->prompts, storyboard, &error);
+    gen->has_timed |= storyboard != NULL;
     g_mutex_unlock (&gen->lock);
   }
   g_free (storyboard);
   g_free (texts[0]);
   g_free (texts[1]);
-  if (ok)
-    return TRUE;
-  post_error (gen, error);
-  gst_dualparal_generator_stop (gen);
-  return FALSE;
+  if (!ok) {
+    gst_dualparal_generator_post_error (gen, error);
+    gst_dualparal_generator_stop (gen);
+    return FALSE;
+  }
+  if (dp_plan_starved (gen->base_plan))
+    GST_WARNING_OBJECT (gen->element, "%s", dp_plan_starved (gen->base_plan));
+  GST_INFO_OBJECT (gen->element, "model %s on %s, %s: seed %" G_GUINT64_FORMAT
+      ", %d steps, guidance %g, blocks of %d latents, %d in flight, a queue of "
+      "%d frames, %u to begin with", gen->model.name, r->devices, r->precision,
+      r->seed, r->steps, r->guidance_scale, r->block_latents, r->queue_blocks,
+      r->max_queue_frames, gen->prebuffer);
+  return TRUE;
 }
 
-void
-gst_dualparal_generator_stop (GstDualParalGenerator * gen)
-{
-  gst_dualparal_generator_close (gen);
-  g_mutex_lock (&gen->lock);
-  gst_dualparal_prompts_stop (&gen->prompts);
-  g_mutex_unlock (&gen->lock);
-  g_clear_pointer (&gen->storage, g_string_chunk_free);
-  g_clear_pointer (&gen->plan, dp_plan_unref);
-  g_clear_pointer (&gen->base_plan, dp_plan_unref);
-}
-
-/* From the engine's threads, which hold no lock */
 static void
-report_progress (const char *code, const char *text, int percent,
-    gpointer user_data)
-{
-  GstDualParalGenerator *gen = user_data;
-
-  gst_dualparal_progress_report (&gen->progress, gen->element, code, text,
-      percent, g_atomic_int_get (&gen->closing));
-}
-
-void
 gst_dualparal_generator_close (GstDualParalGenerator * gen)
 {
   DpEngine *engine;
@@ -149,6 +202,7 @@ gst_dualparal_generator_close (GstDualParalGenerator * gen)
   g_mutex_unlock (&gen->lock);
 
   if (engine && !dp_engine_end_trace (engine, &error)) {
+    GST_WARNING_OBJECT (gen->element, "%s", error->message);
     GST_ELEMENT_WARNING (gen->element, RESOURCE, WRITE, ("%s",
             error->message), ("the video is complete, the trace is not"));
     g_error_free (error);
@@ -156,34 +210,79 @@ gst_dualparal_generator_close (GstDualParalGenerator * gen)
   g_atomic_int_set (&gen->closing, TRUE);
   dp_engine_free (engine);
   g_atomic_int_set (&gen->closing, FALSE);
-  /* Whoever shows progress waits for its end */
-  gst_dualparal_progress_reset (&gen->progress, gen->element, "load-model");
+  if (engine)
+    GST_INFO_OBJECT (gen->element, "engine closed");
+  /* An application that shows progress waits for the end of it */
+  gst_dualparal_progress_reset (gen->progress, "load-model");
 }
 
-/* What is NULL is the model's own: the engine takes that only when it opens. Under
- * the lock. */
-static gboolean
-queue_now (GstDualParalGenerator * gen, gchar * const *texts,
-    gint transition_blocks, GError ** error)
+void
+gst_dualparal_generator_stop (GstDualParalGenerator * gen)
 {
-  gboolean low;
+  gst_dualparal_generator_close (gen);
+  g_mutex_lock (&gen->lock);
+  gst_dualparal_prompts_stop (&gen->prompts);
+  gen->has_timed = FALSE;
+  g_mutex_unlock (&gen->lock);
+  g_clear_pointer (&gen->storage, g_string_chunk_free);
+  g_clear_pointer (&gen->plan, dp_plan_unref);
+  g_clear_pointer (&gen->base_plan, dp_plan_unref);
+}
 
-  GST_OBJECT_LOCK (gen->element);
-  low = gen->settings->prompt_latency == GST_DUALPARAL_PROMPT_LATENCY_LOW;
-  GST_OBJECT_UNLOCK (gen->element);
+const DpModelInfo *
+gst_dualparal_generator_model (GstDualParalGenerator * gen)
+{
+  return &gen->model;
+}
+
+const DpSettings *
+gst_dualparal_generator_resolved (GstDualParalGenerator * gen)
+{
+  return &gen->resolved;
+}
+
+guint
+gst_dualparal_generator_prebuffer (GstDualParalGenerator * gen)
+{
+  return gen->prebuffer;
+}
+
+/* -- the engine */
+
+/* From the engine's threads, which hold no lock */
+static void
+gst_dualparal_generator_report_progress (const char *code, const char *text,
+    int percent, gpointer user_data)
+{
+  GstDualParalGenerator *gen = user_data;
+
+  gst_dualparal_progress_report (gen->progress, code, text, percent,
+      g_atomic_int_get (&gen->closing));
+}
+
+/* A text that is NULL is the model's own, which the engine takes from the model
+ * only when it opens. Under the lock. */
+static gboolean
+gst_dualparal_generator_queue_now (GstDualParalGenerator * gen,
+    gchar * const *texts, gint transition_blocks, GError ** error)
+{
+  const DpSettings *model = dp_plan_settings (gen->base_plan);
+  const gboolean low = gst_dualparal_settings_number (gen->settings,
+      GST_DUALPARAL_PROP_PROMPT_LATENCY) == GST_DUALPARAL_PROMPT_LATENCY_LOW;
+
   if (!dp_engine_queue_prompt (gen->engine, &(DpPrompt) {
-        .prompt = texts[0] ? texts[0] : gen->model_prompt,.negative_prompt =
-          texts[1] ? texts[1] : gen->model_negative_prompt,.at_frame = -1,
-          .transition_blocks = transition_blocks,.restart = low},
-          error))
+        .prompt = texts[0] ? texts[0] : model->prompt,.negative_prompt =
+          texts[1] ? texts[1] : model->negative_prompt,.at_frame = -1,
+          .transition_blocks = transition_blocks,.restart = low}, error))
     return FALSE;
   gst_dualparal_prompts_queued (&gen->prompts, gen->engine);
   return TRUE;
 }
 
 static gboolean
-open_engine (GstDualParalGenerator * gen, DpSettings settings,
-    const GstVideoInfo * info, guint64 n_frames, GError ** error)
+gst_dualparal_generator_open_engine (GstDualParalGenerator * gen,
+    DpSettings settings, const GstVideoInfo * info, guint64 n_frames,
+    GError ** error)
 {
   DpEngine *engine = NULL;
   DpPlan *plan;
@@ -191,7 +290,7 @@ open_engine (GstDualParalGenerator * gen, DpSettings settings,
   gboolean opened;
 
   g_mutex_lock (&gen->lock);
-  copy_prompts (gen, &texts[0], &texts[1]);
+  gst_dualparal_generator_copy_prompts (gen, texts);
   gst_dualparal_prompts_open (&gen->prompts, n_frames,
       GST_VIDEO_INFO_FPS_N (info), GST_VIDEO_INFO_FPS_D (info), &texts[0],
       &texts[1]);
@@ -202,20 +301,25 @@ open_engine (GstDualParalGenerator * gen, DpSettings settings,
   settings.negative_prompt = texts[1];
   plan = dp_plan_with (gen->base_plan, &settings, error);
   if (plan)
-    set_plan (gen, plan);
-  opened = plan && dp_engine_open (&engine, plan, report_progress, gen, error);
+    gst_dualparal_generator_set_plan (gen, plan);
+  opened = plan && dp_engine_open (&engine, plan,
+      gst_dualparal_generator_report_progress, gen, error);
   g_free (texts[0]);
   g_free (texts[1]);
   if (!opened)
     return FALSE;
+  GST_INFO_OBJECT (gen->element, "engine opened for %dx%d %s, from frame %"
+      G_GUINT64_FORMAT " on, prompt \"%.100s\"", settings.width, settings.height,
+      gst_video_format_to_string (GST_VIDEO_INFO_FORMAT (info)), n_frames,
+      gen->resolved.prompt);
 
   g_mutex_lock (&gen->lock);
   gen->engine = engine;
   dp_engine_set_flushing (engine, gen->flushing);
   opened = gst_dualparal_prompts_attach (&gen->prompts, engine, error);
   if (opened && gen->prompt_missed) {
-    copy_prompts (gen, &texts[0], &texts[1]);
-    opened = queue_now (gen, texts, 0, error);
+    gst_dualparal_generator_copy_prompts (gen, texts);
+    opened = gst_dualparal_generator_queue_now (gen, texts, 0, error);
     g_free (texts[0]);
     g_free (texts[1]);
   }
@@ -225,53 +329,63 @@ open_engine (GstDualParalGenerator * gen, DpSettings settings,
 
 gboolean
 gst_dualparal_generator_open (GstDualParalGenerator * gen,
-    const GstVideoInfo * info, guint64 n_frames)
+    const GstVideoInfo * info, guint64 n_frames, gboolean * opened)
 {
   DpSettings settings = gen->base_settings;
   GError *error = NULL;
 
-  if (gen->reopen)
-    gst_dualparal_generator_close (gen);
-  gen->reopen = FALSE;
-  if (gen->engine)
-    return TRUE;
-
   settings.width = GST_VIDEO_INFO_WIDTH (info);
   settings.height = GST_VIDEO_INFO_HEIGHT (info);
   gst_dualparal_frame_format (GST_VIDEO_INFO_FORMAT (info), &settings.format);
+  *opened = !gen->engine || settings.width != gen->resolved.width
+      || settings.height != gen->resolved.height
+      || settings.format != gen->resolved.format;
+  if (!*opened)
+    return TRUE;
+  gst_dualparal_generator_close (gen);
   /* Frames that went out before a change of size count too */
   settings.first_frame = n_frames;
   if (settings.num_frames > 0)
     settings.num_frames -= n_frames;
-  if (open_engine (gen, settings, info, n_frames, &error))
+  if (gst_dualparal_generator_open_engine (gen, settings, info, n_frames,
+          &error))
     return TRUE;
-  post_error (gen, error);
+  gst_dualparal_generator_post_error (gen, error);
   return FALSE;
 }
 
-GstDualParalPull
-gst_dualparal_generator_pull (GstDualParalGenerator * gen, gint64 timeout_us)
+/* -- frames */
+
+GstFlowReturn
+gst_dualparal_generator_pull (GstDualParalGenerator * gen, gboolean * got)
 {
   GError *error = NULL;
   DpFrame frame;
-  const gint got = dp_engine_pull (gen->engine, &frame, timeout_us, &error);
+  const gint result = dp_engine_pull (gen->engine, &frame, 0, &error);
 
-  if (got > 0) {
+  *got = result > 0;
+  if (*got) {
     gst_dualparal_generator_release (gen);
     gen->frame = frame;
     gen->has_frame = TRUE;
-    return GST_DUALPARAL_FRAME;
+    return GST_FLOW_OK;
   }
-  if (got == 0)
-    return GST_DUALPARAL_END;
+  if (result == 0)
+    return GST_FLOW_EOS;
   if (!error)
-    return GST_DUALPARAL_NO_FRAME;
+    return GST_FLOW_OK;
   if (g_error_matches (error, DP_ERROR, DP_ERROR_FLUSHING)) {
     g_error_free (error);
-    return GST_DUALPARAL_FLUSHING;
+    return GST_FLOW_FLUSHING;
   }
-  post_error (gen, error);
-  return GST_DUALPARAL_ERROR;
+  gst_dualparal_generator_post_error (gen, error);
+  return GST_FLOW_ERROR;
+}
+
+const DpFrame *
+gst_dualparal_generator_frame (GstDualParalGenerator * gen)
+{
+  return gen->has_frame ? &gen->frame : NULL;
 }
 
 void
@@ -293,17 +407,21 @@ gst_dualparal_generator_level (GstDualParalGenerator * gen, gboolean * ended)
 }
 
 gboolean
-gst_dualparal_generator_wait (GstDualParalGenerator * gen, gint64 timeout_us)
+gst_dualparal_generator_wait (GstDualParalGenerator * gen, guint frames,
+    gint64 timeout_us)
 {
-  gboolean flushing;
+  /* A clock may stand still, and callers wait for it again */
+  return dp_engine_wait (gen->engine, frames, timeout_us < 0 ? -1 :
+      MAX (timeout_us, LEAST_US));
+}
 
+void
+gst_dualparal_generator_wake (GstDualParalGenerator * gen)
+{
   g_mutex_lock (&gen->lock);
-  if (!gen->flushing)
-    g_cond_wait_until (&gen->cond, &gen->lock,
-        g_get_monotonic_time () + timeout_us);
-  flushing = gen->flushing;
+  if (gen->engine)
+    dp_engine_wake (gen->engine);
   g_mutex_unlock (&gen->lock);
-  return !flushing;
 }
 
 void
@@ -314,31 +432,36 @@ gst_dualparal_generator_set_flushing (GstDualParalGenerator * gen,
   gen->flushing = flushing;
   if (gen->engine)
     dp_engine_set_flushing (gen->engine, flushing);
-  g_cond_broadcast (&gen->cond);
   g_mutex_unlock (&gen->lock);
 }
 
+/* -- prompts */
+
 /* Takes the error */
 static void
-warn (GstDualParalGenerator * gen, GError * error)
+gst_dualparal_generator_warn (GstDualParalGenerator * gen, GError * error)
 {
+  GST_WARNING_OBJECT (gen->element, "%s", error->message);
   GST_ELEMENT_WARNING (gen->element, RESOURCE, SETTINGS, ("%s",
           error->message), ("the prompt stays as it was"));
   g_error_free (error);
 }
 
-/* For the next block, and from now on the properties. Under the lock. */
+/* For the next block, and for the properties. Under the lock. */
 static gboolean
-apply_prompts (GstDualParalGenerator * gen, gchar * const *texts,
-    gint transition_blocks, GError ** error)
+gst_dualparal_generator_apply_prompts (GstDualParalGenerator * gen,
+    gchar * const *texts, gint transition_blocks, GError ** error)
 {
   if (!gen->engine)
     gst_dualparal_prompts_queued (&gen->prompts, NULL);
-  else if (!queue_now (gen, texts, transition_blocks, error))
+  else if (!gst_dualparal_generator_queue_now (gen, texts, transition_blocks,
+          error))
     return FALSE;
-  GST_OBJECT_LOCK (gen->element);
+  GST_DEBUG_OBJECT (gen->element, "prompt \"%.100s\", negative \"%.100s\", %s, "
+      "over %d blocks", texts[0] ? texts[0] : "(the model's)", texts[1] ?
+      texts[1] : "(the model's)", gen->engine ? "for the next new block" :
+      "for the first block", transition_blocks);
   gst_dualparal_settings_set_prompts (gen->settings, texts[0], texts[1]);
-  GST_OBJECT_UNLOCK (gen->element);
   gen->prompt_missed = gen->engine == NULL;
   return TRUE;
 }
@@ -353,22 +476,21 @@ gst_dualparal_generator_set_prompt (GstDualParalGenerator * gen, guint prop_id,
   GError *error = NULL;
 
   g_mutex_lock (&gen->lock);
-  copy_prompts (gen, &texts[0], &texts[1]);
+  gst_dualparal_generator_copy_prompts (gen, texts);
   own = &texts[prop_id == GST_DUALPARAL_PROP_PROMPT ? 0 : 1];
   changed = g_strcmp0 (text, *own) != 0;
   g_free (*own);
   *own = g_strdup (text);
 
-  /* What a scheduled one says is not in the properties */
-  changed |= gen->prompts.scheduled->len > 0;
-  if (changed)
-    accepted = apply_prompts (gen, texts, 0, &error);
+  /* The text of a prompt with a time is not in the properties */
+  if (changed || gen->has_timed)
+    accepted = gst_dualparal_generator_apply_prompts (gen, texts, 0, &error);
   g_mutex_unlock (&gen->lock);
 
   g_free (texts[0]);
   g_free (texts[1]);
   if (!accepted)
-    warn (gen, error);
+    gst_dualparal_generator_warn (gen, error);
 }
 
 gboolean
@@ -383,36 +505,45 @@ gst_dualparal_generator_queue_prompt (GstDualParalGenerator * gen,
   if (!ok)
     g_set_error (&error, DP_ERROR, DP_ERROR_SETTINGS, "a prompt was queued with "
         "%s and a transition of %d blocks; expected a text and at least 0",
-        prompt->prompt ? "a text" : "none", prompt->transition_blocks);
-  ok = ok && check_prompts (prompt->prompt, prompt->negative_prompt, &error);
+        prompt->prompt ? "a text" : "no text", prompt->transition_blocks);
+  ok = ok && gst_dualparal_generator_check_prompts (prompt->prompt,
+      prompt->negative_prompt, &error);
   if (!ok) {
-    warn (gen, error);
+    gst_dualparal_generator_warn (gen, error);
     return FALSE;
   }
   g_mutex_lock (&gen->lock);
   if (prompt->at_frame >= 0) {
     ok = gst_dualparal_prompts_schedule (&gen->prompts, prompt, gen->engine,
         &error);
+    gen->has_timed |= ok;
   } else {
-    copy_prompts (gen, &texts[0], &texts[1]);
+    gst_dualparal_generator_copy_prompts (gen, texts);
     g_free (texts[0]);
     texts[0] = g_strdup (prompt->prompt);
     if (prompt->negative_prompt) {
       g_free (texts[1]);
       texts[1] = g_strdup (prompt->negative_prompt);
     }
-    ok = apply_prompts (gen, texts, prompt->transition_blocks, &error);
+    ok = gst_dualparal_generator_apply_prompts (gen, texts,
+        prompt->transition_blocks, &error);
     g_free (texts[0]);
     g_free (texts[1]);
   }
   g_mutex_unlock (&gen->lock);
 
   if (!ok)
-    warn (gen, error);
-  else if (prompt->at_frame < 0)
-    g_object_notify (G_OBJECT (gen->element), "prompt");
+    gst_dualparal_generator_warn (gen, error);
+  else if (prompt->at_frame >= 0)
+    GST_DEBUG_OBJECT (gen->element, "prompt \"%.100s\" for frame %"
+        G_GINT64_FORMAT ", over %d blocks", prompt->prompt, prompt->at_frame,
+        prompt->transition_blocks);
+  else
+    gst_dualparal_settings_notify (G_OBJECT (gen->element),
+        GST_DUALPARAL_PROP_PROMPT);
   if (ok && prompt->at_frame < 0 && prompt->negative_prompt)
-    g_object_notify (G_OBJECT (gen->element), "negative-prompt");
+    gst_dualparal_settings_notify (G_OBJECT (gen->element),
+        GST_DUALPARAL_PROP_NEGATIVE_PROMPT);
   return ok;
 }
 
@@ -431,7 +562,7 @@ gst_dualparal_generator_take_event (GstDualParalGenerator * gen,
   if (*queued)
     *queued = gst_dualparal_generator_queue_prompt (gen, &prompt);
   else
-    warn (gen, error);
+    gst_dualparal_generator_warn (gen, error);
   return TRUE;
 }
 
@@ -447,9 +578,15 @@ gst_dualparal_generator_prompt_begins (GstDualParalGenerator * gen,
 void
 gst_dualparal_generator_get_stats (GstDualParalGenerator * gen, DpStats * stats)
 {
-  memset (stats, 0, sizeof (*stats));
+  *stats = (DpStats) { 0 };
   g_mutex_lock (&gen->lock);
   if (gen->engine)
     dp_engine_get_stats (gen->engine, stats);
   g_mutex_unlock (&gen->lock);
+}
+
+void
+gst_dualparal_generator_mark (GstDualParalGenerator * gen, const gchar * what)
+{
+  dp_engine_mark (gen->engine, what);
 }

@@ -1,115 +1,83 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * gstdualparalgenerator.h: the engine as the element holds it. It opens for what
- * was negotiated, is replaced when that changes, and outlives everything else
- * until stop(); prompts may come before there is one. One frame is in hand: it
- * stays there, whatever interrupts us, until it was sent.
- *
- * What ends a wait is here too, so that there is one lock for all of them:
- * flushing ends the wait for a frame, and `cond` says that something changed.
+ * gstdualparalgenerator.h: the element's engine. It is opened for the negotiated caps, replaced when
+ * they change, and kept until stop(). Prompts may come before there is one. The frame in hand stays
+ * until it was sent, whatever interrupts that.
  */
 #pragma once
 
 #include <gst/video/video.h>
 #include "dualparal.h"
-#include "gstdualparalmessages.h"
 #include "gstdualparalprompts.h"
 #include "gstdualparalsettings.h"
 
 G_BEGIN_DECLS
 
-/** Thread-safety: by member. */
-typedef struct
-{
-  GstElement *element;          /* its object lock protects the settings */
-  GstDualParalSettings *settings;
+/** Thread-safety: start and stop without a streaming thread; else functions are the streaming
+ *  thread's unless they say "any thread". */
+typedef struct _GstDualParalGenerator GstDualParalGenerator;
 
-  /* -- protected by lock, which is never held over a wait or a message */
-  GMutex lock;
-  GCond cond;
-  DpEngine *engine;             /* replaced by the streaming thread only */
-  gboolean flushing;
-  gboolean prompt_missed;       /* the prompt changed while there was no engine */
-  GstDualParalPrompts prompts;  /* those with a time */
+GstDualParalGenerator *gst_dualparal_generator_new (GstElement * element,
+    GstDualParalSettings * settings);
+void gst_dualparal_generator_free (GstDualParalGenerator * gen);
 
-  /* -- set by start(), constant until stop() */
-  GStringChunk *storage;
-  DpSettings base_settings;     /* the properties, size, format, prompts open */
-  DpPlan *base_plan;            /* for those: devices and precision stay */
-  DpModelInfo model;
-  const gchar *model_prompt, *model_negative_prompt;
-
-  /* -- owned by the streaming thread */
-  DpPlan *plan;                 /* with the negotiated size, once there is one */
-  DpSettings resolved;          /* the plan's */
-  gboolean reopen;              /* the engine makes other frames than wanted */
-  DpFrame frame;                /* in hand */
-  gboolean has_frame;
-
-  /* -- the engine's threads' */
-  GstDualParalProgress progress;
-  gint closing;                 /* atomic */
-} GstDualParalGenerator;
-
-/** What a wait for a frame ended with. */
-typedef enum
-{
-  GST_DUALPARAL_FRAME,          /* it is in hand */
-  GST_DUALPARAL_NO_FRAME,       /* not within the time */
-  GST_DUALPARAL_END,            /* of the video */
-  GST_DUALPARAL_FLUSHING,
-  GST_DUALPARAL_ERROR,          /* and was posted */
-} GstDualParalPull;
-
-void gst_dualparal_generator_init (GstDualParalGenerator * gen,
-    GstElement * element, GstDualParalSettings * settings);
-void gst_dualparal_generator_clear (GstDualParalGenerator * gen);
-
-/** Checks model and settings; no weights are read. FALSE when something is
- *  wrong, which was posted. */
+/** Checks the model and the settings; reads no weights. FALSE with a posted error. */
 gboolean gst_dualparal_generator_start (GstDualParalGenerator * gen);
 void gst_dualparal_generator_stop (GstDualParalGenerator * gen);
 
-/** Opens an engine where there is none that makes such frames, for what remains
- *  after `n_frames`. Its weights load in the background; what goes wrong there is
- *  told by the first pull. FALSE with a posted error. Streaming thread. */
-gboolean gst_dualparal_generator_open (GstDualParalGenerator * gen,
-    const GstVideoInfo * info, guint64 n_frames);
-/** Ends it, and drops the frame in hand. Streaming thread, or none. */
-void gst_dualparal_generator_close (GstDualParalGenerator * gen);
+/** After start: the model, the settings with all defaults resolved, and how many frames are to be
+ *  ready before playback begins or continues. */
+const DpModelInfo *gst_dualparal_generator_model (GstDualParalGenerator * gen);
+const DpSettings *gst_dualparal_generator_resolved (GstDualParalGenerator *
+    gen);
+guint gst_dualparal_generator_prebuffer (GstDualParalGenerator * gen);
 
-/** Takes the next frame in hand, in place of one that is there; that one stays
- *  when there is none. Waits as long as `timeout_us`. Streaming thread. */
-GstDualParalPull gst_dualparal_generator_pull (GstDualParalGenerator * gen,
-    gint64 timeout_us);
+/** Opens an engine for frames like `info`, unless the present one makes them, for what remains of
+ *  the video after `n_frames`. Weights load in the background; the first pull reports what fails
+ *  there. `opened` says whether it is a new one. FALSE with a posted error. */
+gboolean gst_dualparal_generator_open (GstDualParalGenerator * gen,
+    const GstVideoInfo * info, guint64 n_frames, gboolean * opened);
+
+/** Takes the next frame in hand, in place of the present one, and sets *got; FALSE if there is
+ *  none yet. Does not wait. GST_FLOW_EOS at the end of the video, GST_FLOW_ERROR with a posted
+ *  error, GST_FLOW_FLUSHING. */
+GstFlowReturn gst_dualparal_generator_pull (GstDualParalGenerator * gen,
+    gboolean * got);
+/** The frame in hand, or NULL. */
+const DpFrame *gst_dualparal_generator_frame (GstDualParalGenerator * gen);
 void gst_dualparal_generator_release (GstDualParalGenerator * gen);
-/** Frames in the queue, that in hand not counted; `ended` when none will be
- *  added. Streaming thread. */
+/** Frames in the queue, not counting that in hand; `ended` when none will be added. */
 guint gst_dualparal_generator_level (GstDualParalGenerator * gen,
     gboolean * ended);
-/** Waits for `cond`, at most so long; FALSE when flushing. Streaming thread. */
-gboolean gst_dualparal_generator_wait (GstDualParalGenerator * gen,
-    gint64 timeout_us);
 
-/** Breaks waits, and those to come; what is being made goes on. Any thread. */
+/** Waits until so many frames are in the queue, until none will be added, for `timeout_us` (< 0: no
+ *  limit) or until gst_dualparal_generator_wake(). FALSE when flushing. */
+gboolean gst_dualparal_generator_wait (GstDualParalGenerator * gen,
+    guint frames, gint64 timeout_us);
+/** Ends the wait, or else the next one. Any thread. */
+void gst_dualparal_generator_wake (GstDualParalGenerator * gen);
+/** Ends all waits, and those to come. The generation continues. Any thread. */
 void gst_dualparal_generator_set_flushing (GstDualParalGenerator * gen,
     gboolean flushing);
+
 /** Sets one of the prompts and queues it. Any thread. */
 void gst_dualparal_generator_set_prompt (GstDualParalGenerator * gen,
     guint prop_id, const GValue * value);
-/** Queues a prompt, or both with a negative one; without a frame it sets the
- *  properties too. FALSE with a posted warning. Any thread. */
+/** Queues a prompt, with or without a negative one. Without a frame it sets the properties too.
+ *  FALSE with a posted warning. Any thread. */
 gboolean gst_dualparal_generator_queue_prompt (GstDualParalGenerator * gen,
     const GstDualParalPrompt * prompt);
-/** The same for an event, if it is a `dualparal/set-prompt`: then `queued` says
- *  how it went. Any thread. */
+/** The same for an event `dualparal/set-prompt`; FALSE for any other. Any thread. */
 gboolean gst_dualparal_generator_take_event (GstDualParalGenerator * gen,
     GstEvent * event, gboolean * queued);
-/** A prompt begins with this frame of the video: those before it are forgotten.
- *  Streaming thread. */
+/** A prompt begins with this frame of the video: earlier prompts are forgotten. */
 void gst_dualparal_generator_prompt_begins (GstDualParalGenerator * gen,
     guint64 frame);
-/** The engine's, all 0 where there is none. Any thread. */
+
+/** Notes in the trace that something happened to the frames: a word. */
+void gst_dualparal_generator_mark (GstDualParalGenerator * gen,
+    const gchar * what);
+/** The engine's numbers, all 0 without one. Any thread. */
 void gst_dualparal_generator_get_stats (GstDualParalGenerator * gen,
     DpStats * stats);
 

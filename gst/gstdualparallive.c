@@ -1,52 +1,86 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "gstdualparallive.h"
 
-/* How often the start looks at the queue, a stall and the policy `slow` at the
- * clock and for the state */
-#define PRIME_US (20 * G_TIME_SPAN_MILLISECOND)
-#define STALL_US (100 * G_TIME_SPAN_MILLISECOND)
-#define SLOW_US (5 * G_TIME_SPAN_MILLISECOND)
+#include "gstdualparalmessages.h"
+
+#define GST_CAT_DEFAULT gst_dualparal_src_debug
 
 /* Not a result of GStreamer's: look again what is due */
 #define AGAIN GST_FLOW_CUSTOM_SUCCESS
 
-void
-gst_dualparal_live_init (GstDualParalLive * live, GstBaseSrc * src,
-    GstDualParalGenerator * gen)
+struct _GstDualParalLive
 {
+  GstBaseSrc *src;
+  GstDualParalGenerator *gen;
+  GstDualParalSettings *settings;
+
+  /* -- protected by lock */
+  GMutex lock;
+  GCond cond;                   /* paused or flushing changed */
+  GstClockID clock_id;
+  gboolean paused, flushing;
+  GThread *pausing;             /* is on its way to PAUSED */
+  GstClockTime latency;         /* of the pipeline: sinks show that much later */
+  GstClockTime max_latency;     /* of the source; 0: never started */
+  guint64 repeated, placeholders, underruns;
+  guint64 in_time, missed;      /* times at which there was a frame, or none */
+  GstClockTime stall_time;
+
+  /* -- written with lock, by start() and the streaming thread */
+  GstClockTime frame_time;      /* that of the caps */
+
+  /* -- owned by the streaming thread; times are running times */
+  guint prebuffer, capacity;    /* frames to begin with, and in a full queue */
+  GstClockTime due;             /* of the next picture; none: when it is there */
+  GstClockTime period;          /* frame_time, or longer by the policy slow */
+  gboolean primed;              /* the frames to begin with were there */
+  gboolean fresh;               /* the frame in hand was not shown */
+  gboolean late;                /* what is due is shown when it is there */
+  gboolean discont;
+  gboolean rewound;             /* due is 0, whatever the clock says */
+  GstClockTime reported;        /* the latest that was missed and told */
+  gboolean missing;             /* since the last fresh one */
+  gboolean is_missed;           /* what is due is counted as missed */
+  gboolean out_missed;          /* the same of the latest that left */
+  gint in_a_row;                /* repeats */
+  guint64 taken;                /* frames, in all */
+  guint64 mark_made;            /* taken or waiting at mark_time */
+  GstClockTime mark_time;
+  GstDualParalRelease out;      /* the latest, due at out_due */
+  GstClockTime out_due;
+  gboolean is_out;
+};
+
+GstDualParalLive *
+gst_dualparal_live_new (GstBaseSrc * src, GstDualParalGenerator * gen,
+    GstDualParalSettings * settings)
+{
+  GstDualParalLive *live = g_new0 (GstDualParalLive, 1);
+
   live->src = src;
   live->gen = gen;
+  live->settings = settings;
+  g_mutex_init (&live->lock);
+  g_cond_init (&live->cond);
+  return live;
 }
 
-gboolean
+void
+gst_dualparal_live_free (GstDualParalLive * live)
+{
+  g_mutex_clear (&live->lock);
+  g_cond_clear (&live->cond);
+  g_free (live);
+}
+
+void
 gst_dualparal_live_start (GstDualParalLive * live)
 {
-  DpSettings *resolved = &live->gen->resolved;
-  const DpModelInfo *model = &live->gen->model;
-  gint prebuffer, most;
+  const DpModelInfo *model = gst_dualparal_generator_model (live->gen);
 
-  GST_OBJECT_LOCK (live->src);
-  prebuffer = live->gen->settings->prebuffer;
-  GST_OBJECT_UNLOCK (live->src);
-  /* A default follows what was asked for */
-  if (live->gen->base_settings.max_queue_frames == 0
-      && prebuffer > resolved->max_queue_frames)
-    live->gen->base_settings.max_queue_frames = resolved->max_queue_frames =
-        prebuffer;
-  most = resolved->max_queue_frames;
-  if (prebuffer > most) {
-    GST_ELEMENT_ERROR (live->src, RESOURCE, SETTINGS,
-        ("prebuffer is %d frames, and at most max-queue-frames, which is %d, can "
-            "wait; lower the one or raise the other.", prebuffer, most), (NULL));
-    return FALSE;
-  }
-  if (prebuffer == 0)
-    prebuffer = MIN (most, resolved->block_latents * model->temporal_scale);
-  live->prebuffer = prebuffer;
-  GST_OBJECT_LOCK (live->src);
-  live->capacity = most;
-  GST_OBJECT_UNLOCK (live->src);
-
+  live->prebuffer = gst_dualparal_generator_prebuffer (live->gen);
+  live->capacity =
+      gst_dualparal_generator_resolved (live->gen)->max_queue_frames;
   gst_dualparal_live_set_framerate (live, model->fps_n, model->fps_d);
   gst_dualparal_live_set_latency (live, 0);
   gst_dualparal_live_restart (live);
@@ -54,12 +88,11 @@ gst_dualparal_live_start (GstDualParalLive * live)
   live->taken = 0;
   live->discont = FALSE;
 
-  g_mutex_lock (&live->gen->lock);
+  g_mutex_lock (&live->lock);
   live->paused = TRUE;
   live->repeated = live->placeholders = live->underruns = live->stall_time = 0;
   live->in_time = live->missed = 0;
-  g_mutex_unlock (&live->gen->lock);
-  return TRUE;
+  g_mutex_unlock (&live->lock);
 }
 
 gboolean
@@ -70,19 +103,21 @@ gst_dualparal_live_set_framerate (GstDualParalLive * live, gint fps_n,
       gst_util_uint64_scale (GST_SECOND, fps_d, fps_n);
   gboolean changed;
 
-  GST_OBJECT_LOCK (live->src);
+  live->period = frame_time;
+  g_mutex_lock (&live->lock);
   changed = live->frame_time != frame_time;
-  live->frame_time = live->period = frame_time;
-  GST_OBJECT_UNLOCK (live->src);
+  live->frame_time = frame_time;
+  live->max_latency = frame_time * live->capacity;
+  g_mutex_unlock (&live->lock);
   return changed;
 }
 
 void
 gst_dualparal_live_set_latency (GstDualParalLive * live, GstClockTime latency)
 {
-  GST_OBJECT_LOCK (live->src);
+  g_mutex_lock (&live->lock);
   live->latency = latency;
-  GST_OBJECT_UNLOCK (live->src);
+  g_mutex_unlock (&live->lock);
 }
 
 void
@@ -105,92 +140,79 @@ gst_dualparal_live_reset_time (GstDualParalLive * live)
 
 /* -- states */
 
+/* With the lock */
 static void
-unschedule (GstDualParalLive * live)
+gst_dualparal_live_wake (GstDualParalLive * live)
 {
   if (live->clock_id)
     gst_clock_id_unschedule (live->clock_id);
+  g_cond_broadcast (&live->cond);
 }
 
 void
-gst_dualparal_live_pause (GstDualParalLive * live)
+gst_dualparal_live_set_paused (GstDualParalLive * live, gboolean paused,
+    gboolean on_the_way)
 {
-  g_mutex_lock (&live->gen->lock);
-  live->paused = TRUE;
-  live->pausing = g_thread_self ();
-  unschedule (live);
-  g_mutex_unlock (&live->gen->lock);
-}
-
-void
-gst_dualparal_live_paused (GstDualParalLive * live)
-{
-  g_mutex_lock (&live->gen->lock);
-  live->pausing = NULL;
-  g_mutex_unlock (&live->gen->lock);
-}
-
-void
-gst_dualparal_live_play (GstDualParalLive * live)
-{
-  g_mutex_lock (&live->gen->lock);
-  live->paused = FALSE;
-  g_cond_broadcast (&live->gen->cond);
-  g_mutex_unlock (&live->gen->lock);
+  g_mutex_lock (&live->lock);
+  live->paused = paused;
+  live->pausing = on_the_way ? g_thread_self () : NULL;
+  gst_dualparal_live_wake (live);
+  g_mutex_unlock (&live->lock);
+  gst_dualparal_generator_wake (live->gen);
 }
 
 /* The base class of 1.24 and later unlocks on the way to PAUSED and takes that
- * back only before it asks for the next buffer. Were we to leave with FLUSHING,
- * and PLAYING came quickly, it would take that for the end of the stream. */
+ * back only before it asks for the next buffer. If we returned FLUSHING, and
+ * PLAYING came quickly, it would take that for the end of the stream. */
 gboolean
 gst_dualparal_live_is_pausing (GstDualParalLive * live)
 {
   gboolean pausing;
 
-  g_mutex_lock (&live->gen->lock);
+  g_mutex_lock (&live->lock);
   pausing = live->pausing == g_thread_self ();
-  g_mutex_unlock (&live->gen->lock);
+  g_mutex_unlock (&live->lock);
   return pausing;
 }
 
 void
-gst_dualparal_live_unschedule (GstDualParalLive * live)
+gst_dualparal_live_set_flushing (GstDualParalLive * live, gboolean flushing)
 {
-  g_mutex_lock (&live->gen->lock);
-  unschedule (live);
-  g_mutex_unlock (&live->gen->lock);
+  g_mutex_lock (&live->lock);
+  live->flushing = flushing;
+  gst_dualparal_live_wake (live);
+  g_mutex_unlock (&live->lock);
 }
 
 /* -- waiting */
 
 /* The base class of 1.24 and later takes its unlock() of the last PAUSED back in
- * the streaming thread, and when that comes late one that was for good with it; the
- * pad says so still */
+ * the streaming thread. When that comes late, it also takes back one that was
+ * meant to last; the pad is still flushing then. */
 static gboolean
-is_flushing (GstDualParalLive * live)
+gst_dualparal_live_is_flushing (GstDualParalLive * live)
 {
-  return live->gen->flushing || GST_PAD_IS_FLUSHING (live->src->srcpad);
+  return live->flushing || GST_PAD_IS_FLUSHING (live->src->srcpad);
 }
 
 /* Until something is due, and in PLAYING; `now` is the running time then */
 static GstFlowReturn
-wait_until_due (GstDualParalLive * live, GstClockTime * now)
+gst_dualparal_live_wait_until_due (GstDualParalLive * live, GstClockTime * now)
 {
   GstElement *element = GST_ELEMENT (live->src);
-  GstDualParalGenerator *gen = live->gen;
   gboolean flushing, wait;
   GstClock *clock;
   GstClockTime base_time, time;
   GstClockID id;
 
   for (;;) {
-    g_mutex_lock (&gen->lock);
+    g_mutex_lock (&live->lock);
     if (live->paused)
       live->mark_time = GST_CLOCK_TIME_NONE;
-    while (live->paused && !is_flushing (live))
-      g_cond_wait (&gen->cond, &gen->lock);
-    flushing = is_flushing (live);
-    g_mutex_unlock (&gen->lock);
+    while (live->paused && !gst_dualparal_live_is_flushing (live))
+      g_cond_wait (&live->cond, &live->lock);
+    flushing = gst_dualparal_live_is_flushing (live);
+    g_mutex_unlock (&live->lock);
     if (flushing)
       return GST_FLOW_FLUSHING;
 
@@ -211,68 +233,66 @@ wait_until_due (GstDualParalLive * live, GstClockTime * now)
     }
 
     id = gst_clock_new_single_shot_id (clock, base_time + live->due);
-    g_mutex_lock (&gen->lock);
-    wait = !live->paused && !is_flushing (live);
+    g_mutex_lock (&live->lock);
+    wait = !live->paused && !gst_dualparal_live_is_flushing (live);
     if (wait)
       live->clock_id = id;
-    g_mutex_unlock (&gen->lock);
+    g_mutex_unlock (&live->lock);
     if (wait)
       gst_clock_id_wait (id, NULL);
-    g_mutex_lock (&gen->lock);
+    g_mutex_lock (&live->lock);
     live->clock_id = NULL;
-    g_mutex_unlock (&gen->lock);
+    g_mutex_unlock (&live->lock);
     gst_clock_id_unref (id);
     gst_object_unref (clock);
   }
 }
 
-static GstDualParalPull
-take (GstDualParalLive * live, gint64 timeout_us)
+static GstFlowReturn
+gst_dualparal_live_take (GstDualParalLive * live)
 {
-  GstDualParalPull got = GST_DUALPARAL_FRAME;
+  GstFlowReturn flow = GST_FLOW_OK;
 
   if (!live->fresh) {
-    got = gst_dualparal_generator_pull (live->gen, timeout_us);
-    live->fresh = got == GST_DUALPARAL_FRAME;
+    flow = gst_dualparal_generator_pull (live->gen, &live->fresh);
     live->taken += live->fresh;
   }
-  return got;
+  return flow;
 }
 
+/* Until there is a frame, for so long (< 0: no limit), or until something else
+ * changes */
 static GstFlowReturn
-flow_of (GstDualParalPull got)
+gst_dualparal_live_await (GstDualParalLive * live, gint64 timeout_us)
 {
-  switch (got) {
-    case GST_DUALPARAL_END:
-      return GST_FLOW_EOS;
-    case GST_DUALPARAL_FLUSHING:
-      return GST_FLOW_FLUSHING;
-    case GST_DUALPARAL_ERROR:
-      return GST_FLOW_ERROR;
-    default:
-      return GST_FLOW_OK;
-  }
+  GstFlowReturn flow = GST_FLOW_FLUSHING;
+
+  if (gst_dualparal_generator_wait (live->gen, 1, timeout_us))
+    flow = gst_dualparal_live_take (live);
+  return flow == GST_FLOW_OK ? AGAIN : flow;
 }
 
-/* The first pull is what starts the generation */
+/* Whether the prebuffer is full */
 static GstFlowReturn
-prime (GstDualParalLive * live)
+gst_dualparal_live_prime (GstDualParalLive * live)
 {
-  const GstDualParalPull got = take (live, 0);
+  const GstFlowReturn flow = gst_dualparal_live_take (live);
   gboolean ended;
   guint have;
 
-  if (got == GST_DUALPARAL_FRAME) {
+  if (flow == GST_FLOW_OK && live->fresh) {
     have = 1 + gst_dualparal_generator_level (live->gen, &ended);
     live->primed = ended || have >= live->prebuffer;
+    if (live->primed)
+      GST_INFO_OBJECT (live->src, "%u frames are ready: the video begins", have);
   }
-  return flow_of (got);
+  return flow;
 }
 
 /* -- what leaves */
 
 static GstFlowReturn
-leave (GstDualParalLive * live, GstDualParalPicture picture,
+gst_dualparal_live_leave (GstDualParalLive * live, GstDualParalPicture picture,
     GstDualParalRelease * release)
 {
   release->picture = picture;
@@ -284,13 +304,13 @@ leave (GstDualParalLive * live, GstDualParalPicture picture,
     live->fresh = live->missing = FALSE;
     live->in_a_row = 0;
   }
-  g_mutex_lock (&live->gen->lock);
+  g_mutex_lock (&live->lock);
   live->repeated += picture == GST_DUALPARAL_REPEATED;
   live->placeholders += picture == GST_DUALPARAL_PLACEHOLDER;
   live->in_time += picture == GST_DUALPARAL_FRESH && !live->is_missed;
-  g_mutex_unlock (&live->gen->lock);
+  g_mutex_unlock (&live->lock);
   if (picture == GST_DUALPARAL_REPEATED)
-    dp_engine_mark (live->gen->engine, "repeated");
+    gst_dualparal_generator_mark (live->gen, "repeated");
 
   live->discont = live->rewound = FALSE;
   live->out = *release;
@@ -319,19 +339,19 @@ gst_dualparal_live_take_back (GstDualParalLive * live)
   live->is_missed = live->out_missed;
   live->fresh |= live->out.picture == GST_DUALPARAL_FRESH;
   live->in_a_row -= live->out.picture == GST_DUALPARAL_REPEATED;
-  g_mutex_lock (&live->gen->lock);
+  g_mutex_lock (&live->lock);
   live->repeated -= live->out.picture == GST_DUALPARAL_REPEATED;
   live->placeholders -= live->out.picture == GST_DUALPARAL_PLACEHOLDER;
   live->in_time -= live->out.picture == GST_DUALPARAL_FRESH
       && !live->out_missed;
-  g_mutex_unlock (&live->gen->lock);
+  g_mutex_unlock (&live->lock);
   return live->out.picture == GST_DUALPARAL_FRESH;
 }
 
 /* -- underruns */
 
 static void
-report_miss (GstDualParalLive * live, GstClockTime now)
+gst_dualparal_live_report_miss (GstDualParalLive * live, GstClockTime now)
 {
   const GstSegment *segment = &live->src->segment;
   GstMessage *message;
@@ -340,13 +360,15 @@ report_miss (GstDualParalLive * live, GstClockTime now)
   if (live->reported == live->due)
     return;
   live->reported = live->due;
-  g_mutex_lock (&live->gen->lock);
+  g_mutex_lock (&live->lock);
   live->underruns += !live->missing;
   live->missed++;
-  g_mutex_unlock (&live->gen->lock);
+  g_mutex_unlock (&live->lock);
   if (!live->missing)
-    dp_engine_mark (live->gen->engine, "underrun");
+    gst_dualparal_generator_mark (live->gen, "underrun");
   live->missing = live->is_missed = TRUE;
+  GST_DEBUG_OBJECT (live->src, "no frame for %" GST_TIME_FORMAT ", now %"
+      GST_TIME_FORMAT, GST_TIME_ARGS (live->due), GST_TIME_ARGS (now));
 
   pts = gst_segment_position_from_running_time (segment, GST_FORMAT_TIME,
       live->due);
@@ -361,19 +383,21 @@ report_miss (GstDualParalLive * live, GstClockTime now)
 }
 
 static void
-add_stall (GstDualParalLive * live, GstClockTime time)
+gst_dualparal_live_add_stall (GstDualParalLive * live, GstClockTime time)
 {
-  g_mutex_lock (&live->gen->lock);
+  g_mutex_lock (&live->lock);
   live->stall_time += time;
-  g_mutex_unlock (&live->gen->lock);
+  g_mutex_unlock (&live->lock);
 }
 
 /* What was due leaves now */
 static void
-catch_up (GstDualParalLive * live, GstClockTime now)
+gst_dualparal_live_catch_up (GstDualParalLive * live, GstClockTime now)
 {
   if (live->late && now > live->due) {
-    add_stall (live, now - live->due);
+    GST_DEBUG_OBJECT (live->src, "nothing left for %" GST_TIME_FORMAT,
+        GST_TIME_ARGS (now - live->due));
+    gst_dualparal_live_add_stall (live, now - live->due);
     live->due = now;
   }
   live->late = FALSE;
@@ -381,81 +405,84 @@ catch_up (GstDualParalLive * live, GstClockTime now)
 
 /* Nothing leaves until there is a frame */
 static GstFlowReturn
-stall (GstDualParalLive * live)
+gst_dualparal_live_stall (GstDualParalLive * live)
 {
-  const GstFlowReturn flow = flow_of (take (live, STALL_US));
-
+  GST_DEBUG_OBJECT (live->src, "stalls until there is a frame");
   live->late = TRUE;
   live->discont = TRUE;
-  return flow != GST_FLOW_OK ? flow : AGAIN;
+  return gst_dualparal_live_await (live, -1);
 }
 
 static GstFlowReturn
-repeat (GstDualParalLive * live, GstClockTime now, gint max_repeat,
-    GstDualParalRelease * release)
+gst_dualparal_live_repeat (GstDualParalLive * live, GstClockTime now,
+    gint max_repeat, GstDualParalRelease * release)
 {
-  if (!live->gen->has_frame || (max_repeat >= 0
+  if (!gst_dualparal_generator_frame (live->gen) || (max_repeat >= 0
           && live->in_a_row >= max_repeat))
-    return stall (live);
-  catch_up (live, now);
+    return gst_dualparal_live_stall (live);
+  gst_dualparal_live_catch_up (live, now);
   live->in_a_row++;
-  return leave (live, GST_DUALPARAL_REPEATED, release);
+  return gst_dualparal_live_leave (live, GST_DUALPARAL_REPEATED, release);
 }
 
 static GstFlowReturn
-gap (GstDualParalLive * live, GstClockTime now)
+gst_dualparal_live_gap (GstDualParalLive * live, GstClockTime now)
 {
   GstPad *pad = GST_BASE_SRC_PAD (live->src);
   GstEvent *segment = gst_pad_get_sticky_event (pad, GST_EVENT_SEGMENT, 0);
 
   /* Nothing may come before the segment, which comes with a buffer */
   if (!segment)
-    return stall (live);
+    return gst_dualparal_live_stall (live);
   gst_event_unref (segment);
-  catch_up (live, now);
+  gst_dualparal_live_catch_up (live, now);
+  GST_DEBUG_OBJECT (live->src, "GAP for %" GST_TIME_FORMAT,
+      GST_TIME_ARGS (live->due));
   gst_pad_push_event (pad,
       gst_event_new_gap (gst_segment_position_from_running_time (&live->
               src->segment, GST_FORMAT_TIME, live->due), live->period));
   live->due += live->period;
   live->is_missed = FALSE;
   live->discont = TRUE;
-  add_stall (live, live->period);
+  gst_dualparal_live_add_stall (live, live->period);
   return AGAIN;
 }
 
 static GstClockTime
-longest_period (GstDualParalLive * live, gint fps_n, gint fps_d)
+gst_dualparal_live_longest_period (GstDualParalLive * live)
 {
   GstClockTime longest = 2 * live->frame_time;
+  gint fps_n, fps_d;
 
+  gst_dualparal_settings_min_framerate (live->settings, &fps_n, &fps_d);
   if (fps_n > 0)
     longest = gst_util_uint64_scale (GST_SECOND, fps_d, fps_n);
   return MAX (longest, live->frame_time);
 }
 
-/* Waits longer for the frame, which then comes when it is there */
+/* Waits longer for the frame, which then leaves when it is there */
 static GstFlowReturn
-slow (GstDualParalLive * live, GstClockTime now, GstClockTime longest,
-    GstDualParalRelease * release)
+gst_dualparal_live_slow (GstDualParalLive * live, GstClockTime now,
+    GstClockTime longest, GstDualParalRelease * release)
 {
   const GstClockTime last = live->out_due + longest;
-  GstFlowReturn flow;
 
   live->late = TRUE;
   if (now >= last)
-    return repeat (live, last, -1, release);
-  flow = flow_of (take (live, SLOW_US));
-  return flow != GST_FLOW_OK ? flow : AGAIN;
+    return gst_dualparal_live_repeat (live, last, -1, release);
+  return gst_dualparal_live_await (live, GST_TIME_AS_USECONDS (last - now));
 }
 
-/* Frames come in bursts, so a rate is taken over a block of them. Of one that
- * waits for us nothing is known but that it is fast enough. */
+/* Frames come in bursts, so their rate is measured over a block. If the queue is
+ * full, all that is known is that the generation is fast enough. */
 static void
-adapt (GstDualParalLive * live, GstClockTime now, GstClockTime longest)
+gst_dualparal_live_adapt (GstDualParalLive * live, GstClockTime now,
+    GstClockTime longest)
 {
-  const DpSettings *resolved = &live->gen->resolved;
   const guint block =
-      resolved->block_latents * live->gen->model.temporal_scale;
+      gst_dualparal_generator_resolved (live->gen)->block_latents *
+      gst_dualparal_generator_model (live->gen)->temporal_scale;
+  const GstClockTime before = live->period;
   gboolean ended;
   const guint level = gst_dualparal_generator_level (live->gen, &ended);
   const guint64 made = live->taken + level;
@@ -470,18 +497,21 @@ adapt (GstDualParalLive * live, GstClockTime now, GstClockTime longest)
         live->frame_time, longest);
   live->mark_time = now;
   live->mark_made = made;
+  if (live->period != before)
+    GST_DEBUG_OBJECT (live->src, "a frame lasts %" GST_TIME_FORMAT " now",
+        GST_TIME_ARGS (live->period));
 }
 
 static GstFlowReturn
-fail (GstDualParalLive * live)
+gst_dualparal_live_fail (GstDualParalLive * live)
 {
   DpStats stats;
 
-  dp_engine_get_stats (live->gen->engine, &stats);
+  gst_dualparal_generator_get_stats (live->gen, &stats);
   GST_ELEMENT_ERROR (live->src, STREAM, FAILED,
-      ("A frame was not made in time: the generation runs at %.2f of real time. "
-          "Fewer steps, a smaller size or more devices make it faster; another "
-          "underrun-policy lives with it.", stats.realtime_factor),
+      ("A frame was not ready in time: the generation runs at %.2f of real time. "
+          "Use fewer steps, a smaller size, more devices or another "
+          "underrun-policy.", stats.realtime_factor),
       ("due at running time %" GST_TIME_FORMAT, GST_TIME_ARGS (live->due)));
   return GST_FLOW_ERROR;
 }
@@ -489,73 +519,69 @@ fail (GstDualParalLive * live)
 /* -- the loop */
 
 static GstFlowReturn
-show (GstDualParalLive * live, GstClockTime now, GstDualParalRelease * release)
+gst_dualparal_live_show (GstDualParalLive * live, GstClockTime now,
+    GstDualParalRelease * release)
 {
-  GstDualParalUnderrunPolicy policy;
-  gint max_repeat, fps_n, fps_d;
-  GstClockTime longest;
+  const GstDualParalUnderrunPolicy policy = gst_dualparal_settings_number
+      (live->settings, GST_DUALPARAL_PROP_UNDERRUN_POLICY);
+  const GstClockTime longest = gst_dualparal_live_longest_period (live);
   GstFlowReturn flow;
 
-  GST_OBJECT_LOCK (live->src);
-  policy = live->gen->settings->underrun_policy;
-  max_repeat = live->gen->settings->max_repeat;
-  fps_n = live->gen->settings->min_framerate_n;
-  fps_d = live->gen->settings->min_framerate_d;
-  GST_OBJECT_UNLOCK (live->src);
-  longest = longest_period (live, fps_n, fps_d);
   if (policy == GST_DUALPARAL_UNDERRUN_SLOW) {
-    adapt (live, now, longest);
+    gst_dualparal_live_adapt (live, now, longest);
   } else {
     live->period = live->frame_time;
     live->mark_time = GST_CLOCK_TIME_NONE;
   }
 
-  flow = flow_of (take (live, 0));
+  flow = gst_dualparal_live_take (live);
   if (flow != GST_FLOW_OK)
     return flow;
   if (live->fresh)
-    return leave (live, GST_DUALPARAL_FRESH, release);
+    return gst_dualparal_live_leave (live, GST_DUALPARAL_FRESH, release);
 
-  report_miss (live, now);
+  gst_dualparal_live_report_miss (live, now);
   switch (policy) {
     case GST_DUALPARAL_UNDERRUN_REPEAT:
-      return repeat (live, now, max_repeat, release);
+      return gst_dualparal_live_repeat (live, now,
+          gst_dualparal_settings_number (live->settings,
+              GST_DUALPARAL_PROP_MAX_REPEAT), release);
     case GST_DUALPARAL_UNDERRUN_GAP:
-      return gap (live, now);
+      return gst_dualparal_live_gap (live, now);
     case GST_DUALPARAL_UNDERRUN_SLOW:
-      return slow (live, now, longest, release);
+      return gst_dualparal_live_slow (live, now, longest, release);
     case GST_DUALPARAL_UNDERRUN_ERROR:
-      return fail (live);
+      return gst_dualparal_live_fail (live);
     case GST_DUALPARAL_UNDERRUN_STALL:
       break;
   }
-  return stall (live);
+  return gst_dualparal_live_stall (live);
 }
 
 GstFlowReturn
 gst_dualparal_live_next (GstDualParalLive * live, GstDualParalRelease * release)
 {
+  const gboolean placeholder = gst_dualparal_settings_number (live->settings,
+      GST_DUALPARAL_PROP_STARTUP_POLICY) == GST_DUALPARAL_STARTUP_PLACEHOLDER;
   GstFlowReturn flow;
   GstClockTime now, tolerated;
-  gboolean placeholder;
 
-  GST_OBJECT_LOCK (live->src);
-  placeholder = live->gen->settings->startup_policy ==
-      GST_DUALPARAL_STARTUP_PLACEHOLDER;
-  /* Where nothing is queued the sink holds us until it showed the one before */
+  /* Without a queue the sink blocks us until it has shown the previous picture */
+  g_mutex_lock (&live->lock);
   tolerated = MAX (live->latency, live->period);
-  GST_OBJECT_UNLOCK (live->src);
+  g_mutex_unlock (&live->lock);
 
   for (;;) {
-    flow = wait_until_due (live, &now);
+    flow = gst_dualparal_live_wait_until_due (live, &now);
     if (flow == GST_FLOW_OK && !live->primed)
-      flow = prime (live);
+      flow = gst_dualparal_live_prime (live);
     if (flow != GST_FLOW_OK)
       return flow;
 
     if (!live->primed && !placeholder) {
       live->due = GST_CLOCK_TIME_NONE;
-      if (!gst_dualparal_generator_wait (live->gen, PRIME_US))
+      if (!gst_dualparal_generator_wait (live->gen, live->fresh ?
+              live->prebuffer - 1 : 1, -1))
         return GST_FLOW_FLUSHING;
       continue;
     }
@@ -564,18 +590,20 @@ gst_dualparal_live_next (GstDualParalLive * live, GstDualParalRelease * release)
       live->discont = TRUE;
     } else if (live->late) {
       if (live->fresh)
-        catch_up (live, now);
+        gst_dualparal_live_catch_up (live, now);
     } else if (!live->rewound && (now > live->due + tolerated
         || live->due > now + 2 * live->period)) {
-      GST_DEBUG_OBJECT (live->src, "%" GST_TIME_FORMAT " is far from %"
-          GST_TIME_FORMAT, GST_TIME_ARGS (now), GST_TIME_ARGS (live->due));
+      GST_DEBUG_OBJECT (live->src, "it is %" GST_TIME_FORMAT ", far from %"
+          GST_TIME_FORMAT ": the next picture leaves now", GST_TIME_ARGS (now),
+          GST_TIME_ARGS (live->due));
       live->due = now;
       live->discont = TRUE;
     }
 
     if (!live->primed)
-      return leave (live, GST_DUALPARAL_PLACEHOLDER, release);
-    flow = show (live, now, release);
+      return gst_dualparal_live_leave (live, GST_DUALPARAL_PLACEHOLDER,
+          release);
+    flow = gst_dualparal_live_show (live, now, release);
     if (flow != AGAIN)
       return flow;
   }
@@ -585,10 +613,10 @@ gboolean
 gst_dualparal_live_get_latency (GstDualParalLive * live, GstClockTime * min,
     GstClockTime * max)
 {
-  GST_OBJECT_LOCK (live->src);
+  g_mutex_lock (&live->lock);
   *min = live->frame_time;
-  *max = live->frame_time * live->capacity;
-  GST_OBJECT_UNLOCK (live->src);
+  *max = live->max_latency;
+  g_mutex_unlock (&live->lock);
   return *max > 0;
 }
 
@@ -597,7 +625,7 @@ gst_dualparal_live_add_stats (GstDualParalLive * live, GstStructure * stats)
 {
   guint64 due;
 
-  g_mutex_lock (&live->gen->lock);
+  g_mutex_lock (&live->lock);
   due = live->in_time + live->missed;
   gst_structure_set (stats, "repeated", G_TYPE_UINT64, live->repeated,
       "placeholders", G_TYPE_UINT64, live->placeholders,
@@ -606,5 +634,5 @@ gst_dualparal_live_add_stats (GstDualParalLive * live, GstStructure * stats)
       "deadline-attainment", G_TYPE_DOUBLE,
       due > 0 ? (gdouble) live->in_time / due : 1.0,
       "stall-time", GST_TYPE_CLOCK_TIME, live->stall_time, NULL);
-  g_mutex_unlock (&live->gen->lock);
+  g_mutex_unlock (&live->lock);
 }

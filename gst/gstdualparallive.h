@@ -1,18 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * gstdualparallive.h: the pace of a live video. Blocks of frames come in bursts;
- * one picture leaves at a time, at its time of the pipeline's clock, which is its
- * timestamp. Frames wait in the generation's queue until then, so that whatever
- * interrupts the wait loses none.
+ * gstdualparallive.h: the pace of a live video. Frames are made in bursts, a block at a time. One
+ * picture leaves at a time, at its time of the pipeline's clock, which is its timestamp. Until then
+ * frames wait in the generation's queue, so an interrupted wait loses none.
  *
- * The first frame is due when `prebuffer` of them are there, each other one
- * frame time after the one before. What happens at a time for which there is
- * none, the policies say. Who asks for the next one so late that a sink would
- * drop it, or after the clock was set back, gets it with the time of now.
+ * The first frame is due when the prebuffer is full, each other one a frame time after the previous.
+ * If there is none at that time, the underrun policy decides. If a picture is asked for so late that
+ * a sink would drop it, or after the clock was set back, it leaves at once, with the current time.
  *
- * PAUSED stops the clock and not the generation. GStreamer 1.22 lets a buffer
- * that is ready just then wait; 1.24 and later throw it away and ask for another,
- * which is told by the position of the base class, and then it is the same again.
+ * PAUSED stops the clock and not the generation. A buffer that is ready just then waits in GStreamer
+ * 1.22. GStreamer 1.24 and later discards it and asks for another: the position of the base class
+ * shows that, and the same picture leaves again.
  */
 #pragma once
 
@@ -24,7 +22,7 @@ G_BEGIN_DECLS
 typedef enum
 {
   GST_DUALPARAL_FRESH,          /* the frame in hand */
-  GST_DUALPARAL_REPEATED,       /* the same once more */
+  GST_DUALPARAL_REPEATED,       /* the same again */
   GST_DUALPARAL_PLACEHOLDER,
 } GstDualParalPicture;
 
@@ -36,87 +34,46 @@ typedef struct
   gboolean discont;
 } GstDualParalRelease;
 
-/** Thread-safety: by member. */
-typedef struct
-{
-  GstBaseSrc *src;
-  GstDualParalGenerator *gen;
+/** Thread-safety: the streaming thread's, except for the functions that say "any thread". */
+typedef struct _GstDualParalLive GstDualParalLive;
 
-  /* -- protected by the generator's lock */
-  GstClockID clock_id;
-  gboolean paused;
-  GThread *pausing;             /* is on its way to PAUSED */
-  guint64 repeated, placeholders, underruns;
-  guint64 in_time, missed;      /* times at which there was a frame, or none */
-  GstClockTime stall_time;
+GstDualParalLive *gst_dualparal_live_new (GstBaseSrc * src,
+    GstDualParalGenerator * gen, GstDualParalSettings * settings);
+void gst_dualparal_live_free (GstDualParalLive * live);
 
-  /* -- protected by the object lock; start() and the streaming thread write */
-  GstClockTime frame_time;      /* that of the caps */
-  guint capacity;               /* of the queue */
-
-  /* -- protected by the object lock */
-  GstClockTime latency;         /* of the pipeline: sinks show that much later */
-
-  /* -- set by start() */
-  guint prebuffer;
-
-  /* -- owned by the streaming thread; times are running times */
-  GstClockTime due;             /* of the next picture; none: when it is there */
-  GstClockTime period;          /* frame_time, or longer by the policy slow */
-  gboolean primed;              /* the frames to begin with were there */
-  gboolean fresh;               /* the frame in hand was not shown */
-  gboolean late;                /* what is due is shown when it is there */
-  gboolean discont;
-  gboolean rewound;             /* due is 0, whatever the clock says */
-  GstClockTime reported;        /* the latest that was missed and told */
-  gboolean missing;             /* since the last fresh one */
-  gboolean is_missed;           /* what is due is counted as missed */
-  gboolean out_missed;          /* the same of the latest that left */
-  gint in_a_row;                /* repeats */
-  guint64 taken;                /* frames, in all */
-  guint64 mark_made;            /* taken or waiting at mark_time */
-  GstClockTime mark_time;
-  GstDualParalRelease out;      /* the latest, due at out_due */
-  GstClockTime out_due;
-  gboolean is_out;
-} GstDualParalLive;
-
-void gst_dualparal_live_init (GstDualParalLive * live, GstBaseSrc * src,
-    GstDualParalGenerator * gen);
-
-/** After the generator's start. FALSE with a posted error. Begins in PAUSED. */
-gboolean gst_dualparal_live_start (GstDualParalLive * live);
-/** The framerate of the caps; TRUE when the latency is another one now. */
+/** After the generator's start, without a streaming thread. Begins in PAUSED. */
+void gst_dualparal_live_start (GstDualParalLive * live);
+/** The framerate of the caps; TRUE when it changes the latency. */
 gboolean gst_dualparal_live_set_framerate (GstDualParalLive * live, gint fps_n,
     gint fps_d);
-/** The pipeline's, from its event. Any thread. */
-void gst_dualparal_live_set_latency (GstDualParalLive * live,
-    GstClockTime latency);
-/** Another engine was opened: begins as at first. Streaming thread. */
+/** Another engine was opened: prebuffers again. */
 void gst_dualparal_live_restart (GstDualParalLive * live);
-/** Running time is 0 again, at the next picture. Streaming thread. */
+/** Running time is 0 again, at the next picture. */
 void gst_dualparal_live_reset_time (GstDualParalLive * live);
 
-/** Before the next picture is asked for: TRUE when the latest was a fresh frame
- *  that was not sent, and will be the next. Streaming thread. */
+/** Before the next picture is asked for: TRUE when the latest was a fresh frame that was not sent,
+ *  and will be the next. */
 gboolean gst_dualparal_live_take_back (GstDualParalLive * live);
-/** Waits for the time of the next picture. Streaming thread. */
+/** Waits for the time of the next picture. */
 GstFlowReturn gst_dualparal_live_next (GstDualParalLive * live,
     GstDualParalRelease * release);
 
-/** Around the change to PAUSED, after that to PLAYING. */
-void gst_dualparal_live_pause (GstDualParalLive * live);
-void gst_dualparal_live_paused (GstDualParalLive * live);
-void gst_dualparal_live_play (GstDualParalLive * live);
-/** Whether the caller is on its way to PAUSED, which is no reason to flush. */
+/** Before the change to PAUSED (`on_the_way`), after it, and after that to PLAYING. Any thread. */
+void gst_dualparal_live_set_paused (GstDualParalLive * live, gboolean paused,
+    gboolean on_the_way);
+/** Ends the waits for the clock and in PAUSED, and those to come. Any thread. */
+void gst_dualparal_live_set_flushing (GstDualParalLive * live,
+    gboolean flushing);
+/** Whether the caller is on its way to PAUSED, which is no reason to flush. Any thread. */
 gboolean gst_dualparal_live_is_pausing (GstDualParalLive * live);
-/** Breaks the wait for the clock; after the generator was set to flushing. Any
- *  thread. */
-void gst_dualparal_live_unschedule (GstDualParalLive * live);
 
-/** FALSE when it was never started. Any thread, as the next. */
+/** The pipeline's latency, from its event. Any thread. */
+void gst_dualparal_live_set_latency (GstDualParalLive * live,
+    GstClockTime latency);
+/** The source's. FALSE if it was never started. Any thread. */
 gboolean gst_dualparal_live_get_latency (GstDualParalLive * live,
     GstClockTime * min, GstClockTime * max);
+/** Adds what happened since start(). Any thread. */
 void gst_dualparal_live_add_stats (GstDualParalLive * live,
     GstStructure * stats);
 

@@ -2,8 +2,21 @@
 #include "gstdualparalmarking.h"
 
 #include <gst/video/video-sei.h>
+#include <gst/video/video.h>
+#include "gstdualparalmessages.h"
+
+#define GST_CAT_DEFAULT gst_dualparal_src_debug
 
 #define GENERATOR PACKAGE " " VERSION
+
+struct _GstDualParalMarker
+{
+  GstBaseSrc *src;
+  GstDualParalMarking marking;
+  gchar *announced;             /* the last prompt that downstream was told */
+  guint64 announced_frame;      /* and its first frame */
+  guint prompt_id;
+};
 
 const guint8 gst_dualparal_sei_uuid[GST_DUALPARAL_SEI_UUID_SIZE] = {
   0xf7, 0x3c, 0x05, 0xd5, 0x70, 0x96, 0x42, 0xdd,
@@ -38,9 +51,34 @@ gst_dualparal_marking_register (void)
   gst_meta_register_custom (GST_DUALPARAL_META_NAME, tags, NULL, NULL, NULL);
 }
 
+GstDualParalMarker *
+gst_dualparal_marking_new (GstBaseSrc * src)
+{
+  GstDualParalMarker *marker = g_new0 (GstDualParalMarker, 1);
+
+  marker->src = src;
+  return marker;
+}
+
+void
+gst_dualparal_marking_free (GstDualParalMarker * marker)
+{
+  g_free (marker->announced);
+  g_free (marker);
+}
+
+void
+gst_dualparal_marking_start (GstDualParalMarker * marker,
+    GstDualParalMarking marking)
+{
+  marker->marking = marking;
+  g_clear_pointer (&marker->announced, g_free);
+  marker->prompt_id = 0;
+}
+
 /* The comment has it all, since Matroska keeps no keywords. The artist is the one
  * field besides the title that FLV keeps. */
-GstTagList *
+static GstTagList *
 gst_dualparal_marking_tags (const gchar * prompt, const DpSettings * settings,
     const DpModelInfo * model)
 {
@@ -66,9 +104,73 @@ gst_dualparal_marking_tags (const gchar * prompt, const DpSettings * settings,
   return tags;
 }
 
+static GstStructure *
+gst_dualparal_marking_describe (GstDualParalMarker * marker,
+    const gchar * name, gint64 block)
+{
+  return gst_structure_new (name, "prompt", G_TYPE_STRING, marker->announced,
+      "prompt-id", G_TYPE_UINT, marker->prompt_id, "block", G_TYPE_INT64, block,
+      "frame", G_TYPE_UINT64, marker->announced_frame, NULL);
+}
+
+/* The base class sends serialized events right before the buffer */
+static void
+gst_dualparal_marking_send (GstDualParalMarker * marker, GstEvent * event)
+{
+  GST_ELEMENT_GET_CLASS (marker->src)->send_event (GST_ELEMENT (marker->src),
+      event);
+}
+
+gboolean
+gst_dualparal_marking_announce (GstDualParalMarker * marker,
+    const DpFrame * frame, guint64 n, GstClockTime pts,
+    const DpSettings * settings, const DpModelInfo * model)
+{
+  const GstSegment *segment = &marker->src->segment;
+  const GstClockTime stream_time = gst_segment_to_stream_time (segment,
+      GST_FORMAT_TIME, pts);
+  const GstClockTime running_time = gst_segment_to_running_time (segment,
+      GST_FORMAT_TIME, pts);
+  const gchar *prompt = frame->prompt ? frame->prompt : "";
+  const gboolean same = g_strcmp0 (marker->announced, prompt) == 0;
+  GstStructure *s;
+
+  if (same && (!frame->prompt_changed || marker->announced_frame == n))
+    return FALSE;
+  if (marker->announced)
+    marker->prompt_id++;
+  g_free (marker->announced);
+  marker->announced = g_strdup (prompt);
+  marker->announced_frame = n;
+  GST_INFO_OBJECT (marker->src, "prompt %u begins with frame %" G_GUINT64_FORMAT
+      ", block %" G_GINT64_FORMAT ": \"%.100s\"", marker->prompt_id, n,
+      frame->block, prompt);
+
+  gst_dualparal_marking_send (marker, gst_event_new_custom
+      (GST_EVENT_CUSTOM_DOWNSTREAM, gst_dualparal_marking_describe (marker,
+              "dualparal/prompt", frame->block)));
+  if (marker->marking & GST_DUALPARAL_MARKING_TAGS)
+    gst_dualparal_marking_send (marker,
+        gst_event_new_tag (gst_dualparal_marking_tags (prompt, settings,
+                model)));
+  if (marker->prompt_id > 0)
+    gst_dualparal_marking_send (marker,
+        gst_video_event_new_downstream_force_key_unit (pts, stream_time,
+            running_time, TRUE, marker->prompt_id));
+
+  s = gst_dualparal_marking_describe (marker, "dualparal-prompt-applied",
+      frame->block);
+  gst_structure_set (s, "timestamp", GST_TYPE_CLOCK_TIME, pts,
+      "stream-time", GST_TYPE_CLOCK_TIME, stream_time,
+      "running-time", GST_TYPE_CLOCK_TIME, running_time, NULL);
+  gst_element_post_message (GST_ELEMENT (marker->src),
+      gst_message_new_element (GST_OBJECT (marker->src), s));
+  return TRUE;
+}
+
 /* As JSON, quotes included */
 static gchar *
-quote (const gchar * text)
+gst_dualparal_marking_quote (const gchar * text)
 {
   GString *quoted = g_string_new ("\"");
 
@@ -85,10 +187,10 @@ quote (const gchar * text)
 
 /* The seed is a string: many readers of JSON have 53 bits only */
 static void
-add_sei (GstBuffer * buffer, const DpSettings * settings,
+gst_dualparal_marking_add_sei (GstBuffer * buffer, const DpSettings * settings,
     const DpModelInfo * model, gint64 block, guint64 frame, guint prompt_id)
 {
-  gchar *name = quote (model->name);
+  gchar *name = gst_dualparal_marking_quote (model->name);
   gchar *text = g_strdup_printf ("{\"generator\":\"" GENERATOR "\","
       "\"ai_generated\":true,"
       "\"digital_source_type\":\"" GST_DUALPARAL_SOURCE_TYPE "\","
@@ -106,20 +208,22 @@ add_sei (GstBuffer * buffer, const DpSettings * settings,
 }
 
 void
-gst_dualparal_marking_mark (GstDualParalMarking marking, GstBuffer * buffer,
-    const DpSettings * settings, const DpModelInfo * model, gint64 block,
-    guint64 frame, guint prompt_id)
+gst_dualparal_marking_mark (GstDualParalMarker * marker, GstBuffer * buffer,
+    const DpFrame * frame, const DpSettings * settings,
+    const DpModelInfo * model)
 {
+  const guint64 n = GST_BUFFER_OFFSET (buffer);
   GstCustomMeta *meta;
 
-  if (marking & GST_DUALPARAL_MARKING_META) {
+  if (marker->marking & GST_DUALPARAL_MARKING_META) {
     meta = gst_buffer_add_custom_meta (buffer, GST_DUALPARAL_META_NAME);
     gst_structure_set (gst_custom_meta_get_structure (meta),
-        "block", G_TYPE_INT64, block, "frame", G_TYPE_UINT64, frame,
+        "block", G_TYPE_INT64, frame->block, "frame", G_TYPE_UINT64, n,
         "seed", G_TYPE_UINT64, settings->seed,
-        "prompt-id", G_TYPE_UINT, prompt_id,
+        "prompt-id", G_TYPE_UINT, marker->prompt_id,
         "digital-source-type", G_TYPE_STRING, GST_DUALPARAL_SOURCE_TYPE, NULL);
   }
-  if (marking & GST_DUALPARAL_MARKING_SEI)
-    add_sei (buffer, settings, model, block, frame, prompt_id);
+  if (marker->marking & GST_DUALPARAL_MARKING_SEI)
+    gst_dualparal_marking_add_sei (buffer, settings, model, frame->block, n,
+        marker->prompt_id);
 }

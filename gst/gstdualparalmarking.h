@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * gstdualparalmarking.h: what says that the video was made by a model, and how:
- * tags for containers, a custom meta for whoever looks at frames, and a text for
- * the bitstream, which dualparalsei writes behind an encoder. All three say what
- * IPTC's digital source type for this is, so one search finds any of them.
+ * gstdualparalmarking.h: what the video says about itself. Events and a message announce the first
+ * frame of each prompt. Three marks say that a model made the video, and how: tags for containers, a
+ * custom meta for elements that look at frames, and a text for the bitstream, which dualparalsei
+ * writes behind an encoder. All three contain IPTC's digital source type, so one search finds any of
+ * them.
  */
 #pragma once
 
-#include <gst/gst.h>
+#include <gst/base/gstbasesrc.h>
 #include "dualparal.h"
 
 G_BEGIN_DECLS
@@ -15,8 +16,8 @@ G_BEGIN_DECLS
 #define GST_DUALPARAL_SOURCE_TYPE \
     "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 #define GST_DUALPARAL_META_NAME "GstDualParalMeta"
-/** f73c05d5-7096-42dd-be2d-9eb4ecd8bab8: of user data that is our text. It has no
- *  zero in it, so a bitstream has it unescaped. */
+/** f73c05d5-7096-42dd-be2d-9eb4ecd8bab8: marks user data as our text. It contains no zero, so a
+ *  bitstream has it unescaped. */
 #define GST_DUALPARAL_SEI_UUID_SIZE 16
 extern const guint8 gst_dualparal_sei_uuid[GST_DUALPARAL_SEI_UUID_SIZE];
 
@@ -47,13 +48,25 @@ GType gst_dualparal_marking_get_type (void);
 /** Makes the meta known to the process. */
 void gst_dualparal_marking_register (void);
 
-/** The tags of a prompt. */
-GstTagList *gst_dualparal_marking_tags (const gchar * prompt,
+/** Thread-safety: start without a streaming thread, else the streaming thread's. */
+typedef struct _GstDualParalMarker GstDualParalMarker;
+
+GstDualParalMarker *gst_dualparal_marking_new (GstBaseSrc * src);
+void gst_dualparal_marking_free (GstDualParalMarker * marker);
+
+/** A video begins: no prompt was announced yet. */
+void gst_dualparal_marking_start (GstDualParalMarker * marker,
+    GstDualParalMarking marking);
+
+/** Before frame `n` of the video is sent, shown at `pts`: if a prompt begins with it, sends the
+ *  events and posts the message, and returns TRUE. The frame may come by again. */
+gboolean gst_dualparal_marking_announce (GstDualParalMarker * marker,
+    const DpFrame * frame, guint64 n, GstClockTime pts,
     const DpSettings * settings, const DpModelInfo * model);
 
-/** Puts what `marking` says on a buffer with that frame of the video. */
-void gst_dualparal_marking_mark (GstDualParalMarking marking,
-    GstBuffer * buffer, const DpSettings * settings, const DpModelInfo * model,
-    gint64 block, guint64 frame, guint prompt_id);
+/** Marks the buffer with that frame, whose number in the video is the buffer's offset. */
+void gst_dualparal_marking_mark (GstDualParalMarker * marker,
+    GstBuffer * buffer, const DpFrame * frame, const DpSettings * settings,
+    const DpModelInfo * model);
 
 G_END_DECLS

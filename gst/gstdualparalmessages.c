@@ -1,6 +1,23 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "gstdualparalmessages.h"
 
+GST_DEBUG_CATEGORY (gst_dualparal_src_debug);
+#define GST_CAT_DEFAULT gst_dualparal_src_debug
+
+/* Several threads may report. One of them posts for all, so that messages keep
+ * their order. */
+struct _GstDualParalProgress
+{
+  GstElement *element;
+
+  /* -- protected by lock, which is released while a message is posted */
+  GMutex lock;
+  gint percent;                 /* highest so far, -1 before the start */
+  gboolean ended;
+  gboolean posting;             /* some thread posts */
+  GQueue messages;
+};
+
 void
 gst_dualparal_post_error (GstElement * element, const GError * error)
 {
@@ -34,40 +51,44 @@ gst_dualparal_post_error (GstElement * element, const GError * error)
         break;
     }
   }
+  GST_ERROR_OBJECT (element, "%s", error->message);
   gst_element_message_full (element, GST_MESSAGE_ERROR, domain, code,
       g_strdup (error->message), NULL, __FILE__, GST_FUNCTION, __LINE__);
 }
 
-void
-gst_dualparal_progress_init (GstDualParalProgress * progress)
+GstDualParalProgress *
+gst_dualparal_progress_new (GstElement * element)
 {
-  g_mutex_init (&progress->lock);
-  g_queue_init (&progress->messages);
+  GstDualParalProgress *progress = g_new0 (GstDualParalProgress, 1);
+
+  progress->element = element;
   progress->percent = -1;
-  progress->ended = progress->posting = FALSE;
+  g_mutex_init (&progress->lock);
+  return progress;
 }
 
 void
-gst_dualparal_progress_clear (GstDualParalProgress * progress)
+gst_dualparal_progress_free (GstDualParalProgress * progress)
 {
   g_mutex_clear (&progress->lock);
+  g_free (progress);
 }
 
 static void
-add_message (GstDualParalProgress * progress, GstElement * element,
+gst_dualparal_progress_add (GstDualParalProgress * progress,
     GstProgressType type, const gchar * code, const gchar * text, gint percent)
 {
-  GstMessage *message = gst_message_new_progress (GST_OBJECT (element), type,
-      code, text);
+  GstMessage *message = gst_message_new_progress (GST_OBJECT
+      (progress->element), type, code, text);
 
   gst_structure_set (gst_message_writable_structure (message), "percent",
       G_TYPE_INT, percent, NULL);
   g_queue_push_tail (&progress->messages, message);
 }
 
-/* With the lock, which is let go while a message is posted */
+/* With the lock, which is released while a message is posted */
 static void
-post_messages (GstDualParalProgress * progress, GstElement * element)
+gst_dualparal_progress_post (GstDualParalProgress * progress)
 {
   GstMessage *message;
 
@@ -76,7 +97,7 @@ post_messages (GstDualParalProgress * progress, GstElement * element)
   progress->posting = TRUE;
   while ((message = g_queue_pop_head (&progress->messages))) {
     g_mutex_unlock (&progress->lock);
-    gst_element_post_message (element, message);
+    gst_element_post_message (progress->element, message);
     g_mutex_lock (&progress->lock);
   }
   progress->posting = FALSE;
@@ -85,46 +106,44 @@ post_messages (GstDualParalProgress * progress, GstElement * element)
 /* Several threads report, so an older report may come after a newer one */
 void
 gst_dualparal_progress_report (GstDualParalProgress * progress,
-    GstElement * element, const gchar * code, const gchar * text, gint percent,
-    gboolean canceled)
+    const gchar * code, const gchar * text, gint percent, gboolean canceled)
 {
   g_mutex_lock (&progress->lock);
   if (progress->ended || (percent >= 0 && percent <= progress->percent))
     goto out;
 
+  if (percent < 0)
+    GST_INFO_OBJECT (progress->element, "%s: %s", code, text);
+  else
+    GST_CAT_LEVEL_LOG (GST_CAT_DEFAULT, percent < 100 ? GST_LEVEL_DEBUG :
+        GST_LEVEL_INFO, progress->element, "%s: %s, %d%%", code, text, percent);
+
   if (progress->percent < 0 && percent >= 0)
-    add_message (progress, element, GST_PROGRESS_TYPE_START, code, text, 0);
+    gst_dualparal_progress_add (progress, GST_PROGRESS_TYPE_START, code, text,
+        0);
   if (percent >= 100)
-    add_message (progress, element, GST_PROGRESS_TYPE_COMPLETE, code, text,
-        100);
+    gst_dualparal_progress_add (progress, GST_PROGRESS_TYPE_COMPLETE, code,
+        text, 100);
   else if (percent > 0)
-    add_message (progress, element, GST_PROGRESS_TYPE_CONTINUE, code, text,
-        percent);
+    gst_dualparal_progress_add (progress, GST_PROGRESS_TYPE_CONTINUE, code,
+        text, percent);
   else if (percent < 0 && progress->percent >= 0)
-    add_message (progress, element, canceled ? GST_PROGRESS_TYPE_CANCELED :
-        GST_PROGRESS_TYPE_ERROR, code, text, percent);
+    gst_dualparal_progress_add (progress, canceled ?
+        GST_PROGRESS_TYPE_CANCELED : GST_PROGRESS_TYPE_ERROR, code, text,
+        percent);
   progress->percent = percent;
   progress->ended = percent < 0 || percent >= 100;
-  post_messages (progress, element);
+  gst_dualparal_progress_post (progress);
 out:
   g_mutex_unlock (&progress->lock);
 }
 
 void
 gst_dualparal_progress_reset (GstDualParalProgress * progress,
-    GstElement * element, const gchar * code)
+    const gchar * code)
 {
-  gst_dualparal_progress_report (progress, element, code, "cancelled", -1,
-      TRUE);
+  if (progress->percent >= 0)
+    gst_dualparal_progress_report (progress, code, "cancelled", -1, TRUE);
   progress->percent = -1;
   progress->ended = FALSE;
-}
-
-GstStructure *
-gst_dualparal_prompt_new (const gchar * name, const gchar * prompt, guint id,
-    gint64 block, guint64 frame)
-{
-  return gst_structure_new (name, "prompt", G_TYPE_STRING, prompt,
-      "prompt-id", G_TYPE_UINT, id, "block", G_TYPE_INT64, block,
-      "frame", G_TYPE_UINT64, frame, NULL);
 }

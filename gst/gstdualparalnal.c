@@ -8,7 +8,8 @@
 
 /* Escaped as within a NAL unit: no 0, 0, and then 0 to 3 */
 static void
-put (GByteArray * nal, const guint8 * data, gsize size, guint * zeros)
+gst_dualparal_nal_put (GByteArray * nal, const guint8 * data, gsize size,
+    guint * zeros)
 {
   const guint8 escape = 3;
   gsize i;
@@ -39,17 +40,17 @@ gst_dualparal_nal_sei_new (const GstDualParalNalFormat * format,
 
   g_byte_array_append (nal, start_code, prefix);
   if (format->h265)
-    put (nal, h265_header, sizeof (h265_header), &zeros);
+    gst_dualparal_nal_put (nal, h265_header, sizeof (h265_header), &zeros);
   else
-    put (nal, h264_header, sizeof (h264_header), &zeros);
-  put (nal, &type, 1, &zeros);
+    gst_dualparal_nal_put (nal, h264_header, sizeof (h264_header), &zeros);
+  gst_dualparal_nal_put (nal, &type, 1, &zeros);
   for (; rest >= 255; rest -= 255)
-    put (nal, &more, 1, &zeros);
+    gst_dualparal_nal_put (nal, &more, 1, &zeros);
   last = rest;
-  put (nal, &last, 1, &zeros);
-  put (nal, uuid, UUID_SIZE, &zeros);
-  put (nal, data, size, &zeros);
-  put (nal, &end, 1, &zeros);
+  gst_dualparal_nal_put (nal, &last, 1, &zeros);
+  gst_dualparal_nal_put (nal, uuid, UUID_SIZE, &zeros);
+  gst_dualparal_nal_put (nal, data, size, &zeros);
+  gst_dualparal_nal_put (nal, &end, 1, &zeros);
 
   if (format->length_size) {
     rest = nal->len - prefix;
@@ -63,8 +64,8 @@ gst_dualparal_nal_sei_new (const GstDualParalNalFormat * format,
 
 /* The next NAL unit from *at on, which goes behind it */
 static gboolean
-next_by_length (guint length_size, const guint8 * data, gsize size, gsize * at,
-    const guint8 ** nal, gsize * nal_size)
+gst_dualparal_nal_next_by_length (guint length_size, const guint8 * data,
+    gsize size, gsize * at, const guint8 ** nal, gsize * nal_size)
 {
   gsize length = 0;
   guint i;
@@ -83,7 +84,7 @@ next_by_length (guint length_size, const guint8 * data, gsize size, gsize * at,
 
 /* From the 0, 0, 1 at `from` or behind, or `size` where there is none */
 static gsize
-start_code_from (const guint8 * data, gsize size, gsize from)
+gst_dualparal_nal_start_code_from (const guint8 * data, gsize size, gsize from)
 {
   for (; from + 3 <= size; from++)
     if (data[from] == 0 && data[from + 1] == 0 && data[from + 2] == 1)
@@ -92,15 +93,15 @@ start_code_from (const guint8 * data, gsize size, gsize from)
 }
 
 static gboolean
-next_by_start_code (const guint8 * data, gsize size, gsize * at,
-    const guint8 ** nal, gsize * nal_size)
+gst_dualparal_nal_next_by_start_code (const guint8 * data, gsize size,
+    gsize * at, const guint8 ** nal, gsize * nal_size)
 {
-  const gsize start = start_code_from (data, size, *at);
+  const gsize start = gst_dualparal_nal_start_code_from (data, size, *at);
 
   if (start == size)
     return FALSE;
   *nal = data + start + 3;
-  *at = start_code_from (data, size, start + 3);
+  *at = gst_dualparal_nal_start_code_from (data, size, start + 3);
   *nal_size = *at - start - 3;
   /* No unit ends in a zero */
   while (*nal_size > 0 && (*nal)[*nal_size - 1] == 0)
@@ -110,7 +111,7 @@ next_by_start_code (const guint8 * data, gsize size, gsize * at,
 
 /* A slice, or H.264's prefix of one */
 static gboolean
-is_slice (gboolean h265, guint8 header)
+gst_dualparal_nal_is_slice (gboolean h265, guint8 header)
 {
   const guint type = h265 ? header >> 1 & 0x3f : header & 0x1f;
 
@@ -119,7 +120,7 @@ is_slice (gboolean h265, guint8 header)
 }
 
 static gboolean
-is_sei (gboolean h265, guint8 header)
+gst_dualparal_nal_is_sei (gboolean h265, guint8 header)
 {
   return h265 ? (header >> 1 & 0x3f) == 39 : (header & 0x1f) == 6;
 }
@@ -133,15 +134,18 @@ gst_dualparal_nal_find (const GstDualParalNalFormat * format,
 
   for (;;) {
     start = at;
-    if (format->length_size ? !next_by_length (format->length_size, data, size,
-            &at, &nal, &nal_size)
-        : !next_by_start_code (data, size, &at, &nal, &nal_size))
+    if (format->length_size ?
+        !gst_dualparal_nal_next_by_length (format->length_size, data, size, &at,
+            &nal, &nal_size)
+        : !gst_dualparal_nal_next_by_start_code (data, size, &at, &nal,
+            &nal_size))
       return FALSE;
     if (nal_size == 0)
       continue;
-    if (is_sei (format->h265, *nal) && memmem (nal, nal_size, uuid, UUID_SIZE))
+    if (gst_dualparal_nal_is_sei (format->h265, *nal)
+        && memmem (nal, nal_size, uuid, UUID_SIZE))
       return FALSE;
-    if (is_slice (format->h265, *nal))
+    if (gst_dualparal_nal_is_slice (format->h265, *nal))
       break;
   }
   if (!format->length_size) {

@@ -1,139 +1,142 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "gstdualparalplaceholder.h"
 
-#include <string.h>
+#include "gstdualparalmessages.h"
 
-/* How often decoding looks whether it is still wanted */
-#define POLL_TIME (20 * GST_MSECOND)
-/* Of 255, limited range in YUV */
-#define GREY_LUMA 50
-#define GREY_RGB 40
+#define GST_CAT_DEFAULT gst_dualparal_src_debug
 
-gboolean
-gst_dualparal_placeholder_check (GstElement * element, const gchar * location)
+/* How long decoding may take */
+#define DECODE_TIME (10 * GST_SECOND)
+/* Of 255, in RGB */
+#define GREY 40
+
+/* What comes first from a pipeline that decodes one file */
+static GstSample *
+gst_dualparal_placeholder_decode (const gchar * location, GError ** error)
 {
-  if (!location || g_file_test (location, G_FILE_TEST_IS_REGULAR))
-    return TRUE;
-  GST_ELEMENT_ERROR (element, RESOURCE, NOT_FOUND,
-      ("placeholder is %s, and there is no such file.", location), (NULL));
-  return FALSE;
-}
+  GstSample *sample = NULL;
+  GstMessage *message;
+  GstElement *pipeline, *file, *sink;
+  GstBus *bus;
 
-static GstBuffer *
-grey_new (const GstVideoInfo * info)
-{
-  GstBuffer *buffer = gst_buffer_new_and_alloc (GST_VIDEO_INFO_SIZE (info));
-  GstVideoFrame frame;
-  guint8 *alpha;
-  guint p;
-  gint i;
-
-  gst_video_frame_map (&frame, info, buffer, GST_MAP_WRITE);
-  for (p = 0; p < GST_VIDEO_FRAME_N_PLANES (&frame); p++) {
-    const gint grey = p > 0 ? 128 : GST_VIDEO_INFO_IS_YUV (info) ? GREY_LUMA :
-        GREY_RGB;
-
-    memset (GST_VIDEO_FRAME_PLANE_DATA (&frame, p), grey,
-        (gsize) GST_VIDEO_FRAME_PLANE_STRIDE (&frame, p) *
-        GST_VIDEO_FRAME_COMP_HEIGHT (&frame, p));
-  }
-  if (GST_VIDEO_INFO_HAS_ALPHA (info)) {
-    alpha = GST_VIDEO_FRAME_COMP_DATA (&frame, GST_VIDEO_COMP_A);
-    for (i = 0; i < GST_VIDEO_INFO_WIDTH (info) * GST_VIDEO_INFO_HEIGHT (info);
-        i++)
-      alpha[4 * i] = 255;
-  }
-  gst_video_frame_unmap (&frame);
-  return buffer;
-}
-
-static void
-post_error (GstElement * element, const gchar * location, const GError * error)
-{
-  GST_ELEMENT_ERROR (element, RESOURCE, READ,
-      ("The placeholder %s cannot be shown: %s", location, error->message),
-      (NULL));
-}
-
-/* Prerolls, which is all that it does. FALSE without an error when flushing. */
-static gboolean
-preroll (GstElement * pipeline, GstDualParalGenerator * gen, GError ** error)
-{
-  GstBus *bus = gst_element_get_bus (pipeline);
-  GstMessage *message = NULL;
-  gboolean wanted = TRUE, done = FALSE;
-
+  pipeline = gst_parse_launch_full ("filesrc name=file ! decodebin "
+      "caps=video/x-raw ! fakesink name=sink", NULL,
+      GST_PARSE_FLAG_FATAL_ERRORS, error);
+  if (!pipeline)
+    return NULL;
+  file = gst_bin_get_by_name (GST_BIN (pipeline), "file");
+  sink = gst_bin_get_by_name (GST_BIN (pipeline), "sink");
+  bus = gst_element_get_bus (pipeline);
+  g_object_set (file, "location", location, NULL);
   gst_element_set_state (pipeline, GST_STATE_PAUSED);
-  while (wanted && !message) {
-    message = gst_bus_timed_pop_filtered (bus, POLL_TIME,
-        GST_MESSAGE_ASYNC_DONE | GST_MESSAGE_ERROR);
-    g_mutex_lock (&gen->lock);
-    wanted = !gen->flushing;
-    g_mutex_unlock (&gen->lock);
-  }
+  message = gst_bus_timed_pop_filtered (bus, DECODE_TIME,
+      GST_MESSAGE_ASYNC_DONE | GST_MESSAGE_ERROR);
   if (message && GST_MESSAGE_TYPE (message) == GST_MESSAGE_ERROR)
     gst_message_parse_error (message, error, NULL);
   else
-    done = message != NULL;
+    g_object_get (sink, "last-sample", &sample, NULL);
+  if (!sample && !*error)
+    g_set_error (error, GST_STREAM_ERROR, GST_STREAM_ERROR_DECODE,
+        "no picture within %d seconds", (gint) (DECODE_TIME / GST_SECOND));
+  gst_element_set_state (pipeline, GST_STATE_NULL);
   gst_clear_message (&message);
   gst_object_unref (bus);
-  return done;
-}
-
-static GstFlowReturn
-decode (GstDualParalGenerator * gen, const gchar * location,
-    const GstVideoInfo * info, GstBuffer ** picture)
-{
-  GstFlowReturn flow = GST_FLOW_FLUSHING;
-  GError *error = NULL;
-  GstElement *pipeline, *file, *filter, *sink;
-  GstSample *sample = NULL;
-  GstCaps *caps;
-
-  pipeline = gst_parse_launch_full ("filesrc name=file ! decodebin ! "
-      "videoconvert ! videoscale ! capsfilter name=filter ! "
-      "fakesink name=sink", NULL, GST_PARSE_FLAG_FATAL_ERRORS, &error);
-  if (!pipeline)
-    goto out;
-
-  file = gst_bin_get_by_name (GST_BIN (pipeline), "file");
-  filter = gst_bin_get_by_name (GST_BIN (pipeline), "filter");
-  sink = gst_bin_get_by_name (GST_BIN (pipeline), "sink");
-  caps = gst_video_info_to_caps (info);
-  /* A picture has no framerate */
-  gst_structure_remove_field (gst_caps_get_structure (caps, 0), "framerate");
-  g_object_set (file, "location", location, NULL);
-  g_object_set (filter, "caps", caps, NULL);
-  if (preroll (pipeline, gen, &error))
-    g_object_get (sink, "last-sample", &sample, NULL);
-  if (sample) {
-    *picture = gst_buffer_copy_deep (gst_sample_get_buffer (sample));
-    gst_sample_unref (sample);
-    flow = GST_FLOW_OK;
-  }
-  gst_element_set_state (pipeline, GST_STATE_NULL);
-  gst_caps_unref (caps);
   gst_object_unref (file);
-  gst_object_unref (filter);
   gst_object_unref (sink);
   gst_object_unref (pipeline);
-out:
-  if (error) {
-    post_error (gen->element, location, error);
-    g_error_free (error);
-    flow = GST_FLOW_ERROR;
-  }
-  return flow;
+  return sample;
 }
 
-GstFlowReturn
-gst_dualparal_placeholder_new (GstDualParalGenerator * gen,
-    const gchar * location, const GstVideoInfo * info, GstBuffer ** picture)
+GstSample *
+gst_dualparal_placeholder_load (GstElement * element, const gchar * location)
 {
-  if (location)
-    return decode (gen, location, info, picture);
-  *picture = grey_new (info);
-  return GST_FLOW_OK;
+  GError *error = NULL;
+  GstSample *picture;
+
+  if (!g_file_test (location, G_FILE_TEST_IS_REGULAR)) {
+    GST_ELEMENT_ERROR (element, RESOURCE, NOT_FOUND,
+        ("placeholder is %s, and there is no such file.", location), (NULL));
+    return NULL;
+  }
+  picture = gst_dualparal_placeholder_decode (location, &error);
+  if (!picture) {
+    GST_ELEMENT_ERROR (element, RESOURCE, READ,
+        ("The placeholder %s cannot be shown: %s", location, error->message),
+        (NULL));
+    g_error_free (error);
+    return NULL;
+  }
+  GST_DEBUG_OBJECT (element, "placeholder %s: %" GST_PTR_FORMAT, location,
+      gst_sample_get_caps (picture));
+  return picture;
+}
+
+/* Scaled, with borders if its shape is another */
+static GstBuffer *
+gst_dualparal_placeholder_convert (GstBuffer * picture, GstVideoInfo * own,
+    const GstVideoInfo * info)
+{
+  GstVideoRectangle from = { 0, }, to = { 0, }, at;
+  GstVideoConverter *converter;
+  GstBuffer *buffer = NULL;
+  GstVideoFrame in, out;
+
+  if (!gst_video_frame_map (&in, own, picture, GST_MAP_READ))
+    return NULL;
+  from.w = gst_util_uint64_scale_int (own->width, own->par_n, own->par_d);
+  from.h = own->height;
+  to.w = info->width;
+  to.h = info->height;
+  gst_video_center_rect (&from, &to, &at, TRUE);
+
+  /* The converter refuses to change these */
+  own->interlace_mode = info->interlace_mode;
+  own->fps_n = info->fps_n;
+  own->fps_d = info->fps_d;
+  /* Even numbers, because chroma has half of the pixels */
+  converter = gst_video_converter_new (own, info,
+      gst_structure_new ("placeholder",
+          GST_VIDEO_CONVERTER_OPT_DEST_X, G_TYPE_INT, at.x & ~1,
+          GST_VIDEO_CONVERTER_OPT_DEST_Y, G_TYPE_INT, at.y & ~1,
+          GST_VIDEO_CONVERTER_OPT_DEST_WIDTH, G_TYPE_INT, MAX (at.w & ~1, 2),
+          GST_VIDEO_CONVERTER_OPT_DEST_HEIGHT, G_TYPE_INT, MAX (at.h & ~1, 2),
+          GST_VIDEO_CONVERTER_OPT_RESAMPLER_METHOD,
+          GST_TYPE_VIDEO_RESAMPLER_METHOD, GST_VIDEO_RESAMPLER_METHOD_LINEAR,
+          NULL));
+  if (converter) {
+    buffer = gst_buffer_new_and_alloc (GST_VIDEO_INFO_SIZE (info));
+    gst_video_frame_map (&out, info, buffer, GST_MAP_WRITE);
+    gst_video_converter_frame (converter, &in, &out);
+    gst_video_frame_unmap (&out);
+    gst_video_converter_free (converter);
+  }
+  gst_video_frame_unmap (&in);
+  return buffer;
+}
+
+GstBuffer *
+gst_dualparal_placeholder_new (GstElement * element, GstSample * picture,
+    const GstVideoInfo * info)
+{
+  GstBuffer *buffer = NULL, *grey;
+  GstVideoInfo own;
+
+  if (!picture) {
+    gst_video_info_set_format (&own, GST_VIDEO_FORMAT_RGB, info->width,
+        info->height);
+    grey = gst_buffer_new_and_alloc (own.size);
+    gst_buffer_memset (grey, 0, GREY, own.size);
+    buffer = gst_dualparal_placeholder_convert (grey, &own, info);
+    gst_buffer_unref (grey);
+  } else if (gst_video_info_from_caps (&own, gst_sample_get_caps (picture))) {
+    buffer = gst_dualparal_placeholder_convert (gst_sample_get_buffer (picture),
+        &own, info);
+  }
+  if (!buffer)
+    GST_ELEMENT_ERROR (element, RESOURCE, READ,
+        ("The placeholder cannot be converted to the format of the video."),
+        (NULL));
+  return buffer;
 }
 
 gboolean

@@ -85,7 +85,7 @@ gst_dualparal_sei_set_caps (GstBaseTransform * trans, GstCaps * in,
 }
 
 static const GstVideoSEIUserDataUnregisteredMeta *
-find_meta (GstBuffer * buffer)
+gst_dualparal_sei_find_meta (GstBuffer * buffer)
 {
   gpointer state = NULL;
   GstMeta *meta;
@@ -112,7 +112,7 @@ gst_dualparal_sei_transform_ip (GstBaseTransform * trans, GstBuffer * buffer)
   gsize at;
 
   if (GST_BUFFER_FLAG_IS_SET (buffer, GST_BUFFER_FLAG_DELTA_UNIT)
-      || !(meta = find_meta (buffer)))
+      || !(meta = gst_dualparal_sei_find_meta (buffer)))
     return GST_FLOW_OK;
   if (!gst_buffer_map (buffer, &in, GST_MAP_READ)) {
     GST_ELEMENT_ERROR (self, RESOURCE, READ,

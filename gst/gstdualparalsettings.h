@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * gstdualparalsettings.h: what the user may set. One struct holds the values
- * behind the properties exactly as they were set; 0 and NULL stand for the
- * model's own defaults and are resolved by the engine, not here.
+ * gstdualparalsettings.h: the properties and their values, exactly as they were
+ * set. 0 and NULL stand for the model's own defaults, which the engine resolves.
  */
 #pragma once
 
@@ -31,13 +30,14 @@ typedef enum
 
 /**
  * GstDualParalPrecision:
- * @GST_DUALPARAL_PRECISION_AUTO: the faster one on the chosen devices
+ * @GST_DUALPARAL_PRECISION_AUTO: float32 or bfloat16, whichever is faster on the
+ *   chosen devices
  * @GST_DUALPARAL_PRECISION_FLOAT32: single precision
  * @GST_DUALPARAL_PRECISION_BFLOAT16: bfloat16 weights and activations
- * @GST_DUALPARAL_PRECISION_FP8: bfloat16, and the transformer's products and
+ * @GST_DUALPARAL_PRECISION_FP8: bfloat16, with the transformer's products and
  *   self-attention in e4m3; GPUs of compute capability 9.0 only
  *
- * What the model computes in.
+ * Number format of the computation.
  *
  * Since: 0.1
  */
@@ -51,10 +51,11 @@ typedef enum
 
 /**
  * GstDualParalPromptLatency:
- * @GST_DUALPARAL_PROMPT_LATENCY_SMOOTH: the next block that is begun shows it
- * @GST_DUALPARAL_PROMPT_LATENCY_LOW: blocks that are still mostly noise begin anew
+ * @GST_DUALPARAL_PROMPT_LATENCY_SMOOTH: the next new block shows it
+ * @GST_DUALPARAL_PROMPT_LATENCY_LOW: blocks that are still mostly noise restart
+ *   with it
  *
- * How soon a prompt shows that is to show as soon as can be.
+ * How soon a new prompt without a frame number shows.
  *
  * Since: 0.1
  */
@@ -66,12 +67,12 @@ typedef enum
 
 /**
  * GstDualParalTextEncoder:
- * @GST_DUALPARAL_TEXT_ENCODER_AUTO: resident where everything has room
- * @GST_DUALPARAL_TEXT_ENCODER_RESIDENT: on the first device
- * @GST_DUALPARAL_TEXT_ENCODER_STREAMED: to the first device layer by layer,
- *     for each prompt
+ * @GST_DUALPARAL_TEXT_ENCODER_AUTO: resident if there is enough memory
+ * @GST_DUALPARAL_TEXT_ENCODER_RESIDENT: kept on the first device
+ * @GST_DUALPARAL_TEXT_ENCODER_STREAMED: sent to the first device layer by layer,
+ *   for each prompt
  *
- * Where the text encoder's weights are.
+ * Where the text encoder's weights are kept.
  *
  * Since: 0.1
  */
@@ -84,13 +85,13 @@ typedef enum
 
 /**
  * GstDualParalUnderrunPolicy:
- * @GST_DUALPARAL_UNDERRUN_REPEAT: the frame before once more
- * @GST_DUALPARAL_UNDERRUN_STALL: nothing, until there is a frame
- * @GST_DUALPARAL_UNDERRUN_GAP: a GAP event in its place
- * @GST_DUALPARAL_UNDERRUN_SLOW: frames last as long as it takes to make them
- * @GST_DUALPARAL_UNDERRUN_ERROR: an error
+ * @GST_DUALPARAL_UNDERRUN_REPEAT: send the previous frame again
+ * @GST_DUALPARAL_UNDERRUN_STALL: send nothing until a frame is ready
+ * @GST_DUALPARAL_UNDERRUN_GAP: send a GAP event in its place
+ * @GST_DUALPARAL_UNDERRUN_SLOW: show frames for as long as they take to make
+ * @GST_DUALPARAL_UNDERRUN_ERROR: post an error
  *
- * What a live video does when a frame was not made in time.
+ * What a live video does when a frame is not ready in time.
  *
  * Since: 0.1
  */
@@ -105,10 +106,10 @@ typedef enum
 
 /**
  * GstDualParalStartupPolicy:
- * @GST_DUALPARAL_STARTUP_WAIT: nothing, until there are frames
+ * @GST_DUALPARAL_STARTUP_WAIT: nothing, until frames are ready
  * @GST_DUALPARAL_STARTUP_PLACEHOLDER: a still picture
  *
- * What a live video shows while the model loads and the first frames are made.
+ * What a live video shows while the model loads and makes the first frames.
  *
  * Since: 0.1
  */
@@ -169,45 +170,38 @@ enum
   GST_DUALPARAL_PROP_STATS,
   GST_DUALPARAL_PROP_STATS_INTERVAL,
   GST_DUALPARAL_PROP_TRACE,
+  GST_DUALPARAL_N_PROPS
 };
 
-/** Thread-safety: none; the element guards it with its object lock. */
-typedef struct
-{
-  gchar *model, *prompt, *negative_prompt, *devices, *placeholder;
-  gchar *storyboard, *trace;
-  GstDualParalPromptLatency prompt_latency;
-  GstDualParalSampler sampler;
-  GstDualParalPrecision precision;
-  GstDualParalTextEncoder text_encoder;
-  guint64 seed;
-  gint64 num_frames;
-  gdouble guidance_scale, guidance_scale_2, flow_shift;
-  gint steps, block_latents, context_latents, queue_blocks;
-  gint max_queue_frames, threads, linger;
-  guint stats_interval;
-  gboolean is_live;
-  gint prebuffer, max_repeat, min_framerate_n, min_framerate_d;
-  GstDualParalUnderrunPolicy underrun_policy;
-  GstDualParalStartupPolicy startup_policy;
-  GstDualParalMarking marking;
-} GstDualParalSettings;
+/** Thread-safety: every function from any thread. */
+typedef struct _GstDualParalSettings GstDualParalSettings;
 
-void gst_dualparal_settings_init (GstDualParalSettings * settings);
-void gst_dualparal_settings_clear (GstDualParalSettings * settings);
+GstDualParalSettings *gst_dualparal_settings_new (void);
+void gst_dualparal_settings_free (GstDualParalSettings * settings);
 
 /** Installs every property, `stats` included. */
 void gst_dualparal_settings_install_properties (GObjectClass * klass);
+/** Emits `notify` for a property. */
+void gst_dualparal_settings_notify (GObject * object, guint prop_id);
 
-/** FALSE when it is not one of these. */
+/** FALSE for an unknown property; `stats` is one. */
 gboolean gst_dualparal_settings_set (GstDualParalSettings * settings,
     guint prop_id, const GValue * value);
-gboolean gst_dualparal_settings_get (const GstDualParalSettings * settings,
+gboolean gst_dualparal_settings_get (GstDualParalSettings * settings,
     guint prop_id, GValue * value);
 
-/** The same for the engine; strings are copied into `storage`. Size and format
- *  are left at zero, and the prompts, which may change. */
-void gst_dualparal_settings_for_engine (const GstDualParalSettings * settings,
+/** The value of one whole-number property (boolean, enumeration and flags
+ *  included), and a copy of that of a string. */
+gint64 gst_dualparal_settings_number (GstDualParalSettings * settings,
+    guint prop_id);
+gchar *gst_dualparal_settings_string (GstDualParalSettings * settings,
+    guint prop_id);
+void gst_dualparal_settings_min_framerate (GstDualParalSettings * settings,
+    gint * fps_n, gint * fps_d);
+
+/** The same for the engine; strings are copied into `storage`. Size, format and
+ *  the prompts, which may change, are left at zero. */
+void gst_dualparal_settings_for_engine (GstDualParalSettings * settings,
     DpSettings * engine, GStringChunk * storage);
 
 /** Both prompts at once; the strings are copied. */

@@ -1,24 +1,21 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * gstdualparalsrc.c: the element. The engine's threads make frames into a
- * bounded queue; the streaming thread takes one a buffer. Nothing here blocks
- * but the waits for that frame and, of a live video, for its time; unlock() ends
- * them without touching what is being made.
+ * gstdualparalsrc.c: the element: its class, caps, events and queries. The engine's threads put frames
+ * into a bounded queue; the streaming thread takes one for each buffer. It blocks only to wait for a
+ * frame or, when live, for its time. unlock() ends these waits and leaves the generation alone.
  */
 
 /**
  * SECTION:element-dualparalsrc
  * @title: dualparalsrc
  *
- * Turns a prompt into raw video without end: a Wan2.1 video diffusion model,
- * run block by block with the DualParal scheme over any number of devices. The
- * default model is a tiny one that comes with the plugin and plays in real time
- * on a CPU.
+ * Turns a prompt into endless raw video: a Wan2.1 video diffusion model, run block by block with the
+ * DualParal scheme on any number of devices. The default model is a tiny one that comes with the
+ * plugin and plays in real time on a CPU.
  *
- * The size can be negotiated in steps of 16 pixels and the framerate freely;
- * by default both are the model's. Frames are made ahead of time into a queue of
- * #GstDualParalSrc:max-queue-frames, the only thing that holds the generation
- * back.
+ * The size can be negotiated in steps of 16 pixels and the framerate freely. By default both are the
+ * model's. Frames are made ahead of time, into a queue of #GstDualParalSrc:max-queue-frames. Only
+ * this queue holds the generation back.
  *
  * ## Example launch lines
  * |[
@@ -29,73 +26,96 @@
  * ]| Ten seconds in a file, made by two stages.
  * |[
  * gst-launch-1.0 dualparalsrc steps=20 ! video/x-raw,width=320,height=192 ! videoconvert ! autovideosink
- * ]| Larger and with more steps. Where that is slower than it plays, the
- * pipeline pauses for a block at a time.
+ * ]| Larger and with more steps. If the generation is slower than playback, the pipeline pauses for a
+ * block at a time.
  * |[
  * gst-launch-1.0 dualparalsrc is-live=true startup-policy=placeholder ! queue ! x264enc tune=zerolatency ! flvmux streamable=true ! rtmp2sink location=rtmp://localhost/live/ball
- * ]| A live stream: an even framerate from the start, whatever the machine does.
- *
+ * ]| A live stream, at an even framerate from the start.
  * |[
  * gst-launch-1.0 dualparalsrc storyboard=story.srt ! videoconvert ! autovideosink
  * ]| One prompt after the other, at the times of the cues.
  *
  * ## Messages
- * * `PROGRESS`, code `load-model`: the weights are read in the background while
- *   the pipeline prerolls.
- * * `BUFFERING`: a frame was not made in time for a sink that keeps time. As with
- *   any buffering element, the application goes to PAUSED below 100 and back to
- *   PLAYING at 100; no frame is dropped. It is not posted before the first frame,
- *   nor to a recording, which may be as slow as it likes, nor when live.
- * * `QOS`: a picture of a live video was due and not there; see
- *   #GstDualParalSrc:underrun-policy.
- * * `ELEMENT`, structure `application/x-dualparal-stats`: what the property
- *   #GstDualParalSrc:stats is, every #GstDualParalSrc:stats-interval.
- * * `ELEMENT`, structure `dualparal-prompt-applied`: the first frame of a prompt
- *   leaves the element. Fields: `prompt` (string), `prompt-id` (#guint, 0 for the
- *   first), `block` (#gint64), `frame` (#guint64), `timestamp`, `stream-time`,
- *   `running-time` (#GstClockTime).
+ * * `PROGRESS`, code `load-model`: the weights are read in the background while the pipeline prerolls.
+ * * `BUFFERING`: a frame was not ready in time for a sink that keeps time. As with any buffering
+ *   element, the application goes to PAUSED below 100 and back to PLAYING at 100; no frame is dropped.
+ *   It is not posted before the first frame, when recording, or when live.
+ * * `QOS`: a picture of a live video was due without a frame; see #GstDualParalSrc:underrun-policy.
+ * * `ELEMENT`, structure `application/x-dualparal-stats`: the property #GstDualParalSrc:stats, every
+ *   #GstDualParalSrc:stats-interval.
+ * * `ELEMENT`, structure `dualparal-prompt-applied`: the first frame of a prompt leaves the element.
+ *   Fields: `prompt` (string), `prompt-id` (#guint, 0 for the first), `block` (#gint64), `frame`
+ *   (#guint64), `timestamp`, `stream-time`, `running-time` (#GstClockTime).
+ * * `WARNING`: a prompt was refused, a trace is not complete, or devices=auto passed over a GPU.
  *
  * ## Metas
- * As #GstDualParalSrc:marking says, each frame that is no placeholder has
- * * a #GstCustomMeta `GstDualParalMeta`: `block` (#gint64), `frame`, `seed`
- *   (#guint64), `prompt-id` (#guint), `digital-source-type` (string);
- * * a #GstVideoSEIUserDataUnregisteredMeta with the UUID
- *   `f73c05d5-7096-42dd-be2d-9eb4ecd8bab8` and the same and more as JSON, which
- *   #dualparalsei writes behind an encoder.
+ * As #GstDualParalSrc:marking says, each frame except placeholders has
+ * * a #GstCustomMeta `GstDualParalMeta`: `block` (#gint64), `frame`, `seed` (#guint64), `prompt-id`
+ *   (#guint), `digital-source-type` (string);
+ * * a #GstVideoSEIUserDataUnregisteredMeta with the UUID `f73c05d5-7096-42dd-be2d-9eb4ecd8bab8` and
+ *   the same and more as JSON, which #dualparalsei writes behind an encoder.
  *
  * ## Events
  * Right before the first buffer of a prompt, in this order:
- * * a serialized custom downstream event with a structure `dualparal/prompt`:
- *   `prompt`, `prompt-id`, `block` and `frame` as above;
- * * with #GstDualParalSrc:marking a tag event: `title` is the prompt, `comment`
- *   says that a model made this and its seed, steps, guidance and name; `artist`,
- *   `keywords` and `application-name` go with it;
- * * but for the first one, a force-key-unit event, so that encoders begin anew
- *   there.
+ * * a serialized custom downstream event with a structure `dualparal/prompt`: `prompt`, `prompt-id`,
+ *   `block` and `frame` as above;
+ * * with #GstDualParalSrc:marking a tag event: `title` is the prompt, `comment` says that a model made
+ *   this and gives its seed, steps, guidance and name; `artist`, `keywords` and `application-name` go
+ *   with it;
+ * * except for the first prompt, a force-key-unit event, so that encoders begin a new group there.
  *
- * A custom upstream event with a structure `dualparal/set-prompt`, from downstream
- * or sent to the element, queues a prompt as #GstDualParalSrc::queue-prompt does.
- * Fields: `prompt` (string), and where wanted `negative-prompt` (string),
- * `at-frame` and `transition-blocks` (whole numbers).
+ * A custom upstream event with a structure `dualparal/set-prompt`, from downstream or sent to the
+ * element, queues a prompt as #GstDualParalSrc::queue-prompt does. Fields: `prompt` (string) and,
+ * optionally, `negative-prompt` (string), `at-frame` and `transition-blocks` (whole numbers).
  *
  * Since: 0.1
  */
 #include "gstdualparalsrc.h"
 
-#include "gstdualparalcaps.h"
+#include "gstdualparalbuffering.h"
+#include "gstdualparalcuda.h"
 #include "gstdualparalframe.h"
+#include "gstdualparalgenerator.h"
+#include "gstdualparallive.h"
+#include "gstdualparalmarking.h"
 #include "gstdualparalmessages.h"
 #include "gstdualparalplaceholder.h"
+#include "gstdualparalsettings.h"
+#include "gstdualparalstats.h"
 
-GST_DEBUG_CATEGORY_STATIC (gst_dualparal_src_debug);
 #define GST_CAT_DEFAULT gst_dualparal_src_debug
 
-/* How often the wait for a frame looks at the clock, and the wait for a full
- * queue at the queue */
-#define WAIT_US (100 * G_TIME_SPAN_MILLISECOND)
-#define REFILL_US (20 * G_TIME_SPAN_MILLISECOND)
-/* Latent frames after the first that are decoded before the first is shown */
-#define START_LATENTS 2
+/* Between what downstream says and what it then gets it may change its mind */
+#define NEGOTIATE_TRIES 5
+
+struct _GstDualParalSrc
+{
+  GstPushSrc parent;
+
+  /* -- made with the element */
+  GstDualParalSettings *settings;
+  GstDualParalGenerator *gen;
+  GstDualParalBuffering *buffering;     /* not live */
+  GstDualParalLive *live;
+  GstDualParalStats *stats;
+  GstDualParalMarker *marker;
+
+  /* -- protected by the object lock */
+  GstVideoInfo info;            /* written by the streaming thread only */
+  guint64 base_frame;           /* info has its framerate since this frame */
+  GstClockTime base_time;
+  GstCudaContext *cuda;         /* of GPU memory; set by GstCuda, which has its own
+                                 * lock for that, and taken away under this one */
+
+  /* -- set by start() */
+  guint64 num_frames;           /* of the whole video; G_MAXUINT64: endless */
+  GstSample *picture;           /* the decoded placeholder; NULL: grey */
+
+  /* -- owned by the streaming thread */
+  guint64 n_frames;             /* sent so far */
+  gint resync;                  /* atomic: running time began anew */
+  GstBuffer *placeholder;       /* of these caps */
+};
 
 static GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE ("src",
     GST_PAD_SRC, GST_PAD_ALWAYS, GST_STATIC_CAPS (GST_DUALPARAL_FRAME_CAPS
@@ -117,7 +137,7 @@ gst_dualparal_src_set_property (GObject * object, guint prop_id,
 
   if (prop_id == GST_DUALPARAL_PROP_PROMPT
       || prop_id == GST_DUALPARAL_PROP_NEGATIVE_PROMPT) {
-    gst_dualparal_generator_set_prompt (&self->gen, prop_id, value);
+    gst_dualparal_generator_set_prompt (self->gen, prop_id, value);
     return;
   }
   GST_OBJECT_LOCK (self);
@@ -125,7 +145,7 @@ gst_dualparal_src_set_property (GObject * object, guint prop_id,
   refused = prop_id == GST_DUALPARAL_PROP_IS_LIVE
       && MAX (GST_STATE (self), GST_STATE_NEXT (self)) > GST_STATE_READY;
   known = refused
-      || gst_dualparal_settings_set (&self->settings, prop_id, value);
+      || gst_dualparal_settings_set (self->settings, prop_id, value);
   GST_OBJECT_UNLOCK (self);
   if (refused)
     GST_ELEMENT_WARNING (self, RESOURCE, SETTINGS,
@@ -135,6 +155,8 @@ gst_dualparal_src_set_property (GObject * object, guint prop_id,
     gst_base_src_set_live (GST_BASE_SRC (self), g_value_get_boolean (value));
   if (!known)
     G_OBJECT_WARN_INVALID_PROPERTY_ID (object, prop_id, pspec);
+  /* A wait may end by another policy */
+  gst_dualparal_generator_wake (self->gen);
 }
 
 static GstStructure *
@@ -143,10 +165,10 @@ gst_dualparal_src_get_stats (GstDualParalSrc * self)
   GstStructure *s;
   DpStats stats;
 
-  gst_dualparal_generator_get_stats (&self->gen, &stats);
-  s = gst_dualparal_stats_new (&self->stats, &stats);
-  gst_dualparal_live_add_stats (&self->live, s);
-  gst_dualparal_buffering_add_stats (&self->buffering, s);
+  gst_dualparal_generator_get_stats (self->gen, &stats);
+  s = gst_dualparal_stats_get (self->stats, &stats);
+  gst_dualparal_live_add_stats (self->live, s);
+  gst_dualparal_buffering_add_stats (self->buffering, s);
   return s;
 }
 
@@ -155,54 +177,65 @@ gst_dualparal_src_get_property (GObject * object, guint prop_id, GValue * value,
     GParamSpec * pspec)
 {
   GstDualParalSrc *self = GST_DUALPARAL_SRC (object);
-  gboolean known;
 
-  if (prop_id == GST_DUALPARAL_PROP_STATS) {
+  if (prop_id == GST_DUALPARAL_PROP_STATS)
     g_value_take_boxed (value, gst_dualparal_src_get_stats (self));
-    return;
-  }
-  GST_OBJECT_LOCK (self);
-  known = gst_dualparal_settings_get (&self->settings, prop_id, value);
-  GST_OBJECT_UNLOCK (self);
-  if (!known)
+  else if (!gst_dualparal_settings_get (self->settings, prop_id, value))
     G_OBJECT_WARN_INVALID_PROPERTY_ID (object, prop_id, pspec);
 }
 
 /* -- start and stop */
 
+/* FALSE with a posted error */
+static gboolean
+gst_dualparal_src_load_placeholder (GstDualParalSrc * self)
+{
+  gchar *location = gst_dualparal_settings_string (self->settings,
+      GST_DUALPARAL_PROP_PLACEHOLDER);
+  const gboolean wanted = location && gst_base_src_is_live (GST_BASE_SRC (self))
+      && gst_dualparal_settings_number (self->settings,
+      GST_DUALPARAL_PROP_STARTUP_POLICY) == GST_DUALPARAL_STARTUP_PLACEHOLDER;
+
+  if (wanted)
+    self->picture = gst_dualparal_placeholder_load (GST_ELEMENT (self),
+        location);
+  g_free (location);
+  return !wanted || self->picture;
+}
+
 static gboolean
 gst_dualparal_src_start (GstBaseSrc * src)
 {
   GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
-  gchar *picture = NULL;
-  gboolean found;
-  guint interval;
+  const gint64 num_frames = gst_dualparal_settings_number (self->settings,
+      GST_DUALPARAL_PROP_NUM_FRAMES);
 
   GST_OBJECT_LOCK (self);
-  interval = self->settings.stats_interval;
   gst_video_info_init (&self->info);
   self->base_frame = 0;
   self->base_time = 0;
-  self->marking = self->settings.marking;
-  if (self->settings.is_live
-      && self->settings.startup_policy == GST_DUALPARAL_STARTUP_PLACEHOLDER)
-    picture = g_strdup (self->settings.placeholder);
   GST_OBJECT_UNLOCK (self);
-
+  self->num_frames = num_frames > 0 ? (guint64) num_frames : G_MAXUINT64;
   self->n_frames = 0;
-  self->prompt_id = 0;
   g_atomic_int_set (&self->resync, FALSE);
-  gst_dualparal_buffering_start (&self->buffering);
+  GST_INFO_OBJECT (self, "starts, %s, %" G_GINT64_FORMAT " frames",
+      gst_base_src_is_live (src) ? "live" : "not live", num_frames);
 
-  found = gst_dualparal_placeholder_check (GST_ELEMENT (self), picture);
-  g_free (picture);
-  if (!found || !gst_dualparal_generator_start (&self->gen))
+  if (!gst_dualparal_src_load_placeholder (self))
     return FALSE;
-  if (!gst_dualparal_live_start (&self->live)) {
-    gst_dualparal_generator_stop (&self->gen);
+  if (!gst_dualparal_generator_start (self->gen)) {
+    g_clear_pointer (&self->picture, gst_sample_unref);
     return FALSE;
   }
-  gst_dualparal_stats_start (&self->stats, interval, &self->gen.model);
+  gst_dualparal_marking_start (self->marker,
+      gst_dualparal_settings_number (self->settings,
+          GST_DUALPARAL_PROP_MARKING));
+  gst_dualparal_buffering_start (self->buffering);
+  gst_dualparal_live_start (self->live);
+  gst_dualparal_stats_start (self->stats,
+      gst_dualparal_settings_number (self->settings,
+          GST_DUALPARAL_PROP_STATS_INTERVAL),
+      gst_dualparal_generator_model (self->gen));
   return TRUE;
 }
 
@@ -212,16 +245,18 @@ gst_dualparal_src_stop (GstBaseSrc * src)
   GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
   GstCudaContext *cuda;
 
-  gst_dualparal_stats_stop (&self->stats);
-  gst_dualparal_generator_stop (&self->gen);
-  gst_dualparal_buffering_reset (&self->buffering);
+  gst_dualparal_stats_stop (self->stats);
+  gst_dualparal_generator_stop (self->gen);
+  gst_dualparal_buffering_stop (self->buffering);
   gst_clear_buffer (&self->placeholder);
-  /* Somebody may ask for it just now */
+  g_clear_pointer (&self->picture, gst_sample_unref);
+  /* A query may be using it */
   GST_OBJECT_LOCK (self);
   cuda = g_steal_pointer (&self->cuda);
   GST_OBJECT_UNLOCK (self);
   gst_clear_object (&cuda);
-  g_clear_pointer (&self->announced, g_free);
+  GST_INFO_OBJECT (self, "stopped after %" G_GUINT64_FORMAT " frames",
+      self->n_frames);
   return TRUE;
 }
 
@@ -229,15 +264,23 @@ static GstStateChangeReturn
 gst_dualparal_src_change_state (GstElement * element, GstStateChange transition)
 {
   GstDualParalSrc *self = GST_DUALPARAL_SRC (element);
+  const gboolean pauses = transition == GST_STATE_CHANGE_PLAYING_TO_PAUSED;
   GstStateChangeReturn result;
 
-  if (transition == GST_STATE_CHANGE_PLAYING_TO_PAUSED)
-    gst_dualparal_live_pause (&self->live);
+  if (pauses) {
+    gst_dualparal_buffering_set_playing (self->buffering, FALSE);
+    gst_dualparal_live_set_paused (self->live, TRUE, TRUE);
+  }
   result = GST_ELEMENT_CLASS (parent_class)->change_state (element, transition);
-  if (transition == GST_STATE_CHANGE_PLAYING_TO_PAUSED)
-    gst_dualparal_live_paused (&self->live);
-  else if (transition == GST_STATE_CHANGE_PAUSED_TO_PLAYING)
-    gst_dualparal_live_play (&self->live);
+  if (pauses) {
+    gst_dualparal_live_set_paused (self->live, TRUE, FALSE);
+  } else if (transition == GST_STATE_CHANGE_PAUSED_TO_PLAYING) {
+    gst_dualparal_live_set_paused (self->live, FALSE, FALSE);
+    gst_dualparal_buffering_set_playing (self->buffering, TRUE);
+  }
+  GST_INFO_OBJECT (self, "%s: %s",
+      gst_state_change_get_name (transition),
+      gst_element_state_change_return_get_name (result));
   return result;
 }
 
@@ -245,10 +288,12 @@ static gboolean
 gst_dualparal_src_unlock (GstBaseSrc * src)
 {
   GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
+  const gboolean pausing = gst_dualparal_live_is_pausing (self->live);
 
-  if (!gst_dualparal_live_is_pausing (&self->live)) {
-    gst_dualparal_generator_set_flushing (&self->gen, TRUE);
-    gst_dualparal_live_unschedule (&self->live);
+  GST_DEBUG_OBJECT (self, "unlock%s", pausing ? " on the way to PAUSED" : "");
+  if (!pausing) {
+    gst_dualparal_generator_set_flushing (self->gen, TRUE);
+    gst_dualparal_live_set_flushing (self->live, TRUE);
   }
   return TRUE;
 }
@@ -256,15 +301,17 @@ gst_dualparal_src_unlock (GstBaseSrc * src)
 static gboolean
 gst_dualparal_src_unlock_stop (GstBaseSrc * src)
 {
-  gst_dualparal_generator_set_flushing (&GST_DUALPARAL_SRC (src)->gen,
-      FALSE);
+  GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
+
+  GST_DEBUG_OBJECT (self, "unlock stop");
+  gst_dualparal_generator_set_flushing (self->gen, FALSE);
+  gst_dualparal_live_set_flushing (self->live, FALSE);
   return TRUE;
 }
 
-/* -- streaming */
-
-/* Counted from where the framerate last changed, so that no rounding adds up */
-GstClockTime
+/* When frame n is shown, counted from where the framerate last changed, so that no
+ * rounding adds up. Streaming thread, or with the object lock. */
+static GstClockTime
 gst_dualparal_src_time_of (GstDualParalSrc * self, guint64 n)
 {
   return self->base_time + gst_util_uint64_scale (n - self->base_frame,
@@ -272,156 +319,135 @@ gst_dualparal_src_time_of (GstDualParalSrc * self, guint64 n)
       GST_VIDEO_INFO_FPS_N (&self->info));
 }
 
-/* How many frames are enough to play on: a block, because blocks are what the
- * generation makes. To start it takes but a few, so that the picture is there
- * soon and yet does not stop at the second frame; and so that who takes them
- * all at once is known for a recorder. */
-static guint
-gst_dualparal_src_frames_wanted (GstDualParalSrc * self)
-{
-  gint64 frames = self->live.prebuffer;
+/* -- caps and memory. Other caps may come at any time: with another size or format
+ * the generation restarts, with another framerate it goes on. */
 
-  if (self->n_frames == 0)
-    frames = MIN (1 + START_LATENTS * self->gen.model.temporal_scale,
-        self->gen.resolved.max_queue_frames);
-  if (self->gen.base_settings.num_frames > 0)
-    frames = MIN (frames, self->gen.base_settings.num_frames -
-        (gint64) self->n_frames);
-  return MAX (frames, 1);
+static GstCaps *
+gst_dualparal_src_get_caps (GstBaseSrc * src, GstCaps * filter)
+{
+  GstCaps *caps = gst_pad_get_pad_template_caps (GST_BASE_SRC_PAD (src)), *some;
+
+  caps = gst_dualparal_cuda_possible (caps);
+  if (!filter)
+    return caps;
+  some = gst_caps_intersect_full (filter, caps, GST_CAPS_INTERSECT_FIRST);
+  gst_caps_unref (caps);
+  return some;
 }
 
-/* Holds the frame that is there back until enough others are */
-static GstFlowReturn
-gst_dualparal_src_refill (GstDualParalSrc * self)
+static GstCaps *
+gst_dualparal_src_fixate (GstBaseSrc * src, GstCaps * caps)
 {
-  const guint want = gst_dualparal_src_frames_wanted (self);
-  gboolean ended;
-  guint have;
+  GstCaps *current = gst_pad_get_current_caps (GST_BASE_SRC_PAD (src));
 
-  while (self->n_frames == 0
-      || gst_dualparal_buffering_active (&self->buffering)) {
-    have = 1 + gst_dualparal_generator_level (&self->gen, &ended);
-    if (ended)
-      have = want;
-    if (self->n_frames > 0)
-      gst_dualparal_buffering_update (&self->buffering, GST_ELEMENT (self),
-          have, want);
-    if (have >= want)
-      break;
-    if (!gst_dualparal_generator_wait (&self->gen, REFILL_US))
-      return GST_FLOW_FLUSHING;
+  GST_DEBUG_OBJECT (src, "possible: %" GST_PTR_FORMAT, caps);
+  caps = gst_dualparal_frame_prefer (caps, current,
+      gst_dualparal_generator_model (GST_DUALPARAL_SRC (src)->gen));
+  gst_clear_caps (&current);
+  caps = GST_BASE_SRC_CLASS (parent_class)->fixate (src, caps);
+  GST_DEBUG_OBJECT (src, "chosen: %" GST_PTR_FORMAT, caps);
+  return caps;
+}
+
+static gboolean
+gst_dualparal_src_negotiate (GstBaseSrc * src)
+{
+  GstCaps *peer;
+  guint i;
+
+  for (i = 0; i < NEGOTIATE_TRIES; i++) {
+    if (GST_BASE_SRC_CLASS (parent_class)->negotiate (src))
+      return TRUE;
+    if (GST_PAD_IS_FLUSHING (GST_BASE_SRC_PAD (src)))
+      return FALSE;
+    GST_DEBUG_OBJECT (src, "negotiation failed, attempt %u", i + 1);
   }
-  return GST_FLOW_OK;
+
+  peer = gst_pad_peer_query_caps (GST_BASE_SRC_PAD (src), NULL);
+  GST_ELEMENT_ERROR (src, CORE, NEGOTIATION,
+      ("Downstream accepts no video that can be made: width and height must be "
+          "multiples of 16, pixels square, frames progressive."),
+      ("downstream accepts %" GST_PTR_FORMAT, peer));
+  gst_clear_caps (&peer);
+  return FALSE;
 }
 
-static GstClockTimeDiff
-gst_dualparal_src_slack (GstDualParalSrc * self)
+static gboolean
+gst_dualparal_src_set_caps (GstBaseSrc * src, GstCaps * caps)
 {
-  const GstClockTime pts = gst_dualparal_src_time_of (self, self->n_frames);
+  GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
+  GstClockTime now = 0;
+  GstVideoInfo info;
+  DpFormat format;
 
-  /* Before the first frame the pipeline prerolls, which waits by itself */
-  if (self->n_frames == 0)
-    return G_MAXINT64;
-  return gst_dualparal_buffering_slack (&self->buffering, GST_ELEMENT (self),
-      gst_segment_to_running_time (&GST_BASE_SRC (self)->segment,
-          GST_FORMAT_TIME, pts),
-      gst_dualparal_src_time_of (self, self->n_frames + 1) - pts);
-}
-
-/* Waits until there is a frame to send. One that was taken stays, whatever
- * interrupts us, so that none is lost. */
-static GstFlowReturn
-gst_dualparal_src_wait_frame (GstDualParalSrc * self)
-{
-  while (!self->gen.has_frame) {
-    const GstClockTimeDiff slack = gst_dualparal_src_slack (self);
-
-    switch (gst_dualparal_generator_pull (&self->gen,
-            CLAMP (slack / 1000, 0, WAIT_US))) {
-      case GST_DUALPARAL_FRAME:
-        break;
-      case GST_DUALPARAL_NO_FRAME:
-        if (gst_dualparal_src_slack (self) <= 0) {
-          dp_engine_mark (self->gen.engine, "buffering");
-          gst_dualparal_buffering_begin (&self->buffering, GST_ELEMENT (self));
-        }
-        break;
-      case GST_DUALPARAL_END:
-        gst_dualparal_buffering_finish (&self->buffering, GST_ELEMENT (self));
-        return GST_FLOW_EOS;
-      case GST_DUALPARAL_FLUSHING:
-        return GST_FLOW_FLUSHING;
-      case GST_DUALPARAL_ERROR:
-        return GST_FLOW_ERROR;
-    }
+  if (!gst_video_info_from_caps (&info, caps)
+      || !gst_dualparal_frame_format (GST_VIDEO_INFO_FORMAT (&info), &format)
+      || GST_VIDEO_INFO_FPS_N (&info) <= 0) {
+    GST_WARNING_OBJECT (self, "not possible: %" GST_PTR_FORMAT, caps);
+    return FALSE;
   }
-  return gst_dualparal_src_refill (self);
+
+  if (self->n_frames > 0)
+    now = gst_dualparal_src_time_of (self, self->n_frames);
+  GST_INFO_OBJECT (self, "caps from frame %" G_GUINT64_FORMAT " on: %"
+      GST_PTR_FORMAT, self->n_frames, caps);
+  GST_OBJECT_LOCK (self);
+  self->info = info;
+  self->base_time = now;
+  self->base_frame = self->n_frames;
+  GST_OBJECT_UNLOCK (self);
+
+  gst_clear_buffer (&self->placeholder);
+  gst_dualparal_stats_set_framerate (self->stats,
+      GST_VIDEO_INFO_FPS_N (&info), GST_VIDEO_INFO_FPS_D (&info));
+  if (gst_dualparal_live_set_framerate (self->live,
+          GST_VIDEO_INFO_FPS_N (&info), GST_VIDEO_INFO_FPS_D (&info))
+      && gst_base_src_is_live (src))
+    gst_element_post_message (GST_ELEMENT (self),
+        gst_message_new_latency (GST_OBJECT (self)));
+  return TRUE;
 }
 
-/* When a prompt begins. Serialized events given to the base class go out right
- * before the buffer. */
-static void
-gst_dualparal_src_announce_prompt (GstDualParalSrc * self, GstClockTime pts)
+static gboolean
+gst_dualparal_src_decide_allocation (GstBaseSrc * src, GstQuery * query)
 {
-  GstElement *element = GST_ELEMENT (self);
-  const GstSegment *segment = &GST_BASE_SRC (self)->segment;
-  const gchar *prompt = self->gen.frame.prompt ? self->gen.frame.prompt : "";
-  GstStructure *s;
+  GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
+  gboolean offered = TRUE;
+  gchar *devices;
 
-  if (!self->gen.frame.prompt_changed
-      && g_strcmp0 (self->announced, prompt) == 0)
-    return;
-  /* The frame may come by again */
-  self->gen.frame.prompt_changed = FALSE;
-  if (self->announced)
-    self->prompt_id++;
-  g_free (self->announced);
-  self->announced = g_strdup (prompt);
-
-  s = gst_dualparal_prompt_new ("dualparal/prompt", prompt, self->prompt_id,
-      self->gen.frame.block, self->n_frames);
-  GST_ELEMENT_CLASS (parent_class)->send_event (element,
-      gst_event_new_custom (GST_EVENT_CUSTOM_DOWNSTREAM, s));
-  if (self->marking & GST_DUALPARAL_MARKING_TAGS)
-    GST_ELEMENT_CLASS (parent_class)->send_event (element,
-        gst_event_new_tag (gst_dualparal_marking_tags (prompt,
-                &self->gen.resolved, &self->gen.model)));
-
-  if (self->prompt_id > 0)
-    GST_ELEMENT_CLASS (parent_class)->send_event (element,
-        gst_video_event_new_downstream_force_key_unit (pts,
-            gst_segment_to_stream_time (segment, GST_FORMAT_TIME, pts),
-            gst_segment_to_running_time (segment, GST_FORMAT_TIME, pts), TRUE,
-            self->prompt_id));
-
-  s = gst_dualparal_prompt_new ("dualparal-prompt-applied", prompt,
-      self->prompt_id, self->gen.frame.block, self->n_frames);
-  gst_structure_set (s, "timestamp", GST_TYPE_CLOCK_TIME, pts,
-      "stream-time", GST_TYPE_CLOCK_TIME,
-      gst_segment_to_stream_time (segment, GST_FORMAT_TIME, pts),
-      "running-time", GST_TYPE_CLOCK_TIME,
-      gst_segment_to_running_time (segment, GST_FORMAT_TIME, pts), NULL);
-  gst_element_post_message (element, gst_message_new_element (GST_OBJECT (self),
-          s));
-  gst_dualparal_generator_prompt_begins (&self->gen, self->n_frames);
+  if (gst_dualparal_cuda_is_asked (query)) {
+    devices = gst_dualparal_settings_string (self->settings,
+        GST_DUALPARAL_PROP_DEVICES);
+    offered = gst_dualparal_cuda_offer_pool (GST_ELEMENT (self), query,
+        devices, &self->cuda);
+    g_free (devices);
+  } else {
+    gst_dualparal_frame_offer_pool (query);
+  }
+  GST_DEBUG_OBJECT (self, "allocation: %" GST_PTR_FORMAT, query);
+  /* Sets the pool up once more, and deals with one that refuses */
+  return offered
+      && GST_BASE_SRC_CLASS (parent_class)->decide_allocation (src, query);
 }
+
+/* -- streaming */
 
 /* What comes next, and when */
 static GstFlowReturn
 gst_dualparal_src_wait_next (GstDualParalSrc * self, GstDualParalRelease * next)
 {
-  GstFlowReturn flow;
-
   if (gst_base_src_is_live (GST_BASE_SRC (self)))
-    return gst_dualparal_live_next (&self->live, next);
+    return gst_dualparal_live_next (self->live, next);
 
-  flow = gst_dualparal_src_wait_frame (self);
   next->picture = GST_DUALPARAL_FRESH;
   next->pts = gst_dualparal_src_time_of (self, self->n_frames);
   next->duration = gst_dualparal_src_time_of (self, self->n_frames + 1) -
       next->pts;
   next->discont = FALSE;
-  return flow;
+  return gst_dualparal_buffering_next (self->buffering, self->n_frames,
+      self->num_frames - self->n_frames,
+      gst_segment_to_running_time (&GST_BASE_SRC (self)->segment,
+          GST_FORMAT_TIME, next->pts), next->duration);
 }
 
 /* A buffer of downstream's with the picture in it */
@@ -429,22 +455,17 @@ static GstFlowReturn
 gst_dualparal_src_fill (GstDualParalSrc * self, GstDualParalPicture picture,
     GstBuffer ** buffer)
 {
-  GstFlowReturn flow = GST_FLOW_OK;
+  GstFlowReturn flow;
   GstBuffer *out = NULL;
-  gchar *location;
   gboolean filled;
 
-  if (picture == GST_DUALPARAL_PLACEHOLDER && !self->placeholder) {
-    GST_OBJECT_LOCK (self);
-    location = g_strdup (self->settings.placeholder);
-    GST_OBJECT_UNLOCK (self);
-    flow = gst_dualparal_placeholder_new (&self->gen, location, &self->info,
-        &self->placeholder);
-    g_free (location);
-  }
-  if (flow == GST_FLOW_OK)
-    flow = GST_BASE_SRC_CLASS (parent_class)->alloc (GST_BASE_SRC (self), 0,
-        GST_VIDEO_INFO_SIZE (&self->info), &out);
+  if (picture == GST_DUALPARAL_PLACEHOLDER && !self->placeholder)
+    self->placeholder = gst_dualparal_placeholder_new (GST_ELEMENT (self),
+        self->picture, &self->info);
+  if (picture == GST_DUALPARAL_PLACEHOLDER && !self->placeholder)
+    return GST_FLOW_ERROR;
+  flow = GST_BASE_SRC_CLASS (parent_class)->alloc (GST_BASE_SRC (self), 0,
+      GST_VIDEO_INFO_SIZE (&self->info), &out);
   if (flow != GST_FLOW_OK)
     return flow;
 
@@ -452,7 +473,8 @@ gst_dualparal_src_fill (GstDualParalSrc * self, GstDualParalPicture picture,
     filled = gst_dualparal_placeholder_copy (self->placeholder, &self->info,
         out);
   else
-    filled = gst_dualparal_frame_copy (&self->gen.frame, &self->info, out);
+    filled = gst_dualparal_frame_copy (gst_dualparal_generator_frame
+        (self->gen), &self->info, out);
   if (!filled) {
     GST_ELEMENT_ERROR (self, RESOURCE, WRITE,
         ("The memory that downstream offers cannot be written to."),
@@ -488,29 +510,36 @@ gst_dualparal_src_create (GstPushSrc * src, GstBuffer ** buffer)
 {
   GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
   const gboolean live = gst_base_src_is_live (GST_BASE_SRC (src));
+  const DpSettings *settings = gst_dualparal_generator_resolved (self->gen);
+  const DpModelInfo *model = gst_dualparal_generator_model (self->gen);
+  const DpFrame *frame;
   GstDualParalRelease next;
   GstBuffer *out = NULL;
   GstFlowReturn flow;
+  gboolean opened;
 
-  if (live && gst_dualparal_live_take_back (&self->live))
+  if (live && gst_dualparal_live_take_back (self->live))
     self->n_frames--;
-  if (self->gen.base_settings.num_frames > 0
-      && self->n_frames >= (guint64) self->gen.base_settings.num_frames)
+  if (self->n_frames >= self->num_frames) {
+    GST_INFO_OBJECT (self, "EOS: all frames were sent");
     return GST_FLOW_EOS;
-
-  if (self->gen.reopen)
-    gst_dualparal_live_restart (&self->live);
-  if (!gst_dualparal_generator_open (&self->gen, &self->info, self->n_frames))
+  }
+  if (!gst_dualparal_generator_open (self->gen, &self->info, self->n_frames,
+          &opened))
     return GST_FLOW_ERROR;
+  if (opened)
+    gst_dualparal_live_restart (self->live);
   if (live && g_atomic_int_compare_and_exchange (&self->resync, TRUE, FALSE))
-    gst_dualparal_live_reset_time (&self->live);
+    gst_dualparal_live_reset_time (self->live);
 
   flow = gst_dualparal_src_wait_next (self, &next);
-  if (flow != GST_FLOW_OK)
-    return flow;
-  flow = gst_dualparal_src_fill (self, next.picture, &out);
+  if (flow == GST_FLOW_OK) {
+    flow = gst_dualparal_src_fill (self, next.picture, &out);
+    if (flow != GST_FLOW_OK)
+      gst_dualparal_live_take_back (self->live);
+  }
   if (flow != GST_FLOW_OK) {
-    gst_dualparal_live_take_back (&self->live);
+    GST_INFO_OBJECT (self, "no frame: %s", gst_flow_get_name (flow));
     return flow;
   }
   gst_dualparal_src_stamp (self, &next, out);
@@ -522,18 +551,22 @@ gst_dualparal_src_create (GstPushSrc * src, GstBuffer ** buffer)
     gst_base_src_new_segment (GST_BASE_SRC (src), &segment);
     GST_BUFFER_FLAG_SET (out, GST_BUFFER_FLAG_DISCONT);
   }
+  frame = gst_dualparal_generator_frame (self->gen);
   if (next.picture == GST_DUALPARAL_FRESH) {
-    gst_dualparal_src_announce_prompt (self, next.pts);
-    gst_dualparal_stats_frame_leaves (&self->stats);
+    if (gst_dualparal_marking_announce (self->marker, frame, self->n_frames,
+            next.pts, settings, model))
+      gst_dualparal_generator_prompt_begins (self->gen, self->n_frames);
+    gst_dualparal_stats_frame_leaves (self->stats);
     self->n_frames++;
   }
   if (next.picture != GST_DUALPARAL_PLACEHOLDER)
-    gst_dualparal_marking_mark (self->marking, out, &self->gen.resolved,
-        &self->gen.model, self->gen.frame.block, GST_BUFFER_OFFSET (out),
-        self->prompt_id);
+    gst_dualparal_marking_mark (self->marker, out, frame, settings, model);
+  GST_LOG_OBJECT (self, "%s: %" GST_PTR_FORMAT,
+      next.picture == GST_DUALPARAL_FRESH ? "frame" : next.picture ==
+      GST_DUALPARAL_REPEATED ? "repeat" : "placeholder", out);
   /* A live one may have to be shown again */
   if (!live)
-    gst_dualparal_generator_release (&self->gen);
+    gst_dualparal_generator_release (self->gen);
   *buffer = out;
   return GST_FLOW_OK;
 }
@@ -547,13 +580,13 @@ gst_dualparal_src_event (GstBaseSrc * src, GstEvent * event)
   GstClockTime latency;
   gboolean queued;
 
-  if (gst_dualparal_generator_take_event (&self->gen, event, &queued))
+  if (gst_dualparal_generator_take_event (self->gen, event, &queued))
     return queued;
   if (GST_EVENT_TYPE (event) == GST_EVENT_QOS) {
-    gst_dualparal_buffering_saw_qos (&self->buffering);
+    gst_dualparal_buffering_saw_qos (self->buffering);
   } else if (GST_EVENT_TYPE (event) == GST_EVENT_LATENCY) {
     gst_event_parse_latency (event, &latency);
-    gst_dualparal_live_set_latency (&self->live, latency);
+    gst_dualparal_live_set_latency (self->live, latency);
   }
   return GST_BASE_SRC_CLASS (parent_class)->event (src, event);
 }
@@ -565,7 +598,7 @@ gst_dualparal_src_send_event (GstElement * element, GstEvent * event)
   const GstEventType type = GST_EVENT_TYPE (event);
   gboolean reset_time = FALSE, sent;
 
-  if (gst_dualparal_generator_take_event (&self->gen, event, &sent)) {
+  if (gst_dualparal_generator_take_event (self->gen, event, &sent)) {
     gst_event_unref (event);
     return sent;
   }
@@ -575,8 +608,8 @@ gst_dualparal_src_send_event (GstElement * element, GstEvent * event)
       gst_event_unref (event);
       return FALSE;
     case GST_EVENT_FLUSH_STOP:
-      /* Running time begins anew and our frames do not, so a new segment has to
-       * say so; else the next frame would be waited for as long as we ran */
+      /* Running time restarts and our frames do not, so a new segment has to say
+       * so; else the next frame would be waited for as long as we ran */
       gst_event_parse_flush_stop (event, &reset_time);
       if (reset_time)
         g_atomic_int_set (&self->resync, TRUE);
@@ -587,19 +620,20 @@ gst_dualparal_src_send_event (GstElement * element, GstEvent * event)
   sent = GST_ELEMENT_CLASS (parent_class)->send_event (element, event);
   /* Nothing comes after it that could end the buffering */
   if (type == GST_EVENT_EOS && sent)
-    gst_dualparal_buffering_finish (&self->buffering, element);
+    gst_dualparal_buffering_finish (self->buffering);
   return sent;
 }
 
 static gboolean
 gst_dualparal_src_query_duration (GstDualParalSrc * self, GstQuery * query)
 {
-  gint64 frames, duration = -1;
+  const gint64 frames = gst_dualparal_settings_number (self->settings,
+      GST_DUALPARAL_PROP_NUM_FRAMES);
+  gint64 duration = -1;
   GstFormat format;
 
   gst_query_parse_duration (query, &format, NULL);
   GST_OBJECT_LOCK (self);
-  frames = self->settings.num_frames;
   if (frames > 0 && format == GST_FORMAT_DEFAULT)
     duration = frames;
   else if (frames > 0 && format == GST_FORMAT_TIME
@@ -638,7 +672,7 @@ gst_dualparal_src_query (GstBaseSrc * src, GstQuery * query)
     case GST_QUERY_LATENCY:
       if (!gst_base_src_is_live (src))
         break;
-      if (!gst_dualparal_live_get_latency (&self->live, &min, &max))
+      if (!gst_dualparal_live_get_latency (self->live, &min, &max))
         return FALSE;
       gst_query_set_latency (query, TRUE, min, max);
       return TRUE;
@@ -674,7 +708,7 @@ static gboolean
 gst_dualparal_src_queue_prompt (GstDualParalSrc * self, const gchar * prompt,
     gint64 at_frame, gint transition_blocks)
 {
-  return gst_dualparal_generator_queue_prompt (&self->gen,
+  return gst_dualparal_generator_queue_prompt (self->gen,
       &(GstDualParalPrompt) {
         prompt, NULL, at_frame, transition_blocks});
 }
@@ -684,9 +718,12 @@ gst_dualparal_src_finalize (GObject * object)
 {
   GstDualParalSrc *self = GST_DUALPARAL_SRC (object);
 
-  gst_dualparal_settings_clear (&self->settings);
-  gst_dualparal_generator_clear (&self->gen);
-  gst_dualparal_stats_clear (&self->stats);
+  gst_dualparal_live_free (self->live);
+  gst_dualparal_buffering_free (self->buffering);
+  gst_dualparal_generator_free (self->gen);
+  gst_dualparal_stats_free (self->stats);
+  gst_dualparal_marking_free (self->marker);
+  gst_dualparal_settings_free (self->settings);
   gst_clear_object (&self->cuda);
   G_OBJECT_CLASS (parent_class)->finalize (object);
 }
@@ -694,11 +731,15 @@ gst_dualparal_src_finalize (GObject * object)
 static void
 gst_dualparal_src_init (GstDualParalSrc * self)
 {
-  gst_dualparal_settings_init (&self->settings);
-  gst_dualparal_stats_init (&self->stats, GST_ELEMENT (self));
-  gst_dualparal_generator_init (&self->gen, GST_ELEMENT (self),
-      &self->settings);
-  gst_dualparal_live_init (&self->live, GST_BASE_SRC (self), &self->gen);
+  GstElement *element = GST_ELEMENT (self);
+
+  self->settings = gst_dualparal_settings_new ();
+  self->stats = gst_dualparal_stats_new (element);
+  self->marker = gst_dualparal_marking_new (GST_BASE_SRC (self));
+  self->gen = gst_dualparal_generator_new (element, self->settings);
+  self->buffering = gst_dualparal_buffering_new (element, self->gen);
+  self->live = gst_dualparal_live_new (GST_BASE_SRC (self), self->gen,
+      self->settings);
   gst_video_info_init (&self->info);
   gst_base_src_set_format (GST_BASE_SRC (self), GST_FORMAT_TIME);
 }
@@ -724,16 +765,14 @@ gst_dualparal_src_class_init (GstDualParalSrcClass * klass)
    * GstDualParalSrc::queue-prompt:
    * @src: the source
    * @prompt: what the video shows
-   * @at_frame: the frame of the video from which on it does, or -1 for as soon as
-   *   can be, which sets #GstDualParalSrc:prompt too. It takes effect with the
-   *   first block that begins there or behind
+   * @at_frame: the frame of the video it begins with, or -1 for as soon as possible, which sets
+   *   #GstDualParalSrc:prompt too. It takes effect with the first block that begins there or later
    * @transition_blocks: over how many blocks it blends in; 0 is at once
    *
-   * Queues a prompt, in any state. Those with a frame are forgotten when the
-   * element goes to READY.
+   * Queues a prompt, in any state. Prompts with a frame are forgotten when the element goes to READY.
    *
-   * Returns: whether it was queued; if not, a warning message says why, and which
-   * frame is not too late
+   * Returns: whether it was queued; if not, a warning message says why, and which frame is not too
+   * late
    *
    * Since: 0.1
    */
@@ -755,16 +794,12 @@ gst_dualparal_src_class_init (GstDualParalSrcClass * klass)
   base_class->stop = gst_dualparal_src_stop;
   base_class->unlock = gst_dualparal_src_unlock;
   base_class->unlock_stop = gst_dualparal_src_unlock_stop;
-  gst_dualparal_caps_class_init (base_class);
+  base_class->get_caps = gst_dualparal_src_get_caps;
+  base_class->fixate = gst_dualparal_src_fixate;
+  base_class->negotiate = gst_dualparal_src_negotiate;
+  base_class->set_caps = gst_dualparal_src_set_caps;
+  base_class->decide_allocation = gst_dualparal_src_decide_allocation;
   base_class->event = gst_dualparal_src_event;
   base_class->query = gst_dualparal_src_query;
   push_class->create = gst_dualparal_src_create;
-
-  gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_SAMPLER, 0);
-  gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_PRECISION, 0);
-  gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_PROMPT_LATENCY, 0);
-  gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_TEXT_ENCODER, 0);
-  gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_UNDERRUN_POLICY, 0);
-  gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_STARTUP_POLICY, 0);
-  gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_MARKING, 0);
 }

@@ -4,24 +4,42 @@
 #include <stdio.h>
 #include <unistd.h>
 
-void
-gst_dualparal_stats_init (GstDualParalStats * stats, GstElement * element)
+struct _GstDualParalStats
 {
+  GstElement *element;
+  GThread *thread;              /* between start() and stop(), if any */
+
+  /* -- protected by lock, which is not held while a message is posted */
+  GMutex lock;
+  GCond cond;
+  gboolean stopping;
+  gint64 interval_us;
+  gint64 start_us, first_us;    /* of the first frame that left, 0 until then */
+  gdouble model_framerate, framerate;
+};
+
+GstDualParalStats *
+gst_dualparal_stats_new (GstElement * element)
+{
+  GstDualParalStats *stats = g_new0 (GstDualParalStats, 1);
+
   stats->element = element;
   stats->model_framerate = stats->framerate = 1;
   g_mutex_init (&stats->lock);
   g_cond_init (&stats->cond);
+  return stats;
 }
 
 void
-gst_dualparal_stats_clear (GstDualParalStats * stats)
+gst_dualparal_stats_free (GstDualParalStats * stats)
 {
   g_mutex_clear (&stats->lock);
   g_cond_clear (&stats->cond);
+  g_free (stats);
 }
 
 static void
-post (GstElement * element)
+gst_dualparal_stats_post (GstElement * element)
 {
   GstStructure *s;
 
@@ -31,7 +49,7 @@ post (GstElement * element)
 }
 
 static gpointer
-post_regularly (gpointer data)
+gst_dualparal_stats_post_regularly (gpointer data)
 {
   GstDualParalStats *stats = data;
   gint64 due = stats->start_us + stats->interval_us;
@@ -41,9 +59,9 @@ post_regularly (gpointer data)
     if (g_cond_wait_until (&stats->cond, &stats->lock, due))
       continue;
     g_mutex_unlock (&stats->lock);
-    post (stats->element);
+    gst_dualparal_stats_post (stats->element);
     g_mutex_lock (&stats->lock);
-    /* What was missed is not made up for */
+    /* Missed ones are not made up for */
     due = MAX (due, g_get_monotonic_time () - stats->interval_us) +
         stats->interval_us;
   }
@@ -64,7 +82,8 @@ gst_dualparal_stats_start (GstDualParalStats * stats, guint interval,
       (gdouble) model->fps_n / model->fps_d;
   g_mutex_unlock (&stats->lock);
   if (interval > 0)
-    stats->thread = g_thread_new ("dp-stats", post_regularly, stats);
+    stats->thread = g_thread_new ("dp-stats",
+        gst_dualparal_stats_post_regularly, stats);
 }
 
 void
@@ -95,9 +114,9 @@ gst_dualparal_stats_frame_leaves (GstDualParalStats * stats)
   g_mutex_unlock (&stats->lock);
 }
 
-/* 0 where nobody says */
+/* 0 if unknown */
 static guint64
-resident_bytes (void)
+gst_dualparal_stats_resident_bytes (void)
 {
   unsigned long long pages = 0;
   FILE *file = fopen ("/proc/self/statm", "re");
@@ -110,37 +129,34 @@ resident_bytes (void)
 }
 
 static void
-set_stages (GstStructure * s, const DpStats * engine)
+gst_dualparal_stats_set_stages (GstStructure * s, const DpStats * engine)
 {
-  GValue busy = G_VALUE_INIT, bytes = G_VALUE_INIT, item = G_VALUE_INIT;
+  GValue busy = G_VALUE_INIT, bytes = G_VALUE_INIT;
+  GValue share = G_VALUE_INIT, size = G_VALUE_INIT;
   gint i;
 
   g_value_init (&busy, GST_TYPE_ARRAY);
-  g_value_init (&item, G_TYPE_DOUBLE);
+  g_value_init (&bytes, GST_TYPE_ARRAY);
+  g_value_init (&share, G_TYPE_DOUBLE);
+  g_value_init (&size, G_TYPE_UINT64);
   for (i = 0; i < engine->stages; i++) {
-    g_value_set_double (&item, engine->stage_busy[i]);
-    gst_value_array_append_value (&busy, &item);
+    g_value_set_double (&share, engine->stage_busy[i]);
+    gst_value_array_append_value (&busy, &share);
+    g_value_set_uint64 (&size, engine->stage_bytes[i]);
+    gst_value_array_append_value (&bytes, &size);
   }
   gst_structure_take_value (s, "stage-busy", &busy);
-
-  g_value_unset (&item);
-  g_value_init (&bytes, GST_TYPE_ARRAY);
-  g_value_init (&item, G_TYPE_UINT64);
-  for (i = 0; i < engine->stages; i++) {
-    g_value_set_uint64 (&item, engine->stage_bytes[i]);
-    gst_value_array_append_value (&bytes, &item);
-  }
   gst_structure_take_value (s, "stage-bytes", &bytes);
 }
 
 static GstClockTime
-time_of (gdouble seconds)
+gst_dualparal_stats_time_of (gdouble seconds)
 {
   return (GstClockTime) (seconds * GST_SECOND);
 }
 
 GstStructure *
-gst_dualparal_stats_new (GstDualParalStats * stats, const DpStats * engine)
+gst_dualparal_stats_get (GstDualParalStats * stats, const DpStats * engine)
 {
   GstClockTime first = 0;
   GstStructure *s;
@@ -164,14 +180,15 @@ gst_dualparal_stats_new (GstDualParalStats * stats, const DpStats * engine)
       "block-load-mean", G_TYPE_DOUBLE, engine->block_load_mean * faster,
       "block-load-p95", G_TYPE_DOUBLE, engine->block_load_p95 * faster,
       "block-interval-p50", GST_TYPE_CLOCK_TIME,
-      time_of (engine->block_interval_p50),
+      gst_dualparal_stats_time_of (engine->block_interval_p50),
       "block-interval-p95", GST_TYPE_CLOCK_TIME,
-      time_of (engine->block_interval_p95),
+      gst_dualparal_stats_time_of (engine->block_interval_p95),
       "decode-busy", G_TYPE_DOUBLE, engine->decode_busy,
       "device-bytes", G_TYPE_UINT64, (guint64) engine->device_bytes,
       "decoder-bytes", G_TYPE_UINT64, (guint64) engine->decoder_bytes,
       "text-encoder-bytes", G_TYPE_UINT64, (guint64) engine->text_bytes,
-      "resident-bytes", G_TYPE_UINT64, resident_bytes (), NULL);
-  set_stages (s, engine);
+      "resident-bytes", G_TYPE_UINT64, gst_dualparal_stats_resident_bytes (),
+      NULL);
+  gst_dualparal_stats_set_stages (s, engine);
   return s;
 }

@@ -4,6 +4,8 @@
  */
 #include "element.h"
 
+#define MOST_FRAMES (G_GINT64_CONSTANT (1) << 48)
+
 GST_START_TEST (test_plugin)
 {
   GstPlugin *plugin = gst_registry_find_plugin (gst_registry_get (),
@@ -75,7 +77,7 @@ GST_START_TEST (test_read_back)
       "max-queue-frames", 5, "threads", 9, "sampler", 2, "precision", 1,
       "text-encoder", 2, "prompt-latency", 1, "storyboard", "/some/where.srt",
       "guidance-scale", 0.1, "guidance-scale-2", 0.2, "flow-shift", 1. / 3,
-      "seed", G_MAXUINT64, "num-frames", G_MAXINT64, NULL);
+      "seed", G_MAXUINT64, "num-frames", MOST_FRAMES, NULL);
   g_object_get (src, "model", &model, "prompt", &prompt, "negative-prompt",
       &negative, "devices", &devices, "steps", &steps, "block-latents", &block,
       "context-latents", &context, "queue-blocks", &queue, "max-queue-frames",
@@ -101,7 +103,7 @@ GST_START_TEST (test_read_back)
   fail_unless_equals_string (storyboard, "/some/where.srt");
   g_free (storyboard);
   fail_unless (guidance == 0.1 && guidance_2 == 0.2 && shift == 1. / 3);
-  fail_unless (seed == G_MAXUINT64 && num_frames == G_MAXINT64);
+  fail_unless (seed == G_MAXUINT64 && num_frames == MOST_FRAMES);
   g_free (model);
   g_free (prompt);
   g_free (negative);
