@@ -84,6 +84,7 @@ struct _DpDecoder
   Fifo ready, unused;
   gint64 pulled;                /* index of the next frame pulled */
   gboolean finished, ended, flushing, cancelled;
+  gboolean woken;               /* dp_decoder_wait() returns at once */
   GError *error;
   DpLatentsCallback callback;
   gpointer callback_data;
@@ -540,10 +541,29 @@ dp_decoder_finish (DpDecoder *d)
   g_mutex_unlock (&d->lock);
 }
 
+/* G_MAXINT64: never. */
+static gint64
+deadline_after (gint64 timeout_us)
+{
+  gint64 now = g_get_monotonic_time ();
+
+  return timeout_us < 0 || timeout_us > G_MAXINT64 - now ? G_MAXINT64 : now + timeout_us;
+}
+
+/* With the lock; FALSE when the deadline has passed. */
+static gboolean
+wait_change (DpDecoder *d, gint64 deadline)
+{
+  if (deadline < G_MAXINT64)
+    return g_cond_wait_until (&d->changed, &d->lock, deadline);
+  g_cond_wait (&d->changed, &d->lock);
+  return TRUE;
+}
+
 int
 dp_decoder_pull (DpDecoder *d, DpFrame *frame, gint64 timeout_us, GError **error)
 {
-  gint64 now = g_get_monotonic_time (), deadline = timeout_us > G_MAXINT64 - now ? G_MAXINT64 : now + timeout_us;
+  gint64 deadline = deadline_after (timeout_us);
   int result = -1;
 
   g_mutex_lock (&d->lock);
@@ -580,9 +600,7 @@ dp_decoder_pull (DpDecoder *d, DpFrame *frame, gint64 timeout_us, GError **error
       result = 0;
       break;
     }
-    if (timeout_us < 0 || deadline == G_MAXINT64)
-      g_cond_wait (&d->changed, &d->lock);
-    else if (!g_cond_wait_until (&d->changed, &d->lock, deadline))
+    if (!wait_change (d, deadline))
       break;
   }
   g_mutex_unlock (&d->lock);
@@ -600,6 +618,30 @@ dp_decoder_release (DpDecoder *d, DpFrame *frame)
   g_cond_broadcast (&d->changed);
   g_mutex_unlock (&d->lock);
   *frame = (DpFrame) { 0 };
+}
+
+gboolean
+dp_decoder_wait (DpDecoder *d, guint frames, gint64 timeout_us)
+{
+  gint64 deadline = deadline_after (timeout_us);
+  int wanted = MIN (frames, (guint) d->spec.max_queue_frames);
+  gboolean flushing;
+
+  g_mutex_lock (&d->lock);
+  while (!d->flushing && !d->woken && d->ready.count < wanted && !d->ended && !d->cancelled && wait_change (d, deadline));
+  d->woken = FALSE;
+  flushing = d->flushing;
+  g_mutex_unlock (&d->lock);
+  return !flushing;
+}
+
+void
+dp_decoder_wake (DpDecoder *d)
+{
+  g_mutex_lock (&d->lock);
+  d->woken = TRUE;
+  g_cond_broadcast (&d->changed);
+  g_mutex_unlock (&d->lock);
 }
 
 void

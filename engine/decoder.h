@@ -70,8 +70,10 @@ gboolean dp_decoder_push (DpDecoder *decoder, DpDevice *dev, const float *latent
 /** No more blocks will come: the stream ends with the last frame of the last one. */
 void dp_decoder_finish (DpDecoder *decoder);
 
-/** See dp_engine_pull(), dp_engine_release_frame() and dp_engine_set_flushing(). */
+/** See dp_engine_pull(), dp_engine_wait() and those that follow there. */
 int dp_decoder_pull (DpDecoder *decoder, DpFrame *frame, gint64 timeout_us, GError **error);
+gboolean dp_decoder_wait (DpDecoder *decoder, guint frames, gint64 timeout_us);
+void dp_decoder_wake (DpDecoder *decoder);
 void dp_decoder_release (DpDecoder *decoder, DpFrame *frame);
 void dp_decoder_set_flushing (DpDecoder *decoder, gboolean flushing);
 

@@ -165,8 +165,8 @@ const char *dp_plan_starved (const DpPlan *plan);
 /** The plan for people, a part and its device a line. New string. */
 char *dp_plan_describe (const DpPlan *plan);
 
-/** Starts to load the weights in the background, as planned. The first block waits for the first dp_engine_pull(), so that prompts queued
- *  and callbacks set before it never come too late. Returns at once; what fails later is returned by dp_engine_pull(). Returns FALSE and
+/** Starts to load the weights in the background, as planned. The first block waits for the first dp_engine_pull() or
+ *  dp_engine_wait(), so that prompts queued and callbacks set before it never come too late. Returns at once; what fails later is returned by dp_engine_pull(). Returns FALSE and
  *  sets `error` when weight files or memory of the host are missing. `progress` may be NULL. Keeps a reference to the plan. */
 gboolean dp_engine_open (DpEngine **engine, DpPlan *plan, DpProgress progress, gpointer user_data, GError **error);
 
@@ -185,10 +185,20 @@ gint64 dp_engine_next_frame (DpEngine *engine);
  *  unset and error NULL. */
 int dp_engine_pull (DpEngine *engine, DpFrame *frame, gint64 timeout_us, GError **error);
 
+/** Waits until `frames` frames (or as many as the queue holds, if that is less) wait to be pulled, until none will be added because the
+ *  video ended or failed, until dp_engine_wake(), or for `timeout_us` (< 0: without limit). Starts the generation as
+ *  dp_engine_pull() does. FALSE when flushing, at once. TRUE does not say which of the others it was: look again. Called by the thread
+ *  that pulls. */
+gboolean dp_engine_wait (DpEngine *engine, guint frames, gint64 timeout_us);
+
+/** Makes dp_engine_wait() return: the call that waits now, or else the next one. Thread-safe. */
+void dp_engine_wake (DpEngine *engine);
+
 /** Gives the frame's memory back to the queue. */
 void dp_engine_release_frame (DpEngine *engine, DpFrame *frame);
 
-/** TRUE makes a waiting dp_engine_pull() return DP_ERROR_FLUSHING at once, and every later one; generation is not cancelled. */
+/** TRUE makes a waiting dp_engine_pull() return DP_ERROR_FLUSHING at once, and every later one, and dp_engine_wait() FALSE; generation is
+ *  not cancelled. */
 void dp_engine_set_flushing (DpEngine *engine, gboolean flushing);
 
 /** Notes in the trace, if there is one, that something happened to the frames: "underrun". A word of letters. Thread-safe. */

@@ -20,7 +20,7 @@ struct _DpEngine
   DpRing *ring;
   DpTrace *trace;               /* or NULL */
   int parts;                    /* stages, decoder, text encoder: what has to be loaded */
-  gint started;                 /* atomic: somebody has pulled */
+  gint started;                 /* atomic: the generation is */
 
   /* -- protected by lock -- */
   GMutex lock;
@@ -242,17 +242,36 @@ dp_engine_first_frame (const DpEngine *e, gint64 block)
   return dp_block_frames_first (&frames, block);
 }
 
-int
-dp_engine_pull (DpEngine *e, DpFrame *frame, gint64 timeout_us, GError **error)
+/* At the first pull or wait. */
+static void
+start (DpEngine *e)
 {
   if (g_atomic_int_compare_and_exchange (&e->started, FALSE, TRUE))
     dp_conditioner_start (e->conditioner);
+}
 
+int
+dp_engine_pull (DpEngine *e, DpFrame *frame, gint64 timeout_us, GError **error)
+{
+  start (e);
   int result = dp_decoder_pull (e->decoder, frame, timeout_us, error);
 
   if (result == 1)
     frame->index += e->plan->settings.first_frame;
   return result;
+}
+
+gboolean
+dp_engine_wait (DpEngine *e, guint frames, gint64 timeout_us)
+{
+  start (e);
+  return dp_decoder_wait (e->decoder, frames, timeout_us);
+}
+
+void
+dp_engine_wake (DpEngine *e)
+{
+  dp_decoder_wake (e->decoder);
 }
 
 void

@@ -258,6 +258,55 @@ test_timeout (void)
   dp_engine_free (engine);
 }
 
+static gpointer
+wake_soon (gpointer engine)
+{
+  g_usleep (100000);
+  dp_engine_wake (engine);
+  return NULL;
+}
+
+/* Each thing that ends a wait, and no other. */
+static void
+test_wait (void)
+{
+  DpSettings s = stream_small ();
+  gint64 next = 0, began;
+  DpFrame frame;
+  DpStats stats;
+
+  s.num_frames = 12;
+  s.max_queue_frames = 6;
+  DpEngine *engine = stream_open (&s);
+  g_assert_true (dp_engine_wait (engine, 4, -1));       /* starts the generation too */
+  dp_engine_get_stats (engine, &stats);
+  g_assert_cmpuint (stats.queue_frames, >=, 4);
+  g_assert_true (dp_engine_wait (engine, G_MAXUINT, -1));       /* as many as the queue holds */
+  dp_engine_get_stats (engine, &stats);
+  g_assert_cmpuint (stats.queue_frames, ==, 6);
+
+  while (next < 12 && stream_pull (engine, &frame, &next))
+    dp_engine_release_frame (engine, &frame);
+  g_assert_true (dp_engine_wait (engine, 1, -1));       /* the video has ended */
+  dp_engine_free (engine);
+
+  s = heavy ();
+  engine = stream_open (&s);
+  began = g_get_monotonic_time ();
+  g_assert_true (dp_engine_wait (engine, 1, 50000));    /* nothing came */
+  g_assert_cmpint (g_get_monotonic_time () - began, >=, 50000);
+  dp_engine_wake (engine);
+  g_assert_true (dp_engine_wait (engine, 1, -1));       /* woken before */
+  began = g_get_monotonic_time ();
+  GThread *thread = g_thread_new ("waker", wake_soon, engine);
+  g_assert_true (dp_engine_wait (engine, 1, -1));       /* and while it waits: the wake before counts once */
+  g_assert_cmpint (g_get_monotonic_time () - began, >=, 50000);
+  g_thread_join (thread);
+  dp_engine_set_flushing (engine, TRUE);
+  g_assert_false (dp_engine_wait (engine, 1, -1));
+  close_within_a_second ("freed while flushing", engine);
+}
+
 static void
 test_prompts_pending (void)
 {
@@ -390,6 +439,7 @@ main (int argc, char **argv)
   g_test_add_func ("/teardown/waiting-puller", test_waiting_puller);
   g_test_add_func ("/teardown/flush-loses-nothing", test_flush_loses_nothing);
   g_test_add_func ("/teardown/timeout", test_timeout);
+  g_test_add_func ("/teardown/wait", test_wait);
   g_test_add_func ("/teardown/prompts-pending", test_prompts_pending);
   g_test_add_func ("/teardown/lengths", test_lengths);
   g_test_add_func ("/teardown/failure", test_failure);
