@@ -84,11 +84,11 @@ GST_END_TEST;
 /* The last one: this process has no GPU after it */
 GST_START_TEST (test_break)
 {
-  GstElement *pipeline = pipeline_new (ON_GPU);
+  GstElement *pipeline = pipeline_new (ON_GPU "stats-interval=500");
 
   gst_element_set_state (pipeline, GST_STATE_PLAYING);
   gst_message_unref (wait_message (pipeline, GST_MESSAGE_ASYNC_DONE, 30));
-  g_usleep (G_USEC_PER_SEC / 2);
+  wait_stats (pipeline);
   gpu_break ();
   check_error (pipeline, GST_LIBRARY_ERROR, GST_LIBRARY_ERROR_INIT,
       "lost to this process");

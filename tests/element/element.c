@@ -54,13 +54,20 @@ teardown (void)
 }
 
 TCase *
-test_case_new (Suite * suite)
+test_case_new_with (Suite * suite, SFun outer_setup, SFun outer_teardown)
 {
   TCase *tc = tcase_create ("general");
 
   suite_add_tcase (suite, tc);
+  tcase_add_checked_fixture (tc, outer_setup, outer_teardown);
   tcase_add_checked_fixture (tc, setup, teardown);
   return tc;
+}
+
+TCase *
+test_case_new (Suite * suite)
+{
+  return test_case_new_with (suite, NULL, NULL);
 }
 
 GstElement *
@@ -109,6 +116,31 @@ wait_message (GstElement * pipeline, GstMessageType types, guint seconds)
 }
 
 void
+wait_stats (GstElement * pipeline)
+{
+  GstMessage *message = NULL;
+
+  do {
+    gst_clear_message (&message);
+    message = wait_message (pipeline, GST_MESSAGE_ELEMENT, 30);
+  } while (!gst_message_has_name (message, "application/x-dualparal-stats"));
+  gst_message_unref (message);
+}
+
+void
+wait_progress (GstElement * pipeline, GstProgressType type)
+{
+  GstProgressType found;
+
+  do {
+    GstMessage *message = wait_message (pipeline, GST_MESSAGE_PROGRESS, 30);
+
+    gst_message_parse_progress (message, &found, NULL, NULL);
+    gst_message_unref (message);
+  } while (found != type);
+}
+
+void
 assert_error (GstElement * pipeline, GQuark domain, gint code)
 {
   GstMessage *message = wait_message (pipeline, GST_MESSAGE_ERROR, 20);
@@ -136,6 +168,47 @@ assert_not_negotiated (const gchar * properties, const gchar * caps)
   gst_element_set_bus (h->element, NULL);
   gst_harness_teardown (h);
   gst_object_unref (bus);
+}
+
+static void
+count (GstElement * sink, GstBuffer * buffer, GstPad * pad, gpointer user_data)
+{
+  Counter *counter = user_data;
+
+  g_mutex_lock (&counter->lock);
+  counter->frames++;
+  g_cond_broadcast (&counter->cond);
+  g_mutex_unlock (&counter->lock);
+}
+
+void
+counter_init (Counter * counter, GstElement * sink)
+{
+  g_mutex_init (&counter->lock);
+  g_cond_init (&counter->cond);
+  counter->frames = 0;
+  g_signal_connect (sink, "handoff", G_CALLBACK (count), counter);
+}
+
+void
+counter_clear (Counter * counter)
+{
+  g_mutex_clear (&counter->lock);
+  g_cond_clear (&counter->cond);
+}
+
+void
+counter_wait (Counter * counter, guint frames)
+{
+  const gint64 end = g_get_monotonic_time () + 30 * slowness () *
+      G_USEC_PER_SEC;
+  gboolean waits = TRUE;
+
+  g_mutex_lock (&counter->lock);
+  while (counter->frames < frames && waits)
+    waits = g_cond_wait_until (&counter->cond, &counter->lock, end);
+  fail_unless (waits, "%u of %u frames", counter->frames, frames);
+  g_mutex_unlock (&counter->lock);
 }
 
 guint64

@@ -17,16 +17,13 @@
 /* One pass takes seconds and none is ever done: for what must be interrupted */
 #define SLOW "steps=50 guidance-scale=5 block-latents=16 context-latents=-1 "
 #define SLOW_SIZE "video/x-raw, width=512, height=512"
-/* Live: SLOW_FIRST frames, then SLOW_BLOCK of them a block, which takes long */
-#define SLOW_BLOCKS "is-live=true steps=1000 guidance-scale=1 block-latents=2 " \
-    "context-latents=-1 queue-blocks=1 threads=1 prebuffer=5 "
-#define SLOW_FIRST 5
-#define SLOW_BLOCK 8
 
 /** What gst_parse_launch() makes of a printf format. What a test that failed
  *  leaves running is stopped by the fixture of a case from test_case_new(). */
 GstElement *launch (const gchar * format, ...) G_GNUC_PRINTF (1, 2);
 TCase *test_case_new (Suite * suite);
+/** The same with another fixture around that one. */
+TCase *test_case_new_with (Suite * suite, SFun setup, SFun teardown);
 
 /** dualparalsrc with the properties of a launch line. */
 GstElement *source_new (const gchar * properties);
@@ -37,12 +34,30 @@ GstHarness *source_harness (const gchar * properties, const gchar * caps);
 /** The next message of these types, or fails after `seconds`, times slowness. */
 GstMessage *wait_message (GstElement * pipeline, GstMessageType types,
     guint seconds);
+/** The next message of a property `stats-interval`, so that time has passed. */
+void wait_stats (GstElement * pipeline);
+/** Waits until loading has come to that. */
+void wait_progress (GstElement * pipeline, GstProgressType type);
 /** Waits for an error and asserts on its kind; the message must say something. */
 void assert_error (GstElement * pipeline, GQuark domain, gint code);
 
 /** A source with these properties and downstream that takes `caps` come to no
  *  terms, and an error says so. */
 void assert_not_negotiated (const gchar * properties, const gchar * caps);
+
+/** Counts the buffers that a sink with signal-handoffs takes. Thread-safety: all of
+ *  its functions. */
+typedef struct
+{
+  GMutex lock;
+  GCond cond;
+  guint frames;
+} Counter;
+
+void counter_init (Counter * counter, GstElement * sink);
+void counter_clear (Counter * counter);
+/** Waits until there were so many. */
+void counter_wait (Counter * counter, guint frames);
 
 /** How much slower than usual things may be: check's own CK_TIMEOUT_MULTIPLIER. */
 guint slowness (void);

@@ -9,6 +9,7 @@
 typedef struct
 {
   GMutex lock;
+  GCond cond;
   GString *order;               /* p: prompt event, t: title tag, k: key unit,
                                  * b: buffer */
   GPtrArray *prompts, *titles;
@@ -74,6 +75,7 @@ look (GstPad * pad, GstPadProbeInfo * info, gpointer user_data)
       g_string_append_c (seen->order, 't');
     }
   }
+  g_cond_broadcast (&seen->cond);
   g_mutex_unlock (&seen->lock);
   return GST_PAD_PROBE_OK;
 }
@@ -88,6 +90,7 @@ watched_pipeline (const gchar * properties, Seen * seen)
   GstPad *pad = gst_element_get_static_pad (src, "src");
 
   g_mutex_init (&seen->lock);
+  g_cond_init (&seen->cond);
   seen->order = g_string_new (NULL);
   seen->prompts = g_ptr_array_new_with_free_func (g_free);
   seen->titles = g_ptr_array_new_with_free_func (g_free);
@@ -104,6 +107,7 @@ static void
 seen_clear (Seen * seen)
 {
   g_mutex_clear (&seen->lock);
+  g_cond_clear (&seen->cond);
   g_string_free (seen->order, TRUE);
   g_ptr_array_unref (seen->prompts);
   g_ptr_array_unref (seen->titles);
@@ -137,14 +141,14 @@ assert_applied (GstElement * pipeline, const gchar * prompt, guint prompt_id)
 static void
 wait_seen (Seen * seen, guint n)
 {
-  guint i, now = 0;
+  const gint64 end = g_get_monotonic_time () + 5 * slowness () *
+      G_USEC_PER_SEC;
+  gboolean waits = TRUE;
 
-  for (i = 0; i < 1000 * slowness () && now < n; i++) {
-    g_usleep (5000);
-    g_mutex_lock (&seen->lock);
-    now = seen->order->len;
-    g_mutex_unlock (&seen->lock);
-  }
+  g_mutex_lock (&seen->lock);
+  while (seen->order->len < n && waits)
+    waits = g_cond_wait_until (&seen->cond, &seen->lock, end);
+  g_mutex_unlock (&seen->lock);
 }
 
 GST_START_TEST (test_change)
@@ -313,7 +317,7 @@ storm (gpointer data)
 GST_START_TEST (test_storm)
 {
   Seen seen = { 0, };
-  GstElement *pipeline = watched_pipeline ("seed=3", &seen);
+  GstElement *pipeline = watched_pipeline ("seed=3 stats-interval=200", &seen);
   GstElement *src = gst_bin_get_by_name (GST_BIN (pipeline), "src");
   GstMessage *message;
   GThread *threads[3];
@@ -326,7 +330,8 @@ GST_START_TEST (test_storm)
     threads[i] = g_thread_new ("storm", storm, pipeline);
   for (i = 0; i < 3; i++) {
     gst_element_set_state (pipeline, GST_STATE_PLAYING);
-    g_usleep (400 * 1000);
+    wait_stats (pipeline);
+    wait_stats (pipeline);
     gst_element_set_state (pipeline, i == 1 ? GST_STATE_PAUSED :
         GST_STATE_READY);
     g_mutex_lock (&seen.lock);
@@ -334,7 +339,7 @@ GST_START_TEST (test_storm)
     g_mutex_unlock (&seen.lock);
   }
   gst_element_set_state (pipeline, GST_STATE_PLAYING);
-  g_usleep (200 * 1000);
+  wait_stats (pipeline);
   g_atomic_int_set (&seen.stop, TRUE);
   for (i = 0; i < G_N_ELEMENTS (threads); i++)
     g_thread_join (threads[i]);

@@ -62,17 +62,47 @@ GST_START_TEST (test_cycles)
 
 GST_END_TEST;
 
-/* At moments that fall into loading, the first pass and the stream */
+/* In each part of loading, in the first pass and in the stream */
+static void
+wait_moment (GstElement * pipeline, guint moment)
+{
+  switch (moment) {
+    case 1:
+      wait_progress (pipeline, GST_PROGRESS_TYPE_START);
+      break;
+    case 2:
+      wait_progress (pipeline, GST_PROGRESS_TYPE_CONTINUE);
+      break;
+    case 3:
+      wait_progress (pipeline, GST_PROGRESS_TYPE_COMPLETE);
+      break;
+    case 4:
+      wait_progress (pipeline, GST_PROGRESS_TYPE_COMPLETE);
+      wait_stats (pipeline);
+      break;
+    case 5:
+      gst_message_unref (wait_message (pipeline, GST_MESSAGE_ASYNC_DONE, 30));
+      break;
+    case 6:
+      gst_message_unref (wait_message (pipeline, GST_MESSAGE_ASYNC_DONE, 30));
+      wait_stats (pipeline);
+      break;
+    default:
+      break;
+  }
+}
+
 GST_START_TEST (test_stop_any_time)
 {
-  static const guint after_ms[] = { 0, 1, 5, 20, 60, 150, 300, 700 };
-  GstElement *pipeline = pipeline_new (FAST, SMALL);
+  /* Loads each time */
+  GstElement *pipeline = pipeline_new (FAST "linger=0 stats-interval=20",
+      SMALL);
   GstState up[] = { GST_STATE_PAUSED, GST_STATE_PLAYING };
   guint i;
 
-  for (i = 0; i < 2 * G_N_ELEMENTS (after_ms); i++) {
+  for (i = 0; i < 2 * 7; i++) {
     gst_element_set_state (pipeline, up[i % 2]);
-    g_usleep (after_ms[i / 2] * 1000);
+    wait_moment (pipeline, i / 2);
     stop_quickly (pipeline);
   }
   gst_object_unref (pipeline);
@@ -83,10 +113,13 @@ GST_END_TEST;
 /* In the middle of a block that takes minutes */
 GST_START_TEST (test_stop_mid_block)
 {
-  GstElement *pipeline = pipeline_new (SLOW, SLOW_SIZE);
+  GstElement *pipeline = pipeline_new (SLOW "stats-interval=500", SLOW_SIZE);
+  guint i;
 
   gst_element_set_state (pipeline, GST_STATE_PLAYING);
-  g_usleep (1500 * 1000);
+  wait_progress (pipeline, GST_PROGRESS_TYPE_COMPLETE);
+  for (i = 0; i < 3; i++)
+    wait_stats (pipeline);
   stop_quickly (pipeline);
   gst_object_unref (pipeline);
 }
@@ -94,7 +127,8 @@ GST_START_TEST (test_stop_mid_block)
 GST_END_TEST;
 
 static void
-count (GstElement * sink, GstBuffer * buffer, GstPad * pad, gpointer user_data)
+check_offset (GstElement * sink, GstBuffer * buffer, GstPad * pad,
+    gpointer user_data)
 {
   fail_unless_equals_uint64 (GST_BUFFER_OFFSET (buffer),
       *(guint64 *) user_data);
@@ -119,20 +153,22 @@ GST_START_TEST (test_pause_and_play)
       ",framerate=160/1 ! fakesink name=sink sync=true signal-handoffs=true");
   GstElement *sink = gst_bin_get_by_name (GST_BIN (pipeline), "sink");
   guint64 frames = 0;
+  Counter counter;
   gint i;
 
-  g_signal_connect (sink, "handoff", G_CALLBACK (count), &frames);
-  for (i = 0; i < 10; i++) {
+  g_signal_connect (sink, "handoff", G_CALLBACK (check_offset), &frames);
+  counter_init (&counter, sink);
+  for (i = 1; i <= 10; i++) {
     reach (pipeline, GST_STATE_PLAYING);
-    g_usleep (20 * 1000);
+    counter_wait (&counter, 3 * i);
     reach (pipeline, GST_STATE_PAUSED);
-    g_usleep (5 * 1000);
   }
   gst_element_set_state (pipeline, GST_STATE_PLAYING);
   gst_message_unref (wait_message (pipeline, GST_MESSAGE_EOS, 30));
   fail_unless_equals_uint64 (frames, 40);
   gst_object_unref (sink);
   stop_quickly (pipeline);
+  counter_clear (&counter);
   gst_object_unref (pipeline);
 }
 
@@ -375,42 +411,57 @@ GST_START_TEST (test_linger)
 
 GST_END_TEST;
 
-/* One start and one end each time, also when it is cut short */
+typedef struct
+{
+  gint starts, completes, cancels;
+} Progress;
+
+static void
+take_progress (GstMessage * message, Progress * p)
+{
+  GstProgressType type;
+  gchar *code, *text;
+
+  gst_message_parse_progress (message, &type, &code, &text);
+  fail_unless_equals_string (code, "load-model");
+  fail_unless (*text != '\0');
+  p->starts += type == GST_PROGRESS_TYPE_START;
+  p->completes += type == GST_PROGRESS_TYPE_COMPLETE;
+  p->cancels += type == GST_PROGRESS_TYPE_CANCELED;
+  fail_unless (p->starts - p->completes - p->cancels == (type ==
+          GST_PROGRESS_TYPE_START || type == GST_PROGRESS_TYPE_CONTINUE));
+  g_free (code);
+  g_free (text);
+  gst_message_unref (message);
+}
+
+/* One start and one end each time, also when it is cut short, here after as many
+ * messages as the round says */
 GST_START_TEST (test_progress)
 {
-  GstElement *pipeline = pipeline_new (FAST, SMALL);
+  GstElement *pipeline = pipeline_new (FAST "linger=0", SMALL);
   GstBus *bus = gst_element_get_bus (pipeline);
-  gint round, starts = 0, completes = 0, cancels = 0;
   GstMessage *message;
+  Progress p = { 0, };
+  gint round, i;
 
   for (round = 0; round < 4; round++) {
     gst_element_set_state (pipeline, GST_STATE_PAUSED);
-    /* Not by a message: waiting for one throws the others away */
     if (round == 0)
       gst_element_get_state (pipeline, NULL, NULL, GST_CLOCK_TIME_NONE);
-    else
-      g_usleep (round * 3000);
+    for (i = 0; i < round; i++) {
+      message = gst_bus_timed_pop_filtered (bus, 30 * slowness () * GST_SECOND,
+          GST_MESSAGE_PROGRESS);
+      fail_unless (message != NULL);
+      take_progress (message, &p);
+    }
     /* READY, because NULL would empty the bus */
     gst_element_set_state (pipeline, GST_STATE_READY);
-    while ((message = gst_bus_pop_filtered (bus, GST_MESSAGE_PROGRESS))) {
-      GstProgressType type;
-      gchar *code, *text;
-
-      gst_message_parse_progress (message, &type, &code, &text);
-      fail_unless_equals_string (code, "load-model");
-      fail_unless (*text != '\0');
-      starts += type == GST_PROGRESS_TYPE_START;
-      completes += type == GST_PROGRESS_TYPE_COMPLETE;
-      cancels += type == GST_PROGRESS_TYPE_CANCELED;
-      fail_unless (starts - completes - cancels == (type ==
-              GST_PROGRESS_TYPE_START || type == GST_PROGRESS_TYPE_CONTINUE));
-      g_free (code);
-      g_free (text);
-      gst_message_unref (message);
-    }
-    fail_unless_equals_int (starts, completes + cancels);
+    while ((message = gst_bus_pop_filtered (bus, GST_MESSAGE_PROGRESS)))
+      take_progress (message, &p);
+    fail_unless_equals_int (p.starts, p.completes + p.cancels);
     if (round == 0)
-      fail_unless_equals_int (completes, 1);
+      fail_unless_equals_int (p.completes, 1);
   }
   gst_object_unref (bus);
   stop_quickly (pipeline);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What the element says of itself: the fields of its statistics, the message with
- * them, and the trace. The counters of a live video are looked at in live.c, those
- * of pauses in buffering.c, and the engine's numbers in tests/stream.
+ * What the element says of itself: the fields of its statistics, and the trace.
+ * What it counts itself and when it tells is looked at in tests/scripted, and the
+ * engine's numbers in tests/stream.
  */
 #include "element.h"
 
@@ -155,31 +155,6 @@ GST_START_TEST (test_fields)
 
 GST_END_TEST;
 
-/* Frames that are played four times as fast are made at a fourth of real time */
-GST_START_TEST (test_framerate)
-{
-  GstHarness *h = source_harness (FAST, SMALL ", framerate=16/1");
-  gdouble factor, load;
-  guint i;
-
-  gst_harness_play (h);
-  for (i = 0; i < 200; i++)
-    gst_buffer_unref (gst_harness_pull (h));
-  factor = stat_double (h->element, "realtime-factor");
-  load = stat_double (h->element, "block-load-mean");
-  gst_harness_set_sink_caps_str (h, SMALL ", framerate=64/1");
-  for (i = 0; i < 20; i++)
-    gst_buffer_unref (gst_harness_pull (h));
-  factor /= stat_double (h->element, "realtime-factor");
-  load = stat_double (h->element, "block-load-mean") / load;
-  GST_INFO ("%g and %g times as fast", factor, load);
-  fail_unless (factor > 2.5 && factor < 6);
-  fail_unless (load > 2.5 && load < 6);
-  gst_harness_teardown (h);
-}
-
-GST_END_TEST;
-
 static GstBus *
 bus_of (GstHarness * h)
 {
@@ -189,21 +164,6 @@ bus_of (GstHarness * h)
   return bus;
 }
 
-/* The next message with the statistics, none within `ms`: NULL */
-static GstMessage *
-next_stats (GstBus * bus, guint ms)
-{
-  GstMessage *message;
-
-  for (;;) {
-    message = gst_bus_timed_pop_filtered (bus, ms * GST_MSECOND,
-        GST_MESSAGE_ELEMENT);
-    if (!message || gst_message_has_name (message, NAME))
-      return message;
-    gst_message_unref (message);
-  }
-}
-
 static void
 clear_with_bus (GstHarness * h, GstBus * bus)
 {
@@ -211,100 +171,6 @@ clear_with_bus (GstHarness * h, GstBus * bus)
   gst_object_unref (bus);
   gst_harness_teardown (h);
 }
-
-/* One every 50 ms, while frames come, while downstream takes none and while there
- * is none; never more often, and none when it is over */
-static void
-check_messages (const gchar * properties, const gchar * caps)
-{
-  GstHarness *h = source_harness (properties, caps);
-  GstBus *bus = bus_of (h);
-  const gint64 start = g_get_monotonic_time ();
-  GstMessage *message;
-  guint i;
-
-  gst_harness_play (h);
-  for (i = 1; i <= 6; i++) {
-    message = next_stats (bus, 10000 * slowness ());
-    fail_unless (message != NULL);
-    fail_unless (GST_MESSAGE_SRC (message) == GST_OBJECT (h->element));
-    if (i == 6)
-      check_fields (gst_message_get_structure (message), 1);
-    gst_message_unref (message);
-    fail_unless (seconds_since (start) >= i * 0.05);
-  }
-  gst_element_set_state (h->element, GST_STATE_NULL);
-  while ((message = next_stats (bus, 0)))
-    gst_message_unref (message);
-  fail_unless (next_stats (bus, 200) == NULL);
-  clear_with_bus (h, bus);
-}
-
-GST_START_TEST (test_messages)
-{
-  /* Frames wait in the harness; then nothing is done for long, and stuck */
-  check_messages (FAST "stats-interval=50", SMALL);
-  check_messages (SLOW "stats-interval=50", SLOW_SIZE);
-  check_messages (SLOW_BLOCKS "underrun-policy=stall stats-interval=50", SMALL);
-}
-
-GST_END_TEST;
-
-static GstPadProbeReturn
-block_first (GstPad * pad, GstPadProbeInfo * info, gpointer data)
-{
-  gint *state = data;
-
-  g_atomic_int_set (state, 1);
-  while (g_atomic_int_get (state) == 1)
-    g_usleep (1000);
-  return GST_PAD_PROBE_REMOVE;
-}
-
-/* With the streaming thread stuck in downstream */
-GST_START_TEST (test_messages_when_blocked)
-{
-  GstHarness *h = source_harness (FAST "stats-interval=20", SMALL);
-  GstPad *pad = gst_element_get_static_pad (h->element, "src");
-  GstBus *bus = bus_of (h);
-  GstMessage *message;
-  gint state = 0;
-  guint i;
-
-  gst_pad_add_probe (pad, GST_PAD_PROBE_TYPE_BUFFER, block_first, &state, NULL);
-  gst_harness_play (h);
-  while (g_atomic_int_get (&state) == 0)
-    g_usleep (1000);
-  while ((message = next_stats (bus, 0)))
-    gst_message_unref (message);
-  for (i = 0; i < 3; i++) {
-    message = next_stats (bus, 10000 * slowness ());
-    fail_unless (message != NULL);
-    fail_unless (time_of (gst_message_get_structure (message),
-            "time-to-first-frame") > 0);
-    gst_message_unref (message);
-  }
-  g_atomic_int_set (&state, 2);
-  gst_object_unref (pad);
-  clear_with_bus (h, bus);
-}
-
-GST_END_TEST;
-
-GST_START_TEST (test_no_messages)
-{
-  GstHarness *h = source_harness (FAST "num-frames=5", SMALL);
-  GstBus *bus = bus_of (h);
-  guint i;
-
-  gst_harness_play (h);
-  for (i = 0; i < 5; i++)
-    gst_buffer_unref (gst_harness_pull (h));
-  fail_unless (next_stats (bus, 200) == NULL);
-  clear_with_bus (h, bus);
-}
-
-GST_END_TEST;
 
 /* -- the trace */
 
@@ -356,35 +222,6 @@ GST_START_TEST (test_trace)
 
 GST_END_TEST;
 
-/* What a live video lacked is in it */
-GST_START_TEST (test_trace_of_underruns)
-{
-  gchar *path = g_build_filename (g_get_tmp_dir (), "dp-element-XXXXXX", NULL);
-  GstHarness *h = source_harness (SLOW_BLOCKS, SMALL ", framerate=500/1");
-  guint64 underruns, repeated;
-  gchar *text;
-
-  g_close (g_mkstemp (path), NULL);
-  g_object_set (h->element, "trace", path, NULL);
-  gst_harness_use_systemclock (h);
-  gst_harness_play (h);
-  while (stat_of (h->element, "repeated") < 3)
-    gst_buffer_unref (gst_harness_pull (h));
-  gst_element_set_state (h->element, GST_STATE_PAUSED);
-  underruns = stat_of (h->element, "underruns");
-  repeated = stat_of (h->element, "repeated");
-  gst_harness_teardown (h);
-  fail_unless (g_file_get_contents (path, &text, NULL, NULL));
-  fail_unless_equals_uint64 (count (text, "\"name\":\"underrun\""), underruns);
-  /* One more may have left on the way to PAUSED */
-  fail_unless (count (text, "\"name\":\"repeated\"") - repeated <= 1);
-  g_free (text);
-  g_unlink (path);
-  g_free (path);
-}
-
-GST_END_TEST;
-
 GST_START_TEST (test_trace_refused)
 {
   GstElement *pipeline = launch ("dualparalsrc trace=/no/such/place/t.json ! "
@@ -427,12 +264,7 @@ stats_suite (void)
   TCase *tc = test_case_new (s);
 
   tcase_add_test (tc, test_fields);
-  tcase_add_test (tc, test_framerate);
-  tcase_add_test (tc, test_messages);
-  tcase_add_test (tc, test_messages_when_blocked);
-  tcase_add_test (tc, test_no_messages);
   tcase_add_test (tc, test_trace);
-  tcase_add_test (tc, test_trace_of_underruns);
   tcase_add_test (tc, test_trace_refused);
   tcase_add_test (tc, test_trace_on_full_disk);
   return s;

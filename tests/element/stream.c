@@ -158,44 +158,6 @@ GST_START_TEST (test_flush)
 
 GST_END_TEST;
 
-/* Interrupted again and again, most of all while it waits for its first frames:
- * none is lost in the element, so each number has its picture */
-GST_START_TEST (test_flush_storm)
-{
-  GstHarness *h = source_harness (FAST "num-frames=24", SMALL);
-  gchar *sums[24], *sum;
-  GstBuffer *buffer;
-  guint64 i, last = 0;
-
-  gst_harness_play (h);
-  for (i = 0; i < 24; i++)
-    sums[i] = checksum_frames (h, 1);
-  gst_harness_teardown (h);
-
-  /* Endless, because a flush may well take the last one along */
-  h = source_harness (FAST, SMALL);
-  gst_harness_play (h);
-  for (i = 0; i < 100; i++) {
-    gst_element_send_event (h->element, gst_event_new_flush_start ());
-    g_usleep (1000);
-    gst_element_send_event (h->element, gst_event_new_flush_stop (FALSE));
-    g_usleep (1000);
-  }
-  while (last < 23 && (buffer = gst_harness_pull (h))) {
-    last = GST_BUFFER_OFFSET (buffer);
-    sum = checksum_buffer (h, buffer);
-    fail_unless (last >= 24 || g_str_equal (sum, sums[last]));
-    g_free (sum);
-    gst_buffer_unref (buffer);
-  }
-  fail_unless (last >= 23);
-  gst_harness_teardown (h);
-  for (i = 0; i < 24; i++)
-    g_free (sums[i]);
-}
-
-GST_END_TEST;
-
 GST_START_TEST (test_queries)
 {
   GstHarness *h = source_harness (FAST "num-frames=24", SMALL);
@@ -387,7 +349,7 @@ GST_START_TEST (test_queue_is_bounded)
   later = frames_made (src);
   do {
     frames = later;
-    g_usleep (500 * 1000);
+    g_usleep (G_USEC_PER_SEC);
     later = frames_made (src);
     fail_unless (later >= 4 && later <= 7, "%d", (gint) later);
   } while (later != frames);
@@ -408,7 +370,6 @@ stream_suite (void)
   tcase_add_test (tc, test_end);
   tcase_add_test (tc, test_eos_event);
   tcase_add_test (tc, test_flush);
-  tcase_add_test (tc, test_flush_storm);
   tcase_add_test (tc, test_queries);
   tcase_add_test (tc, test_endless_has_no_duration);
   tcase_add_test (tc, test_padded_pool);

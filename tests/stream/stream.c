@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "stream.h"
+#include "dualparal_testing.h"
+#include "kernels/device.h"
 
 #include <glib/gstdio.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -13,6 +16,45 @@
 #elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED 1
 #endif
+
+static const char *named = "cpu";
+
+void
+stream_init (int *argc, char ***argv)
+{
+  char error[256];
+  DpDeviceInfo info;
+
+  if (*argc > 2 && g_str_equal ((*argv)[1], "--device")) {
+    named = (*argv)[2];
+    (*argv)[2] = (*argv)[0];
+    *argc -= 2;
+    *argv += 2;
+  }
+  g_test_init (argc, argv, NULL);
+  if (!dp_device_info (stream_device (), &info, error, sizeof error)) {
+    printf ("1..0 # SKIP %s\n", error);
+    exit (0);
+  }
+}
+
+const char *
+stream_device (void)
+{
+  g_auto (GStrv) names = g_strsplit (named, ",", 2);
+
+  return g_intern_string (names[0]);
+}
+
+const char *
+stream_devices (int stages)
+{
+  g_autoptr (GString) devices = g_string_new (stages == 1 ? named : stream_device ());
+
+  for (int i = 1; i < stages; i++)
+    g_string_append_printf (devices, ",%s", stream_device ());
+  return g_intern_string (devices->str);
+}
 
 double
 stream_slowness (void)
@@ -30,7 +72,7 @@ stream_small (void)
 {
   gboolean slow = stream_slowness () > 1;
 
-  return (DpSettings) { .width = slow ? 64 : 128, .height = slow ? 48 : 80, .steps = 2, .guidance_scale = 3, .num_frames = -1,
+  return (DpSettings) { .model = g_getenv ("DUALPARAL_TEST_MODEL"), .devices = stream_devices (1), .width = slow ? 64 : 128, .height = slow ? 48 : 80, .steps = 2, .guidance_scale = 3, .num_frames = -1,
       .threads = 2, .seed = 7, .format = DP_FORMAT_I420 };
 }
 
@@ -133,6 +175,103 @@ stream_check_seconds (const char *what, TestClock start, double limit)
   g_test_message ("%s: %.3f s (at most %g)", what, seconds, limit * stream_slowness ());
   if (!(seconds <= limit * stream_slowness ()))
     g_test_fail_printf ("%s took %.3f s, over %g", what, seconds, limit * stream_slowness ());
+}
+
+/* ---- waiting ---- */
+
+void
+stream_wait_until (const char *what, gboolean (*is_so) (gpointer data), gpointer data, double seconds)
+{
+  const gint64 end = g_get_monotonic_time () + (gint64) (seconds * stream_slowness () * G_USEC_PER_SEC);
+
+  while (!is_so (data)) {
+    if (g_get_monotonic_time () > end)
+      g_error ("%s: not within %g s", what, seconds * stream_slowness ());
+    g_usleep (10000);
+  }
+}
+
+typedef struct
+{
+  int threads, looks;
+} Settling;
+
+static gboolean
+is_settled (gpointer data)
+{
+  Settling *s = data;
+  int now = stream_count ("task");
+
+  s->looks = now == s->threads ? s->looks + 1 : 0;
+  s->threads = now;
+  return s->looks == 5;
+}
+
+int
+stream_threads (void)
+{
+  Settling s = { 0, 0 };
+
+  stream_wait_until ("the number of threads stays the same", is_settled, &s, 10);
+  return s.threads;
+}
+
+static void
+saw_progress (const char *code, const char *text, int percent, gpointer data)
+{
+  StreamWatch *w = data;
+
+  g_mutex_lock (&w->lock);
+  w->percent = MAX (w->percent, percent);
+  g_cond_broadcast (&w->cond);
+  g_mutex_unlock (&w->lock);
+}
+
+static void
+saw_block (const float *latents, int n, int h, int width, int channels, gpointer data)
+{
+  StreamWatch *w = data;
+
+  g_mutex_lock (&w->lock);
+  w->blocks++;
+  g_cond_broadcast (&w->cond);
+  g_mutex_unlock (&w->lock);
+}
+
+DpEngine *
+stream_open_watched (const DpSettings *settings, StreamWatch *watch)
+{
+  g_autoptr (GError) error = NULL;
+  DpEngine *engine = NULL;
+
+  *watch = (StreamWatch) { .percent = -1 };
+  g_mutex_init (&watch->lock);
+  g_cond_init (&watch->cond);
+  stream_try_open (&engine, settings, saw_progress, watch, &error);
+  g_assert_no_error (error);
+  dp_engine_set_latents_callback (engine, saw_block, watch);
+  return engine;
+}
+
+static void
+wait_for (StreamWatch *w, const int *value, int at_least)
+{
+  g_mutex_lock (&w->lock);
+  while (*value < at_least)
+    g_cond_wait (&w->cond, &w->lock);
+  g_mutex_unlock (&w->lock);
+}
+
+void
+stream_wait_loaded (StreamWatch *watch, int percent)
+{
+  wait_for (watch, &watch->percent, percent);
+}
+
+void
+stream_wait_blocks (StreamWatch *watch, int blocks)
+{
+  wait_for (watch, &watch->blocks, blocks);
 }
 
 /* ---- models with something wrong ---- */

@@ -12,11 +12,19 @@
 #include "wan/model.h"
 #include "../clock.h"
 
+/** g_test_init(), and takes "--device NAME" out of the arguments: cpu (the default), cuda:0, or several. Skips all tests where there
+ *  is no such device. */
+void stream_init (int *argc, char ***argv);
+/** One, or several, stages on it: "cpu,cpu,cpu". Where --device named several, those are what one stage is. Static. */
+const char *stream_devices (int stages);
+/** The first of them. */
+const char *stream_device (void);
+
 /** How much longer things may take under a sanitizer or valgrind; 1 in a plain build. */
 double stream_slowness (void);
 
-/** 128x80 (64x48 where things are slow), two steps with guidance, two threads: a block in about 0.15 s. Endless; every field may be
- * changed. */
+/** 128x80 (64x48 where things are slow), two steps with guidance, two threads, on stream_devices (1): a block in about 0.15 s. Endless;
+ * every field may be changed. DUALPARAL_TEST_MODEL names the model where the embedded one does not lie where this was built. */
 DpSettings stream_small (void);
 
 /** Plans and opens. */
@@ -44,6 +52,27 @@ char *stream_hash (const DpSettings *settings);
 
 /** Seconds since `start`, as a test's clock sees them; fails the test unless they are at most `limit` (times stream_slowness()). */
 void stream_check_seconds (const char *what, TestClock start, double limit);
+
+/* ---- waiting ---- */
+
+/** For what is done by threads that do not tell: looks until it is so. The test fails after that many seconds (times stream_slowness()). */
+void stream_wait_until (const char *what, gboolean (*is_so) (gpointer data), gpointer data, double seconds);
+/** How many threads the process has, once that stays the same: one that was joined is listed for a moment longer. */
+int stream_threads (void);
+
+/** How far an engine came, as its callbacks say. Thread-safety: all of its functions. */
+typedef struct
+{
+  GMutex lock;
+  GCond cond;
+  int percent;                  /* of what has to be loaded */
+  int blocks;                   /* finished, and not yet decoded */
+} StreamWatch;
+
+/** Opens an engine that is watched; free the engine before the watch goes. */
+DpEngine *stream_open_watched (const DpSettings *settings, StreamWatch *watch);
+void stream_wait_loaded (StreamWatch *watch, int percent);
+void stream_wait_blocks (StreamWatch *watch, int blocks);
 
 /* ---- models with something wrong ---- */
 

@@ -130,7 +130,7 @@ test_stages (void)
 {
   DpSettings s = stream_small ();
 
-  s.devices = "cpu,cpu,cpu";
+  s.devices = stream_devices (3);
   s.threads = 3;
   check_endless (&s, 10, stream_slowness () > 1 ? 11 : 60, FALSE);
 }
@@ -143,7 +143,7 @@ test_traced (void)
   DpSettings s = stream_small ();
 
   g_close (g_mkstemp (path), NULL);
-  s.devices = "cpu,cpu";
+  s.devices = stream_devices (2);
   s.trace = path;
   check_endless (&s, 10, stream_slowness () > 1 ? 11 : 30, FALSE);
   g_unlink (path);
@@ -173,7 +173,8 @@ test_prompts (void)
 static void
 test_defaults (void)
 {
-  DpSettings s = { .num_frames = -1, .format = DP_FORMAT_I420 };
+  DpSettings small = stream_small ();
+  DpSettings s = { .model = small.model, .devices = small.devices, .num_frames = -1, .format = DP_FORMAT_I420 };
 
   if (stream_slowness () > 1) {
     g_test_skip ("too slow here");
@@ -207,7 +208,7 @@ int
 main (int argc, char **argv)
 {
   heap_init ();
-  g_test_init (&argc, &argv, NULL);
+  stream_init (&argc, &argv);
   g_test_add_func ("/endless/counter", test_counter);
   g_test_add_func ("/endless/small", test_small);
   g_test_add_func ("/endless/stages", test_stages);

@@ -4,15 +4,16 @@
  */
 #include "heap.h"
 #include "stream.h"
-#include "dualparal_testing.h"
+#include "kernels/device.h"
 
-#include <string.h>
-
-/* Settings under which one pass alone takes longer than a teardown may. */
+/* Settings under which one block takes far longer than a teardown may, and on a CPU one pass. */
 static DpSettings
 heavy (void)
 {
-  return (DpSettings) { .width = 1280, .height = 720, .steps = 8, .num_frames = -1, .threads = 2, .format = DP_FORMAT_I420 };
+  DpSettings s = stream_small ();
+
+  return (DpSettings) { .model = s.model, .devices = s.devices, .width = 1280, .height = 720, .steps = 1000, .num_frames = -1, .threads = 2,
+    .format = DP_FORMAT_I420 };
 }
 
 static void
@@ -43,19 +44,38 @@ test_null (void)
   dp_engine_free (NULL);
 }
 
-/* From right after open, through loading, into the first passes. */
+/* From right after open, through loading. */
+static void
+test_loading (void)
+{
+  static const int percent[] = { -1, 0, 1, 20, 40, 60, 80, 100 };
+
+  for (guint i = 0; i < 2 * G_N_ELEMENTS (percent); i++) {
+    DpSettings s = stream_small ();
+    int loaded = percent[i / 2];
+    g_autofree char *what = g_strdup_printf ("freed with %d %% loaded", loaded);
+    StreamWatch watch;
+
+    s.devices = stream_devices (i % 4 < 2 ? 1 : 3);
+    DpEngine *engine = stream_open_watched (&s, &watch);
+    if (i % 2)
+      stream_start (engine);
+    stream_wait_loaded (&watch, loaded);
+    close_within_a_second (what, engine);
+  }
+}
+
+/* Into the first passes, for as long as a frame is waited for. */
 static void
 test_early (void)
 {
   for (int ms = 0; ms < 400; ms = ms < 40 ? ms + 5 : ms * 2) {
     DpSettings s = stream_small ();
-    g_autofree char *what = g_strdup_printf ("freed %d ms after open", ms);
+    g_autofree char *what = g_strdup_printf ("freed after %d ms of waiting", ms);
 
-    s.devices = ms % 20 ? "cpu" : "cpu,cpu,cpu";
+    s.devices = stream_devices (ms % 20 ? 1 : 3);
     DpEngine *engine = stream_open (&s);
-    if (ms % 10)
-      stream_start (engine);
-    g_usleep (ms * 1000);
+    dp_engine_wait (engine, 1, ms * 1000);
     close_within_a_second (what, engine);
   }
 }
@@ -65,32 +85,24 @@ static void
 test_heavy (void)
 {
   static const int delays[] = { 0, 20, 50, 100, 300, 1000, 3000 };
-  static const char *const devices[] = { "cpu", "cpu,cpu" };
 
   for (guint i = 0; i < G_N_ELEMENTS (delays); i++) {
     DpSettings s = heavy ();
     g_autofree char *what = g_strdup_printf ("1280x720 freed after %d ms", delays[i]);
 
-    s.devices = devices[i % 2];
+    s.devices = stream_devices (1 + i % 2);
     DpEngine *engine = stream_open (&s);
-    stream_start (engine);
-    g_usleep (delays[i] * 1000);
+    dp_engine_wait (engine, 1, delays[i] * 1000);
     close_within_a_second (what, engine);
   }
 }
 
 /* In the middle of a latent's decoding: block 0 is done and its first frame not yet there. */
 static void
-passed (const float *latents, int n, int h, int w, int channels, gpointer data)
-{
-  g_atomic_int_set ((int *) data, 1);
-}
-
-static void
 test_decoding (void)
 {
   DpSettings s = heavy ();
-  int decoding = 0;
+  StreamWatch watch;
 
   s.steps = 1;
   s.guidance_scale = 1;
@@ -98,12 +110,10 @@ test_decoding (void)
   s.context_latents = -1;
   s.width = 2048;
   s.height = 1152;
-  DpEngine *engine = stream_open (&s);
-  dp_engine_set_latents_callback (engine, passed, &decoding);
+  DpEngine *engine = stream_open_watched (&s, &watch);
   stream_start (engine);
-  while (!g_atomic_int_get (&decoding))
-    g_usleep (1000);
-  g_usleep (20000);
+  stream_wait_blocks (&watch, 1);
+  dp_engine_wait (engine, 1, 20000);
   close_within_a_second ("2048x1152 freed while a latent was decoded", engine);
 }
 
@@ -115,17 +125,13 @@ test_full_queue (void)
 
   s.max_queue_frames = 7;
   DpEngine *engine = stream_open (&s);
-  stream_start (engine);
-  do {
-    g_usleep (10000);
-    dp_engine_get_stats (engine, &stats);
-  } while (stats.queue_frames < 7);
+  g_assert_true (dp_engine_wait (engine, 7, -1));
 
   /* the queue is the rate limiter: everything comes to rest, and says that it waited */
   int looks = 0;
   do {
     dp_engine_get_stats (engine, &stats);
-    g_usleep (500000);
+    g_usleep (G_USEC_PER_SEC);
     dp_engine_get_stats (engine, &later);
   } while (later.passes != stats.passes && ++looks < 60 * stream_slowness ());
   g_assert_cmpuint (stats.queue_frames, ==, 7);
@@ -153,9 +159,13 @@ test_frame_lent (void)
 typedef struct
 {
   DpEngine *engine;
-  gint64 next, frames, interrupted;
-  int stop;                     /* atomic */
-  gint64 returned_us;
+  gint64 next;
+
+  /* -- protected by lock */
+  GMutex lock;
+  GCond cond;
+  gint64 pulls, frames, interrupted;
+  gboolean flushing, stop;
 } Puller;
 
 static gpointer
@@ -163,11 +173,16 @@ pull_until_stopped (gpointer data)
 {
   Puller *p = data;
 
-  while (!g_atomic_int_get (&p->stop)) {
+  g_mutex_lock (&p->lock);
+  while (!p->stop) {
     g_autoptr (GError) error = NULL;
     DpFrame frame;
-    int result = dp_engine_pull (p->engine, &frame, -1, &error);
 
+    p->pulls++;
+    g_cond_broadcast (&p->cond);
+    g_mutex_unlock (&p->lock);
+    int result = dp_engine_pull (p->engine, &frame, -1, &error);
+    g_mutex_lock (&p->lock);
     if (result == 1) {
       g_assert_cmpint (frame.index, ==, p->next++);
       p->frames++;
@@ -176,11 +191,48 @@ pull_until_stopped (gpointer data)
       g_assert_cmpint (result, ==, -1);
       g_assert_error (error, DP_ERROR, DP_ERROR_FLUSHING);
       p->interrupted++;
-      p->returned_us = g_get_monotonic_time ();
-      g_usleep (500);
+      g_cond_broadcast (&p->cond);
+      while (p->flushing && !p->stop)
+        g_cond_wait (&p->cond, &p->lock);
     }
+    g_cond_broadcast (&p->cond);
   }
+  g_mutex_unlock (&p->lock);
   return NULL;
+}
+
+/* Until that has become so many more. */
+static void
+wait_more (Puller *p, const gint64 *value, int more)
+{
+  g_mutex_lock (&p->lock);
+  for (gint64 enough = *value + more; *value < enough;)
+    g_cond_wait (&p->cond, &p->lock);
+  g_mutex_unlock (&p->lock);
+}
+
+/* `interrupts`: returns when a pull was. */
+static void
+set_flushing (Puller *p, gboolean flushing, gboolean interrupts)
+{
+  g_mutex_lock (&p->lock);
+  gint64 before = p->interrupted;
+
+  p->flushing = flushing;
+  g_cond_broadcast (&p->cond);
+  dp_engine_set_flushing (p->engine, flushing);
+  while (interrupts && p->interrupted == before)
+    g_cond_wait (&p->cond, &p->lock);
+  g_mutex_unlock (&p->lock);
+}
+
+static void
+stop (Puller *p)
+{
+  g_mutex_lock (&p->lock);
+  p->stop = TRUE;
+  g_cond_broadcast (&p->cond);
+  g_mutex_unlock (&p->lock);
 }
 
 static void
@@ -190,10 +242,13 @@ test_waiting_puller (void)
   Puller p = { .engine = stream_open (&s) };
   GThread *thread = g_thread_new ("puller", pull_until_stopped, &p);
 
-  g_usleep (300000);
-  g_atomic_int_set (&p.stop, 1);
+  g_mutex_lock (&p.lock);
+  while (p.pulls == 0)
+    g_cond_wait (&p.cond, &p.lock);
+  g_mutex_unlock (&p.lock);
+  stop (&p);
   TestClock start = test_clock ();
-  dp_engine_set_flushing (p.engine, TRUE);
+  set_flushing (&p, TRUE, FALSE);
   g_thread_join (thread);
   stream_check_seconds ("a waiting pull returned", start, 0.2);
   g_assert_cmpint (p.interrupted, ==, 1);
@@ -201,7 +256,8 @@ test_waiting_puller (void)
   close_within_a_second ("freed while flushing", p.engine);
 }
 
-/* Flushing on and off many times: every index comes once and in order, and nothing is cancelled. */
+/* Flushing on and off many times, after some frames or at once, until a pull was interrupted or not even that: every index comes once
+ * and in order, and nothing is cancelled. */
 static void
 test_flush_loses_nothing (void)
 {
@@ -215,12 +271,12 @@ test_flush_loses_nothing (void)
   g_autoptr (GRand) rand = g_rand_new_with_seed (3);
 
   for (int i = 0; i < 100; i++) {
-    g_usleep (g_rand_int_range (rand, 0, 20000));
-    dp_engine_set_flushing (p.engine, TRUE);
-    g_usleep (g_rand_int_range (rand, 0, 3000));
-    dp_engine_set_flushing (p.engine, FALSE);
+    wait_more (&p, &p.frames, g_rand_int_range (rand, 0, 5));
+    set_flushing (&p, TRUE, i % 3);
+    set_flushing (&p, FALSE, FALSE);
   }
-  g_atomic_int_set (&p.stop, 1);
+  stop (&p);
+  dp_engine_set_flushing (p.engine, TRUE);
   g_thread_join (thread);
   g_test_message ("%" G_GINT64_FORMAT " frames without a gap, %" G_GINT64_FORMAT " pulls interrupted", p.frames, p.interrupted);
   g_assert_cmpint (p.frames, >, 0);
@@ -360,7 +416,7 @@ test_failure (void)
 
   for (gsize i = 0; i < n; i++)
     noise[i] = (float) (i * 2654435761u % 2001) / 1000 - 1;
-  s.devices = "cpu,cpu";
+  s.devices = stream_devices (2);
   s.noise = noise;
   s.noise_latents = 16;
   s.max_queue_frames = 200;
@@ -386,13 +442,26 @@ cycle (int i)
   DpFrame frame;
   gint64 next = 0;
 
-  s.devices = i % 3 ? "cpu" : "cpu,cpu";
+  s.devices = stream_devices (i % 3 ? 1 : 2);
   DpEngine *engine = stream_open (&s);
   if (i % 5 == 0 && stream_pull (engine, &frame, &next))
     dp_engine_release_frame (engine, &frame);
   else
-    g_usleep (i % 7 * 4000);
+    dp_engine_wait (engine, 1, i % 7 * 4000);
   dp_engine_free (engine);
+}
+
+/* Memory that is free on the GPU; what is on a CPU the other figures say. */
+static gsize
+free_on_gpu (void)
+{
+  DpDeviceInfo info;
+  char error[256];
+
+  if (!g_str_has_prefix (stream_device (), "cuda"))
+    return 0;
+  g_assert_true (dp_device_info (stream_device (), &info, error, sizeof error));
+  return info.memory_free;
 }
 
 static void
@@ -402,9 +471,8 @@ test_cycles (void)
 
   for (int i = 0; i < 15; i++)
     cycle (i);
-  g_usleep (50000);
-  int fds = stream_count ("fd"), threads = stream_count ("task");
-  gsize before = stream_resident (FALSE);
+  int fds = stream_count ("fd"), threads = stream_threads ();
+  gsize before = stream_resident (FALSE), on_gpu = free_on_gpu ();
   HeapCounts heap, heap_before;
   gboolean counting = heap_counts (&heap_before);
   for (int i = 0; i < n; i++)
@@ -414,10 +482,9 @@ test_cycles (void)
   double live = (heap.live - heap_before.live) / 1024.0;
   g_test_message ("%d engines opened and freed: %.0f KiB more resident than after the first 15, %.1f KiB more on the heap", n, growth,
       live);
-  for (int i = 0; i < 100 && stream_count ("task") != threads; i++)     /* one that was joined is listed for a moment longer */
-    g_usleep (10000);
+  g_assert_cmpint (stream_threads (), ==, threads);
   g_assert_cmpint (stream_count ("fd"), ==, fds);
-  g_assert_cmpint (stream_count ("task"), ==, threads);
+  g_assert_cmpuint (free_on_gpu () + (4 << 20), >=, on_gpu);    /* a driver keeps a page or two */
   if (!counting)
     return;
   g_assert_cmpfloat (live, <, 64);
@@ -428,9 +495,10 @@ int
 main (int argc, char **argv)
 {
   heap_init ();
-  g_test_init (&argc, &argv, NULL);
+  stream_init (&argc, &argv);
   g_test_add_func ("/teardown/clock", test_clock_counts);
   g_test_add_func ("/teardown/null", test_null);
+  g_test_add_func ("/teardown/loading", test_loading);
   g_test_add_func ("/teardown/early", test_early);
   g_test_add_func ("/teardown/heavy", test_heavy);
   g_test_add_func ("/teardown/decoding", test_decoding);

@@ -223,7 +223,7 @@ test_whole (void)
   Trace t;
   gint64 next = 0, finished[MAX_BLOCKS] = { 0 }, busy[STAGES], decoding;
 
-  s.devices = "cpu,cpu,cpu";
+  s.devices = stream_devices (STAGES);
   s.threads = 3;
   s.steps = T;
   s.queue_blocks = Q;
@@ -306,7 +306,7 @@ test_slow_consumer (void)
   int looks = 0;
   do {
     dp_engine_get_stats (other, &slow);
-    g_usleep (300000);
+    g_usleep (G_USEC_PER_SEC);
     dp_engine_get_stats (other, &later);
   } while (later.realtime_factor != slow.realtime_factor && fabs (later.realtime_factor / slow.realtime_factor - 1) > 1e-3
       && ++looks < 100);
@@ -383,7 +383,7 @@ main (int argc, char **argv)
 {
   int result;
 
-  g_test_init (&argc, &argv, NULL);
+  stream_init (&argc, &argv);
   path = g_build_filename (g_get_tmp_dir (), "dp-stream-trace-XXXXXX", NULL);
   g_close (g_mkstemp (path), NULL);
   g_test_add_func ("/trace/whole", test_whole);

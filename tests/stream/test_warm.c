@@ -44,24 +44,22 @@ run (const DpSettings *settings, guint64 *allocations)
 static void
 test_same (void)
 {
-  static const char *const devices[] = { "cpu", "cpu,cpu,cpu" };
-
-  for (guint i = 0; i < G_N_ELEMENTS (devices); i++) {
+  for (int stages = 1; stages <= 3; stages += 2) {
     DpSettings s = lingering ();
     guint64 cold, warm;
 
-    s.devices = devices[i];
+    s.devices = stream_devices (stages);
     g_autofree char *first = run (&s, &cold);
-    gsize left = dp_part_cache_bytes ("cpu");
+    gsize left = dp_part_cache_bytes (stream_device ());
     g_autofree char *second = run (&s, &warm);
 
     g_test_message ("%s: %" G_GUINT64_FORMAT " allocations cold, %" G_GUINT64_FORMAT " warm", s.devices, cold, warm);
     g_assert_cmpstr (second, ==, first);
     g_assert_cmpuint (left, >, 0);
-    g_assert_cmpuint (dp_part_cache_bytes ("cpu"), ==, left);
+    g_assert_cmpuint (dp_part_cache_bytes (stream_device ()), ==, left);
     g_assert_cmpuint (warm * 4, <, cold);
     dp_part_cache_clear ();
-    g_assert_cmpuint (dp_part_cache_bytes ("cpu"), ==, 0);
+    g_assert_cmpuint (dp_part_cache_bytes (stream_device ()), ==, 0);
   }
 }
 
@@ -96,9 +94,9 @@ test_other_size (void)
 
   small.width = small.height = 32;
   g_free (run (&s, NULL));
-  large = dp_part_cache_bytes ("cpu");
+  large = dp_part_cache_bytes (stream_device ());
   after = run (&small, NULL);
-  g_assert_cmpuint (dp_part_cache_bytes ("cpu"), <, large);
+  g_assert_cmpuint (dp_part_cache_bytes (stream_device ()), <, large);
   dp_part_cache_clear ();
   alone = run (&small, NULL);
   g_assert_cmpstr (after, ==, alone);
@@ -116,8 +114,7 @@ test_after_teardown (void)
     if (i % 2)
       dp_part_cache_clear ();
     DpEngine *engine = stream_open (&s);
-    stream_start (engine);
-    g_usleep (i * 6000);
+    dp_engine_wait (engine, 1, i * 6000);
     dp_engine_free (engine);
     g_autofree char *hash = run (&s, NULL);
     g_assert_cmpstr (hash, ==, expected);
@@ -165,23 +162,30 @@ test_changed_model (void)
   stream_model_free (dir);
 }
 
+static gboolean
+is_cold (gpointer unused G_GNUC_UNUSED)
+{
+  return dp_part_cache_bytes (stream_device ()) == 0;
+}
+
 static void
 test_runs_out (void)
 {
   DpSettings s = lingering ();
-  int threads = stream_count ("task");
+  int threads = stream_threads ();
   gint64 start;
 
   s.linger = 1;
   g_free (run (&s, NULL));
-  g_assert_cmpuint (dp_part_cache_bytes ("cpu"), >, 0);
-  for (start = g_get_monotonic_time (); dp_part_cache_bytes ("cpu") > 0 || stream_count ("task") > threads; g_usleep (10000))
-    g_assert_cmpfloat ((g_get_monotonic_time () - start) / 1e6, <, 1 + 10 * stream_slowness ());
+  start = g_get_monotonic_time ();
+  g_assert_cmpuint (dp_part_cache_bytes (stream_device ()), >, 0);
+  stream_wait_until ("what lingered is freed", is_cold, NULL, 11);
   g_assert_cmpfloat ((g_get_monotonic_time () - start) / 1e6, >, 0.9);
+  g_assert_cmpint (stream_threads (), ==, threads);
 
   s.linger = 0;
   g_free (run (&s, NULL));
-  g_assert_cmpuint (dp_part_cache_bytes ("cpu"), ==, 0);
+  g_assert_cmpuint (dp_part_cache_bytes (stream_device ()), ==, 0);
 }
 
 /* ---- two threads that load, while what was kept is freed, which takes its time */
@@ -201,7 +205,7 @@ open_part (gpointer unused G_GNUC_UNUSED)
   dp_part_cache_begin ();
   DpPart *part = dp_part_cache_take (sizeof *part, g_string_new ("other"), free_slowly);
   dp_part_cache_end ();
-  g_assert_true (dp_part_cache_open_device (part, "cpu", 1, NULL));
+  g_assert_true (dp_part_cache_open_device (part, stream_device (), 1, NULL));
   int freed = g_atomic_int_get (&slow_frees);
   dp_part_cache_give (part, 0);
   return GINT_TO_POINTER (freed);
@@ -217,7 +221,7 @@ test_waits (void)
   dp_part_cache_begin ();
   kept = dp_part_cache_take (sizeof *kept, g_string_new ("kept"), free_slowly);
   dp_part_cache_end ();
-  g_assert_true (dp_part_cache_open_device (kept, "cpu", 1, NULL));
+  g_assert_true (dp_part_cache_open_device (kept, stream_device (), 1, NULL));
   dp_part_cache_loaded (kept);
   dp_part_cache_give (kept, 3600);
   g_assert_cmpint (slow_frees, ==, 0);
@@ -249,7 +253,7 @@ test_failed (void)
   g_assert_cmpint (dp_engine_pull (engine, &frame, -1, &error), ==, -1);
   g_assert_error (error, DP_ERROR, DP_ERROR_BAD_MODEL);
   dp_engine_free (engine);
-  g_assert_cmpuint (dp_part_cache_bytes ("cpu"), ==, 0);
+  g_assert_cmpuint (dp_part_cache_bytes (stream_device ()), ==, 0);
   stream_model_free (dir);
 }
 
@@ -269,16 +273,12 @@ test_cycles (void)
     for (int i = 0; i < cycles; i++) {
       DpEngine *engine = stream_open (&s);
 
-      stream_start (engine);
-      g_usleep (i * 37 % 20 * 1000);
+      dp_engine_wait (engine, 1, i * 37 % 20 * 1000);
       dp_engine_free (engine);
     }
-    for (int i = 0; i < 100 && (round == 0 || stream_count ("task") != threads); i++)   /* one that was joined is listed for a moment
-                                                                                         * longer */
-      g_usleep (10000);
     if (round > 0)
-      g_assert_cmpint (stream_count ("task"), ==, threads);
-    threads = stream_count ("task");
+      g_assert_cmpint (stream_threads (), ==, threads);
+    threads = stream_threads ();
     if (heap_counts (&heap))
       live[round] = heap.live / 1024.0;
   }
@@ -291,7 +291,7 @@ int
 main (int argc, char **argv)
 {
   heap_init ();
-  g_test_init (&argc, &argv, NULL);
+  stream_init (&argc, &argv);
   g_test_add_func ("/warm/same", test_same);
   g_test_add_func ("/warm/same-model", test_same_model);
   g_test_add_func ("/warm/other-size", test_other_size);

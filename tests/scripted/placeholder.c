@@ -3,7 +3,7 @@
  * A picture of one's own until there are frames. It is decoded by plugins that
  * the other suites do without.
  */
-#include "element.h"
+#include "scripted.h"
 
 #include <glib/gstdio.h>
 #include <stdlib.h>
@@ -37,7 +37,7 @@ write_file (gconstpointer data, gsize size)
 GST_START_TEST (test_picture)
 {
   gchar *file = write_file (png, sizeof (png));
-  gchar *properties = g_strdup_printf (SLOW "is-live=true "
+  gchar *properties = g_strdup_printf ("is-live=true "
       "startup-policy=placeholder placeholder=%s", file);
   GstHarness *h = source_harness (properties,
       "video/x-raw, width=512, height=512, format=RGB");
@@ -46,8 +46,10 @@ GST_START_TEST (test_picture)
   const guint8 *left, *right;
   guint i;
 
-  gst_harness_use_systemclock (h);
+  gst_element_set_clock (h->element, GST_CLOCK (script_clock ()));
   gst_harness_play (h);
+  script_advance (GST_SECOND);
+  fail_unless_equals_int (gst_harness_buffers_in_queue (h), 1 + SCRIPT_FPS);
   for (i = 0; i < 3; i++) {
     buffer = gst_harness_pull (h);
     fail_unless (GST_BUFFER_FLAG_IS_SET (buffer, GST_BUFFER_FLAG_GAP));
@@ -71,7 +73,7 @@ GST_END_TEST;
 GST_START_TEST (test_no_picture)
 {
   gchar *file = write_file ("not a picture, but some words", 29);
-  GstElement *pipeline = launch ("dualparalsrc is-live=true " FAST
+  GstElement *pipeline = launch ("dualparalsrc is-live=true "
       "startup-policy=placeholder placeholder=%s ! fakesink", file);
 
   gst_element_set_state (pipeline, GST_STATE_PLAYING);
@@ -91,7 +93,7 @@ placeholder_suite (void)
     "videoconvert", "videoscale"
   };
   Suite *s = suite_create ("placeholder");
-  TCase *tc = test_case_new (s);
+  TCase *tc = script_case_new (s);
   guint i;
 
   for (i = 0; i < G_N_ELEMENTS (elements); i++) {
