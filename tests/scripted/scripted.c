@@ -426,6 +426,12 @@ dp_plan_passed_over (const DpPlan * plan)
   return NULL;
 }
 
+const char *
+dp_plan_starved (const DpPlan * plan)
+{
+  return NULL;
+}
+
 char *
 dp_plan_describe (const DpPlan * plan)
 {
