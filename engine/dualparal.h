@@ -166,9 +166,11 @@ const char *dp_plan_starved (const DpPlan *plan);
 /** The plan for people, a part and its device a line. New string. */
 char *dp_plan_describe (const DpPlan *plan);
 
-/** Starts to load the weights in the background, as planned. The first block waits for the first dp_engine_pull() or
- *  dp_engine_wait(), so that prompts queued and callbacks set before it never come too late. Returns at once; what fails later is returned by dp_engine_pull(). Returns FALSE and
- *  sets `error` when weight files or memory of the host are missing. `progress` may be NULL. Keeps a reference to the plan. */
+/** Starts to load the weights in the background, as planned. The first block waits for the first
+ *  dp_engine_pull() or dp_engine_wait(), so prompts queued and callbacks set before it never come
+ *  too late. Returns at once; what fails later is returned by dp_engine_pull(). Returns FALSE and
+ *  sets `error` when weight files or memory of the host are missing. `progress` may be NULL. Keeps
+ *  a reference to the plan. */
 gboolean dp_engine_open (DpEngine **engine, DpPlan *plan, DpProgress progress, gpointer user_data, GError **error);
 
 /** Queues a prompt. A prompt for the next block replaces those that still wait for it. Never blocks. Thread-safe. The strings are copied.
