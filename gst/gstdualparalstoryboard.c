@@ -25,7 +25,7 @@ refuse (GError ** error, guint line, const gchar * expected,
   g_free (start);
 }
 
-/* Digits, at least and at most so many, then `end` */
+/* A number of `least` to `most` digits, then `end` */
 static gboolean
 take_number (const gchar ** at, guint least, guint most, gchar end,
     guint * number)
@@ -66,7 +66,7 @@ parse_times (const gchar * line, guint64 * from, guint64 * to)
   return take_time (&line, '\0', to);
 }
 
-/* The cue whose number is in lines[*at]; leaves *at behind its text */
+/* The cue whose number is in lines[*at]; moves *at past its text */
 static gboolean
 parse_cue (gchar ** lines, guint * at, guint64 * end, GArray * cues,
     GError ** error)

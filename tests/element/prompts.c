@@ -620,6 +620,34 @@ resize_at_20 (GstPad * pad, GstPadProbeInfo * info, gpointer user_data)
   return GST_PAD_PROBE_REMOVE;
 }
 
+/* It is frame 20 of the video and not of the new engine */
+static GstPadProbeReturn
+queue_too_late (GstPad * pad, GstPadProbeInfo * info, gpointer user_data)
+{
+  if (GST_BUFFER_OFFSET (GST_PAD_PROBE_INFO_BUFFER (info)) != 32)
+    return GST_PAD_PROBE_OK;
+  fail_if (queue_prompt (user_data, "too late", 20, 0));
+  return GST_PAD_PROBE_REMOVE;
+}
+
+/* The frame that a refused prompt is told */
+static gint
+told_frame (GstElement * pipeline)
+{
+  GstMessage *message = wait_message (pipeline, GST_MESSAGE_WARNING, 5);
+  const gchar *says = "the earliest frame now is ", *at;
+  GError *error;
+  gint frame;
+
+  gst_message_parse_warning (message, &error, NULL);
+  at = strstr (error->message, says);
+  fail_unless (at != NULL, "%s", error->message);
+  frame = atoi (at + strlen (says));
+  g_error_free (error);
+  gst_message_unref (message);
+  return frame;
+}
+
 /* Another size is another engine, which knows what holds and what is to come */
 GST_START_TEST (test_resize)
 {
@@ -633,9 +661,11 @@ GST_START_TEST (test_resize)
 
   gst_pad_add_probe (pad, GST_PAD_PROBE_TYPE_BUFFER, resize_at_20, filter,
       NULL);
+  gst_pad_add_probe (pad, GST_PAD_PROBE_TYPE_BUFFER, queue_too_late, src, NULL);
   fail_unless (queue_prompt (src, "a cube", 40, 0));
   fail_unless (queue_prompt (src, "a ball", 10, 0));
   gst_element_set_state (pipeline, GST_STATE_PLAYING);
+  fail_unless (told_frame (pipeline) > 32);
   gst_message_unref (wait_message (pipeline, GST_MESSAGE_EOS, 30));
   gst_element_set_state (pipeline, GST_STATE_NULL);
 
