@@ -5,7 +5,8 @@
  * plan; bench measures; plan predicts.
  */
 #include "dualparal_testing.h"
-#include "cli.h"
+#include "cli_bench.h"
+#include "cli_settings.h"
 #include "plan.h"
 #include "wan/weights.h"
 #include "kernels/device.h"
@@ -16,43 +17,8 @@
 #include <glib/gstdio.h>
 #include <unistd.h>
 
-/* What every command that opens an engine takes: the settings, under their own names. */
-DpSettings dp_cli_settings = { .num_frames = -1 };
 static char *output, *dump, *noise_file;
 static char **prompts_at;
-
-static gboolean
-parse_seed (const char *option, const char *value, gpointer data, GError **error)
-{
-  if (g_ascii_string_to_unsigned (value, 10, 0, G_MAXUINT64, &dp_cli_settings.seed, NULL))
-    return TRUE;
-  g_set_error (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE, "%s is \"%s\"; it must be a whole number from 0 to %" G_GUINT64_FORMAT,
-      option, value, G_MAXUINT64);
-  return FALSE;
-}
-
-static const GOptionEntry engine_options[] = {
-  { "model", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.model, "Model directory (default: the embedded model)", "DIR" },
-  { "prompt", 0, 0, G_OPTION_ARG_STRING, &dp_cli_settings.prompt, "What to show", "TEXT" },
-  { "negative-prompt", 0, 0, G_OPTION_ARG_STRING, &dp_cli_settings.negative_prompt, "What not to show", "TEXT" },
-  { "devices", 0, 0, G_OPTION_ARG_STRING, &dp_cli_settings.devices, "One stage each: auto, cpu, cpu,cpu, ...", "LIST" },
-  { "width", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.width, "Pixels, a multiple of 16", "W" },
-  { "height", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.height, "Pixels, a multiple of 16", "H" },
-  { "steps", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.steps, "Sampling steps", "T" },
-  { "guidance-scale", 0, 0, G_OPTION_ARG_DOUBLE, &dp_cli_settings.guidance_scale, "Classifier-free guidance; 1: none", "G" },
-  { "guidance-scale-2", 0, 0, G_OPTION_ARG_DOUBLE, &dp_cli_settings.guidance_scale_2, "The same for the second of two transformers", "G" },
-  { "flow-shift", 0, 0, G_OPTION_ARG_DOUBLE, &dp_cli_settings.flow_shift, "Shift of the noise schedule", "S" },
-  { "sampler", 0, 0, G_OPTION_ARG_STRING, &dp_cli_settings.sampler, "unipc or euler", "NAME" },
-  { "seed", 0, 0, G_OPTION_ARG_CALLBACK, parse_seed, "Same seed, same video", "N" },
-  { "block-latents", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.block_latents, "Latent frames a block owns", "B" },
-  { "context-latents", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.context_latents, "Latent frames taken from each neighbour; -1: none", "C" },
-  { "queue-blocks", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.queue_blocks, "Most blocks in flight, at most T", "Q" },
-  { "threads", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.threads, "Host threads in all (default: one per processor)", "N" },
-  { "precision", 0, 0, G_OPTION_ARG_STRING, &dp_cli_settings.precision, "auto, float32, bfloat16 or fp8 (some GPUs)", "NAME" },
-  { "text-encoder", 0, 0, G_OPTION_ARG_STRING, &dp_cli_settings.text_encoder, "auto, resident or streamed (less memory, more time for a prompt)",
-      "NAME" },
-  { NULL }
-};
 
 static const GOptionEntry generate_options[] = {
   { "frames", 0, 0, G_OPTION_ARG_INT64, &dp_cli_settings.num_frames, "How many frames (default: 81)", "N" },
@@ -60,7 +26,7 @@ static const GOptionEntry generate_options[] = {
   { "noise", 0, 0, G_OPTION_ARG_FILENAME, &noise_file, "Start from the tensor `noise` [C, L, h, w] of this safetensors file", "FILE" },
   { "dump", 0, 0, G_OPTION_ARG_FILENAME, &dump, "Write embeddings, latents and frames to this safetensors file", "FILE" },
   { "output", 0, 0, G_OPTION_ARG_FILENAME, &output, "Write the video to this file; - for standard output", "FILE.y4m" },
-  TRACE_OPTION,
+  DP_CLI_TRACE_OPTION,
   { NULL }
 };
 
@@ -300,13 +266,6 @@ generate (GError **error)
 }
 
 /* "5", or "4, 3" where there are two transformers. */
-char *
-dp_cli_guidance (const DpSettings *s)
-{
-  return s->guidance_scale_2 != 0 ? g_strdup_printf ("%g, %g", s->guidance_scale, s->guidance_scale_2)
-      : g_strdup_printf ("%g", s->guidance_scale);
-}
-
 /* ---- inspect ---- */
 
 /* Returns what is known of it. */
@@ -418,7 +377,7 @@ inspect (GError **error)
   if (plan == NULL)
     return FALSE;
   const DpSettings *s = &plan->settings;
-  g_autofree char *guidance = dp_cli_guidance (s), *description = dp_plan_describe (plan);
+  g_autofree char *guidance = dp_cli_settings_guidance (s), *description = dp_plan_describe (plan);
   print_model (plan->model);
   printf ("settings\n  %dx%d at %d/%d frames a second, %s, %d steps, guidance %s, flow shift %g\n", s->width, s->height,
       plan->info.fps_n, plan->info.fps_d, s->sampler, s->steps, guidance, s->flow_shift);
@@ -469,7 +428,7 @@ run_command (const Command *command, int argc, char **argv)
   g_option_context_set_summary (context, summary);
   g_option_context_set_description (context, "A setting that is left out, or 0 where it is a number and not the seed, is the model's own "
       "default; inspect prints them.");
-  g_option_context_add_main_entries (context, engine_options, NULL);
+  g_option_context_add_main_entries (context, dp_cli_settings_options, NULL);
   if (command->options)
     g_option_context_add_main_entries (context, command->options, NULL);
   if (command->run == generate)

@@ -1,8 +1,6 @@
-/* SPDX-License-Identifier: LGPL-2.1-or-later
- *
- * The commands bench, which measures the whole engine, and plan, which predicts from what it measured.
- */
-#include "cli.h"
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "cli_bench.h"
+#include "cli_settings.h"
 #include "plan.h"
 #include "simulate.h"
 #include "speed_table.h"
@@ -22,7 +20,7 @@ const GOptionEntry dp_cli_bench_options[] = {
   { "blocks", 0, 0, G_OPTION_ARG_INT64, &bench_blocks, "How many blocks to measure after the first one (default: 10)", "N" },
   { "json", 0, 0, G_OPTION_ARG_NONE, &as_json, "Print one JSON object instead of a table", NULL },
   { "times", 0, 0, G_OPTION_ARG_FILENAME, &times_file, "Add what a layer and the decoder take on this device to a table", "FILE.json" },
-  TRACE_OPTION,
+  DP_CLI_TRACE_OPTION,
   { NULL }
 };
 
@@ -166,7 +164,7 @@ print_table (const Bench *m)
   const DpPlan *plan = m->plan;
   const DpSettings *s = &plan->settings;
   const DpStats *last = &m->last;
-  g_autofree char *guidance = dp_cli_guidance (s);
+  g_autofree char *guidance = dp_cli_settings_guidance (s);
 
   printf ("%s %dx%d, %d steps, guidance %s, B %d, C %d, Q %d, %s, %d stage%s, %d threads\n", plan->info.name, s->width, s->height, s->steps,
       guidance, s->block_latents, plan->context_latents, s->queue_blocks, s->precision, plan->n_stages, plan->n_stages == 1 ? "" : "s",
