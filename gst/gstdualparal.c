@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * gstdualparal.c: the plugin. Loading it does nothing but register the
- * elements: no file is opened, no device is looked for.
+ * gstdualparal.c: the plugin. Loading it does nothing but register the elements: no file is opened,
+ * no device is looked for.
  */
 #include "gstdualparalsei.h"
 #include "gstdualparalsrc.h"

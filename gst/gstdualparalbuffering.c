@@ -5,11 +5,11 @@
 
 #define GST_CAT_DEFAULT gst_dualparal_src_debug
 
-/* A sink that keeps time asks for a frame when it has shown the one before;
- * elements on the way may keep a few */
+/* A sink that keeps time asks for a frame when it has shown the one before; elements on the way may
+ * keep a few */
 #define AHEAD_FRAMES 4
-/* Applications need this long to pause; but never ask when half of a frame's
- * time is left to make it */
+/* Applications need this long to pause; but never ask when half of a frame's time is left to make
+ * it */
 #define PAUSE_TIME (40 * GST_MSECOND)
 /* Latent frames after the first that are decoded before the first is shown */
 #define START_LATENTS 2
@@ -100,8 +100,7 @@ gst_dualparal_buffering_finish (GstDualParalBuffering * buffering)
     gst_dualparal_buffering_post (buffering, 100);
 }
 
-/* Time left before it is too late to pause for a frame; G_MAXINT64 if there is no
- * need to */
+/* Time left before it is too late to pause for a frame; G_MAXINT64 if there is no need to */
 static GstClockTimeDiff
 gst_dualparal_buffering_slack (GstDualParalBuffering * buffering,
     GstClockTime due, GstClockTime duration)
@@ -130,21 +129,20 @@ gst_dualparal_buffering_slack (GstDualParalBuffering * buffering,
   return slack - (GstClockTimeDiff) MIN (PAUSE_TIME, duration / 2);
 }
 
-/* How many frames are enough to play on: a block, because the generation makes
- * blocks. To start, a few: so the picture is there soon and does not stop at the
- * second frame; and a sink that takes them all at once is seen to be a recorder. */
+/* How many frames are enough to play on: a block, because the generation makes blocks. To start, a
+ * few: so the picture is there soon and does not stop at the second frame; and a sink that takes
+ * them all at once is seen to be a recorder. */
 static guint
 gst_dualparal_buffering_wanted (GstDualParalBuffering * buffering, guint64 n,
     guint64 left)
 {
-  const DpModelInfo *model = gst_dualparal_generator_model (buffering->gen);
-  const DpSettings *resolved =
-      gst_dualparal_generator_resolved (buffering->gen);
-  guint64 frames = gst_dualparal_generator_prebuffer (buffering->gen);
+  const DpPlan *plan = gst_dualparal_generator_plan (buffering->gen);
+  guint frames, most;
 
+  gst_dualparal_generator_get_queue (buffering->gen, &frames, &most);
   if (n == 0)
-    frames = MIN (1 + START_LATENTS * model->temporal_scale,
-        resolved->max_queue_frames);
+    frames = MIN (1 + START_LATENTS * dp_plan_model (plan)->temporal_scale,
+        (gint) most);
   return CLAMP (frames, 1, MAX (left, 1));
 }
 

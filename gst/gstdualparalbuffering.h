@@ -5,9 +5,9 @@
  * source has to ask for a pause: it posts BUFFERING below 100, the application goes to PAUSED, and
  * at 100 back to PLAYING.
  *
- * Buffering begins when the next frame is not ready shortly before it has to be shown; an empty queue
- * alone is no reason. Then the streaming thread, which runs in PAUSED too, holds frames back until
- * enough are ready.
+ * Buffering begins when the next frame is not ready shortly before it has to be shown; an empty
+ * queue alone is no reason. Then the streaming thread, which runs in PAUSED too, holds frames back
+ * until enough are ready.
  *
  * A recording must not be paused. It is recognised by its sink: one that keeps time sends QoS
  * events, or at least never asks for frames long before their time.

@@ -4,9 +4,12 @@
 #include <gst/cuda/gstcudabufferpool.h>
 #include <gst/cuda/gstcudautils.h>
 #include <string.h>
+#include "gstdualparalmessages.h"
 
-/* Without a driver GstCuda would look for it each time, and it has no lock. Its
- * pools cannot do without the allocator, which somebody has to register. */
+#define GST_CAT_DEFAULT gst_dualparal_src_debug
+
+/* Without a driver GstCuda would search for it each time, and it takes no lock. Its pools need the
+ * allocator, which is registered here. */
 static gpointer
 gst_dualparal_cuda_load (gpointer unused)
 {
@@ -71,7 +74,7 @@ gst_dualparal_cuda_offer_pool (GstElement * element, GstQuery * query,
   if (!gst_cuda_ensure_element_context (element, gpu ?
           (gint) g_ascii_strtoll (gpu + 5, NULL, 10) : -1, context)) {
     GST_ELEMENT_ERROR (element, RESOURCE, OPEN_READ_WRITE,
-        ("Downstream asks for memory of a GPU, and there is no working one."),
+        ("Downstream asks for GPU memory, but no GPU works."),
         ("devices: %s; without memory:CUDAMemory in the caps no GPU is needed",
             devices ? devices : "auto"));
     return FALSE;
@@ -89,7 +92,7 @@ gst_dualparal_cuda_offer_pool (GstElement * element, GstQuery * query,
   gst_buffer_pool_config_set_params (config, caps, size, min, max);
   gst_buffer_pool_config_add_option (config, GST_BUFFER_POOL_OPTION_VIDEO_META);
   if (gst_buffer_pool_set_config (pool, config)) {
-    /* Rows are as long as the GPU likes them */
+    /* Rows may be longer than asked for */
     config = gst_buffer_pool_get_config (pool);
     gst_buffer_pool_config_get_params (config, NULL, &size, NULL, NULL);
     gst_structure_free (config);

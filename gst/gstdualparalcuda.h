@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * gstdualparalcuda.h: frames in the memory of a GPU, for encoders and filters that
- * work there. Where the plugin was built without GstCuda there are none.
+ * gstdualparalcuda.h: frames in GPU memory, for encoders and filters that work there. A plugin built
+ * without GstCuda has none.
  *
- * A buffer of GstCuda's has a side in host memory too, and what is written there
- * is brought over when somebody downstream maps the other one. So whoever fills
- * buffers need not know, and the GPU may be another one than the model's, or the
- * model's device be a CPU.
+ * A buffer of GstCuda has a copy in host memory too. What is written there is uploaded when an
+ * element downstream maps the buffer for the GPU. So the element fills such buffers like others. The
+ * GPU need not be the model's, and the model may run on a CPU.
  */
 #pragma once
 
@@ -14,30 +13,29 @@
 
 G_BEGIN_DECLS
 
-/** Whose GPU it is; not the engine's. */
+/** GstCuda's context for a GPU; the engine has its own. */
 typedef struct _GstCudaContext GstCudaContext;
 
 #ifdef HAVE_GST_CUDA
 
-/** Behind system memory, so that only those get it who take no other. */
+/** After system memory, so that it is used only if downstream accepts nothing else. */
 #define GST_DUALPARAL_CUDA_CAPS "; " \
     "video/x-raw(memory:CUDAMemory), format = (string) { I420, NV12 }, " \
     GST_DUALPARAL_FRAME_COMMON ", colorimetry = (string) bt709"
 
-/** The caps without those that cannot be had on this machine. Takes `caps`. */
+/** Removes the caps that this machine cannot provide. Takes `caps`. */
 GstCaps *gst_dualparal_cuda_possible (GstCaps * caps);
 
 /** Whether an allocation query is for such memory. */
 gboolean gst_dualparal_cuda_is_asked (GstQuery * query);
 
-/** Answers it: downstream's pool where there is one, else one on the GPU that
- *  neighbours or the application use, else on the first of `devices` that is a
- *  GPU ("cpu,cuda:1"; NULL: none), else on the first there is. FALSE with a
- *  posted error. */
+/** Answers it: with downstream's pool, or else a new one on the GPU that neighbours or the
+ *  application use, or else on the first GPU in `devices` ("cpu,cuda:1"; NULL: none), or else on the
+ *  first GPU of the machine. FALSE with a posted error. */
 gboolean gst_dualparal_cuda_offer_pool (GstElement * element, GstQuery * query,
     const gchar * devices, GstCudaContext ** context);
 
-/** For GstElement::set_context, and for context queries: FALSE for others. */
+/** For GstElement::set_context and for context queries; FALSE for other queries. */
 void gst_dualparal_cuda_set_context (GstElement * element, GstContext * from,
     GstCudaContext ** context);
 gboolean gst_dualparal_cuda_query (GstElement * element, GstQuery * query,

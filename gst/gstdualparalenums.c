@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * gstdualparalenums.c: the types of the properties that are enumerations. A nick
- * is also the engine's word for the value.
+ * gstdualparalenums.c: the types of the properties that are enumerations. A nick is also the
+ * engine's word for the value.
  */
 #include "gstdualparalsettings.h"
 
 static GType
-gst_dualparal_enums_register_once (gsize * type, const gchar * name,
+gst_dualparal_register_once (gsize * type, const gchar * name,
     const GEnumValue * values)
 {
   if (g_once_init_enter (type))
@@ -25,8 +25,7 @@ gst_dualparal_sampler_get_type (void)
     {0, NULL, NULL},
   };
 
-  return gst_dualparal_enums_register_once (&type, "GstDualParalSampler",
-      values);
+  return gst_dualparal_register_once (&type, "GstDualParalSampler", values);
 }
 
 GType
@@ -45,8 +44,7 @@ gst_dualparal_precision_get_type (void)
     {0, NULL, NULL},
   };
 
-  return gst_dualparal_enums_register_once (&type, "GstDualParalPrecision",
-      values);
+  return gst_dualparal_register_once (&type, "GstDualParalPrecision", values);
 }
 
 GType
@@ -61,8 +59,7 @@ gst_dualparal_prompt_latency_get_type (void)
     {0, NULL, NULL},
   };
 
-  return gst_dualparal_enums_register_once (&type, "GstDualParalPromptLatency",
-      values);
+  return gst_dualparal_register_once (&type, "GstDualParalPromptLatency", values);
 }
 
 GType
@@ -79,8 +76,7 @@ gst_dualparal_text_encoder_get_type (void)
     {0, NULL, NULL},
   };
 
-  return gst_dualparal_enums_register_once (&type, "GstDualParalTextEncoder",
-      values);
+  return gst_dualparal_register_once (&type, "GstDualParalTextEncoder", values);
 }
 
 GType
@@ -98,8 +94,7 @@ gst_dualparal_underrun_policy_get_type (void)
     {0, NULL, NULL},
   };
 
-  return gst_dualparal_enums_register_once (&type, "GstDualParalUnderrunPolicy",
-      values);
+  return gst_dualparal_register_once (&type, "GstDualParalUnderrunPolicy", values);
 }
 
 GType
@@ -112,6 +107,5 @@ gst_dualparal_startup_policy_get_type (void)
     {0, NULL, NULL},
   };
 
-  return gst_dualparal_enums_register_once (&type, "GstDualParalStartupPolicy",
-      values);
+  return gst_dualparal_register_once (&type, "GstDualParalStartupPolicy", values);
 }

@@ -2,8 +2,11 @@
 #include "gstdualparalframe.h"
 
 #include <string.h>
+#include "gstdualparalmessages.h"
 
-/* Takes `wanted`; `caps` stay as they are when they have nothing of it */
+#define GST_CAT_DEFAULT gst_dualparal_src_debug
+
+/* Takes `wanted`. FALSE, and `caps` unchanged, if they have nothing in common */
 static gboolean
 gst_dualparal_frame_narrow (GstCaps ** caps, GstCaps * wanted)
 {
@@ -148,7 +151,7 @@ gst_dualparal_frame_offer_pool (GstQuery * query)
     gst_buffer_pool_config_add_option (config,
         GST_BUFFER_POOL_OPTION_VIDEO_META);
   if (!gst_buffer_pool_set_config (pool, config))
-    GST_DEBUG_OBJECT (pool, "wants to be set up otherwise");
+    GST_DEBUG_OBJECT (pool, "refuses %" GST_PTR_FORMAT, caps);
 
   if (offered)
     gst_query_set_nth_allocation_pool (query, 0, pool, size, min, max);

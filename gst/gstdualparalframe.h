@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * gstdualparalframe.h: where the engine's frames and GStreamer's meet. The
- * engine delivers most formats as they are; formats with alpha are its padded
- * ones, whose fourth byte is 255, which is opaque.
+ * gstdualparalframe.h: the engine's frames in GStreamer's formats and buffers. Most formats are the
+ * same. Formats with alpha are the engine's padded ones, whose fourth byte is 255: opaque.
  */
 #pragma once
 
@@ -12,12 +11,12 @@
 G_BEGIN_DECLS
 
 #define GST_DUALPARAL_FRAME_COMMON \
-    "width = (int) [ 16, 8192, 16 ], height = (int) [ 16, 8192, 16 ], " \
+    "width = (int) [ 16, " G_STRINGIFY (DP_MAX_SIZE) ", 16 ], " \
+    "height = (int) [ 16, " G_STRINGIFY (DP_MAX_SIZE) ", 16 ], " \
     "framerate = (fraction) [ 1/2147483647, 2147483647/1 ], " \
     "pixel-aspect-ratio = (fraction) 1/1, " \
     "interlace-mode = (string) progressive"
-/** What can be made, the best first: from RGB many encoders go to 4:4:4, which
- *  few players know. */
+/** All caps, the best first: many encoders turn RGB into 4:4:4, which few players support. */
 #define GST_DUALPARAL_FRAME_CAPS \
     "video/x-raw, format = (string) { I420, NV12 }, " \
     GST_DUALPARAL_FRAME_COMMON ", colorimetry = (string) bt709; " \
@@ -25,23 +24,22 @@ G_BEGIN_DECLS
     "ARGB, ABGR, RGB, BGR }, " \
     GST_DUALPARAL_FRAME_COMMON ", colorimetry = (string) sRGB"
 
-/** Of what downstream takes, the caps of now (NULL: none yet), so that a window
- *  that is made larger does not begin another, slower video; else the size of
- *  now with whatever else has to change; else what is nearest to what the model
- *  was made for. Takes `caps`. */
+/** Narrows the caps that downstream accepts. To the current ones if possible (NULL: none yet), so a
+ *  window that is made larger does not restart the video; or else to the current size; or else to
+ *  the size and framerate nearest to the model's. Takes `caps`. */
 GstCaps *gst_dualparal_frame_prefer (GstCaps * caps, GstCaps * current,
     const DpModelInfo * model);
 
 /** The engine's format for a GStreamer one; FALSE when there is none. */
 gboolean gst_dualparal_frame_format (GstVideoFormat format, DpFormat * engine);
 
-/** Copies a frame into a buffer of the same format and size, whatever the
- *  strides of either are. FALSE when the buffer cannot be mapped. */
+/** Copies a frame into a buffer of the same format and size, with any strides. FALSE when the buffer
+ *  cannot be mapped. */
 gboolean gst_dualparal_frame_copy (const DpFrame * frame,
     const GstVideoInfo * info, GstBuffer * buffer);
 
-/** Answers an allocation query: downstream's pool where there is one, else one
- *  of ours, with strides as they like where both know video meta. */
+/** Answers an allocation query, with downstream's pool or else a new one. Strides are free if both
+ *  sides support video meta. */
 void gst_dualparal_frame_offer_pool (GstQuery * query);
 
 G_END_DECLS

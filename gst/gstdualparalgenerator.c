@@ -26,12 +26,10 @@ struct _GstDualParalGenerator
   GStringChunk *storage;
   DpSettings base_settings;     /* the properties, without size, format, prompts */
   DpPlan *base_plan;            /* for those: devices and precision stay */
-  DpModelInfo model;
-  guint prebuffer;
+  guint prebuffer, capacity;
 
   /* -- owned by the streaming thread */
   DpPlan *plan;                 /* with the negotiated size, once there is one */
-  DpSettings resolved;          /* the plan's */
   DpFrame frame;                /* in hand */
   gboolean has_frame;
 
@@ -94,55 +92,42 @@ static gboolean
 gst_dualparal_generator_size_queue (GstDualParalGenerator * gen,
     GError ** error)
 {
-  gint *frames = &gen->resolved.max_queue_frames;
+  const DpSettings *resolved = dp_plan_settings (gen->plan);
   const gint asked = gst_dualparal_settings_number (gen->settings,
       GST_DUALPARAL_PROP_PREBUFFER);
+  gint most = resolved->max_queue_frames;
 
   /* A default follows what was asked for */
-  if (gen->base_settings.max_queue_frames == 0 && asked > *frames)
-    gen->base_settings.max_queue_frames = *frames = asked;
-  if (asked > *frames) {
+  if (gen->base_settings.max_queue_frames == 0 && asked > most)
+    gen->base_settings.max_queue_frames = most = asked;
+  if (asked > most) {
     g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "prebuffer is %d frames, "
         "but the queue holds at most max-queue-frames, which is %d; lower the "
-        "one or raise the other", asked, *frames);
+        "one or raise the other", asked, most);
     return FALSE;
   }
-  gen->prebuffer = asked ? asked : MIN (*frames,
-      gen->resolved.block_latents * gen->model.temporal_scale);
+  gen->capacity = most;
+  gen->prebuffer = asked ? asked : MIN (most, resolved->block_latents *
+      dp_plan_model (gen->plan)->temporal_scale);
   return TRUE;
 }
 
-/* Takes the reference */
-static void
-gst_dualparal_generator_set_plan (GstDualParalGenerator * gen, DpPlan * plan)
-{
-  gchar *text = dp_plan_describe (plan);
-
-  GST_DEBUG_OBJECT (gen->element, "plan:\n%s", text);
-  g_free (text);
-  dp_plan_unref (gen->plan);
-  gen->plan = plan;
-  gen->resolved = *dp_plan_settings (plan);
-}
-
-/* Once for each start. A GPU is expected to be used. That it is not is a warning
- * and not an error: the video is the same, only slower. */
+/* Once for each start. A GPU is expected to be used. That it is not is a warning and not an error:
+ * the video is the same, only slower. */
 static void
 gst_dualparal_generator_warn_passed_over (GstDualParalGenerator * gen)
 {
   const gchar *reason = dp_plan_passed_over (gen->base_plan);
 
-  if (!reason)
-    return;
-  GST_WARNING_OBJECT (gen->element, "%s", reason);
-  GST_ELEMENT_WARNING (gen->element, RESOURCE, NOT_FOUND, ("%s", reason),
-      ("set devices to choose, and to end this warning"));
+  if (reason)
+    GST_ELEMENT_WARNING (gen->element, RESOURCE, NOT_FOUND, ("%s", reason),
+        ("set devices to choose, and to end this warning"));
 }
 
 gboolean
 gst_dualparal_generator_start (GstDualParalGenerator * gen)
 {
-  const DpSettings *r = &gen->resolved;
+  const DpSettings *r;
   GError *error = NULL;
   gchar *storyboard, *texts[2];
   gboolean ok;
@@ -154,14 +139,13 @@ gst_dualparal_generator_start (GstDualParalGenerator * gen)
       GST_DUALPARAL_PROP_STORYBOARD);
   gst_dualparal_generator_copy_prompts (gen, texts);
 
-  /* Errors in the model and the settings are reported now, before any weight is
-   * read and whatever the size will be */
+  /* Errors in the model and the settings are reported now, before any weight is read and whatever
+   * the size will be */
   gen->base_plan = dp_plan_new (&gen->base_settings, &error);
   ok = gen->base_plan
       && gst_dualparal_generator_check_prompts (texts[0], texts[1], &error);
   if (ok) {
-    gst_dualparal_generator_set_plan (gen, dp_plan_ref (gen->base_plan));
-    gen->model = *dp_plan_model (gen->plan);
+    gen->plan = dp_plan_ref (gen->base_plan);
     gst_dualparal_generator_warn_passed_over (gen);
     ok = gst_dualparal_generator_size_queue (gen, &error);
   }
@@ -181,11 +165,12 @@ gst_dualparal_generator_start (GstDualParalGenerator * gen)
   }
   if (dp_plan_starved (gen->base_plan))
     GST_WARNING_OBJECT (gen->element, "%s", dp_plan_starved (gen->base_plan));
+  r = dp_plan_settings (gen->plan);
   GST_INFO_OBJECT (gen->element, "model %s on %s, %s: seed %" G_GUINT64_FORMAT
       ", %d steps, guidance %g, blocks of %d latents, %d in flight, a queue of "
-      "%d frames, %u to begin with", gen->model.name, r->devices, r->precision,
-      r->seed, r->steps, r->guidance_scale, r->block_latents, r->queue_blocks,
-      r->max_queue_frames, gen->prebuffer);
+      "%u frames, %u to begin with", dp_plan_model (gen->plan)->name,
+      r->devices, r->precision, r->seed, r->steps, r->guidance_scale,
+      r->block_latents, r->queue_blocks, gen->capacity, gen->prebuffer);
   return TRUE;
 }
 
@@ -202,7 +187,6 @@ gst_dualparal_generator_close (GstDualParalGenerator * gen)
   g_mutex_unlock (&gen->lock);
 
   if (engine && !dp_engine_end_trace (engine, &error)) {
-    GST_WARNING_OBJECT (gen->element, "%s", error->message);
     GST_ELEMENT_WARNING (gen->element, RESOURCE, WRITE, ("%s",
             error->message), ("the video is complete, the trace is not"));
     g_error_free (error);
@@ -229,22 +213,18 @@ gst_dualparal_generator_stop (GstDualParalGenerator * gen)
   g_clear_pointer (&gen->base_plan, dp_plan_unref);
 }
 
-const DpModelInfo *
-gst_dualparal_generator_model (GstDualParalGenerator * gen)
+const DpPlan *
+gst_dualparal_generator_plan (GstDualParalGenerator * gen)
 {
-  return &gen->model;
+  return gen->plan;
 }
 
-const DpSettings *
-gst_dualparal_generator_resolved (GstDualParalGenerator * gen)
+void
+gst_dualparal_generator_get_queue (GstDualParalGenerator * gen,
+    guint * prebuffer, guint * capacity)
 {
-  return &gen->resolved;
-}
-
-guint
-gst_dualparal_generator_prebuffer (GstDualParalGenerator * gen)
-{
-  return gen->prebuffer;
+  *prebuffer = gen->prebuffer;
+  *capacity = gen->capacity;
 }
 
 /* -- the engine */
@@ -260,8 +240,8 @@ gst_dualparal_generator_report_progress (const char *code, const char *text,
       g_atomic_int_get (&gen->closing));
 }
 
-/* A text that is NULL is the model's own, which the engine takes from the model
- * only when it opens. Under the lock. */
+/* A text that is NULL is the model's own, which the engine takes from the model only when it opens.
+ * Under the lock. */
 static gboolean
 gst_dualparal_generator_queue_now (GstDualParalGenerator * gen,
     gchar * const *texts, gint transition_blocks, GError ** error)
@@ -286,7 +266,7 @@ gst_dualparal_generator_open_engine (GstDualParalGenerator * gen,
 {
   DpEngine *engine = NULL;
   DpPlan *plan;
-  gchar *texts[2];
+  gchar *texts[2], *text;
   gboolean opened;
 
   g_mutex_lock (&gen->lock);
@@ -300,18 +280,24 @@ gst_dualparal_generator_open_engine (GstDualParalGenerator * gen,
   settings.prompt = texts[0];
   settings.negative_prompt = texts[1];
   plan = dp_plan_with (gen->base_plan, &settings, error);
-  if (plan)
-    gst_dualparal_generator_set_plan (gen, plan);
+  if (plan) {
+    dp_plan_unref (gen->plan);
+    gen->plan = plan;
+  }
   opened = plan && dp_engine_open (&engine, plan,
       gst_dualparal_generator_report_progress, gen, error);
   g_free (texts[0]);
   g_free (texts[1]);
   if (!opened)
     return FALSE;
+  text = dp_plan_describe (plan);
+  GST_DEBUG_OBJECT (gen->element, "plan:\n%s", text);
+  g_free (text);
   GST_INFO_OBJECT (gen->element, "engine opened for %dx%d %s, from frame %"
-      G_GUINT64_FORMAT " on, prompt \"%.100s\"", settings.width, settings.height,
+      G_GUINT64_FORMAT " on, prompt \"%.100s\"", settings.width,
+      settings.height,
       gst_video_format_to_string (GST_VIDEO_INFO_FORMAT (info)), n_frames,
-      gen->resolved.prompt);
+      dp_plan_settings (plan)->prompt);
 
   g_mutex_lock (&gen->lock);
   gen->engine = engine;
@@ -331,15 +317,15 @@ gboolean
 gst_dualparal_generator_open (GstDualParalGenerator * gen,
     const GstVideoInfo * info, guint64 n_frames, gboolean * opened)
 {
+  const DpSettings *now = dp_plan_settings (gen->plan);
   DpSettings settings = gen->base_settings;
   GError *error = NULL;
 
   settings.width = GST_VIDEO_INFO_WIDTH (info);
   settings.height = GST_VIDEO_INFO_HEIGHT (info);
   gst_dualparal_frame_format (GST_VIDEO_INFO_FORMAT (info), &settings.format);
-  *opened = !gen->engine || settings.width != gen->resolved.width
-      || settings.height != gen->resolved.height
-      || settings.format != gen->resolved.format;
+  *opened = !gen->engine || settings.width != now->width
+      || settings.height != now->height || settings.format != now->format;
   if (!*opened)
     return TRUE;
   gst_dualparal_generator_close (gen);
@@ -441,7 +427,6 @@ gst_dualparal_generator_set_flushing (GstDualParalGenerator * gen,
 static void
 gst_dualparal_generator_warn (GstDualParalGenerator * gen, GError * error)
 {
-  GST_WARNING_OBJECT (gen->element, "%s", error->message);
   GST_ELEMENT_WARNING (gen->element, RESOURCE, SETTINGS, ("%s",
           error->message), ("the prompt stays as it was"));
   g_error_free (error);
@@ -458,7 +443,7 @@ gst_dualparal_generator_apply_prompts (GstDualParalGenerator * gen,
           error))
     return FALSE;
   GST_DEBUG_OBJECT (gen->element, "prompt \"%.100s\", negative \"%.100s\", %s, "
-      "over %d blocks", texts[0] ? texts[0] : "(the model's)", texts[1] ?
+      "transition of %d blocks", texts[0] ? texts[0] : "(the model's)", texts[1] ?
       texts[1] : "(the model's)", gen->engine ? "for the next new block" :
       "for the first block", transition_blocks);
   gst_dualparal_settings_set_prompts (gen->settings, texts[0], texts[1]);
@@ -536,7 +521,7 @@ gst_dualparal_generator_queue_prompt (GstDualParalGenerator * gen,
     gst_dualparal_generator_warn (gen, error);
   else if (prompt->at_frame >= 0)
     GST_DEBUG_OBJECT (gen->element, "prompt \"%.100s\" for frame %"
-        G_GINT64_FORMAT ", over %d blocks", prompt->prompt, prompt->at_frame,
+        G_GINT64_FORMAT ", transition of %d blocks", prompt->prompt, prompt->at_frame,
         prompt->transition_blocks);
   else
     gst_dualparal_settings_notify (G_OBJECT (gen->element),

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * gstdualparalgenerator.h: the element's engine. It is opened for the negotiated caps, replaced when
- * they change, and kept until stop(). Prompts may come before there is one. The frame in hand stays
- * until it was sent, whatever interrupts that.
+ * gstdualparalgenerator.h: the element's engine. It is opened for the negotiated caps, replaced
+ * when they change, and kept until stop(). Prompts may come before there is one. The frame in hand
+ * stays until it was sent, whatever interrupts that.
  */
 #pragma once
 
@@ -25,12 +25,11 @@ void gst_dualparal_generator_free (GstDualParalGenerator * gen);
 gboolean gst_dualparal_generator_start (GstDualParalGenerator * gen);
 void gst_dualparal_generator_stop (GstDualParalGenerator * gen);
 
-/** After start: the model, the settings with all defaults resolved, and how many frames are to be
- *  ready before playback begins or continues. */
-const DpModelInfo *gst_dualparal_generator_model (GstDualParalGenerator * gen);
-const DpSettings *gst_dualparal_generator_resolved (GstDualParalGenerator *
-    gen);
-guint gst_dualparal_generator_prebuffer (GstDualParalGenerator * gen);
+/** After start: the plan, which another engine replaces; and how many frames are to be ready before
+ *  playback begins or continues, and are in a full queue. */
+const DpPlan *gst_dualparal_generator_plan (GstDualParalGenerator * gen);
+void gst_dualparal_generator_get_queue (GstDualParalGenerator * gen,
+    guint * prebuffer, guint * capacity);
 
 /** Opens an engine for frames like `info`, unless the present one makes them, for what remains of
  *  the video after `n_frames`. Weights load in the background; the first pull reports what fails
@@ -38,9 +37,9 @@ guint gst_dualparal_generator_prebuffer (GstDualParalGenerator * gen);
 gboolean gst_dualparal_generator_open (GstDualParalGenerator * gen,
     const GstVideoInfo * info, guint64 n_frames, gboolean * opened);
 
-/** Takes the next frame in hand, in place of the present one, and sets *got; FALSE if there is
- *  none yet. Does not wait. GST_FLOW_EOS at the end of the video, GST_FLOW_ERROR with a posted
- *  error, GST_FLOW_FLUSHING. */
+/** Takes the next frame in hand, in place of the present one, and sets *got; FALSE if there is none
+ *  yet. Does not wait. GST_FLOW_EOS at the end of the video, GST_FLOW_ERROR with a posted error,
+ *  GST_FLOW_FLUSHING. */
 GstFlowReturn gst_dualparal_generator_pull (GstDualParalGenerator * gen,
     gboolean * got);
 /** The frame in hand, or NULL. */
@@ -50,7 +49,7 @@ void gst_dualparal_generator_release (GstDualParalGenerator * gen);
 guint gst_dualparal_generator_level (GstDualParalGenerator * gen,
     gboolean * ended);
 
-/** Waits until so many frames are in the queue, until none will be added, for `timeout_us` (< 0: no
+/** Waits until `frames` frames are in the queue, until none will be added, for `timeout_us` (< 0: no
  *  limit) or until gst_dualparal_generator_wake(). FALSE when flushing. */
 gboolean gst_dualparal_generator_wait (GstDualParalGenerator * gen,
     guint frames, gint64 timeout_us);

@@ -76,11 +76,11 @@ gst_dualparal_live_free (GstDualParalLive * live)
 void
 gst_dualparal_live_start (GstDualParalLive * live)
 {
-  const DpModelInfo *model = gst_dualparal_generator_model (live->gen);
+  const DpModelInfo *model =
+      dp_plan_model (gst_dualparal_generator_plan (live->gen));
 
-  live->prebuffer = gst_dualparal_generator_prebuffer (live->gen);
-  live->capacity =
-      gst_dualparal_generator_resolved (live->gen)->max_queue_frames;
+  gst_dualparal_generator_get_queue (live->gen, &live->prebuffer,
+      &live->capacity);
   gst_dualparal_live_set_framerate (live, model->fps_n, model->fps_d);
   gst_dualparal_live_set_latency (live, 0);
   gst_dualparal_live_restart (live);
@@ -161,9 +161,9 @@ gst_dualparal_live_set_paused (GstDualParalLive * live, gboolean paused,
   gst_dualparal_generator_wake (live->gen);
 }
 
-/* The base class of 1.24 and later unlocks on the way to PAUSED and takes that
- * back only before it asks for the next buffer. If we returned FLUSHING, and
- * PLAYING came quickly, it would take that for the end of the stream. */
+/* The base class of 1.24 and later unlocks on the way to PAUSED and takes that back only before it
+ * asks for the next buffer. If we returned FLUSHING, and PLAYING came quickly, it would take that
+ * for the end of the stream. */
 gboolean
 gst_dualparal_live_is_pausing (GstDualParalLive * live)
 {
@@ -186,9 +186,9 @@ gst_dualparal_live_set_flushing (GstDualParalLive * live, gboolean flushing)
 
 /* -- waiting */
 
-/* The base class of 1.24 and later takes its unlock() of the last PAUSED back in
- * the streaming thread. When that comes late, it also takes back one that was
- * meant to last; the pad is still flushing then. */
+/* The base class of 1.24 and later takes its unlock() of the last PAUSED back in the streaming
+ * thread. When that comes late, it also takes back one that was meant to last; the pad is still
+ * flushing then. */
 static gboolean
 gst_dualparal_live_is_flushing (GstDualParalLive * live)
 {
@@ -260,8 +260,7 @@ gst_dualparal_live_take (GstDualParalLive * live)
   return flow;
 }
 
-/* Until there is a frame, for so long (< 0: no limit), or until something else
- * changes */
+/* Until there is a frame, for so long (< 0: no limit), or until something else changes */
 static GstFlowReturn
 gst_dualparal_live_await (GstDualParalLive * live, gint64 timeout_us)
 {
@@ -284,7 +283,8 @@ gst_dualparal_live_prime (GstDualParalLive * live)
     have = 1 + gst_dualparal_generator_level (live->gen, &ended);
     live->primed = ended || have >= live->prebuffer;
     if (live->primed)
-      GST_INFO_OBJECT (live->src, "%u frames are ready: the video begins", have);
+      GST_INFO_OBJECT (live->src, "%u frames are ready: the video begins",
+          have);
   }
   return flow;
 }
@@ -473,15 +473,15 @@ gst_dualparal_live_slow (GstDualParalLive * live, GstClockTime now,
   return gst_dualparal_live_await (live, GST_TIME_AS_USECONDS (last - now));
 }
 
-/* Frames come in bursts, so their rate is measured over a block. If the queue is
- * full, all that is known is that the generation is fast enough. */
+/* Frames come in bursts, so their rate is measured over a block. If the queue is full, all that is
+ * known is that the generation is fast enough. */
 static void
 gst_dualparal_live_adapt (GstDualParalLive * live, GstClockTime now,
     GstClockTime longest)
 {
-  const guint block =
-      gst_dualparal_generator_resolved (live->gen)->block_latents *
-      gst_dualparal_generator_model (live->gen)->temporal_scale;
+  const DpPlan *plan = gst_dualparal_generator_plan (live->gen);
+  const guint block = dp_plan_settings (plan)->block_latents *
+      dp_plan_model (plan)->temporal_scale;
   const GstClockTime before = live->period;
   gboolean ended;
   const guint level = gst_dualparal_generator_level (live->gen, &ended);

@@ -4,13 +4,14 @@
  * picture leaves at a time, at its time of the pipeline's clock, which is its timestamp. Until then
  * frames wait in the generation's queue, so an interrupted wait loses none.
  *
- * The first frame is due when the prebuffer is full, each other one a frame time after the previous.
- * If there is none at that time, the underrun policy decides. If a picture is asked for so late that
- * a sink would drop it, or after the clock was set back, it leaves at once, with the current time.
+ * The first frame is due when the prebuffer is full, each other one a frame time after the
+ * previous. If there is none at that time, the underrun policy decides. If a picture is asked for
+ * so late that a sink would drop it, or after the clock was set back, it leaves at once, with the
+ * current time.
  *
- * PAUSED stops the clock and not the generation. A buffer that is ready just then waits in GStreamer
- * 1.22. GStreamer 1.24 and later discards it and asks for another: the position of the base class
- * shows that, and the same picture leaves again.
+ * PAUSED stops the clock and not the generation. A buffer that is ready just then waits in
+ * GStreamer 1.22. GStreamer 1.24 and later discards it and asks for another: the position of the
+ * base class shows that, and the same picture leaves again.
  */
 #pragma once
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * gstdualparalmarking.h: what the video says about itself. Events and a message announce the first
- * frame of each prompt. Three marks say that a model made the video, and how: tags for containers, a
- * custom meta for elements that look at frames, and a text for the bitstream, which dualparalsei
- * writes behind an encoder. All three contain IPTC's digital source type, so one search finds any of
- * them.
+ * frame of each prompt. Three marks say that a model made the video, and how: tags for containers,
+ * a custom meta for elements that look at frames, and a text for the bitstream, which dualparalsei
+ * writes behind an encoder. All three contain IPTC's digital source type, so one search finds any
+ * of them.
  */
 #pragma once
 
@@ -61,12 +61,10 @@ void gst_dualparal_marking_start (GstDualParalMarker * marker,
 /** Before frame `n` of the video is sent, shown at `pts`: if a prompt begins with it, sends the
  *  events and posts the message, and returns TRUE. The frame may come by again. */
 gboolean gst_dualparal_marking_announce (GstDualParalMarker * marker,
-    const DpFrame * frame, guint64 n, GstClockTime pts,
-    const DpSettings * settings, const DpModelInfo * model);
+    const DpFrame * frame, guint64 n, GstClockTime pts, const DpPlan * plan);
 
 /** Marks the buffer with that frame, whose number in the video is the buffer's offset. */
 void gst_dualparal_marking_mark (GstDualParalMarker * marker,
-    GstBuffer * buffer, const DpFrame * frame, const DpSettings * settings,
-    const DpModelInfo * model);
+    GstBuffer * buffer, const DpFrame * frame, const DpPlan * plan);
 
 G_END_DECLS

@@ -4,8 +4,7 @@
 GST_DEBUG_CATEGORY (gst_dualparal_src_debug);
 #define GST_CAT_DEFAULT gst_dualparal_src_debug
 
-/* Several threads may report. One of them posts for all, so that messages keep
- * their order. */
+/* Several threads may report. One of them posts for all, so that messages keep their order. */
 struct _GstDualParalProgress
 {
   GstElement *element;

@@ -16,17 +16,17 @@ GST_DEBUG_CATEGORY_EXTERN (gst_dualparal_src_debug);
 /** An element error with the engine's sentence and the nearest domain and code. */
 void gst_dualparal_post_error (GstElement * element, const GError * error);
 
-/** Progress of one operation that the engine reports with the arguments of
- *  DpProgress: a start comes first, then exactly one end.
- *  Thread-safety: any thread; messages keep the order of the reports. */
+/** Progress of one operation that the engine reports with the arguments of DpProgress: a start
+ *  comes first, then exactly one end. Thread-safety: any thread; messages keep the order of the
+ *  reports. */
 typedef struct _GstDualParalProgress GstDualParalProgress;
 
 GstDualParalProgress *gst_dualparal_progress_new (GstElement * element);
 void gst_dualparal_progress_free (GstDualParalProgress * progress);
 void gst_dualparal_progress_report (GstDualParalProgress * progress,
     const gchar * code, const gchar * text, gint percent, gboolean canceled);
-/** For the next operation; nothing reports meanwhile. An operation that still
- *  runs ends as cancelled. */
+/** For the next operation; nothing reports meanwhile. An operation that still runs ends as
+ *  cancelled. */
 void gst_dualparal_progress_reset (GstDualParalProgress * progress,
     const gchar * code);
 

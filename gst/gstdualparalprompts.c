@@ -13,7 +13,7 @@ typedef struct
 } Scheduled;
 
 static void
-scheduled_clear (gpointer data)
+gst_dualparal_prompts_scheduled_clear (gpointer data)
 {
   Scheduled *s = data;
 
@@ -23,7 +23,8 @@ scheduled_clear (gpointer data)
 
 /* A browser or a script may send any kind of number */
 static gboolean
-get_int (const GstStructure * structure, const gchar * field, gint64 * number)
+gst_dualparal_prompts_get_int (const GstStructure * structure,
+    const gchar * field, gint64 * number)
 {
   const GValue *value = gst_structure_get_value (structure, field);
   GValue converted = G_VALUE_INIT;
@@ -41,8 +42,8 @@ get_int (const GstStructure * structure, const gchar * field, gint64 * number)
 }
 
 static gboolean
-get_string (const GstStructure * structure, const gchar * field,
-    const gchar ** string)
+gst_dualparal_prompts_get_string (const GstStructure * structure,
+    const gchar * field, const gchar ** string)
 {
   *string = gst_structure_get_string (structure, field);
   return *string || !gst_structure_has_field (structure, field);
@@ -56,10 +57,13 @@ gst_dualparal_prompt_parse (const GstStructure * structure,
   gchar *text;
 
   prompt->at_frame = -1;
-  if (get_string (structure, "prompt", &prompt->prompt) && prompt->prompt
-      && get_string (structure, "negative-prompt", &prompt->negative_prompt)
-      && get_int (structure, "at-frame", &prompt->at_frame)
-      && get_int (structure, "transition-blocks", &blocks)
+  if (gst_dualparal_prompts_get_string (structure, "prompt", &prompt->prompt)
+      && prompt->prompt
+      && gst_dualparal_prompts_get_string (structure, "negative-prompt",
+          &prompt->negative_prompt)
+      && gst_dualparal_prompts_get_int (structure, "at-frame",
+          &prompt->at_frame)
+      && gst_dualparal_prompts_get_int (structure, "transition-blocks", &blocks)
       && blocks >= 0 && blocks <= G_MAXINT) {
     prompt->transition_blocks = blocks;
     return TRUE;
@@ -77,7 +81,8 @@ void
 gst_dualparal_prompts_init (GstDualParalPrompts * prompts)
 {
   prompts->scheduled = g_array_new (FALSE, FALSE, sizeof (Scheduled));
-  g_array_set_clear_func (prompts->scheduled, scheduled_clear);
+  g_array_set_clear_func (prompts->scheduled,
+      gst_dualparal_prompts_scheduled_clear);
 }
 
 void
@@ -87,7 +92,8 @@ gst_dualparal_prompts_clear (GstDualParalPrompts * prompts)
 }
 
 static void
-insert (GstDualParalPrompts * prompts, Scheduled scheduled)
+gst_dualparal_prompts_insert (GstDualParalPrompts * prompts,
+    Scheduled scheduled)
 {
   guint i = prompts->scheduled->len;
 
@@ -114,7 +120,7 @@ gst_dualparal_prompts_start (GstDualParalPrompts * prompts,
   for (i = 0; i < cues->len; i++) {
     GstDualParalCue *cue = &g_array_index (cues, GstDualParalCue, i);
 
-    insert (prompts, (Scheduled) {
+    gst_dualparal_prompts_insert (prompts, (Scheduled) {
         .prompt = g_steal_pointer (&cue->prompt),.frame = G_MAXINT64,
           .untimed = TRUE,.time = cue->time});
   }
@@ -129,7 +135,7 @@ gst_dualparal_prompts_stop (GstDualParalPrompts * prompts)
 }
 
 static gint
-by_frame (gconstpointer a, gconstpointer b)
+gst_dualparal_prompts_by_frame (gconstpointer a, gconstpointer b)
 {
   const Scheduled *x = a, *y = b;
 
@@ -152,7 +158,7 @@ gst_dualparal_prompts_open (GstDualParalPrompts * prompts, gint64 frame,
           fps_d * GST_SECOND);
     s->untimed = FALSE;
   }
-  g_array_sort (prompts->scheduled, by_frame);
+  g_array_sort (prompts->scheduled, gst_dualparal_prompts_by_frame);
   for (i = 0; i < prompts->scheduled->len; i++) {
     const Scheduled *s = &g_array_index (prompts->scheduled, Scheduled, i);
 
@@ -172,7 +178,8 @@ gst_dualparal_prompts_open (GstDualParalPrompts * prompts, gint64 frame,
 }
 
 static gboolean
-queue (const Scheduled * s, DpEngine * engine, GError ** error)
+gst_dualparal_prompts_queue (const Scheduled * s, DpEngine * engine,
+    GError ** error)
 {
   return dp_engine_queue_prompt (engine, &(DpPrompt) {
       .prompt = s->prompt,.negative_prompt = s->negative_prompt,.at_frame =
@@ -188,7 +195,8 @@ gst_dualparal_prompts_attach (GstDualParalPrompts * prompts, DpEngine * engine,
   for (i = 0; i < prompts->scheduled->len; i++) {
     const Scheduled *s = &g_array_index (prompts->scheduled, Scheduled, i);
 
-    if (s->frame > prompts->first_frame && !queue (s, engine, error))
+    if (s->frame > prompts->first_frame
+        && !gst_dualparal_prompts_queue (s, engine, error))
       return FALSE;
   }
   return TRUE;
@@ -204,11 +212,11 @@ gst_dualparal_prompts_schedule (GstDualParalPrompts * prompts,
 
   s.prompt = g_strdup (prompt->prompt);
   s.negative_prompt = g_strdup (prompt->negative_prompt);
-  if (engine && !queue (&s, engine, error)) {
-    scheduled_clear (&s);
+  if (engine && !gst_dualparal_prompts_queue (&s, engine, error)) {
+    gst_dualparal_prompts_scheduled_clear (&s);
     return FALSE;
   }
-  insert (prompts, s);
+  gst_dualparal_prompts_insert (prompts, s);
   return TRUE;
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * gstdualparalprompts.h: prompts with a frame or a time of the video. They wait
- * here for an engine, which then queues them. They stay here after that, because
- * another size of the video needs a new engine, which is told of them again.
+ * gstdualparalprompts.h: prompts with a frame or a time of the video. They wait here for an engine,
+ * which then queues them. They stay here after that, because another size of the video needs a new
+ * engine, which is told of them again.
  */
 #pragma once
 
@@ -19,8 +19,8 @@ typedef struct
   gint transition_blocks;
 } GstDualParalPrompt;
 
-/** Reads the fields of `dualparal/set-prompt`. FALSE with `error` if one has the
- *  wrong type or value. The strings are the structure's. */
+/** Reads the fields of `dualparal/set-prompt`. FALSE with `error` if one has the wrong type or
+ *  value. The strings are the structure's. */
 gboolean gst_dualparal_prompt_parse (const GstStructure * structure,
     GstDualParalPrompt * prompt, GError ** error);
 
@@ -37,22 +37,22 @@ typedef struct
 void gst_dualparal_prompts_init (GstDualParalPrompts * prompts);
 void gst_dualparal_prompts_clear (GstDualParalPrompts * prompts);
 
-/** A video begins, with the cues of this file (NULL: none) and the prompts that
- *  are scheduled already. FALSE with `error` if the file cannot be used. */
+/** A video begins, with the cues of this file (NULL: none) and the prompts that are scheduled
+ *  already. FALSE with `error` if the file cannot be used. */
 gboolean gst_dualparal_prompts_start (GstDualParalPrompts * prompts,
     const gchar * storyboard, GError ** error);
 void gst_dualparal_prompts_stop (GstDualParalPrompts * prompts);
 
-/** Before an engine is opened whose first frame is `frame`. If a scheduled prompt
- *  is due, its texts replace those given, which are freed. Cues get their frames. */
+/** Before an engine is opened whose first frame is `frame`. If a scheduled prompt is due, its texts
+ *  replace those given, which are freed. Cues get their frames. */
 void gst_dualparal_prompts_open (GstDualParalPrompts * prompts, gint64 frame,
     gint fps_n, gint fps_d, gchar ** prompt, gchar ** negative_prompt);
 /** Queues the later ones. */
 gboolean gst_dualparal_prompts_attach (GstDualParalPrompts * prompts,
     DpEngine * engine, GError ** error);
 
-/** Schedules a prompt with a frame. FALSE with `error` if it is too late; the
- *  error names the earliest frame. `engine` may be NULL. */
+/** Schedules a prompt with a frame. FALSE with `error` if it is too late; the error names the
+ *  earliest frame. `engine` may be NULL. */
 gboolean gst_dualparal_prompts_schedule (GstDualParalPrompts * prompts,
     const GstDualParalPrompt * prompt, DpEngine * engine, GError ** error);
 /** A prompt without a frame was queued. `engine` may be NULL. */

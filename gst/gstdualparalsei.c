@@ -1,28 +1,28 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * gstdualparalsei.c: from a meta into the bitstream. Encoders of GStreamer 1.22
- * copy metas from frames to what they make of them and write none of this kind.
+ * gstdualparalsei.c: writes a meta into the bitstream. Encoders of GStreamer 1.22 copy metas from
+ * frames to encoded buffers, but do not write this one.
  */
 
 /**
  * SECTION:element-dualparalsei
  * @title: dualparalsei
  *
- * Writes into H.264 and H.265 what #dualparalsrc says about its frames: an SEI
- * message of user data with the UUID `f73c05d5-7096-42dd-be2d-9eb4ecd8bab8` and a
- * text in JSON: that a model made this, which one, from which seed, and which
- * frame of which block it is. It goes right behind the encoder:
+ * Writes into H.264 and H.265 what #dualparalsrc says about its frames: an SEI message of user data
+ * with the UUID `f73c05d5-7096-42dd-be2d-9eb4ecd8bab8` and a text in JSON. It says that a model made
+ * this, names the model and the seed, and gives the block and the frame. The element goes right
+ * behind the encoder:
  *
  * |[
  * gst-launch-1.0 dualparalsrc num-frames=160 ! x264enc ! dualparalsei ! mp4mux ! filesink location=ball.mp4
  * ]|
  *
- * Key frames have it and others do not, so that whoever joins, seeks or cuts
- * without encoding again begins with one, and it costs some 300 bytes each. What
- * has no such meta, or the message already, goes through as it is.
+ * Only key frames get the message, about 300 bytes each: a player that joins or seeks, and a cut
+ * without another encoding, begin with one. A buffer without such a meta, or with the message already,
+ * passes unchanged.
  *
- * It is no general inserter of metas: #h264seiinserter and #h265seiinserter are, from
- * GStreamer 1.30 on, and take the same one.
+ * For other metas there are #h264seiinserter and #h265seiinserter, from GStreamer 1.30 on. They accept
+ * this one too.
  *
  * Since: 0.1
  */

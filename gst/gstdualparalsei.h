@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * gstdualparalsei.h: the element that writes into H.264 and H.265 what
- * dualparalsrc put on its frames.
+ * gstdualparalsei.h: the element that writes the metas of dualparalsrc into H.264 and H.265.
  */
 #pragma once
 

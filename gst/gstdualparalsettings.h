@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * gstdualparalsettings.h: the properties and their values, exactly as they were
- * set. 0 and NULL stand for the model's own defaults, which the engine resolves.
+ * gstdualparalsettings.h: the properties and their values, exactly as they were set. 0 and NULL
+ * stand for the model's own defaults, which the engine resolves.
  */
 #pragma once
 
@@ -190,8 +190,8 @@ gboolean gst_dualparal_settings_set (GstDualParalSettings * settings,
 gboolean gst_dualparal_settings_get (GstDualParalSettings * settings,
     guint prop_id, GValue * value);
 
-/** The value of one whole-number property (boolean, enumeration and flags
- *  included), and a copy of that of a string. */
+/** The value of one whole-number property (boolean, enumeration and flags included), and a copy of
+ *  that of a string. */
 gint64 gst_dualparal_settings_number (GstDualParalSettings * settings,
     guint prop_id);
 gchar *gst_dualparal_settings_string (GstDualParalSettings * settings,
@@ -199,8 +199,8 @@ gchar *gst_dualparal_settings_string (GstDualParalSettings * settings,
 void gst_dualparal_settings_min_framerate (GstDualParalSettings * settings,
     gint * fps_n, gint * fps_d);
 
-/** The same for the engine; strings are copied into `storage`. Size, format and
- *  the prompts, which may change, are left at zero. */
+/** The same for the engine; strings are copied into `storage`. Size, format and the prompts, which
+ *  may change, are left at zero. */
 void gst_dualparal_settings_for_engine (GstDualParalSettings * settings,
     DpSettings * engine, GStringChunk * storage);
 

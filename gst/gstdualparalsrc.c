@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * gstdualparalsrc.c: the element: its class, caps, events and queries. The engine's threads put frames
- * into a bounded queue; the streaming thread takes one for each buffer. It blocks only to wait for a
- * frame or, when live, for its time. unlock() ends these waits and leaves the generation alone.
+ * gstdualparalsrc.c: the element: its class, caps, events and queries. The engine's threads put
+ * frames into a bounded queue; the streaming thread takes one for each buffer. It blocks only to
+ * wait for a frame or, when live, for its time. unlock() ends these waits and leaves the generation
+ * alone.
  */
 
 /**
@@ -85,7 +86,7 @@
 
 #define GST_CAT_DEFAULT gst_dualparal_src_debug
 
-/* Between what downstream says and what it then gets it may change its mind */
+/* Downstream may change its caps while they are negotiated */
 #define NEGOTIATE_TRIES 5
 
 struct _GstDualParalSrc
@@ -113,7 +114,7 @@ struct _GstDualParalSrc
 
   /* -- owned by the streaming thread */
   guint64 n_frames;             /* sent so far */
-  gint resync;                  /* atomic: running time began anew */
+  gint resync;                  /* atomic: running time restarted */
   GstBuffer *placeholder;       /* of these caps */
 };
 
@@ -155,7 +156,7 @@ gst_dualparal_src_set_property (GObject * object, guint prop_id,
     gst_base_src_set_live (GST_BASE_SRC (self), g_value_get_boolean (value));
   if (!known)
     G_OBJECT_WARN_INVALID_PROPERTY_ID (object, prop_id, pspec);
-  /* A wait may end by another policy */
+  /* A wait may end because of the new value */
   gst_dualparal_generator_wake (self->gen);
 }
 
@@ -235,7 +236,7 @@ gst_dualparal_src_start (GstBaseSrc * src)
   gst_dualparal_stats_start (self->stats,
       gst_dualparal_settings_number (self->settings,
           GST_DUALPARAL_PROP_STATS_INTERVAL),
-      gst_dualparal_generator_model (self->gen));
+      dp_plan_model (gst_dualparal_generator_plan (self->gen)));
   return TRUE;
 }
 
@@ -309,8 +310,8 @@ gst_dualparal_src_unlock_stop (GstBaseSrc * src)
   return TRUE;
 }
 
-/* When frame n is shown, counted from where the framerate last changed, so that no
- * rounding adds up. Streaming thread, or with the object lock. */
+/* When frame n is shown, counted from where the framerate last changed, so that no rounding adds
+ * up. Streaming thread, or with the object lock. */
 static GstClockTime
 gst_dualparal_src_time_of (GstDualParalSrc * self, guint64 n)
 {
@@ -319,8 +320,8 @@ gst_dualparal_src_time_of (GstDualParalSrc * self, guint64 n)
       GST_VIDEO_INFO_FPS_N (&self->info));
 }
 
-/* -- caps and memory. Other caps may come at any time: with another size or format
- * the generation restarts, with another framerate it goes on. */
+/* -- caps and memory. Other caps may come at any time: with another size or format the generation
+ * restarts, with another framerate it goes on. */
 
 static GstCaps *
 gst_dualparal_src_get_caps (GstBaseSrc * src, GstCaps * filter)
@@ -342,7 +343,8 @@ gst_dualparal_src_fixate (GstBaseSrc * src, GstCaps * caps)
 
   GST_DEBUG_OBJECT (src, "possible: %" GST_PTR_FORMAT, caps);
   caps = gst_dualparal_frame_prefer (caps, current,
-      gst_dualparal_generator_model (GST_DUALPARAL_SRC (src)->gen));
+      dp_plan_model (gst_dualparal_generator_plan (GST_DUALPARAL_SRC
+              (src)->gen)));
   gst_clear_caps (&current);
   caps = GST_BASE_SRC_CLASS (parent_class)->fixate (src, caps);
   GST_DEBUG_OBJECT (src, "chosen: %" GST_PTR_FORMAT, caps);
@@ -425,7 +427,7 @@ gst_dualparal_src_decide_allocation (GstBaseSrc * src, GstQuery * query)
     gst_dualparal_frame_offer_pool (query);
   }
   GST_DEBUG_OBJECT (self, "allocation: %" GST_PTR_FORMAT, query);
-  /* Sets the pool up once more, and deals with one that refuses */
+  /* Configures the pool, and replaces one that refuses */
   return offered
       && GST_BASE_SRC_CLASS (parent_class)->decide_allocation (src, query);
 }
@@ -450,7 +452,7 @@ gst_dualparal_src_wait_next (GstDualParalSrc * self, GstDualParalRelease * next)
           GST_FORMAT_TIME, next->pts), next->duration);
 }
 
-/* A buffer of downstream's with the picture in it */
+/* A buffer from the pool with the picture in it */
 static GstFlowReturn
 gst_dualparal_src_fill (GstDualParalSrc * self, GstDualParalPicture picture,
     GstBuffer ** buffer)
@@ -510,8 +512,6 @@ gst_dualparal_src_create (GstPushSrc * src, GstBuffer ** buffer)
 {
   GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
   const gboolean live = gst_base_src_is_live (GST_BASE_SRC (src));
-  const DpSettings *settings = gst_dualparal_generator_resolved (self->gen);
-  const DpModelInfo *model = gst_dualparal_generator_model (self->gen);
   const DpFrame *frame;
   GstDualParalRelease next;
   GstBuffer *out = NULL;
@@ -554,13 +554,14 @@ gst_dualparal_src_create (GstPushSrc * src, GstBuffer ** buffer)
   frame = gst_dualparal_generator_frame (self->gen);
   if (next.picture == GST_DUALPARAL_FRESH) {
     if (gst_dualparal_marking_announce (self->marker, frame, self->n_frames,
-            next.pts, settings, model))
+            next.pts, gst_dualparal_generator_plan (self->gen)))
       gst_dualparal_generator_prompt_begins (self->gen, self->n_frames);
     gst_dualparal_stats_frame_leaves (self->stats);
     self->n_frames++;
   }
   if (next.picture != GST_DUALPARAL_PLACEHOLDER)
-    gst_dualparal_marking_mark (self->marker, out, frame, settings, model);
+    gst_dualparal_marking_mark (self->marker, out, frame,
+        gst_dualparal_generator_plan (self->gen));
   GST_LOG_OBJECT (self, "%s: %" GST_PTR_FORMAT,
       next.picture == GST_DUALPARAL_FRESH ? "frame" : next.picture ==
       GST_DUALPARAL_REPEATED ? "repeat" : "placeholder", out);
@@ -604,12 +605,12 @@ gst_dualparal_src_send_event (GstElement * element, GstEvent * event)
   }
   switch (type) {
     case GST_EVENT_SEEK:
-      /* Those from downstream the base class refuses by itself */
+      /* The base class refuses those from downstream */
       gst_event_unref (event);
       return FALSE;
     case GST_EVENT_FLUSH_STOP:
-      /* Running time restarts and our frames do not, so a new segment has to say
-       * so; else the next frame would be waited for as long as we ran */
+      /* Running time restarts and our frames do not, so a new segment has to say so; else the next
+       * frame would be waited for as long as we ran */
       gst_event_parse_flush_stop (event, &reset_time);
       if (reset_time)
         g_atomic_int_set (&self->resync, TRUE);
@@ -618,7 +619,7 @@ gst_dualparal_src_send_event (GstElement * element, GstEvent * event)
       break;
   }
   sent = GST_ELEMENT_CLASS (parent_class)->send_event (element, event);
-  /* Nothing comes after it that could end the buffering */
+  /* No frame comes after it, which would end the buffering */
   if (type == GST_EVENT_EOS && sent)
     gst_dualparal_buffering_finish (self->buffering);
   return sent;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * gstdualparalstats.h: the structure of the property `stats`, and a thread that posts it at an
- * interval. The streaming thread cannot do that: it may be blocked by downstream or wait for a frame,
- * just when the numbers are wanted.
+ * interval. The streaming thread cannot do that: it may be blocked by downstream or wait for a
+ * frame, just when the numbers are wanted.
  */
 #pragma once
 
@@ -17,8 +17,8 @@ typedef struct _GstDualParalStats GstDualParalStats;
 GstDualParalStats *gst_dualparal_stats_new (GstElement * element);
 void gst_dualparal_stats_free (GstDualParalStats * stats);
 
-/** The element starts. From now on its property `stats` is posted every
- *  `interval` milliseconds; 0: never. */
+/** The element starts. From now on its property `stats` is posted every `interval` milliseconds; 0:
+ *  never. */
 void gst_dualparal_stats_start (GstDualParalStats * stats, guint interval,
     const DpModelInfo * model);
 void gst_dualparal_stats_stop (GstDualParalStats * stats);

@@ -8,14 +8,14 @@
 #define MILLISECOND G_GUINT64_CONSTANT (1000000)
 
 static void
-cue_clear (gpointer data)
+gst_dualparal_storyboard_cue_clear (gpointer data)
 {
   g_free (((GstDualParalCue *) data)->prompt);
 }
 
 static void
-refuse (GError ** error, guint line, const gchar * expected,
-    const gchar * found)
+gst_dualparal_storyboard_refuse (GError ** error, guint line,
+    const gchar * expected, const gchar * found)
 {
   gchar *start = g_utf8_substring (found, 0, MIN (g_utf8_strlen (found, -1),
           40));
@@ -27,8 +27,8 @@ refuse (GError ** error, guint line, const gchar * expected,
 
 /* A number of `least` to `most` digits, then `end` */
 static gboolean
-take_number (const gchar ** at, guint least, guint most, gchar end,
-    guint * number)
+gst_dualparal_storyboard_take_number (const gchar ** at, guint least,
+    guint most, gchar end, guint * number)
 {
   guint n = 0;
 
@@ -43,14 +43,16 @@ take_number (const gchar ** at, guint least, guint most, gchar end,
 
 /* HH:MM:SS,mmm and then `end` */
 static gboolean
-take_time (const gchar ** at, gchar end, guint64 * time)
+gst_dualparal_storyboard_take_time (const gchar ** at, gchar end,
+    guint64 * time)
 {
   guint hours, minutes, seconds, millis;
 
-  if (!take_number (at, 2, 4, ':', &hours)
-      || !take_number (at, 2, 2, ':', &minutes)
-      || !take_number (at, 2, 2, ',', &seconds)
-      || !take_number (at, 3, 3, end, &millis) || minutes > 59 || seconds > 59)
+  if (!gst_dualparal_storyboard_take_number (at, 2, 4, ':', &hours)
+      || !gst_dualparal_storyboard_take_number (at, 2, 2, ':', &minutes)
+      || !gst_dualparal_storyboard_take_number (at, 2, 2, ',', &seconds)
+      || !gst_dualparal_storyboard_take_number (at, 3, 3, end, &millis)
+      || minutes > 59 || seconds > 59)
     return FALSE;
   *time = (((hours * G_GUINT64_CONSTANT (60) + minutes) * 60 + seconds) * 1000
       + millis) * MILLISECOND;
@@ -58,35 +60,40 @@ take_time (const gchar ** at, gchar end, guint64 * time)
 }
 
 static gboolean
-parse_times (const gchar * line, guint64 * from, guint64 * to)
+gst_dualparal_storyboard_parse_times (const gchar * line, guint64 * from,
+    guint64 * to)
 {
-  if (!take_time (&line, ' ', from) || !g_str_has_prefix (line, "--> "))
+  if (!gst_dualparal_storyboard_take_time (&line, ' ', from)
+      || !g_str_has_prefix (line, "--> "))
     return FALSE;
   line += strlen ("--> ");
-  return take_time (&line, '\0', to);
+  return gst_dualparal_storyboard_take_time (&line, '\0', to);
 }
 
 /* The cue whose number is in lines[*at]; moves *at past its text */
 static gboolean
-parse_cue (gchar ** lines, guint * at, guint64 * end, GArray * cues,
-    GError ** error)
+gst_dualparal_storyboard_parse_cue (gchar ** lines, guint * at, guint64 * end,
+    GArray * cues, GError ** error)
 {
   GstDualParalCue cue = { 0, };
   guint64 to = 0;
   guint i = *at;
 
   if (lines[i][strspn (lines[i], "0123456789")] != '\0') {
-    refuse (error, i + 1, "the number of a cue", lines[i]);
+    gst_dualparal_storyboard_refuse (error, i + 1, "the number of a cue",
+        lines[i]);
     return FALSE;
   }
   i++;
-  if (!lines[i] || !parse_times (lines[i], &cue.time, &to)) {
-    refuse (error, i + 1, "times like 00:01:02,500 --> 00:01:05,000",
-        lines[i] ? lines[i] : "");
+  if (!lines[i]
+      || !gst_dualparal_storyboard_parse_times (lines[i], &cue.time, &to)) {
+    gst_dualparal_storyboard_refuse (error, i + 1,
+        "times like 00:01:02,500 --> 00:01:05,000", lines[i] ? lines[i] : "");
     return FALSE;
   }
   if (to <= cue.time || cue.time < *end) {
-    refuse (error, i + 1, to <= cue.time ? "an end behind the beginning" :
+    gst_dualparal_storyboard_refuse (error, i + 1,
+        to <= cue.time ? "an end behind the beginning" :
         "a cue that begins when the one before has ended, or later", lines[i]);
     return FALSE;
   }
@@ -96,7 +103,7 @@ parse_cue (gchar ** lines, guint * at, guint64 * end, GArray * cues,
   while (lines[i] && *lines[i])
     i++;
   if (i == *at) {
-    refuse (error, i + 1, "the text of a cue", "");
+    gst_dualparal_storyboard_refuse (error, i + 1, "the text of a cue", "");
     return FALSE;
   }
   {
@@ -141,10 +148,10 @@ gst_dualparal_storyboard_parse (const gchar * data, gsize size, GError ** error)
     g_strchomp (lines[i]);
 
   cues = g_array_new (FALSE, FALSE, sizeof (GstDualParalCue));
-  g_array_set_clear_func (cues, cue_clear);
+  g_array_set_clear_func (cues, gst_dualparal_storyboard_cue_clear);
   for (i = 0; ok && lines[i];) {
     if (*lines[i])
-      ok = parse_cue (lines, &i, &end, cues, error);
+      ok = gst_dualparal_storyboard_parse_cue (lines, &i, &end, cues, error);
     else
       i++;
   }
