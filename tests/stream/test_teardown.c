@@ -165,6 +165,7 @@ typedef struct
   GMutex lock;
   GCond cond;
   gint64 pulls, frames, interrupted;
+  int flushes;
   gboolean flushing, stop;
 } Puller;
 
@@ -192,7 +193,8 @@ pull_until_stopped (gpointer data)
       g_assert_error (error, DP_ERROR, DP_ERROR_FLUSHING);
       p->interrupted++;
       g_cond_broadcast (&p->cond);
-      while (p->flushing && !p->stop)
+      /* until this flush ends, or the next one has begun already */
+      for (int flush = p->flushes; p->flushing && p->flushes == flush && !p->stop;)
         g_cond_wait (&p->cond, &p->lock);
     }
     g_cond_broadcast (&p->cond);
@@ -219,6 +221,7 @@ set_flushing (Puller *p, gboolean flushing, gboolean interrupts)
   gint64 before = p->interrupted;
 
   p->flushing = flushing;
+  p->flushes += flushing;
   g_cond_broadcast (&p->cond);
   dp_engine_set_flushing (p->engine, flushing);
   while (interrupts && p->interrupted == before)
