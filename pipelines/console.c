@@ -7,28 +7,88 @@
 #include <string.h>
 #include <unistd.h>
 
+#define MAX_LINE 500
+#define LIMITED_AT_ONCE 20
+#define LIMITED_A_SECOND 5
+
+static gboolean
+may_be_said (gunichar letter)
+{
+  switch (g_unichar_type (letter)) {
+    case G_UNICODE_CONTROL:
+    case G_UNICODE_FORMAT:
+    case G_UNICODE_LINE_SEPARATOR:
+    case G_UNICODE_PARAGRAPH_SEPARATOR:
+      return FALSE;
+    default:
+      return TRUE;
+  }
+}
+
 /* A prompt may come from anybody: what would command a terminal is taken out */
-void
-console_say (const gchar * format, ...)
+static void
+say (const gchar * format, va_list args)
 {
   GString *said = g_string_new (NULL);
-  gchar *text, *valid;
+  gchar *text = g_strdup_vprintf (format, args), *valid;
   const gchar *c;
-  va_list args;
+  gint left = MAX_LINE;
 
-  va_start (args, format);
-  text = g_strdup_vprintf (format, args);
-  va_end (args);
-  valid = g_utf8_make_valid (text, -1);
-  for (c = valid; *c; c = g_utf8_next_char (c)) {
+  /* No character has more than 6 bytes, and what makes a long text valid is longer */
+  valid = g_utf8_make_valid (text, strnlen (text, 6 * MAX_LINE));
+  for (c = valid; *c && left--; c = g_utf8_next_char (c)) {
     gunichar letter = g_utf8_get_char (c);
 
-    g_string_append_unichar (said, g_unichar_iscntrl (letter) ? ' ' : letter);
+    g_string_append_unichar (said, may_be_said (letter) ? letter : ' ');
   }
-  fprintf (stderr, "%s: %s\n", g_get_prgname (), said->str);
+  fprintf (stderr, "%s: %s%s\n", g_get_prgname (), said->str, *c ? "..." : "");
   g_string_free (said, TRUE);
   g_free (valid);
   g_free (text);
+}
+
+void
+console_say (const gchar * format, ...)
+{
+  va_list args;
+
+  va_start (args, format);
+  say (format, args);
+  va_end (args);
+}
+
+void
+console_say_limited (const gchar * format, ...)
+{
+  static GMutex lock;
+  static gdouble lines = LIMITED_AT_ONCE;
+  static gint64 filled;
+  static guint left_out;
+  gint64 now = g_get_monotonic_time ();
+  gboolean may;
+  guint missing = 0;
+  va_list args;
+
+  g_mutex_lock (&lock);
+  if (filled)
+    lines = MIN (lines + (now - filled) / 1e6 * LIMITED_A_SECOND, LIMITED_AT_ONCE);
+  filled = now;
+  may = lines >= 1;
+  if (may) {
+    lines--;
+    missing = left_out;
+    left_out = 0;
+  } else {
+    left_out++;
+  }
+  g_mutex_unlock (&lock);
+  if (missing)
+    console_say ("%u lines like the next one were left out", missing);
+  if (may) {
+    va_start (args, format);
+    say (format, args);
+    va_end (args);
+  }
 }
 
 static void

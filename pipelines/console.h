@@ -11,8 +11,12 @@
 
 G_BEGIN_DECLS
 
-/** A line of standard error. Any thread. */
+/** A line of standard error, of at most 500 characters, that does not command a
+ *  terminal. Any thread. */
 void console_say (const gchar * format, ...) G_GNUC_PRINTF (1, 2);
+/** The same for what others can cause: at most five lines a second after the first
+ *  twenty. The next one says how many were left out. Any thread. */
+void console_say_limited (const gchar * format, ...) G_GNUC_PRINTF (1, 2);
 /** Says what the message is about: loading, which prompt is shown, a warning, an
  *  error. Other messages are nothing. Any thread. */
 void console_message (GstMessage * message);

@@ -6,14 +6,20 @@
  * away what it gets. Without it the media would stand still with a picture in hand
  * until the first client, and again whenever the only one stops reading.
  */
-#include <glib-unix.h>
 #include <gst/rtsp-server/rtsp-server.h>
 #include <gst/video/video.h>
+#include <errno.h>
 #include <locale.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <unistd.h>
 #include "console.h"
+#include "rtsp-clients.h"
+#include "rtsp-door.h"
+#include "rtsp-users.h"
 
 /* The encoder makes a key frame every two seconds at 16 frames a second, and one
  * for each client that joins. With one thread a picture is one slice; of several
@@ -24,21 +30,23 @@
     "! x264enc tune=zerolatency threads=1 speed-preset=veryfast " \
     "key-int-max=32 ! video/x-h264,profile=high ! dualparalsei " \
     "! rtph264pay name=pay0 pt=96 config-interval=-1"
-#define ROLE "viewer"
 /* Where UDP ports come from when an address was given */
 #define UDP_PORTS 49152, 65535
 /* A request is some lines */
 #define MAX_BODY 65536
-/* What the kernel keeps for a client that stops reading; by itself it would be
- * half a minute of video, and as much behind the others it would go on */
-#define SEND_BYTES (256 * 1024)
-/* How often sessions that timed out are looked for, and how long after the end of
- * its session a client may stay connected */
+/* What serves clients; no request holds one of these for long */
+#define CLIENT_THREADS 4
+/* How often sessions that timed out are looked for */
 #define CLEANUP_SECONDS 5
+/* How often a key frame may be asked for, by joining and by RTCP. Of those that come
+ * earlier the last one waits. */
+#define KEY_FRAME_MS 500
 /* How long the end of the video may take to get through the encoder and to the
- * clients, and they to leave; and how often it is looked whether they have */
-#define END_MS 2500
+ * clients, and they to leave; how often it is looked whether they have; and after
+ * which time the process ends whatever it does */
+#define END_MS 2300
 #define LEAVING_MS 50
+#define LAST_MS 2800
 
 /* -- one media, whatever port and query the clients' URLs have */
 
@@ -82,169 +90,13 @@ live_factory_init (LiveFactory * factory)
 {
 }
 
-/* -- who may watch may change the prompt, and nobody else */
-
-#define LIVE_TYPE_AUTH (live_auth_get_type ())
-G_DECLARE_FINAL_TYPE (LiveAuth, live_auth, LIVE, AUTH, GstRTSPAuth);
-
-struct _LiveAuth
-{
-  GstRTSPAuth parent;
-};
-
-G_DEFINE_TYPE (LiveAuth, live_auth, GST_TYPE_RTSP_AUTH);
-
-static gboolean
-live_auth_check (GstRTSPAuth * auth, GstRTSPContext * ctx, const gchar * check)
-{
-  GstRTSPAuthClass *klass = GST_RTSP_AUTH_CLASS (live_auth_parent_class);
-
-  if (!g_str_equal (check, GST_RTSP_AUTH_CHECK_URL)
-      || ctx->method != GST_RTSP_SET_PARAMETER)
-    return klass->check (auth, ctx, check);
-  /* This asks who it is, and tells one who does not say so. What it returns is
-   * another permission, that nobody has. */
-  klass->check (auth, ctx, GST_RTSP_AUTH_CHECK_TRANSPORT_CLIENT_SETTINGS);
-  return ctx->token != NULL;
-}
-
-static void
-live_auth_class_init (LiveAuthClass * klass)
-{
-  GST_RTSP_AUTH_CLASS (klass)->check = live_auth_check;
-}
-
-static void
-live_auth_init (LiveAuth * auth)
-{
-}
-
-/* -- clients' requests */
-
-/* `prompt: ...` in a line of text/parameters; the last one wins */
-static GstRTSPStatusCode
-parse_parameters (GstRTSPMessage * request, gchar ** prompt)
-{
-  GstRTSPStatusCode code = GST_RTSP_STS_OK;
-  gchar *type = NULL, *text, *value, **lines, **line;
-  guint8 *body;
-  guint size;
-
-  gst_rtsp_message_get_header (request, GST_RTSP_HDR_CONTENT_TYPE, &type, 0);
-  if (type && g_ascii_strncasecmp (type, "text/parameters", 15) != 0)
-    return GST_RTSP_STS_UNSUPPORTED_MEDIA_TYPE;
-
-  gst_rtsp_message_get_body (request, &body, &size);
-  /* Who only says that he is still there sends none; behind any other GStreamer
-   * has put a NUL */
-  if (!size)
-    return GST_RTSP_STS_OK;
-  if (memchr (body, '\0', size - 1))
-    return GST_RTSP_STS_BAD_REQUEST;
-  text = g_strndup ((const gchar *) body, size);
-  lines = g_strsplit (text, "\n", -1);
-  for (line = lines; *line && code == GST_RTSP_STS_OK; line++) {
-    value = strchr (g_strstrip (*line), ':');
-    if (g_ascii_strncasecmp (*line, "prompt:", 7) == 0) {
-      g_free (*prompt);
-      *prompt = g_strdup (g_strchug (value + 1));
-    } else if (**line) {
-      code = value ? GST_RTSP_STS_PARAMETER_NOT_UNDERSTOOD :
-          GST_RTSP_STS_BAD_REQUEST;
-    }
-  }
-  g_strfreev (lines);
-  g_free (text);
-  return code;
-}
-
-/* The video's, or that of a stream in it; `*` is NULL */
-static gboolean
-is_ours (GstRTSPClient * client, const GstRTSPUrl * url)
-{
-  GstRTSPMountPoints *mounts = gst_rtsp_client_get_mount_points (client);
-  gchar *path = url ? gst_rtsp_mount_points_make_path (mounts, url) : NULL;
-  GstRTSPMediaFactory *factory = NULL;
-  gint matched;
-
-  if (path)
-    factory = gst_rtsp_mount_points_match (mounts, path, &matched);
-  g_object_unref (mounts);
-  g_free (path);
-  if (factory)
-    g_object_unref (factory);
-  return factory != NULL;
-}
-
-static GstRTSPStatusCode
-set_parameter (GstRTSPClient * client, GstRTSPContext * ctx,
-    GstElement * source)
-{
-  gchar *prompt = NULL;
-  GstRTSPStatusCode code = parse_parameters (ctx->request, &prompt);
-
-  if (code == GST_RTSP_STS_OK && prompt && !is_ours (client, ctx->uri))
-    code = GST_RTSP_STS_NOT_FOUND;
-  else if (code == GST_RTSP_STS_OK && prompt
-      && !console_set_prompt (source, prompt))
-    code = GST_RTSP_STS_BAD_REQUEST;
-  g_free (prompt);
-  /* Without a body it is a request that has been understood */
-  if (code == GST_RTSP_STS_OK)
-    gst_rtsp_message_take_body (ctx->request, NULL, 0);
-  return code;
-}
-
-/* A player shows nothing before a key frame, so each gets one to begin with */
-static void
-play (GstRTSPClient * client, GstRTSPContext * ctx, GstElement * source)
-{
-  GstElement *pay = gst_bin_get_by_name (GST_BIN (GST_OBJECT_PARENT (source)),
-      "pay0");
-
-  gst_element_send_event (pay,
-      gst_video_event_new_upstream_force_key_unit (GST_CLOCK_TIME_NONE, TRUE,
-          0));
-  gst_object_unref (pay);
-}
-
-/* Else its place is taken until the session times out, which is a minute */
-static void
-end_session (GstRTSPSession * session, GstRTSPClient * client)
-{
-  GstRTSPSessionPool *sessions = gst_rtsp_client_get_session_pool (client);
-
-  gst_rtsp_session_pool_remove (sessions, session);
-  g_object_unref (sessions);
-}
-
-static void
-add_session (GstRTSPClient * client, GstRTSPSession * session)
-{
-  g_signal_connect_object (client, "closed", G_CALLBACK (end_session), session,
-      G_CONNECT_SWAPPED);
-}
-
-static void
-add_client (GstRTSPServer * server, GstRTSPClient * client, GstElement * source)
-{
-  GSocket *socket = gst_rtsp_connection_get_write_socket
-      (gst_rtsp_client_get_connection (client));
-
-  g_socket_set_option (socket, SOL_SOCKET, SO_SNDBUF, SEND_BYTES, NULL);
-  g_object_set (client, "post-session-timeout", CLEANUP_SECONDS, NULL);
-  g_signal_connect (client, "new-session", G_CALLBACK (add_session), NULL);
-  g_signal_connect_object (client, "pre-set-parameter-request",
-      G_CALLBACK (set_parameter), source, 0);
-  g_signal_connect_object (client, "play-request", G_CALLBACK (play), source,
-      0);
-}
-
 /* -- options */
 
 static gchar *address = "127.0.0.1", *mount = "/live", *user, *password_file,
-    *cert, *key, **settings;
-static gint port = 8554, max_sessions = 100;
+    *watch_user, *watch_password_file, *cert, *key, **settings;
+static gint port = 8554, max_sessions = 100, max_connections = 200,
+    max_per_address = 50;
+static gboolean no_prompts;
 
 static const GOptionEntry options[] = {
   {"address", 0, 0, G_OPTION_ARG_STRING, &address,
@@ -257,16 +109,39 @@ static const GOptionEntry options[] = {
       "Only this user may watch and change the prompt", "NAME"},
   {"password-file", 0, 0, G_OPTION_ARG_FILENAME, &password_file,
       "File whose first line is the user's password", "FILE"},
+  {"watch-user", 0, 0, G_OPTION_ARG_STRING, &watch_user,
+      "This user may watch and not change the prompt", "NAME"},
+  {"watch-password-file", 0, 0, G_OPTION_ARG_FILENAME, &watch_password_file,
+      "File whose first line is that user's password", "FILE"},
+  {"no-prompts", 0, 0, G_OPTION_ARG_NONE, &no_prompts,
+      "Only standard input changes the prompt; clients get 403", NULL},
   {"cert", 0, 0, G_OPTION_ARG_FILENAME, &cert,
       "TLS: file with the certificate (PEM); URLs begin with rtsps://", "FILE"},
   {"key", 0, 0, G_OPTION_ARG_FILENAME, &key,
       "TLS: file with its private key (PEM)", "FILE"},
   {"max-sessions", 0, 0, G_OPTION_ARG_INT, &max_sessions,
       "Viewers at a time; others get 503 (default: 100)", "N"},
+  {"max-connections", 0, 0, G_OPTION_ARG_INT, &max_connections,
+      "Connections at a time; others get 503 (default: 200)", "N"},
+  {"max-per-address", 0, 0, G_OPTION_ARG_INT, &max_per_address,
+      "Connections at a time of one address (default: 50)", "N"},
   {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_STRING_ARRAY, &settings, NULL,
       "[PROPERTY=VALUE...]"},
   {NULL}
 };
+
+/* Whether a client's URL with it finds the video: gst-rtsp-server joins slashes, drops
+ * one at the end, and reads 4 KiB at most */
+static gboolean
+mount_can_be_found (void)
+{
+  gboolean ok = mount[0] == '/' && !g_str_has_suffix (mount, "/")
+      && !strstr (mount, "//") && !strpbrk (mount, "?#") && strlen (mount) < 1024;
+
+  for (const gchar * c = mount; *c; c++)
+    ok = ok && !g_ascii_isspace (*c) && !g_ascii_iscntrl (*c);
+  return ok;
+}
 
 static gboolean
 parse_options (gint argc, gchar ** argv, GError ** error)
@@ -291,17 +166,26 @@ parse_options (gint argc, gchar ** argv, GError ** error)
     wrong = "--address: not an IP address, such as 127.0.0.1, 0.0.0.0 or ::1";
   else if (port < 0 || port > 65535)
     wrong = "--port: expected 0 to 65535";
-  else if (mount[0] != '/' || !mount[1])
-    wrong = "--mount: expected a slash and a name, such as /live";
+  else if (!mount_can_be_found ())
+    wrong = "--mount: expected a slash and a name, such as /live or /live/1, without "
+        "blanks, ? and #";
   else if (max_sessions < 1)
     wrong = "--max-sessions: expected at least 1";
+  else if (max_connections < 1)
+    wrong = "--max-connections: expected at least 1";
+  else if (max_per_address < 1)
+    wrong = "--max-per-address: expected at least 1";
   else if (!user != !password_file)
     wrong = "--user and --password-file go together";
+  else if (!watch_user != !watch_password_file)
+    wrong = "--watch-user and --watch-password-file go together";
+  else if (user && g_strcmp0 (user, watch_user) == 0)
+    wrong = "--watch-user: expected another name than that of --user";
   else if (!cert != !key)
     wrong = "--cert and --key go together";
-  else if (!g_inet_address_get_is_loopback (ip) && !user)
-    console_say ("whoever can reach %s may watch and change the prompt; --user "
-        "says who may", address);
+  else if (!g_inet_address_get_is_loopback (ip) && !user && !watch_user)
+    console_say ("whoever can reach %s may watch%s; --user says who may", address,
+        no_prompts ? "" : " and change the prompt");
   if (wrong)
     g_set_error_literal (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE,
         wrong);
@@ -314,20 +198,70 @@ parse_options (gint argc, gchar ** argv, GError ** error)
 typedef struct
 {
   GMainLoop *loop;
+  Door *door;
   GstRTSPServer *server;
   GstRTSPMediaFactory *factory;
   GstRTSPMedia *media;
   GstElement *video, *source;
   GPtrArray *viewers;           /* our own */
-  guint listening;
-  gboolean ending;
+  gint bound_port;
+  gint serving, ending;         /* atomic */
   gint failed;                  /* atomic */
+  GMutex lock;
+  /* -- protected by lock */
+  gint64 next_key_frame;        /* not earlier */
+  gboolean key_frame_waits;
 } App;
+
+/* -- key frames */
+
+static gboolean
+send_key_frame (gpointer user_data)
+{
+  App *app = user_data;
+  GstElement *pay = gst_bin_get_by_name (GST_BIN (app->video), "pay0");
+
+  g_mutex_lock (&app->lock);
+  app->key_frame_waits = FALSE;
+  g_mutex_unlock (&app->lock);
+  gst_element_send_event (pay,
+      gst_video_event_new_upstream_force_key_unit (GST_CLOCK_TIME_NONE, TRUE, 0));
+  gst_object_unref (pay);
+  return G_SOURCE_REMOVE;
+}
+
+/* A key frame is many times larger than others, and everybody gets it */
+static GstPadProbeReturn
+limit_key_frames (GstPad * pad, GstPadProbeInfo * info, gpointer user_data)
+{
+  App *app = user_data;
+  gint64 now = g_get_monotonic_time (), wait;
+  GstPadProbeReturn pass = GST_PAD_PROBE_OK;
+
+  if (!gst_video_event_is_force_key_unit (GST_PAD_PROBE_INFO_EVENT (info)))
+    return GST_PAD_PROBE_OK;
+  g_mutex_lock (&app->lock);
+  wait = app->next_key_frame - now;
+  if (wait <= 0) {
+    app->next_key_frame = now + KEY_FRAME_MS * 1000;
+  } else {
+    pass = GST_PAD_PROBE_DROP;
+    if (!app->key_frame_waits)
+      g_timeout_add (wait / 1000 + 1, send_key_frame, app);
+    app->key_frame_waits = TRUE;
+  }
+  g_mutex_unlock (&app->lock);
+  return pass;
+}
+
+/* -- what is served */
 
 static gboolean
 make_video (App * app, GError ** error)
 {
   GstElementFactory *rtp = gst_element_factory_find ("rtpbin");
+  GstElement *pay;
+  GstPad *pad;
 
   if (!rtp) {
     g_set_error (error, GST_CORE_ERROR, GST_CORE_ERROR_MISSING_PLUGIN,
@@ -344,36 +278,72 @@ make_video (App * app, GError ** error)
   }
   gst_object_ref_sink (app->video);
   app->source = gst_bin_get_by_name (GST_BIN (app->video), "source");
+  pay = gst_bin_get_by_name (GST_BIN (app->video), "pay0");
+  pad = gst_element_get_static_pad (pay, "src");
+  gst_pad_add_probe (pad, GST_PAD_PROBE_TYPE_EVENT_UPSTREAM, limit_key_frames, app,
+      NULL);
+  gst_object_unref (pad);
+  gst_object_unref (pay);
   return !settings || console_set_properties (app->source, settings, error);
 }
 
 static gboolean
-read_password (gchar ** password, GError ** error)
+read_password (const gchar * option, const gchar * file, gchar ** password,
+    GError ** error)
 {
-  if (!g_file_get_contents (password_file, password, NULL, error)) {
-    g_prefix_error (error, "--password-file: ");
+  struct stat found;
+
+  if (!g_file_get_contents (file, password, NULL, error)) {
+    g_prefix_error (error, "%s: ", option);
     return FALSE;
   }
+  if (stat (file, &found) == 0 && found.st_mode & (S_IRGRP | S_IROTH))
+    console_say ("%s %s: others may read it; chmod 600 changes that", option, file);
   (*password)[strcspn (*password, "\r\n")] = '\0';
   if (**password)
     return TRUE;
   g_set_error (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE,
-      "--password-file %s: its first line is empty", password_file);
+      "%s %s: its first line is empty", option, file);
   g_clear_pointer (password, g_free);
   return FALSE;
 }
 
-/* Without a user everybody is the viewer, behind TLS too. */
 static gboolean
-add_auth (App * app, GError ** error)
+add_user (GstRTSPAuth * users, const gchar * name, const gchar * option,
+    const gchar * file, GError ** error)
 {
-  GstRTSPAuth *auth;
-  GstRTSPToken *token;
-  GTlsCertificate *certificate = NULL;
-  gchar *password = NULL;
+  g_autofree gchar *password = NULL;
 
-  if (!user && !cert)
+  if (!name)
     return TRUE;
+  if (!read_password (option, file, &password, error))
+    return FALSE;
+  users_add (users, name, password, name == user);
+  return TRUE;
+}
+
+static gboolean
+add_users (App * app, GError ** error)
+{
+  g_autoptr (GstRTSPAuth) users = NULL;
+
+  if (!user && !watch_user)
+    return TRUE;
+  users = users_new (app->door);
+  gst_rtsp_media_factory_add_role (app->factory, USERS_ROLE,
+      GST_RTSP_PERM_MEDIA_FACTORY_ACCESS, G_TYPE_BOOLEAN, TRUE,
+      GST_RTSP_PERM_MEDIA_FACTORY_CONSTRUCT, G_TYPE_BOOLEAN, TRUE, NULL);
+  gst_rtsp_server_set_auth (app->server, users);
+  return add_user (users, user, "--password-file", password_file, error)
+      && add_user (users, watch_user, "--watch-password-file",
+      watch_password_file, error);
+}
+
+static gboolean
+make_door (App * app, GError ** error)
+{
+  g_autoptr (GTlsCertificate) certificate = NULL;
+
   if (cert) {
     certificate = g_tls_certificate_new_from_files (cert, key, error);
     if (!certificate) {
@@ -381,29 +351,7 @@ add_auth (App * app, GError ** error)
       return FALSE;
     }
   }
-  if (user && !read_password (&password, error)) {
-    g_clear_object (&certificate);
-    return FALSE;
-  }
-
-  auth = g_object_new (LIVE_TYPE_AUTH, NULL);
-  token = gst_rtsp_token_new (GST_RTSP_TOKEN_MEDIA_FACTORY_ROLE, G_TYPE_STRING,
-      ROLE, NULL);
-  gst_rtsp_auth_set_tls_certificate (auth, certificate);
-  gst_rtsp_auth_set_supported_methods (auth, GST_RTSP_AUTH_DIGEST);
-  gst_rtsp_auth_set_realm (auth, "dualparal");
-  if (user)
-    gst_rtsp_auth_add_digest (auth, user, password, token);
-  else
-    gst_rtsp_auth_set_default_token (auth, token);
-  gst_rtsp_media_factory_add_role (app->factory, ROLE,
-      GST_RTSP_PERM_MEDIA_FACTORY_ACCESS, G_TYPE_BOOLEAN, TRUE,
-      GST_RTSP_PERM_MEDIA_FACTORY_CONSTRUCT, G_TYPE_BOOLEAN, TRUE, NULL);
-  gst_rtsp_server_set_auth (app->server, auth);
-  gst_rtsp_token_unref (token);
-  g_object_unref (auth);
-  g_clear_object (&certificate);
-  g_free (password);
+  app->door = door_new (app->server, max_connections, max_per_address, certificate);
   return TRUE;
 }
 
@@ -429,30 +377,28 @@ limit_transports (GstRTSPMediaFactory * factory)
 static gboolean
 make_server (App * app, GError ** error)
 {
-  GstRTSPSessionPool *sessions;
-  GstRTSPMountPoints *mounts;
-  gchar *service = g_strdup_printf ("%d", port);
+  g_autoptr (GstRTSPMountPoints) mounts = NULL;
+  g_autoptr (GstRTSPThreadPool) threads = NULL;
+  g_autofree gchar *service = g_strdup_printf ("%d", port);
 
-  app->server = gst_rtsp_server_new ();
+  app->server = g_object_new (LIVE_TYPE_SERVER, NULL);
+  if (!make_door (app, error))
+    return FALSE;
+  live_server_configure (LIVE_SERVER (app->server), app->door, app->source,
+      max_sessions, !no_prompts);
   gst_rtsp_server_set_address (app->server, address);
   gst_rtsp_server_set_service (app->server, service);
-  g_free (service);
   gst_rtsp_server_set_content_length_limit (app->server, MAX_BODY);
-  g_signal_connect_object (app->server, "client-connected",
-      G_CALLBACK (add_client), app->source, 0);
-  sessions = gst_rtsp_server_get_session_pool (app->server);
-  gst_rtsp_session_pool_set_max_sessions (sessions, max_sessions);
-  g_object_unref (sessions);
+  threads = gst_rtsp_server_get_thread_pool (app->server);
+  gst_rtsp_thread_pool_set_max_threads (threads, CLIENT_THREADS);
 
   app->factory = g_object_new (LIVE_TYPE_FACTORY, NULL);
   LIVE_FACTORY (app->factory)->video = app->video;
   gst_rtsp_media_factory_set_shared (app->factory, TRUE);
   limit_transports (app->factory);
   mounts = gst_rtsp_server_get_mount_points (app->server);
-  gst_rtsp_mount_points_add_factory (mounts, mount,
-      g_object_ref (app->factory));
-  g_object_unref (mounts);
-  return add_auth (app, error);
+  gst_rtsp_mount_points_add_factory (mounts, mount, g_object_ref (app->factory));
+  return add_users (app, error);
 }
 
 static gboolean
@@ -561,53 +507,93 @@ start_media (App * app)
 static gboolean
 cleanup_sessions (gpointer user_data)
 {
-  App *app = user_data;
-  GstRTSPSessionPool *sessions = gst_rtsp_server_get_session_pool (app->server);
-
-  gst_rtsp_session_pool_cleanup (sessions);
-  g_object_unref (sessions);
+  live_server_clean_up (LIVE_SERVER (((App *) user_data)->server));
   return G_SOURCE_CONTINUE;
 }
 
+/* -- the end */
+
 /* The end of the video goes through to the clients as RTCP's BYE, and they leave;
- * whoever has not is cut off. A second signal does not wait for that. */
+ * whoever has not is cut off. */
 static gboolean
 end (gpointer user_data)
 {
   App *app = user_data;
 
-  if (app->ending) {
-    g_main_loop_quit (app->loop);
-    return G_SOURCE_CONTINUE;
-  }
-  app->ending = TRUE;
   console_say ("ends");
-  g_source_remove (app->listening);
+  door_shut (app->door);
   gst_element_send_event (app->source, gst_event_new_eos ());
   g_timeout_add (END_MS, stop_loop, app);
-  return G_SOURCE_CONTINUE;
+  return G_SOURCE_REMOVE;
 }
 
-static GstRTSPFilterResult
-remove_client (GstRTSPServer * server, GstRTSPClient * client, gpointer data)
+static void
+set_deadline (gint ms)
 {
-  return GST_RTSP_FILTER_REMOVE;
+  struct itimerval when = {.it_value = {ms / 1000, ms % 1000 * 1000} };
+
+  setitimer (ITIMER_REAL, &when, NULL);
 }
+
+/* The only thread that gets these, so that nothing a client does can hold them up:
+ * the first one ends the video, the second one or the deadline the process. */
+static void
+end_signals (sigset_t * signals)
+{
+  sigemptyset (signals);
+  sigaddset (signals, SIGINT);
+  sigaddset (signals, SIGTERM);
+  sigaddset (signals, SIGHUP);
+  sigaddset (signals, SIGALRM);
+}
+
+static gpointer
+wait_for_signals (gpointer user_data)
+{
+  App *app = user_data;
+  sigset_t signals;
+  gint received;
+
+  end_signals (&signals);
+  for (;;) {
+    if (sigwait (&signals, &received))
+      continue;
+    if (received != SIGALRM && !g_atomic_int_get (&app->serving))
+      _exit (128 + received);
+    if (received == SIGALRM || g_atomic_int_get (&app->ending))
+      _exit (g_atomic_int_get (&app->failed));
+    g_atomic_int_set (&app->ending, TRUE);
+    set_deadline (LAST_MS);
+    g_idle_add_full (G_PRIORITY_HIGH, end, app, NULL);
+  }
+  return NULL;
+}
+
+static void
+catch_signals (App * app)
+{
+  sigset_t signals;
+
+  end_signals (&signals);
+  pthread_sigmask (SIG_BLOCK, &signals, NULL);  /* in all threads to come */
+  g_thread_unref (g_thread_new ("signals", wait_for_signals, app));
+}
+
+/* -- the program */
 
 static void
 serve (App * app)
 {
   g_timeout_add_seconds (CLEANUP_SECONDS, cleanup_sessions, app);
-  g_unix_signal_add (SIGINT, end, app);
-  g_unix_signal_add (SIGTERM, end, app);
+  g_atomic_int_set (&app->serving, TRUE);
   console_read_prompts (app->source);
 
   printf (strchr (address, ':') ? "%s://[%s]:%d%s\n" : "%s://%s:%d%s\n",
-      cert ? "rtsps" : "rtsp", address,
-      gst_rtsp_server_get_bound_port (app->server), mount);
+      cert ? "rtsps" : "rtsp", address, app->bound_port, mount);
   fflush (stdout);
   g_main_loop_run (app->loop);
-  gst_rtsp_server_client_filter (app->server, remove_client, NULL);
+  if (!g_atomic_int_get (&app->ending))
+    set_deadline (LAST_MS);
 }
 
 /* Before anything loads, so that a port in use is said at once; clients wait
@@ -615,20 +601,16 @@ serve (App * app)
 static gboolean
 listen_there (App * app, GError ** error)
 {
-  GSource *listening = gst_rtsp_server_create_source (app->server, NULL, error);
-
-  if (!listening) {
+  app->bound_port = door_open (app->door, error);
+  if (!app->bound_port)
     g_prefix_error (error, "%s port %d: ", address, port);
-    return FALSE;
-  }
-  app->listening = g_source_attach (listening, NULL);
-  g_source_unref (listening);
-  return TRUE;
+  return app->bound_port;
 }
 
 static void
 free_app (App * app)
 {
+  door_free (app->door);
   if (app->viewers) {
     gst_rtsp_media_set_state (app->media, GST_STATE_NULL, app->viewers);
     gst_rtsp_media_unprepare (app->media);
@@ -650,6 +632,7 @@ main (gint argc, gchar ** argv)
   GError *error = NULL;
   gint status = 0;
 
+  catch_signals (&app);
   setlocale (LC_ALL, "");
   g_set_prgname ("dualparal-rtsp-server");
   app.loop = g_main_loop_new (NULL, FALSE);
