@@ -213,8 +213,7 @@ gst_dualparal_src_start (GstBaseSrc * src)
 
   GST_OBJECT_LOCK (self);
   gst_video_info_init (&self->info);
-  self->base_frame = 0;
-  self->base_time = 0;
+  self->base_frame = self->base_time = 0;
   GST_OBJECT_UNLOCK (self);
   self->num_frames = num_frames > 0 ? (guint64) num_frames : G_MAXUINT64;
   self->n_frames = 0;
@@ -279,8 +278,7 @@ gst_dualparal_src_change_state (GstElement * element, GstStateChange transition)
     gst_dualparal_live_set_paused (self->live, FALSE, FALSE);
     gst_dualparal_buffering_set_playing (self->buffering, TRUE);
   }
-  GST_INFO_OBJECT (self, "%s: %s",
-      gst_state_change_get_name (transition),
+  GST_INFO_OBJECT (self, "%s: %s", gst_state_change_get_name (transition),
       gst_element_state_change_return_get_name (result));
   return result;
 }
@@ -289,10 +287,9 @@ static gboolean
 gst_dualparal_src_unlock (GstBaseSrc * src)
 {
   GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
-  const gboolean pausing = gst_dualparal_live_is_pausing (self->live);
 
-  GST_DEBUG_OBJECT (self, "unlock%s", pausing ? " on the way to PAUSED" : "");
-  if (!pausing) {
+  GST_DEBUG_OBJECT (self, "unlock");
+  if (!gst_dualparal_live_is_pausing (self->live)) {
     gst_dualparal_generator_set_flushing (self->gen, TRUE);
     gst_dualparal_live_set_flushing (self->live, TRUE);
   }
@@ -304,7 +301,6 @@ gst_dualparal_src_unlock_stop (GstBaseSrc * src)
 {
   GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
 
-  GST_DEBUG_OBJECT (self, "unlock stop");
   gst_dualparal_generator_set_flushing (self->gen, FALSE);
   gst_dualparal_live_set_flushing (self->live, FALSE);
   return TRUE;
@@ -415,11 +411,11 @@ gst_dualparal_src_decide_allocation (GstBaseSrc * src, GstQuery * query)
 {
   GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
   gboolean offered = TRUE;
-  gchar *devices;
 
   if (gst_dualparal_cuda_is_asked (query)) {
-    devices = gst_dualparal_settings_string (self->settings,
+    gchar *devices = gst_dualparal_settings_string (self->settings,
         GST_DUALPARAL_PROP_DEVICES);
+
     offered = gst_dualparal_cuda_offer_pool (GST_ELEMENT (self), query,
         devices, &self->cuda);
     g_free (devices);
@@ -461,10 +457,9 @@ gst_dualparal_src_fill (GstDualParalSrc * self, GstDualParalPicture picture,
   GstBuffer *out = NULL;
   gboolean filled;
 
-  if (picture == GST_DUALPARAL_PLACEHOLDER && !self->placeholder)
-    self->placeholder = gst_dualparal_placeholder_new (GST_ELEMENT (self),
-        self->picture, &self->info);
-  if (picture == GST_DUALPARAL_PLACEHOLDER && !self->placeholder)
+  if (picture == GST_DUALPARAL_PLACEHOLDER && !self->placeholder
+      && !(self->placeholder = gst_dualparal_placeholder_new (GST_ELEMENT
+              (self), self->picture, &self->info)))
     return GST_FLOW_ERROR;
   flow = GST_BASE_SRC_CLASS (parent_class)->alloc (GST_BASE_SRC (self), 0,
       GST_VIDEO_INFO_SIZE (&self->info), &out);
