@@ -621,29 +621,19 @@ nothing (gpointer data)
   return NULL;
 }
 
-/* A thread that was joined is listed for a moment longer. */
-static int
-threads_now (int expected)
-{
-  for (int i = 0; i < 100 && stream_count ("task") != expected; i++)
-    g_usleep (10000);
-  return stream_count ("task");
-}
-
 static void
 count_before (void)
 {
   g_thread_join (g_thread_new ("first", nothing, NULL));        /* a sanitizer starts a thread of its own beside the first one */
-  g_usleep (50000);
   files_before = stream_count ("fd");
-  threads_before = stream_count ("task");
+  threads_before = stream_threads ();
 }
 
 static void
 test_nothing_left (void)
 {
   g_assert_cmpint (stream_count ("fd"), ==, files_before);
-  g_assert_cmpint (threads_now (threads_before), ==, threads_before);
+  g_assert_cmpint (stream_threads (), ==, threads_before);
 }
 
 int

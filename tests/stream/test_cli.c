@@ -146,6 +146,14 @@ check_trace (const char *end)
   g_assert_nonnull (strstr (text, "\"pass\""));
 }
 
+static gboolean
+is_written (gpointer file)
+{
+  GStatBuf st;
+
+  return g_stat (file, &st) == 0 && st.st_size >= 100000;
+}
+
 static void
 test_trace (void)
 {
@@ -164,13 +172,11 @@ test_trace (void)
   g_autofree char *file = path_of ("trace.json");
   char *argv[] = { STREAM_CLI, "generate", "--width=64", "--height=48", "--steps=2", "--frames=-1", "--output=/dev/null", "--trace", file,
       NULL };
-  GStatBuf st = { 0 };
   GPid pid;
 
   g_unlink (file);
   g_assert_true (g_spawn_async (NULL, argv, NULL, G_SPAWN_DO_NOT_REAP_CHILD | G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL, &pid, NULL));
-  while (g_stat (file, &st) != 0 || st.st_size < 100000)
-    g_usleep (10000);
+  stream_wait_until ("a trace of some length", is_written, file, 120);
   kill (pid, SIGKILL);
   waitpid (pid, NULL, 0);
   check_trace ("]");

@@ -98,7 +98,7 @@ test_at_block (void)
   run (&s, NULL, 0, &plain);
   run (&s, changes, 1, &changed);
   run (&s, changes, 1, &again);
-  s.devices = "cpu,cpu";
+  s.devices = stream_devices (2);
   run (&s, changes, 1, &stages);
   for (int b = 0; plain.sum[b]; b++) {
     g_assert_cmpuint (changed.id[b], ==, b >= 2);
@@ -129,7 +129,7 @@ test_many_at_blocks (void)
   Blocks a, b;
 
   run (&s, changes, 4, &a);
-  s.devices = "cpu,cpu,cpu";
+  s.devices = stream_devices (3);
   run (&s, changes, 4, &b);
   static const char *const expected[] = { "a red ball bouncing over a green meadow", "one", "one", "three" };
   static const guint ids[] = { 0, 1, 1, 2 };
@@ -251,7 +251,7 @@ test_auto (void)
     dp_engine_get_stats (engine, &stats);
     bytes[i] = stats.device_bytes;
     g_autoptr (DpPlan) plan = stream_plan (&s);
-    gsize planned = dp_plan_bytes (plan, "cpu");
+    gsize planned = dp_plan_bytes (plan, stream_device ());
     g_test_message ("planned %" G_GSIZE_FORMAT ", held %" G_GSIZE_FORMAT, planned, bytes[i]);
     g_assert_true (planned >= bytes[i] * 0.85 && planned <= bytes[i] * 1.15);     /* a backend's own scratch, and how it packs weights */
   }
@@ -326,7 +326,7 @@ test_transition (void)
   run (&s, NULL, 0, &plain);
   run (&s, sudden, 1, &at_once);
   run (&s, slow, 1, &blended);
-  s.devices = "cpu,cpu,cpu";
+  s.devices = stream_devices (3);
   run (&s, slow, 1, &stages);
   for (int b = 0; b < 4; b++) {
     g_assert_cmpuint (blended.id[b], ==, b >= 1);
@@ -386,7 +386,7 @@ test_replan (void)
   run (&s, early, 1, &low);
   run (&s, unseen, 2, &replaced);
   run (&s, blended, 1, &slow);
-  s.devices = "cpu,cpu,cpu";
+  s.devices = stream_devices (3);
   run (&s, early, 1, &stages);
   g_assert_cmpint (smooth.changed[3], ==, 1);
   for (int b = 0; b < 4; b++) {
@@ -478,7 +478,7 @@ test_repeat (void)
       dp_engine_release_frame (engine, &frame);
     }
     sums[run] = g_strdup (g_checksum_get_string (sum));
-    s.devices = "cpu,cpu,cpu";
+    s.devices = stream_devices (3);
   }
   g_test_message ("it took effect with block %" G_GINT64_FORMAT ", by a restart in iteration %" G_GINT64_FORMAT, block, replanned_at);
   g_assert_cmpint (block, >, 0);
@@ -663,7 +663,7 @@ test_embeds (void)
 int
 main (int argc, char **argv)
 {
-  g_test_init (&argc, &argv, NULL);
+  stream_init (&argc, &argv);
   g_test_add_func ("/prompts/at-block", test_at_block);
   g_test_add_func ("/prompts/many-at-blocks", test_many_at_blocks);
   g_test_add_func ("/prompts/cleaning", test_cleaning);
