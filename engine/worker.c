@@ -7,6 +7,7 @@ typedef struct
 {
   DpBlockHeader header;
   DpMark *start, *end;
+  gboolean whole;               /* nothing was cancelled while it was queued */
 } Pass;
 
 struct _DpWorker
@@ -46,7 +47,7 @@ settle (DpWorker *w, guint left)
     int first, last;
 
     ops->mark_wait (w->dev, p->end);
-    if (cancelled (w))
+    if (!p->whole)
       continue;
     gint64 start = ops->mark_time (w->dev, p->start), end = ops->mark_time (w->dev, p->end);
     g_mutex_lock (&w->lock);
@@ -73,6 +74,7 @@ run (DpWorker *w, DpBlock *b)
   w->dev->ops->mark (w->dev, p->start);
   gboolean ok = dp_stage_run (w->spec.stage, b, &error);
   w->dev->ops->mark (w->dev, p->end);
+  p->whole = !cancelled (w);
   w->queued++;
   settle (w, w->dev->host_memory ? 0 : 1);
   if (ok && !dp_error_check_latch (w->dev, &error, "in block %" G_GINT64_FORMAT ", step %d", b->header.block, b->header.step))
@@ -147,6 +149,8 @@ absorb (DpWorker *w, DpBlock *b, GError **error)
   }
   done = dp_schedule_absorb (w->spec.schedule, b, &finished);
   w->spec.transport->give (w->spec.transport, b);
+  if (done)                     /* the decoder will wait for the device anyway */
+    settle (w, 0);
   gint64 now = g_get_monotonic_time ();
   g_mutex_lock (&w->lock);
   w->stats.end_us = now;
