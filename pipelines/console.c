@@ -129,8 +129,10 @@ console_message (GstMessage * message)
     default:
       break;
   }
-  if (error)
+  if (error && GST_MESSAGE_TYPE (message) == GST_MESSAGE_ERROR)
     console_say ("%s", error->message);
+  else if (error)               /* a client of the RTSP server may be why */
+    console_say_limited ("%s", error->message);
   g_clear_error (&error);
 }
 

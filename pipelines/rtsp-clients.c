@@ -134,8 +134,7 @@ parse_parameters (GstRTSPMessage * request, gchar ** prompt)
     return GST_RTSP_STS_UNSUPPORTED_MEDIA_TYPE;
 
   gst_rtsp_message_get_body (request, &body, &size);
-  /* Who only says that he is still there sends none; behind any other GStreamer
-   * has put a NUL */
+  /* A keep-alive has none; behind any other GStreamer has put a NUL */
   if (!size)
     return GST_RTSP_STS_OK;
   if (memchr (body, '\0', size - 1))
@@ -213,7 +212,7 @@ live_client_set_parameter (GstRTSPClient * client, GstRTSPContext * ctx)
   return code;
 }
 
-/* A player shows nothing before a key frame, so each gets one to begin with */
+/* A player shows nothing before a key frame */
 static void
 live_client_play (GstRTSPClient * client, GstRTSPContext * ctx)
 {

@@ -2,12 +2,17 @@
 #include "rtsp-door.h"
 
 #include <string.h>
+#include <sys/socket.h>
 #include "console.h"
 #include "rtsp-requests.h"
 
 #define BACKLOG 128
 /* For a handshake, and for a request from its first byte to its last */
 #define MAX_SECONDS 10
+#define HANDSHAKES_AN_ADDRESS 4
+/* Of TLS */
+#define TLS_HANDSHAKE 22
+#define TLS_MAX_RECORD 16384
 /* What an address did is forgotten after this time without a connection */
 #define FORGET_SECONDS 60
 
@@ -21,7 +26,7 @@ static const struct
 
 typedef struct
 {
-  gint connections;
+  gint connections, handshakes;
   gint64 seen;
   gdouble used[G_N_ELEMENTS (limits)];  /* as of then */
 } Address;
@@ -49,7 +54,7 @@ struct _Door
   guint watching;
 
   GMutex lock;
-  GCond left;                   /* a visitor has */
+  GCond changed;                /* a handshake or a visit has ended */
   /* -- protected by lock */
   GList *visitors;              /* their sockets are open */
   guint n_visitors;
@@ -147,7 +152,7 @@ visitor_leave (Visitor * visitor)
   visitor_free (visitor);
   g_mutex_lock (&door->lock);
   door->n_visitors--;
-  g_cond_signal (&door->left);
+  g_cond_broadcast (&door->changed);
   g_mutex_unlock (&door->lock);
 }
 
@@ -238,22 +243,87 @@ admit (Visitor * visitor)
       g_object_ref (visitor->socket), visitor->ip, visitor->port, NULL);
 }
 
+/* GLib shakes hands in threads that all share, ten of them, and more only slowly. So
+ * a client gets one when its first message is there, all of it, and an address has few
+ * at a time. Both waits end when the door cuts the client off. */
+static void
+wait_for_hello (Visitor * visitor)
+{
+  gint fd = g_socket_get_fd (visitor->socket);
+  guint8 record[5];             /* type, version, length */
+
+  g_socket_set_option (visitor->socket, SOL_SOCKET, SO_RCVLOWAT, sizeof record, NULL);
+  g_socket_condition_wait (visitor->socket, G_IO_IN, NULL, NULL);
+  if (recv (fd, record, sizeof record, MSG_PEEK | MSG_DONTWAIT) == sizeof record
+      && record[0] == TLS_HANDSHAKE) {
+    g_socket_set_option (visitor->socket, SOL_SOCKET, SO_RCVLOWAT,
+        MIN (record[3] << 8 | record[4], TLS_MAX_RECORD) + sizeof record, NULL);
+    g_socket_condition_wait (visitor->socket, G_IO_IN, NULL, NULL);
+  }
+  g_socket_set_option (visitor->socket, SOL_SOCKET, SO_RCVLOWAT, 1, NULL);
+}
+
+static gboolean
+begin_handshake (Visitor * visitor)
+{
+  Door *door = visitor->door;
+  gint64 until = visitor->since + MAX_SECONDS * G_USEC_PER_SEC;
+  Address *address;
+  gboolean in_time = TRUE;
+
+  wait_for_hello (visitor);
+  g_mutex_lock (&door->lock);
+  /* It is not forgotten while it has a connection */
+  address = address_find (door, visitor->address);
+  while (address->handshakes >= HANDSHAKES_AN_ADDRESS && !door->cut_off && in_time)
+    in_time = g_cond_wait_until (&door->changed, &door->lock, until);
+  address->handshakes++;
+  in_time = in_time && !door->cut_off;
+  g_mutex_unlock (&door->lock);
+  return in_time;
+}
+
+static void
+end_handshake (Visitor * visitor)
+{
+  Door *door = visitor->door;
+
+  g_mutex_lock (&door->lock);
+  address_find (door, visitor->address)->handshakes--;
+  g_cond_broadcast (&door->changed);
+  g_mutex_unlock (&door->lock);
+}
+
+/* No client shows a certificate. With the default database each connection would
+ * load the system's, which takes 4 MB and 0.1 s. */
+static GIOStream *
+new_tls (Visitor * visitor, GError ** error)
+{
+  return g_initable_new (g_tls_backend_get_server_connection_type
+      (g_tls_backend_get_default ()), NULL, error, "base-io-stream",
+      visitor->stream, "certificate", visitor->door->certificate, "database", NULL,
+      NULL);
+}
+
 static gpointer
 shake_hands (gpointer user_data)
 {
   Visitor *visitor = user_data;
   GError *error = NULL;
-  GIOStream *tls = g_tls_server_connection_new (visitor->stream,
-      visitor->door->certificate, &error);
+  GIOStream *tls = NULL;
+  gboolean ok = begin_handshake (visitor) && (tls = new_tls (visitor, &error))
+      && g_tls_connection_handshake (G_TLS_CONNECTION (tls), NULL, &error);
 
-  if (tls && g_tls_connection_handshake (G_TLS_CONNECTION (tls), NULL, &error)) {
+  end_handshake (visitor);
+  if (ok) {
     g_object_unref (visitor->stream);
     visitor->stream = tls;
     admit (visitor);
     return NULL;
   }
-  console_say_limited ("%s: no TLS: %s", visitor->ip, error->message);
-  g_error_free (error);
+  console_say_limited ("%s: no TLS: %s", visitor->ip, error ? error->message :
+      "it took too long");
+  g_clear_error (&error);
   visitor_leave (visitor);
   g_clear_object (&tls);
   return NULL;
@@ -386,7 +456,7 @@ door_new (GstRTSPServer * server, gint connections, gint per_address,
   door->addresses = g_hash_table_new_full (g_bytes_hash, g_bytes_equal,
       (GDestroyNotify) g_bytes_unref, g_free);
   g_mutex_init (&door->lock);
-  g_cond_init (&door->left);
+  g_cond_init (&door->changed);
   return door;
 }
 
@@ -427,6 +497,8 @@ door_cut_off (Door * door)
 {
   door_shut (door);
   g_mutex_lock (&door->lock);
+  door->cut_off = TRUE;
+  g_cond_broadcast (&door->changed);
   for (GList * l = door->visitors; l; l = l->next)
     g_socket_shutdown (((Visitor *) l->data)->socket, TRUE, TRUE, NULL);
   g_mutex_unlock (&door->lock);
@@ -440,7 +512,7 @@ door_free (Door * door)
   door_cut_off (door);
   g_mutex_lock (&door->lock);
   while (door->n_visitors)
-    g_cond_wait (&door->left, &door->lock);
+    g_cond_wait (&door->changed, &door->lock);
   g_mutex_unlock (&door->lock);
   if (door->watching)
     g_source_remove (door->watching);
@@ -449,6 +521,6 @@ door_free (Door * door)
   g_clear_object (&door->certificate);
   g_object_unref (door->server);
   g_mutex_clear (&door->lock);
-  g_cond_clear (&door->left);
+  g_cond_clear (&door->changed);
   g_free (door);
 }
