@@ -20,7 +20,7 @@ static const struct
 {
   gdouble at_once, a_second;
 } limits[] = {
-  [DOOR_LOGIN] = {10, 1},
+  [DOOR_LOGIN] = {20, 1},
   [DOOR_PROMPT] = {10, 1},
 };
 

@@ -20,7 +20,7 @@ typedef struct _Door Door;
 
 typedef enum
 {
-  DOOR_LOGIN,                   /* a wrong password: 10, then one a second */
+  DOOR_LOGIN,                   /* a wrong password: 20, then one a second */
   DOOR_PROMPT,                  /* a prompt: 10, then one a second */
 } DoorLimit;
 
