@@ -31,7 +31,7 @@ typedef struct
 
 G_STATIC_ASSERT (sizeof (DpBlockHeader) <= 64);
 
-/** A message and its buffers. Whoever holds a block owns it; its memory is its pool's. */
+/** A message and its buffers. The holder of a block owns it; the pool owns the memory. */
 typedef struct
 {
   DpBlockHeader header;
@@ -56,7 +56,7 @@ typedef struct
 } DpBlockSize;
 
 /** Blocks on one device. Thread-safety: none of its own; making and freeing is for the device's
- *  thread, taking and giving for whoever holds the transport's lock. */
+ *  thread; taking and giving need the transport's lock. */
 typedef struct
 {
   DpDevice *dev;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * part_cache.h: loaded parts of models that nobody uses at the moment, kept for whoever wants the same next.
+ * part_cache.h: loaded parts of models that are not in use, kept for the next engine that wants the same.
  *
  * To load is what takes long: weights are read, packed and brought to a device. A *part* is what a thread of the engine loads for itself: a
  * stage's layers, the video decoder, the text encoder, each with its device. Its key says all that it was made from. When its engine is

@@ -59,7 +59,7 @@ struct _DpPlan
  *  `info` of themselves. It can be shown and simulated, not run. */
 DpPlan *dp_plan_assume (const DpSettings *settings, int n, const DpDeviceInfo *info, GError **error);
 
-/** What every stage is made for; `cancel` is left to whoever runs it. */
+/** What every stage is made for; `cancel` is set by the ring. */
 DpStageSpec dp_plan_stage_spec (const DpPlan *plan);
 
 /** Floats of a latent frame. */

@@ -2,7 +2,7 @@
 #include "simulate.h"
 #include "schedule.h"
 
-/* A pass on its way: who has it, and since or until when. */
+/* A pass on its way: which stage has it, and when it arrives there or is computed. */
 typedef struct
 {
   DpBlock block;
