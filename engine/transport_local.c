@@ -17,6 +17,7 @@ typedef struct End
   DpTransport base;
   Ring *ring;
   int index;
+  gboolean linked;              /* the next end's blocks have their marks; owned by the stage's thread */
 
   /* -- protected by the ring's lock -- */
   DpBlockPool pool;             /* n_blocks is 0 until it is open */
@@ -113,6 +114,19 @@ transfer (End *end, End *next, const DpBlock *out, DpBlock *in)
   dev->ops->transfer (dev, &args);
 }
 
+/* Makes the marks of all blocks of the next end, so that none is made while the ring runs. */
+static gboolean
+link_ends (End *end, End *next)
+{
+  for (int i = 0; i < next->pool.n_blocks; i++) {
+    DpBlock *in = &next->pool.blocks[i];
+
+    if ((in->arrived = dp_device_link_mark_new (end->pool.dev, next->pool.dev)) == NULL)
+      return FALSE;
+  }
+  return end->linked = TRUE;
+}
+
 /* Copies a block to the next end, in a queue of its own beside the device's. */
 static void
 send (End *end, DpBlock *out)
@@ -134,7 +148,7 @@ send (End *end, DpBlock *out)
     return;
   in->header = out->header;
   g_strlcpy (in->error, out->error, sizeof in->error);
-  if (in->arrived == NULL && (in->arrived = dp_device_link_mark_new (dev, next->pool.dev)) == NULL)
+  if (!end->linked && !link_ends (end, next))
     dp_block_fail (in, g_error_new (DP_ERROR, DP_ERROR_DEVICE, "%s failed while a block was sent: %s", dev->name, dev->error));
   dev->ops->mark (dev, out->computed);
   if (in->header.error == 0)
