@@ -37,7 +37,7 @@ const GOptionEntry dp_cli_plan_options[] = {
 typedef struct
 {
   gsize held;                   /* by the engine, on its devices */
-  gsize in_use;                 /* of those devices, by whomever: what their drivers say */
+  gsize in_use;                 /* of those devices by all processes, as their drivers say */
 } Memory;
 
 static Memory

@@ -199,7 +199,7 @@ dp_part_cache_give (DpPart *part, int seconds)
     free_part (part);
     return;
   }
-  part->dev->cancel = NULL;     /* it goes away with whoever set it */
+  part->dev->cancel = NULL;     /* it is the engine's, which is freed now */
   part->until_us = g_get_monotonic_time () + seconds * G_TIME_SPAN_SECOND;
   g_mutex_lock (&lock);
   store = g_list_prepend (store, part);

@@ -7,7 +7,7 @@
  * freed, the part may stay for a while, and an engine opened then that has a part with the same key to load finds it done. Which other
  * parts it needs does not matter: another prompt, seed or framerate finds all of them, another size the text encoder.
  *
- * One process has one such store. What is in it is in nobody's way: whoever has to load something empties it first.
+ * One process has one such store. Loading anything first empties it, so the store never causes an out-of-memory error.
  */
 #pragma once
 
@@ -40,7 +40,7 @@ void dp_part_cache_end (void);
 /** The part of `size` bytes that has this key (takes it): loaded, or zeroed and to be loaded. Between begin and end. */
 gpointer dp_part_cache_take (gsize size, GString *key, void (*free_part) (DpPart *part));
 
-/** Opens a part's device, for whoever is about to load it: what the store holds is freed before. FALSE with DP_ERROR_DEVICE. */
+/** Opens the device of a part that is about to be loaded, and frees what the store holds before. FALSE with DP_ERROR_DEVICE. */
 gboolean dp_part_cache_open_device (DpPart *part, const char *device, int threads, GError **error);
 
 /** All of it is there. Not if its device was cancelled meanwhile: then what was packed or uploaded last may not be. */

@@ -27,8 +27,7 @@
  * ]| Ten seconds in a file, made by two stages.
  * |[
  * gst-launch-1.0 dualparalsrc steps=20 ! video/x-raw,width=320,height=192 ! videoconvert ! autovideosink
- * ]| Larger and with more steps. If the generation is slower than playback, the pipeline pauses for a
- * block at a time.
+ * ]| Larger and with more steps. If generation is slower than playback, the pipeline buffers.
  * |[
  * gst-launch-1.0 dualparalsrc is-live=true startup-policy=placeholder ! queue ! x264enc tune=zerolatency ! flvmux streamable=true ! rtmp2sink location=rtmp://localhost/live/ball
  * ]| A live stream, at an even framerate from the start.

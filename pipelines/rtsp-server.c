@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * rtsp-server.c: one endless video, for whoever connects. There is one media, made
- * before the first client and kept for good, so that the model loads once and a
- * client only has to be let in. It has a viewer in this process, which throws
- * away what it gets. Without it the media would stand still with a picture in hand
- * until the first client, and again whenever the only one stops reading.
+ * rtsp-server.c: one endless video for all clients. There is one media. It is made
+ * before the first client comes and is never freed, so the model loads once. A viewer
+ * in this process takes part in it and throws its pictures away. Without this viewer
+ * the media would stop with a picture in hand until the first client comes, and again
+ * when the only client stops reading.
  */
 #include <gst/rtsp-server/rtsp-server.h>
 #include <gst/video/video.h>
@@ -184,7 +184,7 @@ parse_options (gint argc, gchar ** argv, GError ** error)
   else if (!cert != !key)
     wrong = "--cert and --key go together";
   else if (!g_inet_address_get_is_loopback (ip) && !user && !watch_user)
-    console_say ("whoever can reach %s may watch%s; --user says who may", address,
+    console_say ("anyone who can reach %s may watch%s; use --user to require a login", address,
         no_prompts ? "" : " and change the prompt");
   if (wrong)
     g_set_error_literal (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE,
@@ -514,7 +514,7 @@ cleanup_sessions (gpointer user_data)
 /* -- the end */
 
 /* The end of the video goes through to the clients as RTCP's BYE, and they leave;
- * whoever has not is cut off. */
+ * those that have not left are disconnected. */
 static gboolean
 end (gpointer user_data)
 {

@@ -2,7 +2,7 @@
  *
  * model_config.h: the json files of a model directory, as plain structs.
  *
- * Every size the engine uses comes from here. Each value is range-checked on reading, so that whoever uses it may trust it
+ * Every size the engine uses comes from here. Each value is range-checked on reading, so its users may trust it
  * (products of sizes do not overflow, nothing is zero or negative). What the files ask for and the engine does not do is
  * refused by name, never ignored.
  */

@@ -280,7 +280,7 @@ by_offset (gconstpointer a, gconstpointer b)
   return x->end < y->end ? -1 : x->end > y->end;
 }
 
-/* The format wants the data without holes; so does whoever looks for something hidden in them. */
+/* The format allows no holes between the data. Something could be hidden in one. */
 static gboolean
 file_check_layout (const File *file, GPtrArray *entries, GError **error)
 {

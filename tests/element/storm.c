@@ -398,7 +398,7 @@ GST_START_TEST (test_storm)
 
 GST_END_TEST;
 
-/* Whoever changes his mind between what he says and what he gets */
+/* Downstream changes its mind between the caps it accepts and the buffer it gets */
 GST_START_TEST (test_sizes)
 {
   Video video = { NULL, };

@@ -109,7 +109,7 @@ check_messages (const gchar * properties, GstClockTime time)
   while ((message = next_stats (bus, 0)))
     gst_message_unref (message);
   fail_unless (seconds_since (start) >= n * 0.02);
-  /* Whoever posts them has ended with the state change */
+  /* The thread that posts them has ended with the state change */
   fail_unless (next_stats (bus, 0) == NULL);
   clear_with_bus (h, bus);
   g_free (all);

@@ -54,7 +54,7 @@ poll_prompts (gpointer data, gint64 iteration, gboolean *replan, GError **error)
 
   *replan = p->replan_in > 0 && iteration == p->replan_in;
   if (*replan)
-    p->change_at = 0;           /* whoever is asked for from now on has the new one */
+    p->change_at = 0;           /* every block asked for from now on has the new one */
   return TRUE;
 }
 
