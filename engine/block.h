@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * block.h: one pass on its way around the ring, as a message.
+ * block.h: a pass on its way around the ring, as a message; a guided one is two.
  *
  * A message is a header without pointers and the tensors behind it. The tensors never travel as
  * pointers: each end of a transport has a small pool of blocks on its own device, and sending
@@ -25,6 +25,8 @@ typedef struct
   guint16 own;                  /* latent frames of this block */
   guint16 next_cached;          /* frames of the following block whose keys the stages hold; 0: none */
   guint16 to_cache;             /* first own frames whose keys the previous block's pass will want */
+  guint16 element, elements;    /* a guided pass is two messages: 0 of 2 with the prompt, 1 of 2 with the
+                                 * negative prompt, which takes the step; else 0 of 1 */
   guint32 error;                /* 0; else 1 + the DpError of the stage that failed, and DpBlock.error
                                  * says why: the later stages only pass it on */
 } DpBlockHeader;
@@ -37,7 +39,7 @@ typedef struct
   DpBlockHeader header;
   char error[512];              /* the sentence that goes with header.error */
   float *latents;               /* [context + own, h, w, C] float32: in; own part stepped: out */
-  float *tokens;                /* [S * L, D] float32, between stages */
+  float *tokens;                /* [L, D] float32, between stages */
   DpMark *computed;             /* of the pool's device: what was queued when it was given away */
   DpMark *arrived;              /* of the transport: what was sent into it is here */
   const DpMark *unused;         /* from then on its buffers may be written to; NULL: at once */

@@ -176,9 +176,9 @@ dp_plan_layers (int layers, int stages, int index, int *first, int *last)
 }
 
 int
-dp_plan_messages (int stages, int depth)
+dp_plan_passes (int stages, int elements, int depth)
 {
-  return stages == 1 ? 1 : MIN (depth, stages + 1);
+  return stages == 1 ? 1 : MIN (depth, (stages + 2 * elements - 1) / elements);
 }
 
 /* ---- blocks ---- */
@@ -207,17 +207,19 @@ check_noise (const DpPlan *plan, GError **error)
       "; give more noise or ask for fewer frames", s->noise_latents, s->num_frames, plan->latents);
 }
 
-/* A pass is back after it and a pass of each other stage have gone through: N + 1 of them have to be on their way, which are the
- * blocks in flight, T / lag on average. */
+/* A block's next pass waits for the previous block's pass of this iteration, which starts right behind its own. That pass of E messages
+ * is back after the time of N + E - 1 messages; meanwhile, with n blocks in flight, (n - 1) E messages start. So no stage waits where
+ * n >= (N + 2 E - 1) / E. On average n is T / lag. */
 static void
 check_queue (DpPlan *plan)
 {
-  int steps = plan->settings.steps, stages = plan->n_stages, lag = steps / (stages + 1);
+  int steps = plan->settings.steps, stages = plan->n_stages, elements = plan->elements;
+  int wanted = stages + 2 * elements - 1, lag = elements * steps / wanted;
 
   if (stages == 1 || (lag > 0 && plan->lag <= lag))
     return;
   g_autofree char *help = lag > 0 ? g_strdup_printf ("queue-blocks=%d keeps all of them busy", (steps + lag - 1) / lag)
-    : g_strdup_printf ("with fewer than %d steps no queue keeps them busy: use fewer devices", stages + 1);
+    : g_strdup_printf ("with fewer than %d steps no queue keeps them busy: use fewer devices", (wanted + elements - 1) / elements);
   g_autofree char *sentence = g_strdup_printf ("queue-blocks is %d, too few for %d stages: some of them wait; %s",
       plan->settings.queue_blocks, stages, help);
   plan->starved = g_string_chunk_insert (plan->storage, sentence);
@@ -245,7 +247,8 @@ plan_blocks (DpPlan *plan, GError **error)
   dp_block_queue_init (&queue, s->steps, s->queue_blocks, dp_blocks_of (plan->latents, B, C));
   plan->lag = queue.lag;
   plan->depth = dp_block_queue_depth (&queue);
-  plan->messages = dp_plan_messages (plan->n_stages, plan->depth);
+  plan->elements = dp_stage_elements (&(DpStageSpec) { .guidance_scales = { s->guidance_scale, s->guidance_scale_2 } });
+  plan->passes = dp_plan_passes (plan->n_stages, plan->elements, plan->depth);
   plan->switch_step = switch_step (plan);
   check_queue (plan);
   return check_noise (plan, error);
@@ -455,7 +458,7 @@ dp_plan_describe (const DpPlan *plan)
     g_string_append (text, "step");
   g_string_append_printf (text, ", at most %d in flight", plan->depth);
   if (plan->n_stages > 1)
-    g_string_append_printf (text, ", %d of them between stages", plan->messages);
+    g_string_append_printf (text, ", %d of them between stages", plan->passes);
   g_string_append_c (text, '\n');
   for (int i = 0; i < plan->n_stages; i++) {
     const DpPlanStage *stage = &plan->stages[i];

@@ -46,7 +46,8 @@ struct _DpPlan
   gint64 latents;               /* latent frames of the video, -1: endless */
   int max_own, max_input;       /* most latent frames that a block owns, and that a pass has */
   int lag, depth;               /* iterations from a block to the next; most blocks in flight */
-  int messages;                 /* blocks on their way between stages at a time */
+  int elements;                 /* messages a pass: 2 with guidance, else 1 */
+  int passes;                   /* on their way between stages at a time */
   const char *starved;          /* why stages will wait for blocks, a sentence; NULL: they need not */
   int switch_step;              /* the first step of the second expert; the number of steps without one */
 
@@ -75,5 +76,5 @@ gsize dp_plan_text_bytes (const DpPlan *plan, gboolean streamed);
  *  left over. */
 void dp_plan_layers (int layers, int stages, int index, int *first, int *last);
 
-/** How many passes are on their way between stages at a time, of `depth` blocks in flight. */
-int dp_plan_messages (int stages, int depth);
+/** How many passes of so many messages are on their way between stages at a time, of `depth` blocks in flight. */
+int dp_plan_passes (int stages, int elements, int depth);

@@ -53,7 +53,7 @@ dp_ring_new (const DpRingSpec *spec, GError **error)
   ring->schedule = dp_schedule_new (&(DpScheduleSpec) {
       .sampler = plan->sampler, .block_latents = s->block_latents, .context_latents = plan->context_latents,
       .queue_blocks = s->queue_blocks, .latents = plan->latents, .max_own = plan->max_own, .latent_size = dp_plan_latent_size (plan),
-      .messages = plan->messages, .seed = s->seed, .noise = s->noise, .noise_latents = s->noise_latents, .condition = condition,
+      .passes = plan->passes, .elements = plan->elements, .seed = s->seed, .noise = s->noise, .noise_latents = s->noise_latents, .condition = condition,
       .poll = poll_prompts, .conditioner = spec->conditioner }, error);
   if (ring->schedule == NULL) {
     g_free (ring);
@@ -67,7 +67,7 @@ dp_ring_new (const DpRingSpec *spec, GError **error)
   }
   for (int i = 0; i < ring->n_stages; i++)
     ring->workers[i] = dp_worker_new (&(DpWorkerSpec) {
-        .index = i, .stages = ring->n_stages, .stage = ring->stages[i], .transport = ring->ends[i],
+        .index = i, .stages = ring->n_stages, .elements = plan->elements, .stage = ring->stages[i], .transport = ring->ends[i],
         .schedule = i == 0 ? ring->schedule : NULL, .decoder = spec->decoder, .trace = spec->trace, .cancel = &ring->cancel,
         .loaded = spec->loaded, .loaded_data = spec->user_data, .failed = failed, .failed_data = ring });
   return ring;

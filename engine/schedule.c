@@ -212,13 +212,13 @@ dp_schedule_is_ready (const DpSchedule *s)
 {
   const DpPass *pass = &s->pass;
 
-  if (s->on_the_way == s->spec.messages || slot_of (s, pass->block)->steps_done != pass->step)
+  if (s->on_the_way == s->spec.passes || slot_of (s, pass->block)->steps_done != pass->step)
     return FALSE;
   return pass->block == 0 || slot_of (s, pass->block - 1)->steps_done == MIN (pass->step + s->queue.lag, s->queue.steps);
 }
 
 void
-dp_schedule_compose (DpSchedule *s, DpBlock *b)
+dp_schedule_compose (DpSchedule *s, int element, DpBlock *b)
 {
   const DpScheduleSpec *spec = &s->spec;
   const DpPass *pass = &s->pass;
@@ -227,7 +227,7 @@ dp_schedule_compose (DpSchedule *s, DpBlock *b)
   gint64 head = MAX (0, (pass->iteration - T + lag) / lag);
   gsize frame = sizeof (float) * spec->latent_size;
 
-  g_assert (dp_schedule_is_ready (s));
+  g_assert (element > 0 || dp_schedule_is_ready (s));
   if (own->fresh)
     draw_noise (s, pass->block);
   if (previous && previous->fresh)
@@ -237,12 +237,12 @@ dp_schedule_compose (DpSchedule *s, DpBlock *b)
     .context = previous ? MIN (C, previous->n) : 0,
     .next_cached = pass->has_next ? MIN (C, dp_block_latents (pass->block + 1, spec->latents, spec->block_latents, C)) : 0,
     .to_cache = previous && pass->step + lag < T ? MIN (C, own->n) : 0, /* the previous block is next, unless it has left */
-    .prompt = own->conditioning->id, .oldest_prompt = slot_of (s, head)->conditioning->id };
+    .element = element, .elements = spec->elements, .prompt = own->conditioning->id, .oldest_prompt = slot_of (s, head)->conditioning->id };
   if (b->header.context)
     s->dev->ops->copy (s->dev, b->latents, previous->latents + (previous->n - b->header.context) * spec->latent_size,
         frame * b->header.context);
   s->dev->ops->copy (s->dev, b->latents + b->header.context * spec->latent_size, own->latents, frame * own->n);
-  s->on_the_way++;
+  s->on_the_way += element == 0;
 }
 
 DpConditioning *

@@ -24,7 +24,8 @@ typedef struct
   gint64 latents;               /* latent frames of the video, -1: endless */
   int max_own;                  /* most latent frames of a block */
   gsize latent_size;            /* floats of a latent frame */
-  int messages;                 /* most passes on their way at a time */
+  int passes;                   /* most of them on their way at a time */
+  int elements;                 /* messages a pass: 2 with guidance, else 1 */
   guint64 seed;
   const float *noise;           /* [noise_latents, latent_size] in place of the pool, or NULL */
   gint64 noise_latents;
@@ -65,12 +66,12 @@ void dp_schedule_free (DpSchedule *schedule);
 int dp_schedule_next (DpSchedule *schedule, GError **error);
 /** Whether what the pass needs is back. */
 gboolean dp_schedule_is_ready (const DpSchedule *schedule);
-/** Fills in the pass's header and latents. */
-void dp_schedule_compose (DpSchedule *schedule, DpBlock *block);
+/** Fills in header and latents of the pass's message `element`; all of them, in order, one after the other. */
+void dp_schedule_compose (DpSchedule *schedule, int element, DpBlock *block);
 /** The conditioning of the pass, if the stages have not been told of it yet; else NULL. Counts as
  *  told from then on. */
 DpConditioning *dp_schedule_tell (DpSchedule *schedule);
-/** Takes in a pass that has gone through all stages. TRUE when that was its block's last step. */
+/** Takes in a pass, with its last element, that has gone through all stages. TRUE when that was its block's last step. */
 gboolean dp_schedule_absorb (DpSchedule *schedule, const DpBlock *block, DpFinished *finished);
 /** How many passes are on their way. */
 int dp_schedule_on_the_way (const DpSchedule *schedule);

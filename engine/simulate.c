@@ -2,7 +2,7 @@
 #include "simulate.h"
 #include "schedule.h"
 
-/* A pass on its way: which stage has it, and when it arrives there or is computed. */
+/* A message on its way: which stage has it, and when it arrives there or is computed. */
 typedef struct
 {
   DpBlock block;
@@ -16,6 +16,7 @@ typedef struct
   const DpPlan *plan;
   const DpRingTimes *times;
   DpSchedule *schedule;
+  int element;                  /* of the pass at hand, which is next */
   GArray *messages;             /* of Message, in the order in which they were sent */
   float *latents;               /* one block's; nothing looks at them */
   double now;
@@ -49,20 +50,29 @@ occupy (Ring *r, int stage, double seconds)
   return r->free_at[stage];
 }
 
-/* Stage 0 begins with the next pass, if it may. Returns FALSE when there is none. */
+/* A message takes a stage so many seconds. */
+static double
+message_time (const Ring *r, int stage)
+{
+  return r->times->stage[stage] / r->plan->elements;
+}
+
+/* Stage 0 begins with the next message, if it may. Returns FALSE when there is none. */
 static gboolean
 start_pass (Ring *r, gboolean *more, GError **error)
 {
   Message m = { .block.latents = r->latents, .computing = TRUE };
 
-  if (!*more || r->free_at[0] > r->now || !dp_schedule_is_ready (r->schedule))
+  if (!*more || r->free_at[0] > r->now || (r->element == 0 && !dp_schedule_is_ready (r->schedule)))
     return FALSE;
-  dp_schedule_compose (r->schedule, &m.block);
-  if (m.block.header.step == 0)
+  dp_schedule_compose (r->schedule, r->element, &m.block);
+  if (m.block.header.step == 0 && r->element == 0)
     r->admitted[m.block.header.block] = r->now;
-  m.at = occupy (r, 0, r->times->stage[0]);
+  m.at = occupy (r, 0, message_time (r, 0));
   g_array_append_val (r->messages, m);
-  *more = dp_schedule_next (r->schedule, error) > 0;
+  r->element = (r->element + 1) % r->plan->elements;
+  if (r->element == 0)
+    *more = dp_schedule_next (r->schedule, error) > 0;
   return TRUE;
 }
 
@@ -88,7 +98,9 @@ move (Ring *r)
 
     if (m->at > r->now)
       continue;
-    if (m->computing) {         /* it leaves; alone, it is back already */
+    if (m->computing && m->stage == last && m->block.header.element < r->plan->elements - 1) {
+      g_array_remove_index (r->messages, i--);  /* its velocity stays here */
+    } else if (m->computing) {  /* it leaves; alone, it is back already */
       m->computing = FALSE;
       m->stage = m->stage == last ? 0 : m->stage + 1;
       m->at = r->now + (last > 0 ? r->times->hop : 0);
@@ -98,7 +110,7 @@ move (Ring *r)
       g_array_remove_index (r->messages, i--);
     } else if (r->free_at[m->stage] <= r->now) {
       m->computing = TRUE;
-      m->at = occupy (r, m->stage, r->times->stage[m->stage]);
+      m->at = occupy (r, m->stage, message_time (r, m->stage));
     }
   }
 }
@@ -157,7 +169,7 @@ dp_simulate (const DpPlan *plan, const DpRingTimes *times, int blocks, DpRingSpe
   r.schedule = dp_schedule_new (&(DpScheduleSpec) {
       .sampler = plan->sampler, .block_latents = s->block_latents, .context_latents = plan->context_latents,
       .queue_blocks = s->queue_blocks, .latents = plan->context_latents + (gint64) r.blocks * s->block_latents,
-      .max_own = s->block_latents + plan->context_latents, .latent_size = 1, .messages = plan->messages, .condition = condition,
+      .max_own = s->block_latents + plan->context_latents, .latent_size = 1, .passes = plan->passes, .elements = plan->elements, .condition = condition,
       .poll = poll_prompts, .conditioner = &prompt }, error);
   ok = dev && r.schedule && dp_schedule_open (r.schedule, dev, error);
   if (ok) {

@@ -10,8 +10,15 @@
 typedef struct
 {
   DpConditioning *conditioning;
-  DpDitText *texts[2];          /* by expert; NULL until a pass wants it */
+  DpDitText *texts[2][2];       /* by expert and element; NULL until a pass wants it */
 } Prompt;
+
+/* The feature cache of one element of guidance. */
+typedef struct
+{
+  DpDitCache *caches[2];        /* one is read (the following block's), one is written (this block's) */
+  int written;                  /* index of the one the last pass wrote */
+} Element;
 
 /* What is loaded. */
 typedef struct
@@ -25,18 +32,17 @@ struct _DpStage
   DpStageSpec spec;
   const char *device;
   const DpWeights *weights[2];
-  int threads, first, last, batch;
+  int threads, first, last, n_elements;
   Layers *layers;
   DpDit *const *dits;           /* the layers' */
   DpDevice *dev;                /* the same, once they are loaded */
 
-  DpDitCache *caches[2];        /* one is read (the following block's), one is written (this block's) */
-  int written;                  /* index of the one the last pass wrote */
+  Element elements[2];
   GArray *prompts;              /* of Prompt */
 
   /* -- only on the last stage -- */
   DpArena arena;
-  float *velocity;              /* [S, own, h, w, C] */
+  float *velocities[2];         /* of each element [own, h, w, C] */
   DpSamplerState *states;       /* [depth], by block number */
 };
 
@@ -53,7 +59,8 @@ setup_sampling (DpStage *s, GError **error)
 
   s->states = g_new0 (DpSamplerState, s->spec.depth);
   for (int i = 0; i < 2; i++) {
-    s->velocity = dp_arena_take (&s->arena, sizeof (float) * s->batch * n);
+    for (int e = 0; e < s->n_elements; e++)
+      s->velocities[e] = dp_arena_take (&s->arena, sizeof (float) * n);
     for (int b = 0; b < s->spec.depth; b++) {
       void *memory = dp_arena_take (&s->arena, state_bytes);
       if (i == 1)
@@ -65,8 +72,8 @@ setup_sampling (DpStage *s, GError **error)
   return TRUE;
 }
 
-static int
-batch_of (const DpStageSpec *spec)
+int
+dp_stage_elements (const DpStageSpec *spec)
 {
   return MAX (spec->guidance_scales[0], spec->guidance_scales[1]) > 1 ? 2 : 1;
 }
@@ -77,7 +84,7 @@ dit_spec (const DpStageSpec *spec, int first, int last)
 {
   return (DpDitSpec) { .first = first, .last = last, .type = spec->type, .fp8 = spec->fp8, .latent_h = spec->latent_h,
     .latent_w = spec->latent_w, .max_input = spec->max_input, .max_keys = spec->max_input + spec->max_cached,
-    .max_cached = spec->max_cached, .batch = batch_of (spec), .steps = dp_sampler_steps (spec->sampler) };
+    .max_cached = spec->max_cached, .steps = dp_sampler_steps (spec->sampler) };
 }
 
 gsize
@@ -85,7 +92,7 @@ dp_stage_block_bytes (const DpStageSpec *spec)
 {
   gsize pixels = (gsize) spec->max_input * spec->latent_h * spec->latent_w;
 
-  return sizeof (float) * pixels * (spec->latent_channels + (gsize) batch_of (spec) * spec->dit.heads * spec->dit.head_dim / 4);
+  return sizeof (float) * pixels * (spec->latent_channels + (gsize) spec->dit.heads * spec->dit.head_dim / 4);
 }
 
 gsize
@@ -93,12 +100,12 @@ dp_stage_bytes (const DpStageSpec *spec, int first, int last)
 {
   DpDitSpec dit = dit_spec (spec, first, last);
   gsize n = (gsize) spec->max_own * spec->latent_h * spec->latent_w * spec->latent_channels;
-  gsize text = spec->experts * dp_type_size (dit.type) * dit.batch * (last - first) * 2 * spec->text_length * spec->dit.heads
-      * spec->dit.head_dim;
-  gsize bytes = dp_dit_bytes (&spec->dit, &dit, spec->experts) + 2 * dp_dit_cache_bytes (&spec->dit, &dit) + text;
+  gsize text = spec->experts * dp_type_size (dit.type) * (last - first) * 2 * spec->text_length * spec->dit.heads * spec->dit.head_dim;
+  int elements = dp_stage_elements (spec);
+  gsize bytes = dp_dit_bytes (&spec->dit, &dit, spec->experts) + elements * (2 * dp_dit_cache_bytes (&spec->dit, &dit) + text);
 
   if (last == spec->dit.layers)
-    bytes += sizeof (float) * dit.batch * n + spec->depth * dp_sampler_state_bytes (spec->sampler, n);
+    bytes += sizeof (float) * elements * n + spec->depth * dp_sampler_state_bytes (spec->sampler, n);
   return bytes;
 }
 
@@ -130,8 +137,8 @@ layers_key (const DpStage *s)
   g_autofree float *timesteps = timesteps_of (s);
   GString *key = g_string_new (NULL);
 
-  g_string_printf (key, "layers %d-%d, %s, %d threads, type %d, fp8 %d, %d x %d, %d and %d latent frames, batch %d", s->first, s->last,
-      s->device, s->threads, spec->type, spec->fp8, spec->latent_h, spec->latent_w, spec->max_input, spec->max_cached, s->batch);
+  g_string_printf (key, "layers %d-%d, %s, %d threads, type %d, fp8 %d, %d x %d, %d and %d latent frames", s->first, s->last, s->device,
+      s->threads, spec->type, spec->fp8, spec->latent_h, spec->latent_w, spec->max_input, spec->max_cached);
   dp_part_cache_key_add_numbers (key, &spec->dit, sizeof spec->dit);
   dp_part_cache_key_add_numbers (key, timesteps, sizeof *timesteps * dp_sampler_steps (spec->sampler));
   for (int i = 0; i < 2 && s->weights[i]; i++)
@@ -151,7 +158,7 @@ dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const Dp
   s->weights[1] = weights[1];
   s->first = first;
   s->last = last;
-  s->batch = batch_of (spec);
+  s->n_elements = dp_stage_elements (spec);
   s->prompts = g_array_new (FALSE, FALSE, sizeof (Prompt));
   s->layers = dp_part_cache_take (sizeof (Layers), layers_key (s), free_layers);
   s->dits = s->layers->dits;
@@ -187,9 +194,10 @@ dp_stage_load (DpStage *s, GError **error)
     return FALSE;
   s->dev = s->layers->warm.dev;
   s->dev->cancel = s->spec.cancel;
-  for (int i = 0; i < 2 && s->spec.max_cached > 0; i++) {
-    s->caches[i] = dp_dit_cache_new (s->dits[0], error);
-    if (s->caches[i] == NULL)
+  for (int i = 0; i < 2 * s->n_elements && s->spec.max_cached > 0; i++) {
+    DpDitCache **cache = &s->elements[i / 2].caches[i % 2];
+
+    if ((*cache = dp_dit_cache_new (s->dits[0], error)) == NULL)
       return FALSE;
   }
   return s->last != s->spec.dit.layers || setup_sampling (s, error);
@@ -199,8 +207,8 @@ static void
 prompt_clear (DpStage *s, Prompt *p)
 {
   dp_conditioning_unref (p->conditioning);
-  for (int i = 0; i < 2; i++)
-    dp_dit_text_free (s->dits[i], p->texts[i]);
+  for (int i = 0; i < 4; i++)
+    dp_dit_text_free (s->dits[i / 2], p->texts[i / 2][i % 2]);
 }
 
 void
@@ -211,8 +219,8 @@ dp_stage_free (DpStage *s, int linger)
   for (guint i = 0; i < s->prompts->len; i++)
     prompt_clear (s, &g_array_index (s->prompts, Prompt, i));
   g_array_unref (s->prompts);
-  for (int i = 0; i < 2; i++)
-    dp_dit_cache_free (s->dits[0], s->caches[i]);
+  for (int i = 0; i < 4; i++)
+    dp_dit_cache_free (s->dits[0], s->elements[i / 2].caches[i % 2]);
   dp_arena_free (&s->arena);
   dp_part_cache_give (&s->layers->warm, linger);
   g_free (s->states);
@@ -236,7 +244,7 @@ void
 dp_stage_block_size (const DpStage *s, DpBlockSize *size)
 {
   *size = (DpBlockSize) { .frames = s->spec.max_input, .latents = latent_size (s),
-    .tokens = (gsize) s->batch * dp_dit_tokens_per_frame (s->dits[0]) * s->spec.dit.heads * s->spec.dit.head_dim };
+    .tokens = (gsize) dp_dit_tokens_per_frame (s->dits[0]) * s->spec.dit.heads * s->spec.dit.head_dim };
 }
 
 /* ---- prompts ---- */
@@ -263,8 +271,8 @@ expert_of (const DpStage *s, const DpBlockHeader *h)
   return model_step (h) >= s->spec.switch_step;
 }
 
-/* The prompt's keys and values for this stage's layers of the pass's expert, made when the first such pass of the prompt comes by and
- * dropped behind its last block. */
+/* The keys and values of the element's text for this stage's layers of the pass's expert, made when the first such pass of the prompt
+ * comes by and dropped behind its last block. */
 static DpDitText *
 text_of (DpStage *s, const DpBlockHeader *h, GError **error)
 {
@@ -284,10 +292,11 @@ text_of (DpStage *s, const DpBlockHeader *h, GError **error)
     i++;
   }
   g_assert (found);             /* told before */
-  if (found->texts[expert] == NULL)
-    found->texts[expert] = dp_dit_text_new (s->dits[expert], (const float *const *) found->conditioning->embeds, found->conditioning->n,
+  DpDitText **text = &found->texts[expert][h->element];
+  if (*text == NULL)
+    *text = dp_dit_text_new (s->dits[expert], found->conditioning->embeds[h->element], found->conditioning->n[h->element],
         s->spec.text_length, error);
-  return found->texts[expert];
+  return *text;
 }
 
 /* ---- running ---- */
@@ -302,10 +311,12 @@ step_sampler (DpStage *s, DpBlock *b, const int *steps)
   int expert = expert_of (s, h);
   float g = (float) s->spec.guidance_scales[expert];
 
-  dp_dit_head (s->dits[expert], h->context + h->own, h->context, steps, b->tokens, s->velocity);
-  if (g > 1)                    /* uncond + g * (cond - uncond); else cond, which comes first */
-    ops->combine (s->dev, n, 2, (const float *[]) { s->velocity, s->velocity + n }, (const float[]) { g, 1 - g }, s->velocity);
-  dp_sampler_step (s->spec.sampler, s->dev, &s->states[h->block % s->spec.depth], h->step, h->first_step, s->velocity, own, n);
+  dp_dit_head (s->dits[expert], h->context + h->own, h->context, steps, b->tokens, s->velocities[h->element]);
+  if (h->element < h->elements - 1)
+    return;
+  if (g > 1)                    /* uncond + g * (cond - uncond); else cond */
+    ops->combine (s->dev, n, 2, (const float *const *) s->velocities, (const float[]) { g, 1 - g }, s->velocities[0]);
+  dp_sampler_step (s->spec.sampler, s->dev, &s->states[h->block % s->spec.depth], h->step, h->first_step, s->velocities[0], own, n);
 }
 
 gboolean
@@ -314,6 +325,7 @@ dp_stage_run (DpStage *s, DpBlock *b, GError **error)
   const DpBlockHeader *h = &b->header;
   DpDitText *text = text_of (s, h, error);
   DpDit *dit = s->dits[expert_of (s, h)];
+  Element *e = &s->elements[h->element];
   int frames = h->context + h->own, *steps = g_newa (int, frames);
 
   if (text == NULL)
@@ -323,9 +335,8 @@ dp_stage_run (DpStage *s, DpBlock *b, GError **error)
   for (int i = 0; i < frames; i++)      /* the context is told the same step as the block */
     steps[i] = model_step (h);
   dp_dit_run (dit, &(DpDitPass) { .frames = frames, .steps = steps, .text = text, .tokens = b->tokens,
-      .behind = { s->caches[s->written], h->next_cached },
-      .keep_head = { s->caches[!s->written], h->context, h->to_cache } });
-  s->written = !s->written;
+      .behind = { e->caches[e->written], h->next_cached }, .keep_head = { e->caches[!e->written], h->context, h->to_cache } });
+  e->written = !e->written;
   if (s->last == s->spec.dit.layers)
     step_sampler (s, b, steps);
   return TRUE;

@@ -29,8 +29,7 @@ typedef struct
   DpType type;                  /* as DpDitSpec has it */
   gboolean fp8;                 /* with bfloat16, and where the device has it */
   int switch_step;              /* the first step of the second expert; the number of steps where there is none */
-  double guidance_scales[2];    /* of each expert's steps, 0 where there is no second; up to 1: no guidance. Both up to 1: one batch
-                                 * element */
+  double guidance_scales[2];    /* of each expert's steps, 0 where there is no second; up to 1: no guidance */
   int latent_h, latent_w;
   int max_own, max_input, max_cached;   /* latent frames */
   int depth;                    /* most blocks in flight */
@@ -54,6 +53,9 @@ DpDevice *dp_stage_device (DpStage *stage);
 /** Layers [*first, *last) of the transformer. */
 void dp_stage_layers (const DpStage *stage, int *first, int *last);
 
+/** Messages a pass: 2 with guidance, of either expert; else 1. */
+int dp_stage_elements (const DpStageSpec *spec);
+
 /** Device memory that a stage of these layers will take with one prompt of full length, and a block on its way. */
 gsize dp_stage_bytes (const DpStageSpec *spec, int first, int last);
 gsize dp_stage_block_bytes (const DpStageSpec *spec);
@@ -64,7 +66,7 @@ void dp_stage_block_size (const DpStage *stage, DpBlockSize *size);
 /** A prompt that blocks will name by its id from now on. Takes a reference, until its last block is through. */
 void dp_stage_tell (DpStage *stage, DpConditioning *conditioning);
 
-/** Takes the block through this stage's layers. The first stage embeds block->latents, the last one steps their own part by the
- *  velocity. May return before the device is done. Ends early, with TRUE, when it is cancelled. FALSE with `error` when a prompt does not
+/** Takes the block through this stage's layers. The first stage embeds block->latents. The last one computes their own part's velocity
+ *  and, with the last element of the pass, takes the step. May return before the device is done. Ends early, with TRUE, when it is cancelled. FALSE with `error` when a prompt does not
  *  fit. Other failures stay latched on the device. */
 gboolean dp_stage_run (DpStage *stage, DpBlock *block, GError **error);

@@ -6,8 +6,8 @@
  * takes what comes next in one call, so that a transport can overlap the two. Prompts go around
  * the same way, each once, in front of the first block that names them.
  *
- * Two blocks an end are enough: one is computed on while the other arrives or leaves. The ring
- * never locks up as long as fewer blocks circulate than its ends have room for.
+ * Three blocks an end are enough: one arrives, one is computed on, one leaves. The ring never
+ * locks up as long as fewer blocks circulate than its ends have room for.
  */
 #pragma once
 

@@ -2,7 +2,7 @@
 #include "worker.h"
 #include "wan/device_error.h"
 
-/* A pass that was queued on the device. */
+/* A message whose pass was queued on the device. */
 typedef struct
 {
   DpBlockHeader header;
@@ -20,6 +20,7 @@ struct _DpWorker
   DpDevice *dev;                /* NULL until the stage is loaded */
   Pass passes[2];
   guint queued, settled;        /* passes so far */
+  gint64 pass_us;               /* that the elements of the pass have taken so far */
   gint64 paced_us;              /* time until the last block was finished, without that in which all was held up */
 
   /* -- protected by lock -- */
@@ -50,20 +51,22 @@ settle (DpWorker *w, guint left)
     if (!p->whole)
       continue;
     gint64 start = ops->mark_time (w->dev, p->start), end = ops->mark_time (w->dev, p->end);
+    w->pass_us = end - start + (h->element > 0 ? w->pass_us : 0);
     g_mutex_lock (&w->lock);
     w->stats.busy_us += end - start;
-    dp_recent_add (&w->stats.pass_seconds, (end - start) / 1e6);
+    if (h->element == h->elements - 1)
+      dp_recent_add (&w->stats.pass_seconds, w->pass_us / 1e6);
     w->stats.bytes = w->dev->bytes;
     w->stats.allocations = w->dev->allocations;
     g_mutex_unlock (&w->lock);
     dp_stage_layers (w->spec.stage, &first, &last);
     dp_trace_span (w->spec.trace, DP_TRACE_STAGE + w->spec.index, "pass", h->block, start, end, "\"block\":%" G_GINT64_FORMAT
-        ",\"step\":%d,\"iteration\":%" G_GINT64_FORMAT ",\"first_layer\":%d,\"layers\":%d", h->block, h->step, h->iteration, first,
-        last - first);
+        ",\"step\":%d,\"element\":%d,\"iteration\":%" G_GINT64_FORMAT ",\"first_layer\":%d,\"layers\":%d", h->block, h->step,
+        h->element, h->iteration, first, last - first);
   }
 }
 
-/* Queues a pass. What fails on a GPU while the pass is computed may be noticed one pass later. */
+/* Queues a message's pass. What fails on a GPU while the pass is computed may be noticed one pass later. */
 static void
 run (DpWorker *w, DpBlock *b)
 {
@@ -95,14 +98,27 @@ exchange (DpWorker *w, DpBlock *b, gboolean wait)
   return b;
 }
 
+/* Whether it ends here: all but the last element of a pass leave their velocity with the last stage. */
+static gboolean
+ends_here (const DpWorker *w, const DpBlock *b)
+{
+  const DpBlockHeader *h = &b->header;
+
+  return w->spec.index == w->spec.stages - 1 && h->element < h->elements - 1 && h->error == 0;
+}
+
 static void
 serve (DpWorker *w)
 {
+  DpTransport *transport = w->spec.transport;
   DpBlock *b = NULL;
 
-  while ((b = exchange (w, b, TRUE)) && !cancelled (w))
+  while ((b = exchange (w, b, TRUE)) && !cancelled (w)) {
     if (b->header.error == 0)
       run (w, b);
+    if (ends_here (w, b))
+      transport->give (transport, g_steal_pointer (&b));
+  }
 }
 
 /* ---- stage 0 ---- */
@@ -168,15 +184,15 @@ receive (DpWorker *w, GError **error)
   return b && absorb (w, b, error);
 }
 
-/* Composes the pass at hand and takes it through this stage. */
+/* Composes a message of the pass at hand and takes it through this stage. */
 static gboolean
-start (DpWorker *w, GError **error)
+start (DpWorker *w, int element, GError **error)
 {
   const DpWorkerSpec *spec = &w->spec;
   DpConditioning *c;
   DpBlock *b;
 
-  while (!dp_schedule_is_ready (spec->schedule) || (b = spec->transport->take (spec->transport)) == NULL)
+  while ((element == 0 && !dp_schedule_is_ready (spec->schedule)) || (b = spec->transport->take (spec->transport)) == NULL)
     if (!receive (w, error))
       return FALSE;
   if ((c = dp_schedule_tell (spec->schedule))) {
@@ -184,8 +200,12 @@ start (DpWorker *w, GError **error)
     if (spec->stages > 1)
       spec->transport->tell (spec->transport, c);
   }
-  dp_schedule_compose (spec->schedule, b);
+  dp_schedule_compose (spec->schedule, element, b);
   run (w, b);
+  if (ends_here (w, b)) {
+    spec->transport->give (spec->transport, b);
+    return !cancelled (w);
+  }
   b = exchange (w, b, FALSE);
   return !cancelled (w) && (b == NULL || absorb (w, b, error));
 }
@@ -201,8 +221,9 @@ drive (DpWorker *w, GError **error)
       w->stats.start_us = g_get_monotonic_time ();
       g_mutex_unlock (&w->lock);
     }
-    if (!start (w, error))
-      return FALSE;
+    for (int element = 0; element < w->spec.elements; element++)
+      if (!start (w, element, error))
+        return FALSE;
   }
   while (more == 0 && dp_schedule_on_the_way (w->spec.schedule) > 0)
     if (!receive (w, error))

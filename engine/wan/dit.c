@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Legend: S batch, L tokens of the input, K tokens of all keys, D width, F feed-forward width, C latent channels.
+ * Legend: L tokens of the input, K tokens of all keys, D width, F feed-forward width, C latent channels.
  * A run is a number of frames in a row with the same step; there, modulation is the same.
  *
  * Long, because loading, text and running share one layer's and one model's private fields; in two files those would need a header.
@@ -46,9 +46,9 @@ struct _DpDit
   float *rope;                  /* [max_keys * tokens_per_frame, head_dim] (cos, sin) */
 
   DpArena scratch;
-  void *normed;                 /* [S * L, D] */
-  void *qkv;                    /* [K, 3 D] of one batch element; or cross-attention's queries [S * L, D] */
-  void *attended;               /* [S * L, D] */
+  void *normed;                 /* [L, D] */
+  void *qkv;                    /* [K, 3 D]; or cross-attention's queries [L, D] */
+  void *attended;               /* [L, D] */
   void *inner;                  /* [FFN_ROWS, F] */
   void *patches;                /* [L, 4 C] */
   float *patches_out;           /* [L, 4 C] */
@@ -58,16 +58,16 @@ struct _DpDit
 
 struct _DpDitText
 {
-  int n_keys[2];
-  float last_key_bias[2];
+  int n_keys;
+  float last_key_bias;
   void *memory;
-  void **keys[2], **values[2];  /* per layer of the range: [n_keys, D] */
+  void **keys, **values;        /* per layer of the range: [n_keys, D] */
 };
 
 struct _DpDitCache
 {
   void *memory;
-  gsize rows;                   /* room for one of the S batch elements */
+  gsize rows;                   /* that a layer has room for */
   int frames;                   /* that the last pass kept here */
 };
 
@@ -346,13 +346,13 @@ static void
 layout_scratch (DpDit *d)
 {
   DpArena *a = &d->scratch;
-  gsize e = dp_type_size (d->spec.type), S = d->spec.batch, D = d->D;
+  gsize e = dp_type_size (d->spec.type), D = d->D;
   gsize L = (gsize) d->spec.max_input * d->tokens_per_frame, K = (gsize) d->spec.max_keys * d->tokens_per_frame;
 
-  d->normed = dp_arena_take (a, e * S * L * D);
+  d->normed = dp_arena_take (a, e * L * D);
   d->qkv = dp_arena_take (a, e * K * 3 * D);
-  d->attended = dp_arena_take (a, e * S * L * D);
-  d->inner = dp_arena_take (a, e * MIN (S * L, FFN_ROWS) * d->config.ffn);
+  d->attended = dp_arena_take (a, e * L * D);
+  d->inner = dp_arena_take (a, e * MIN (L, FFN_ROWS) * d->config.ffn);
   d->patches = dp_arena_take (a, e * L * 4 * MAX (d->config.in_channels, d->config.out_channels));
   d->patches_out = dp_arena_take (a, sizeof (float) * L * 4 * d->config.out_channels);
   d->modulation = dp_arena_take (a, sizeof (float) * 6 * D);
@@ -387,7 +387,7 @@ dp_dit_bytes (const DpDitConfig *config, const DpDitSpec *spec, int experts)
 static gsize
 cache_bytes (const DpDit *d)
 {
-  return dp_type_size (d->spec.type) * d->n_layers * d->spec.batch * 2 * d->spec.max_cached * d->tokens_per_frame * d->D;
+  return dp_type_size (d->spec.type) * d->n_layers * 2 * d->spec.max_cached * d->tokens_per_frame * d->D;
 }
 
 gsize
@@ -424,7 +424,7 @@ dp_dit_new (DpDevice *dev, const DpDitConfig *config, const DpWeights *weights, 
   Loader l = { d, weights, error, FALSE };
 
   g_assert (spec->first >= 0 && spec->first < spec->last && spec->last <= config->layers);
-  g_assert (spec->batch >= 1 && spec->batch <= 2 && spec->max_input >= 1 && spec->max_cached >= 0);
+  g_assert (spec->max_input >= 1 && spec->max_cached >= 0);
   g_assert (spec->max_keys >= spec->max_input);
   *d = describe (config, spec);
   d->dev = dev;
@@ -506,10 +506,11 @@ text_rows (int n, int length)
 }
 
 static void
-text_keys (DpDit *d, DpDitText *text, int s, const float *embeds, int n, int rows, DpArena *arena)
+text_keys (DpDit *d, DpDitText *text, const float *embeds, int n, DpArena *arena)
 {
   const DpOps *ops = d->ops;
   DpDevice *dev = d->dev;
+  int rows = text->n_keys;
   gsize D = d->D, e = dp_type_size (d->spec.type);
   float *in = dp_arena_take (arena, sizeof (float) * rows * d->config.text_dim);
   float *hidden = dp_arena_take (arena, sizeof (float) * rows * D);
@@ -531,50 +532,43 @@ text_keys (DpDit *d, DpDitText *text, int s, const float *embeds, int n, int row
     ops->linear (dev, d->layers[i].cross_kv, &(DpLinearArgs) { .rows = rows, .x = typed, .y = kv, .y_type = d->spec.type });
     norm.x = kv;
     norm.weight = d->layers[i].cross_norm_k;
-    norm.y = text->keys[s][i];
+    norm.y = text->keys[i];
     ops->rms_norm (dev, &norm);
     norm.x = kv + e * D;
     norm.weight = NULL;
-    norm.y = text->values[s][i];
+    norm.y = text->values[i];
     ops->rms_norm (dev, &norm);
   }
 }
 
 DpDitText *
-dp_dit_text_new (DpDit *d, const float *const *embeds, const int *n, int length, GError **error)
+dp_dit_text_new (DpDit *d, const float *embeds, int n, int length, GError **error)
 {
   DpDitText *text = g_new0 (DpDitText, 1);
-  gsize row = dp_type_size (d->spec.type) * d->D, total = 0;
+  gsize part = dp_type_size (d->spec.type) * d->D * text_rows (n, length), total = 2 * part * d->n_layers;
   DpArena arena = { 0 };
   gboolean ok;
 
-  for (int s = 0; s < d->spec.batch; s++) {
-    g_assert (n[s] >= 1 && n[s] <= length);
-    text->n_keys[s] = text_rows (n[s], length);
-    text->last_key_bias[s] = n[s] < length ? (float) log (length - n[s]) : 0;
-    total += 2 * row * text->n_keys[s] * d->n_layers;
-  }
+  g_assert (n >= 1 && n <= length);
+  text->n_keys = text_rows (n, length);
+  text->last_key_bias = n < length ? (float) log (length - n) : 0;
   text->memory = d->ops->alloc (d->dev, total);
   if (text->memory == NULL) {
     dp_error_no_room (d->dev, error, total, "use more devices", "a prompt");
     dp_dit_text_free (d, text);
     return NULL;
   }
-  char *at = text->memory;
-  for (int s = 0; s < d->spec.batch; s++) {
-    text->keys[s] = g_new (void *, d->n_layers);
-    text->values[s] = g_new (void *, d->n_layers);
-    for (int i = 0; i < d->n_layers; i++, at += 2 * row * text->n_keys[s]) {
-      text->keys[s][i] = at;
-      text->values[s][i] = at + row * text->n_keys[s];
-    }
+  text->keys = g_new (void *, d->n_layers);
+  text->values = g_new (void *, d->n_layers);
+  for (int i = 0; i < d->n_layers; i++) {
+    text->keys[i] = (char *) text->memory + 2 * i * part;
+    text->values[i] = (char *) text->keys[i] + part;
   }
 
-  for (int s = 0; s < d->spec.batch; s++)       /* measures */
-    text_keys (d, text, s, embeds[s], n[s], text->n_keys[s], &arena);
+  text_keys (d, text, embeds, n, &arena);       /* measures */
   ok = dp_arena_allocate (&arena, d->dev, "encoding a prompt", error);
-  for (int s = 0; s < d->spec.batch && ok; s++)
-    text_keys (d, text, s, embeds[s], n[s], text->n_keys[s], &arena);
+  if (ok)
+    text_keys (d, text, embeds, n, &arena);
   d->ops->sync (d->dev);
   dp_arena_free (&arena);
   if (!ok) {
@@ -590,14 +584,12 @@ dp_dit_text_free (DpDit *d, DpDitText *text)
   if (text == NULL)
     return;
   d->ops->free (d->dev, text->memory);
-  for (int s = 0; s < 2; s++) {
-    g_free (text->keys[s]);
-    g_free (text->values[s]);
-  }
+  g_free (text->keys);
+  g_free (text->values);
   g_free (text);
 }
 
-/* ---- feature cache: [layer][S][keys, values][rows, D] ---- */
+/* ---- feature cache: [layer][keys, values][rows, D] ---- */
 
 DpDitCache *
 dp_dit_cache_new (DpDit *d, GError **error)
@@ -625,11 +617,9 @@ dp_dit_cache_free (DpDit *d, DpDitCache *cache)
 }
 
 static void *
-cache_part (const DpDit *d, const DpDitCache *cache, int layer, int s, int part)
+cache_part (const DpDit *d, const DpDitCache *cache, int layer, int part)
 {
-  gsize index = ((gsize) layer * d->spec.batch + s) * 2 + part;
-
-  return (char *) cache->memory + index * cache->rows * d->D * dp_type_size (d->spec.type);
+  return (char *) cache->memory + ((gsize) layer * 2 + part) * cache->rows * d->D * dp_type_size (d->spec.type);
 }
 
 /* ---- running ---- */
@@ -638,21 +628,19 @@ void
 dp_dit_embed (DpDit *d, int frames, const float *latents, float *tokens)
 {
   const DpOps *ops = d->ops;
-  int L = frames * d->tokens_per_frame;
 
   g_assert (d->patch_embedding && frames <= d->spec.max_input);
   ops->patchify (d->dev, frames, d->spec.latent_h, d->spec.latent_w, d->config.in_channels, latents, d->spec.type, d->patches);
-  for (int s = 0; s < d->spec.batch; s++)
-    ops->linear (d->dev, d->patch_embedding, &(DpLinearArgs) { .rows = L, .x = d->patches, .y = tokens + (gsize) s * L * d->D });
+  ops->linear (d->dev, d->patch_embedding, &(DpLinearArgs) { .rows = frames * d->tokens_per_frame, .x = d->patches, .y = tokens });
 }
 
-/* Frames of the run that begins at `first` and ends at `end` at the latest, where `steps` [frames] repeats for each of the S. */
+/* Frames of the run that begins at `first`. */
 static int
-run_length (const int *steps, int frames, int first, int end)
+run_length (const int *steps, int frames, int first)
 {
   int n = 1;
 
-  while (first + n < end && steps[(first + n) % frames] == steps[first % frames])
+  while (first + n < frames && steps[first + n] == steps[first])
     n++;
   return n;
 }
@@ -679,7 +667,7 @@ rows_of (const DpDit *d, int frames)
 
 /* own: the input's rows of q, k and v, as the product made them. */
 static void
-keep (DpDit *d, const DpDitKeep *k, int index, int s, char *own)
+keep (DpDit *d, const DpDitKeep *k, int index, char *own)
 {
   gsize e = dp_type_size (d->spec.type), D = d->D;
   DpRmsNormArgs part = rows_of (d, k->frames);
@@ -690,17 +678,17 @@ keep (DpDit *d, const DpDitKeep *k, int index, int s, char *own)
   part.x_stride = 3 * D;
   part.x = own + e * D;
   part.weight = d->layers[index].norm_qk + D;   /* normed, but not turned: the reader turns to its own positions */
-  part.y = cache_part (d, k->cache, index, s, 0);
+  part.y = cache_part (d, k->cache, index, 0);
   d->ops->rms_norm (d->dev, &part);
   part.x = own + 2 * e * D;
   part.weight = NULL;
-  part.y = cache_part (d, k->cache, index, s, 1);
+  part.y = cache_part (d, k->cache, index, 1);
   d->ops->rms_norm (d->dev, &part);
 }
 
 /* Kept keys, turned to the positions from `frame` on, and values to that frame's rows of d->qkv. */
 static void
-put (DpDit *d, const DpDitKept *k, int index, int s, int frame)
+put (DpDit *d, const DpDitKept *k, int index, int frame)
 {
   gsize e = dp_type_size (d->spec.type), D = d->D, row = (gsize) frame * d->tokens_per_frame;
   char *to = (char *) d->qkv + e * row * 3 * D;
@@ -709,11 +697,11 @@ put (DpDit *d, const DpDitKept *k, int index, int s, int frame)
   if (k->frames == 0)
     return;
   part.y_stride = 3 * D;
-  part.x = cache_part (d, k->cache, index, s, 0);
+  part.x = cache_part (d, k->cache, index, 0);
   part.rope = d->rope + row * d->config.head_dim;
   part.y = to + e * D;
   d->ops->rms_norm (d->dev, &part);
-  part.x = cache_part (d, k->cache, index, s, 1);
+  part.x = cache_part (d, k->cache, index, 1);
   part.rope = NULL;
   part.y = to + 2 * e * D;
   d->ops->rms_norm (d->dev, &part);
@@ -726,36 +714,33 @@ self_attention (DpDit *d, const DpDitPass *pass, int index)
   const Layer *layer = &d->layers[index];
   DpType type = d->spec.type;
   gsize e = dp_type_size (type), D = d->D, tpf = d->tokens_per_frame, L = pass->frames * tpf;
-  int S = d->spec.batch, all = S * pass->frames, in_front = pass->before.frames, keys = in_front + pass->frames + pass->behind.frames;
+  int frames = pass->frames, in_front = pass->before.frames, keys = in_front + frames + pass->behind.frames;
   char *k = (char *) d->qkv + e * D, *v = k + e * D, *own = (char *) d->qkv + e * in_front * tpf * 3 * D;
+  DpRmsNormArgs turn = rows_of (d, frames);
 
-  for (int first = 0, n; first < all; first += n) {
-    n = run_length (pass->steps, pass->frames, first, all);
-    const float *m = modulation (d, index, pass->steps[first % pass->frames]);
+  for (int first = 0, n; first < frames; first += n) {
+    n = run_length (pass->steps, frames, first);
+    const float *m = modulation (d, index, pass->steps[first]);
     ops->layer_norm (d->dev, &(DpLayerNormArgs) { .rows = n * tpf, .cols = D, .x = pass->tokens + first * tpf * D, .gain = m + D,
         .shift = m, .eps = d->config.eps, .y = (char *) d->normed + e * first * tpf * D, .y_type = type });
   }
-  for (int s = 0; s < S; s++) {
-    DpRmsNormArgs turn = rows_of (d, pass->frames);
-
-    ops->linear (d->dev, layer->qkv, &(DpLinearArgs) { .rows = L, .x = (char *) d->normed + e * s * L * D, .y = own, .y_type = type });
-    keep (d, &pass->keep_head, index, s, own);
-    keep (d, &pass->keep_tail, index, s, own);
-    turn.parts = 2;
-    turn.x = turn.y = own;
-    turn.x_stride = turn.y_stride = 3 * D;
-    turn.weight = layer->norm_qk;
-    turn.rope = d->rope + in_front * tpf * d->config.head_dim;
-    ops->rms_norm (d->dev, &turn);
-    put (d, &pass->before, index, s, 0);
-    put (d, &pass->behind, index, s, in_front + pass->frames);
-    ops->attention (d->dev, &(DpAttentionArgs) { .type = type, .heads = d->config.heads, .head_dim = d->config.head_dim,
-        .q_len = L, .kv_len = keys * tpf, .fp8 = d->spec.fp8, .q = own, .k = k, .v = v, .q_stride = 3 * D, .k_stride = 3 * D,
-        .v_stride = 3 * D, .out = (char *) d->attended + e * s * L * D, .scale = 1 / sqrtf (d->config.head_dim) });
-  }
-  for (int first = 0, n; first < all; first += n) {
-    n = run_length (pass->steps, pass->frames, first, all);
-    const float *m = modulation (d, index, pass->steps[first % pass->frames]);
+  ops->linear (d->dev, layer->qkv, &(DpLinearArgs) { .rows = L, .x = d->normed, .y = own, .y_type = type });
+  keep (d, &pass->keep_head, index, own);
+  keep (d, &pass->keep_tail, index, own);
+  turn.parts = 2;
+  turn.x = turn.y = own;
+  turn.x_stride = turn.y_stride = 3 * D;
+  turn.weight = layer->norm_qk;
+  turn.rope = d->rope + in_front * tpf * d->config.head_dim;
+  ops->rms_norm (d->dev, &turn);
+  put (d, &pass->before, index, 0);
+  put (d, &pass->behind, index, in_front + frames);
+  ops->attention (d->dev, &(DpAttentionArgs) { .type = type, .heads = d->config.heads, .head_dim = d->config.head_dim,
+      .q_len = L, .kv_len = keys * tpf, .fp8 = d->spec.fp8, .q = own, .k = k, .v = v, .q_stride = 3 * D, .k_stride = 3 * D,
+      .v_stride = 3 * D, .out = d->attended, .scale = 1 / sqrtf (d->config.head_dim) });
+  for (int first = 0, n; first < frames; first += n) {
+    n = run_length (pass->steps, frames, first);
+    const float *m = modulation (d, index, pass->steps[first]);
     ops->linear (d->dev, layer->out, &(DpLinearArgs) { .rows = n * tpf, .x = (char *) d->attended + e * first * tpf * D,
         .y = pass->tokens + first * tpf * D, .accumulate = true, .gate = m + 2 * D });
   }
@@ -767,23 +752,20 @@ cross_attention (DpDit *d, const DpDitPass *pass, int index)
   const DpOps *ops = d->ops;
   const Layer *layer = &d->layers[index];
   DpType type = d->spec.type;
-  gsize e = dp_type_size (type), D = d->D, L = (gsize) pass->frames * d->tokens_per_frame;
-  int S = d->spec.batch;
+  gsize D = d->D, L = (gsize) pass->frames * d->tokens_per_frame;
 
   if (layer->norm2_weight)
-    ops->layer_norm (d->dev, &(DpLayerNormArgs) { .rows = S * L, .cols = D, .x = pass->tokens, .gain = layer->norm2_weight,
+    ops->layer_norm (d->dev, &(DpLayerNormArgs) { .rows = L, .cols = D, .x = pass->tokens, .gain = layer->norm2_weight,
         .shift = layer->norm2_bias, .eps = d->config.eps, .y = d->normed, .y_type = type });
   else
-    ops->convert (d->dev, S * L * D, DP_TYPE_F32, pass->tokens, type, d->normed);
-  ops->linear (d->dev, layer->cross_q, &(DpLinearArgs) { .rows = S * L, .x = d->normed, .y = d->qkv, .y_type = type });
-  ops->rms_norm (d->dev, &(DpRmsNormArgs) { .rows = S * L, .heads = d->config.heads, .head_dim = d->config.head_dim, .x = d->qkv,
+    ops->convert (d->dev, L * D, DP_TYPE_F32, pass->tokens, type, d->normed);
+  ops->linear (d->dev, layer->cross_q, &(DpLinearArgs) { .rows = L, .x = d->normed, .y = d->qkv, .y_type = type });
+  ops->rms_norm (d->dev, &(DpRmsNormArgs) { .rows = L, .heads = d->config.heads, .head_dim = d->config.head_dim, .x = d->qkv,
       .x_type = type, .weight = layer->cross_norm_q, .eps = d->config.eps, .y = d->qkv, .y_type = type });
-  for (int s = 0; s < S; s++)
-    ops->attention (d->dev, &(DpAttentionArgs) { .type = type, .heads = d->config.heads, .head_dim = d->config.head_dim,
-        .q_len = L, .kv_len = pass->text->n_keys[s], .q = (char *) d->qkv + e * s * L * D,
-        .k = pass->text->keys[s][index], .v = pass->text->values[s][index], .out = (char *) d->attended + e * s * L * D,
-        .scale = 1 / sqrtf (d->config.head_dim), .last_key_bias = pass->text->last_key_bias[s] });
-  ops->linear (d->dev, layer->cross_out, &(DpLinearArgs) { .rows = S * L, .x = d->attended, .y = pass->tokens, .accumulate = true });
+  ops->attention (d->dev, &(DpAttentionArgs) { .type = type, .heads = d->config.heads, .head_dim = d->config.head_dim,
+      .q_len = L, .kv_len = pass->text->n_keys, .q = d->qkv, .k = pass->text->keys[index], .v = pass->text->values[index],
+      .out = d->attended, .scale = 1 / sqrtf (d->config.head_dim), .last_key_bias = pass->text->last_key_bias });
+  ops->linear (d->dev, layer->cross_out, &(DpLinearArgs) { .rows = L, .x = d->attended, .y = pass->tokens, .accumulate = true });
 }
 
 static void
@@ -793,11 +775,10 @@ feed_forward (DpDit *d, const DpDitPass *pass, int index)
   const Layer *layer = &d->layers[index];
   DpType type = d->spec.type;
   gsize e = dp_type_size (type), D = d->D, tpf = d->tokens_per_frame;
-  int all = d->spec.batch * pass->frames;
 
-  for (int first = 0, n; first < all; first += n) {
-    n = run_length (pass->steps, pass->frames, first, all);
-    const float *m = modulation (d, index, pass->steps[first % pass->frames]);
+  for (int first = 0, n; first < pass->frames; first += n) {
+    n = run_length (pass->steps, pass->frames, first);
+    const float *m = modulation (d, index, pass->steps[first]);
     float *tokens = pass->tokens + first * tpf * D;
     gsize rows = n * tpf;
 
@@ -864,20 +845,16 @@ dp_dit_head (DpDit *d, int frames, int first_frame, const int *steps, const floa
 {
   const DpOps *ops = d->ops;
   DpType type = d->spec.type;
-  gsize e = dp_type_size (type), D = d->D, tpf = d->tokens_per_frame, rows = (frames - first_frame) * tpf;
-  int C = d->config.out_channels;
+  gsize e = dp_type_size (type), D = d->D, tpf = d->tokens_per_frame;
 
   check_steps (d, frames, steps);
   g_assert (d->proj_out && first_frame >= 0 && first_frame < frames);
-  for (int s = 0; s < d->spec.batch; s++) {
-    for (int first = first_frame, n; first < frames; first += n) {
-      n = run_length (steps, frames, first, frames);
-      ops->layer_norm (d->dev, &(DpLayerNormArgs) { .rows = n * tpf, .cols = D, .x = tokens + ((gsize) s * frames + first) * tpf * D,
-          .gain = d->head_gain + steps[first] * D, .shift = d->head_shift + steps[first] * D, .eps = d->config.eps,
-          .y = (char *) d->normed + e * (first - first_frame) * tpf * D, .y_type = type });
-    }
-    ops->linear (d->dev, d->proj_out, &(DpLinearArgs) { .rows = rows, .x = d->normed, .y = d->patches_out });
-    ops->unpatchify (d->dev, frames - first_frame, d->spec.latent_h, d->spec.latent_w, C, d->patches_out,
-        velocity + (gsize) s * rows * 4 * C);
+  for (int first = first_frame, n; first < frames; first += n) {
+    n = run_length (steps, frames, first);
+    ops->layer_norm (d->dev, &(DpLayerNormArgs) { .rows = n * tpf, .cols = D, .x = tokens + first * tpf * D,
+        .gain = d->head_gain + steps[first] * D, .shift = d->head_shift + steps[first] * D, .eps = d->config.eps,
+        .y = (char *) d->normed + e * (first - first_frame) * tpf * D, .y_type = type });
   }
+  ops->linear (d->dev, d->proj_out, &(DpLinearArgs) { .rows = (frames - first_frame) * tpf, .x = d->normed, .y = d->patches_out });
+  ops->unpatchify (d->dev, frames - first_frame, d->spec.latent_h, d->spec.latent_w, d->config.out_channels, d->patches_out, velocity);
 }

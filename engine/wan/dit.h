@@ -8,9 +8,9 @@
  * Every frame of the input has a step of its own, and the input may see keys and values of neighbours on
  * both sides of it, which earlier passes kept.
  *
- * Shapes: S batch (1, or 2 with classifier-free guidance: conditional first), L tokens of the input,
- * K tokens of all keys that a pass sees, D = heads * head_dim, C latent channels.
- * Tokens are [S * L, D] float32 (the residual stream).
+ * Shapes: L tokens of the input, K tokens of all keys that a pass sees, D = heads * head_dim,
+ * C latent channels. Tokens are [L, D] float32 (the residual stream).
+ * Classifier-free guidance is two passes, each with a text and with caches of its own.
  * Source: diffusers' WanTransformer3DModel.
  */
 #pragma once
@@ -35,7 +35,6 @@ typedef struct
   int latent_h, latent_w;       /* even */
   /* Latent frames: of an input; of the keys of a pass (before, input and behind together); of a cache. */
   int max_input, max_keys, max_cached;
-  int batch;                    /* S */
   int steps;
   const float *timesteps;       /* [steps] */
 } DpDitSpec;
@@ -49,18 +48,17 @@ int dp_dit_tokens_per_frame (const DpDit *dit);
 gsize dp_dit_bytes (const DpDitConfig *config, const DpDitSpec *spec, int experts);
 gsize dp_dit_cache_bytes (const DpDitConfig *config, const DpDitSpec *spec);
 
-/** The text as this range's layers see it. embeds: S pointers to [n[s], text_dim] float32 host rows, the real tokens; the text is padded to
- *  `length` with zero rows, which are folded into one row whose logit gets log (length - n). */
-DpDitText *dp_dit_text_new (DpDit *dit, const float *const *embeds, const int *n, int length, GError **error);
+/** The text as this range's layers see it. embeds: [n, text_dim] float32 host rows, the real tokens; the text is padded to `length` with
+ *  zero rows, which are folded into one row whose logit gets log (length - n). */
+DpDitText *dp_dit_text_new (DpDit *dit, const float *embeds, int n, int length, GError **error);
 void dp_dit_text_free (DpDit *dit, DpDitText *text);
 
-/** Keys (normed, not rotated) and values of a neighbour, for every layer of the range: [S, frames * tokens_per_frame, D] of the spec's
- *  type. */
+/** Keys (normed, not rotated) and values of a neighbour, for every layer of the range: [frames * tokens_per_frame, D] of the spec's type. */
 typedef struct _DpDitCache DpDitCache;
 DpDitCache *dp_dit_cache_new (DpDit *dit, GError **error);      /* room for max_cached frames */
 void dp_dit_cache_free (DpDit *dit, DpDitCache *cache);
 
-/** Latents [frames, h, w, C] float32 on the device -> tokens [S * L, D] (each of the S the same). Only where first == 0. */
+/** Latents [frames, h, w, C] float32 on the device -> tokens [L, D]. Only where first == 0. */
 void dp_dit_embed (DpDit *dit, int frames, const float *latents, float *tokens);
 
 /** The first `frames` frames that a cache holds. No cache: none. */
@@ -84,12 +82,12 @@ typedef struct
   int frames;                   /* of the input */
   const int *steps;             /* [frames] indices into the spec's timesteps. Frames in a row with the same step cost nothing extra */
   const DpDitText *text;
-  float *tokens;                /* [S * L, D], in and out */
+  float *tokens;                /* [L, D], in and out */
   DpDitKept before, behind;     /* what the input sees in front of its first frame and after its last */
   DpDitKeep keep_head, keep_tail;       /* for the neighbour in front, which reads it behind its input, and for the one that follows */
 } DpDitPass;
 void dp_dit_run (DpDit *dit, const DpDitPass *pass);
 
-/** tokens [S * L, D] -> velocity [S, frames - first_frame, h, w, C] float32, of frames [first_frame, frames) only; frames and steps are
+/** tokens [L, D] -> velocity [frames - first_frame, h, w, C] float32, of frames [first_frame, frames) only; frames and steps are
  *  those of the pass. Only where last == layers. */
 void dp_dit_head (DpDit *dit, int frames, int first_frame, const int *steps, const float *tokens, float *velocity);

@@ -36,7 +36,7 @@ static const GOptionEntry options[] = {
   { "device", 0, 0, G_OPTION_ARG_STRING, &device, "Where to run (default: cpu)", "NAME" },
   { "block", 0, 0, G_OPTION_ARG_INT, &block, "Latents of a block (default: the model's)", "B" },
   { "context", 0, 0, G_OPTION_ARG_INT, &context, "Context latents, in front and behind (default: the model's)", "C" },
-  { "batch", 0, 0, G_OPTION_ARG_INT, &batch, "2 with guidance (default), 1 without", "S" },
+  { "batch", 0, 0, G_OPTION_ARG_INT, &batch, "2 with guidance (default), one after the other; 1 without", "S" },
   { "width", 0, 0, G_OPTION_ARG_INT, &width, "Pixels (default: the model's)", "W" },
   { "height", 0, 0, G_OPTION_ARG_INT, &height, "Pixels (default: the model's)", "H" },
   { "text-tokens", 0, 0, G_OPTION_ARG_INT, &text_tokens, "Tokens of the prompt, 1 to 512 (default: 12)", "N" },
@@ -67,8 +67,8 @@ typedef struct
   DpWeights *input;
   DpDit *dit;
   int *steps;                   /* of a pass's frames: all 0 */
-  DpDitText *text;
-  DpDitCache *caches[2];
+  DpDitText *texts[2];          /* by element of guidance, like the caches */
+  DpDitCache *caches[2][2];
   DpVae *vae;
   float *latents, *tokens, *velocity;
   GArray *frames;               /* what the decoder made, when it is to be kept */
@@ -84,10 +84,12 @@ typedef struct
 static void
 run_pass (Bench *b)
 {
-  dp_dit_embed (b->dit, b->C + b->B, b->latents, b->tokens);
-  dp_dit_run (b->dit, &(DpDitPass) { .frames = b->C + b->B, .steps = b->steps, .text = b->text, .tokens = b->tokens,
-      .behind = { b->caches[0], b->C }, .keep_head = { b->caches[1], b->C, b->C } });
-  dp_dit_head (b->dit, b->C + b->B, b->C, b->steps, b->tokens, b->velocity);
+  for (int e = 0; e < batch; e++) {
+    dp_dit_embed (b->dit, b->C + b->B, b->latents, b->tokens);
+    dp_dit_run (b->dit, &(DpDitPass) { .frames = b->C + b->B, .steps = b->steps, .text = b->texts[e], .tokens = b->tokens,
+        .behind = { b->caches[e][0], b->C }, .keep_head = { b->caches[e][1], b->C, b->C } });
+    dp_dit_head (b->dit, b->C + b->B, b->C, b->steps, b->tokens, b->velocity);
+  }
   b->dev->ops->sync (b->dev);
 }
 
@@ -197,8 +199,10 @@ open_prompt (Bench *b, GError **error)
     dp_tensor_to_f32 (t, 0, text_tokens * dim, embeds);
   else
     dp_noise_fill (1, 0, 0, text_tokens * dim, embeds);
-  b->text = dp_dit_text_new (b->dit, (const float *[]) { embeds, embeds }, (const int[]) { text_tokens, 1 }, 512, error);
-  return b->text != NULL;
+  for (int e = 0; e < batch; e++)
+    if ((b->texts[e] = dp_dit_text_new (b->dit, embeds, e == 0 ? text_tokens : 1, 512, error)) == NULL)
+      return FALSE;
+  return TRUE;
 }
 
 static gboolean
@@ -214,27 +218,27 @@ open_pass (Bench *b, const char *dir, GError **error)
     dp_tensor_to_f32 (t, 0, 1, &timestep);
   b->dit = dp_dit_new (b->dev, &b->config.dit, weights, &(DpDitSpec) { .first = 0, .last = b->config.dit.layers, .type = b->type,
       .fp8 = g_strcmp0 (precision, "fp8") == 0, .latent_h = b->h,
-      .latent_w = b->w, .max_input = b->B + b->C, .max_keys = b->B + 2 * b->C, .max_cached = b->C, .batch = batch, .steps = 1,
+      .latent_w = b->w, .max_input = b->B + b->C, .max_keys = b->B + 2 * b->C, .max_cached = b->C, .steps = 1,
       .timesteps = &timestep }, error);
   b->steps = g_new0 (int, b->B + b->C);
   if (b->dit == NULL || !open_prompt (b, error))
     return FALSE;
-  for (int i = 0; i < 2 && b->C > 0; i++)
-    if ((b->caches[i] = dp_dit_cache_new (b->dit, error)) == NULL)
+  for (int i = 0; i < 2 * batch && b->C > 0; i++)
+    if ((b->caches[i / 2][i % 2] = dp_dit_cache_new (b->dit, error)) == NULL)
       return FALSE;
   gsize D = (gsize) b->config.dit.heads * b->config.dit.head_dim, L = (gsize) (b->B + b->C) * dp_dit_tokens_per_frame (b->dit);
-  b->velocity = b->dev->ops->alloc (b->dev, 2 * L * 4 * b->config.dit.out_channels * sizeof (float));
-  b->tokens = b->dev->ops->alloc (b->dev, 2 * L * D * sizeof (float));
+  b->velocity = b->dev->ops->alloc (b->dev, L * 4 * b->config.dit.out_channels * sizeof (float));
+  b->tokens = b->dev->ops->alloc (b->dev, L * D * sizeof (float));
   if (b->velocity == NULL || b->tokens == NULL) {
     g_set_error (error, DP_ERROR, DP_ERROR_NO_MEMORY, "%s has no memory left for %" G_GSIZE_FORMAT " tokens; take a smaller block or size",
         b->dev->name, L);
     return FALSE;
   }
   /* the first pass leaves its keys for those that are timed */
-  if (b->C > 0) {
+  for (int e = 0; e < batch && b->C > 0; e++) {
     dp_dit_embed (b->dit, b->B, b->latents, b->tokens);
-    dp_dit_run (b->dit, &(DpDitPass) { .frames = b->B, .steps = b->steps, .text = b->text, .tokens = b->tokens,
-        .keep_head = { b->caches[0], 0, b->C } });
+    dp_dit_run (b->dit, &(DpDitPass) { .frames = b->B, .steps = b->steps, .text = b->texts[e], .tokens = b->tokens,
+        .keep_head = { b->caches[e][0], 0, b->C } });
   }
   return TRUE;
 }
@@ -355,9 +359,10 @@ close_bench (Bench *b)
   ops->free (b->dev, b->latents);
   ops->free (b->dev, b->velocity);
   ops->free (b->dev, b->tokens);
-  dp_dit_cache_free (b->dit, b->caches[0]);
-  dp_dit_cache_free (b->dit, b->caches[1]);
-  dp_dit_text_free (b->dit, b->text);
+  for (int i = 0; i < 4; i++)
+    dp_dit_cache_free (b->dit, b->caches[i / 2][i % 2]);
+  for (int e = 0; e < 2; e++)
+    dp_dit_text_free (b->dit, b->texts[e]);
   dp_dit_free (b->dit);
   g_free (b->steps);
   dp_vae_free (b->vae);

@@ -3,7 +3,7 @@
  * The diffusion transformer against WanTransformer3DModel: one layer, all of it, passes that read neighbours' keys and values, and passes
  * whose frames have several steps.
  *
- * Shapes: S texts, L tokens, D model width, c latent channels, h x w latent size.
+ * Each pass is of one text; there are two. Shapes: L tokens, D model width, c latent channels, h x w latent size.
  */
 #include "parity.h"
 #include "wan/dit.h"
@@ -24,6 +24,7 @@ typedef struct
   float timesteps[MAX_STEPS];
   float *text[2];
   int text_n[2], text_length;
+  int s;                        /* the text of the passes */
 } Fixture;
 
 static void
@@ -46,6 +47,7 @@ fixture_open (Fixture *f, const char *data)
   g_assert_cmpint (f->steps, <=, MAX_STEPS);
   for (int i = 0; i < f->steps; i++)
     f->timesteps[i] = json_array_get_double_element (t, i);
+  f->s = 0;
   for (int s = 0; s < 2; s++) {
     gint64 dims[8];
     f->text[s] = parity_tensor (f->c, NULL, dims, "text_%d", s);
@@ -91,12 +93,12 @@ ints (JsonArray *list, int *out)
 }
 
 static DpDit *
-open_borrower (Fixture *f, const DpDit *lender, int first, int last, int batch)
+open_borrower (Fixture *f, const DpDit *lender, int first, int last)
 {
   g_autoptr (GError) error = NULL;
   DpDit *dit = dp_dit_new (f->dev, &f->model->config.dit, f->weights, &(DpDitSpec) {
         .first = first, .last = last, .lender = lender, .type = DP_TYPE_F32, .latent_h = f->h, .latent_w = f->w, .max_input = INPUT_FRAMES,
-        .max_keys = INPUT_FRAMES + CACHED_FRAMES, .max_cached = CACHED_FRAMES, .batch = batch, .steps = f->steps, .timesteps = f->timesteps,
+        .max_keys = INPUT_FRAMES + CACHED_FRAMES, .max_cached = CACHED_FRAMES, .steps = f->steps, .timesteps = f->timesteps,
       }, &error);
   g_assert_no_error (error);
   g_assert_cmpint (dp_dit_tokens_per_frame (dit), ==, f->h * f->w / 4);
@@ -104,16 +106,16 @@ open_borrower (Fixture *f, const DpDit *lender, int first, int last, int batch)
 }
 
 static DpDit *
-open_range (Fixture *f, int first, int last, int batch)
+open_range (Fixture *f, int first, int last)
 {
-  return open_borrower (f, NULL, first, last, batch);
+  return open_borrower (f, NULL, first, last);
 }
 
 static DpDitText *
 open_text (Fixture *f, DpDit *dit)
 {
   g_autoptr (GError) error = NULL;
-  DpDitText *text = dp_dit_text_new (dit, (const float *const *) f->text, f->text_n, f->text_length, &error);
+  DpDitText *text = dp_dit_text_new (dit, f->text[f->s], f->text_n[f->s], f->text_length, &error);
   g_assert_no_error (error);
   return text;
 }
@@ -125,29 +127,24 @@ check (const Fixture *f, const char *what, const float *got, const float *want, 
   parity_check (full, got, want, n, TOLERANCE);
 }
 
-/* Both texts' velocities [2, c, frames, h, w] of the file as new [2, frames, h, w, c]. */
+/* The text's velocity, of both [2, c, frames, h, w] in the file, as new [frames, h, w, c]. */
 static float *
-want_velocity (const ParityCase *c, gsize *n, const char *name)
+want_velocity (const Fixture *f, const ParityCase *c, gsize *n, const char *name)
 {
   gint64 dims[8];
   g_autofree float *x = parity_tensor (c, n, dims, "%s", name);
-  float *out = g_new (float, *n);
-  gsize half = *n / 2;
-  for (int s = 0; s < 2; s++) {
-    g_autofree float *one = parity_channels_last (x + s * half, dims[1], dims[2], dims[3], dims[4]);
-    memcpy (out + s * half, one, half * sizeof (float));
-  }
-  return out;
+  *n /= 2;
+  return parity_channels_last (x + f->s * *n, dims[1], dims[2], dims[3], dims[4]);
 }
 
-/* Latents [frames, h, w, c] through layers given as `ranges` DpDits one after the other; new [2, frames - first, h, w, c]. */
+/* Latents [frames, h, w, c] through layers given as `ranges` DpDits one after the other; new [frames - first, h, w, c]. */
 static float *
 run (Fixture *f, DpDit **ranges, int n_ranges, int frames, const float *latents, DpDitPass pass, int first, gsize *n)
 {
   DpDevice *dev = f->dev;
   gsize pixels = (gsize) f->h * f->w, D = (gsize) f->model->config.dit.heads * f->model->config.dit.head_dim;
-  gsize tokens_n = 2 * frames * (pixels / 4) * D;
-  *n = 2 * (frames - first) * pixels * f->channels;
+  gsize tokens_n = frames * (pixels / 4) * D;
+  *n = (frames - first) * pixels * f->channels;
   float *in = parity_upload (dev, latents, frames * pixels * f->channels);
   float *tokens = parity_upload (dev, NULL, tokens_n), *velocity = parity_upload (dev, NULL, *n);
   dp_dit_embed (ranges[0], frames, in, tokens);
@@ -175,7 +172,7 @@ test_layer (gconstpointer data)
   int layer = parity_int (f.c, "layer");
   gsize n;
   g_autofree float *in = parity_tensor (f.c, &n, NULL, "layer_in"), *want = parity_tensor (f.c, NULL, NULL, "layer_out");
-  DpDit *dit = open_range (&f, layer, layer + 1, 1);
+  DpDit *dit = open_range (&f, layer, layer + 1);
   DpDitText *text = open_text (&f, dit);
   float *tokens = parity_upload (f.dev, in, n);
   dp_dit_run (dit, &(DpDitPass) { .frames = parity_int (f.c, "frames"), .steps = all (parity_int (f.c, "layer_step")), .text = text,
@@ -189,98 +186,87 @@ test_layer (gconstpointer data)
 }
 
 static void
-test_velocity (gconstpointer data)
+check_velocity (Fixture *f)
 {
-  Fixture f;
-  fixture_open (&f, data);
   gint64 dims[8];
-  g_autofree float *latents = parity_video (f.c, dims, "latents");
+  g_autofree float *latents = parity_video (f->c, dims, "latents");
   int frames = dims[1];
-  DpDit *whole = open_range (&f, 0, f.layers, 2);
-  DpDit *split[3] = { open_range (&f, 0, 1, 2), open_range (&f, 1, f.layers - 1, 2), open_range (&f, f.layers - 1, f.layers, 2) };
-  for (int i = 0; i < f.steps; i++) {
+  DpDit *whole = open_range (f, 0, f->layers);
+  DpDit *split[3] = { open_range (f, 0, 1), open_range (f, 1, f->layers - 1), open_range (f, f->layers - 1, f->layers) };
+  for (int i = 0; i < f->steps; i++) {
     gsize n, m;
     g_autofree char *name = g_strdup_printf ("velocity_%d", i);
-    g_autofree float *want = want_velocity (f.c, &n, name);
-    g_autofree float *got = run (&f, &whole, 1, frames, latents, (DpDitPass) { .steps = all (i) }, 0, &m);
+    g_autofree float *want = want_velocity (f, f->c, &n, name);
+    g_autofree float *got = run (f, &whole, 1, frames, latents, (DpDitPass) { .steps = all (i) }, 0, &m);
     g_assert_cmpuint (n, ==, m);
-    g_autofree char *what = g_strdup_printf ("velocity at timestep %g", f.timesteps[i]);
-    check (&f, what, got, want, n);
-    g_autofree float *parts = run (&f, split, 3, frames, latents, (DpDitPass) { .steps = all (i) }, 0, &m);
+    g_autofree char *what = g_strdup_printf ("velocity at timestep %g", f->timesteps[i]);
+    check (f, what, got, want, n);
+    g_autofree float *parts = run (f, split, 3, frames, latents, (DpDitPass) { .steps = all (i) }, 0, &m);
     parity_check_same ("layers in three ranges", parts, got, n * sizeof (float));
   }
   for (int i = 0; i < 3; i++)
     dp_dit_free (split[i]);
   dp_dit_free (whole);
-  fixture_close (&f);
 }
 
 /* Two passes of the scheme: block b + 1 stores keys and values of its first frames, block b reads them. */
 static void
-test_cache (gconstpointer data)
+check_cache (Fixture *f)
 {
-  Fixture f;
-  fixture_open (&f, data);
   g_autoptr (GError) error = NULL;
   gint64 dims[8];
   gsize n, m;
-  int first = parity_int (f.c, "cache_first"), count = parity_int (f.c, "cache_frames");
-  DpDit *dit = open_range (&f, 0, f.layers, 2);
+  int first = parity_int (f->c, "cache_first"), count = parity_int (f->c, "cache_frames");
+  DpDit *dit = open_range (f, 0, f->layers);
   DpDitCache *cache = dp_dit_cache_new (dit, &error);
   g_assert_no_error (error);
 
-  g_autofree float *next = parity_video (f.c, dims, "window_next");
-  g_autofree float *want_next = want_velocity (f.c, &n, "velocity_next");
-  g_autofree float *got_next = run (&f, &dit, 1, dims[1], next, (DpDitPass) { .steps = all (parity_int (f.c, "next_step")),
+  g_autofree float *next = parity_video (f->c, dims, "window_next");
+  g_autofree float *want_next = want_velocity (f, f->c, &n, "velocity_next");
+  g_autofree float *got_next = run (f, &dit, 1, dims[1], next, (DpDitPass) { .steps = all (parity_int (f->c, "next_step")),
         .keep_head = { cache, first, count } }, 0, &m);
   g_assert_cmpuint (n, ==, m);
-  check (&f, "a pass that fills a cache", got_next, want_next, n);
+  check (f, "a pass that fills a cache", got_next, want_next, n);
 
   /* The head of the own frames only is the tail of the head of all. */
-  g_autofree float *own = run (&f, &dit, 1, dims[1], next, (DpDitPass) { .steps = all (parity_int (f.c, "next_step")) }, first, &m);
-  for (int s = 0; s < 2; s++)
-    parity_check_same ("head of the own frames", own + s * m / 2, got_next + (s + 1) * n / 2 - m / 2, m / 2 * sizeof (float));
+  g_autofree float *own = run (f, &dit, 1, dims[1], next, (DpDitPass) { .steps = all (parity_int (f->c, "next_step")) }, first, &m);
+  parity_check_same ("head of the own frames", own, got_next + n - m, m * sizeof (float));
 
-  g_autofree float *window = parity_video (f.c, dims, "window");
-  g_autofree float *want = want_velocity (f.c, &n, "velocity_cached");
-  g_autofree float *got = run (&f, &dit, 1, dims[1], window, (DpDitPass) { .steps = all (parity_int (f.c, "cached_step")),
+  g_autofree float *window = parity_video (f->c, dims, "window");
+  g_autofree float *want = want_velocity (f, f->c, &n, "velocity_cached");
+  g_autofree float *got = run (f, &dit, 1, dims[1], window, (DpDitPass) { .steps = all (parity_int (f->c, "cached_step")),
         .behind = { cache, count } }, 0, &m);
   g_assert_cmpuint (n, ==, m);
-  check (&f, "a pass that reads a cache", got, want, n);
+  check (f, "a pass that reads a cache", got, want, n);
 
   dp_dit_cache_free (dit, cache);
   dp_dit_free (dit);
-  fixture_close (&f);
 }
 
 /* Frames of several steps in one pass. */
 static void
-test_steps (gconstpointer data)
+check_steps (Fixture *f)
 {
-  Fixture f;
-  fixture_open (&f, data);
-  g_autoptr (ParityCase) c = parity_case_open ("passes", f.model_name);
+  g_autoptr (ParityCase) c = parity_case_open ("passes", f->model_name);
   JsonArray *mixed = json_object_get_array_member (c->settings, "mixed");
   gint64 dims[8];
-  g_autofree float *latents = parity_video (f.c, dims, "latents");
+  g_autofree float *latents = parity_video (f->c, dims, "latents");
   int frames = dims[1], first = 2;
-  DpDit *dit = open_range (&f, 0, f.layers, 2);
+  DpDit *dit = open_range (f, 0, f->layers);
   for (guint i = 0; i < json_array_get_length (mixed); i++) {
     int steps[INPUT_FRAMES];
     gsize n, m;
     g_assert_cmpint (ints (json_array_get_array_element (mixed, i), steps), ==, frames);
     g_autofree char *name = g_strdup_printf ("velocity_mixed_%u", i);
-    g_autofree float *want = want_velocity (c, &n, name);
-    g_autofree float *got = run (&f, &dit, 1, frames, latents, (DpDitPass) { .steps = steps }, 0, &m);
+    g_autofree float *want = want_velocity (f, c, &n, name);
+    g_autofree float *got = run (f, &dit, 1, frames, latents, (DpDitPass) { .steps = steps }, 0, &m);
     g_assert_cmpuint (n, ==, m);
     g_autofree char *what = g_strdup_printf ("steps %d %d %d %d %d", steps[0], steps[1], steps[2], steps[3], steps[4]);
-    check (&f, what, got, want, n);
-    g_autofree float *own = run (&f, &dit, 1, frames, latents, (DpDitPass) { .steps = steps }, first, &m);
-    for (int s = 0; s < 2; s++)
-      parity_check_same ("head of the last frames", own + s * m / 2, got + (s + 1) * n / 2 - m / 2, m / 2 * sizeof (float));
+    check (f, what, got, want, n);
+    g_autofree float *own = run (f, &dit, 1, frames, latents, (DpDitPass) { .steps = steps }, first, &m);
+    parity_check_same ("head of the last frames", own, got + n - m, m * sizeof (float));
   }
   dp_dit_free (dit);
-  fixture_close (&f);
 }
 
 /* One pass of test_neighbours(): latents and velocity by name, and the caches. */
@@ -297,20 +283,18 @@ neighbour_pass (Fixture *f, const ParityCase *c, DpDit *dit, const char *block, 
   g_autofree float *got = run (f, &dit, 1, dims[1], latents, pass, 0, &m);
   if (dp_weights_find (c->tensors, name) == NULL)       /* a pass that is only there for what it keeps */
     return;
-  g_autofree float *want = want_velocity (c, &n, name);
+  g_autofree float *want = want_velocity (f, c, &n, name);
   g_assert_cmpuint (n, ==, m);
   check (f, name, got, want, n);
 }
 
 /* Keys and values before, on both sides, and kept by a pass that has some before itself. */
 static void
-test_neighbours (gconstpointer data)
+check_neighbours (Fixture *f)
 {
-  Fixture f;
-  fixture_open (&f, data);
   g_autoptr (GError) error = NULL;
-  g_autoptr (ParityCase) c = parity_case_open ("passes", f.model_name);
-  DpDit *dit = open_range (&f, 0, f.layers, 2);
+  g_autoptr (ParityCase) c = parity_case_open ("passes", f->model_name);
+  DpDit *dit = open_range (f, 0, f->layers);
   DpDitCache *caches[3];
   int tail[INPUT_FRAMES], next_head[INPUT_FRAMES], next_tail[INPUT_FRAMES];
   ints (json_object_get_array_member (c->settings, "previous_tail"), tail);
@@ -320,95 +304,128 @@ test_neighbours (gconstpointer data)
     caches[i] = dp_dit_cache_new (dit, &error);
     g_assert_no_error (error);
   }
-  neighbour_pass (&f, c, dit, "previous", "previous", (DpDitPass) { .keep_tail = { caches[0], tail[0], tail[1] } });
-  neighbour_pass (&f, c, dit, "next", "next", (DpDitPass) { .before = { caches[0], tail[1] },
+  neighbour_pass (f, c, dit, "previous", "previous", (DpDitPass) { .keep_tail = { caches[0], tail[0], tail[1] } });
+  neighbour_pass (f, c, dit, "next", "next", (DpDitPass) { .before = { caches[0], tail[1] },
         .keep_head = { caches[1], next_head[0], next_head[1] }, .keep_tail = { caches[2], next_tail[0], next_tail[1] } });
-  neighbour_pass (&f, c, dit, "own", "between", (DpDitPass) { .before = { caches[0], tail[1] }, .behind = { caches[1], next_head[1] } });
-  neighbour_pass (&f, c, dit, "own", "after", (DpDitPass) { .before = { caches[2], next_tail[1] } });
+  neighbour_pass (f, c, dit, "own", "between", (DpDitPass) { .before = { caches[0], tail[1] }, .behind = { caches[1], next_head[1] } });
+  neighbour_pass (f, c, dit, "own", "after", (DpDitPass) { .before = { caches[2], next_tail[1] } });
   for (int i = 0; i < 3; i++)
     dp_dit_cache_free (dit, caches[i]);
   dp_dit_free (dit);
-  fixture_close (&f);
 }
 
 /* One layer over a whole window, which keeps its first and last frames. Then over the frames between them alone, with the kept ones in
  * front, or on both sides. Those frames see the same keys at the same positions, so they come out the same: to the bit, except on ref,
  * which turns a normed key before it rounds it. */
 static void
-test_window (gconstpointer data)
+check_window (Fixture *f)
 {
   enum { FRONT = 2, OWN = 3, BACK = 1, ALL = FRONT + OWN + BACK };
   static const int steps[ALL] = { 0, 2, 2, 1, 3, 0 };
-  Fixture f;
-  fixture_open (&f, data);
   g_autoptr (GError) error = NULL;
-  DpDit *dit = open_range (&f, 1, 2, 2);
-  DpDitText *text = open_text (&f, dit);
-  gsize frame = (gsize) dp_dit_tokens_per_frame (dit) * f.model->config.dit.heads * f.model->config.dit.head_dim;
-  g_autofree float *in = g_new (float, 2 * ALL * frame);
+  DpDit *dit = open_range (f, 1, 2);
+  DpDitText *text = open_text (f, dit);
+  gsize frame = (gsize) dp_dit_tokens_per_frame (dit) * f->model->config.dit.heads * f->model->config.dit.head_dim;
+  g_autofree float *in = g_new (float, ALL * frame);
   g_autoptr (GRand) random = g_rand_new_with_seed (16);
-  for (gsize i = 0; i < 2 * ALL * frame; i++)
+  for (gsize i = 0; i < ALL * frame; i++)
     in[i] = g_rand_double_range (random, -2, 2);
   DpDitCache *front = dp_dit_cache_new (dit, &error), *back = dp_dit_cache_new (dit, &error);
   g_assert_no_error (error);
 
   for (int sides = 1; sides <= 2; sides++) {
     int all_frames = sides == 1 ? FRONT + OWN : ALL;
-    g_autofree float *window = g_new (float, 2 * all_frames * frame), *own = g_new (float, 2 * OWN * frame);
-    for (int s = 0; s < 2; s++) {
-      memcpy (window + s * all_frames * frame, in + s * ALL * frame, all_frames * frame * sizeof (float));
-      memcpy (own + s * OWN * frame, in + (s * ALL + FRONT) * frame, OWN * frame * sizeof (float));
-    }
-    float *long_tokens = parity_upload (f.dev, window, 2 * all_frames * frame), *short_tokens = parity_upload (f.dev, own, 2 * OWN * frame);
+    float *long_tokens = parity_upload (f->dev, in, all_frames * frame);
+    float *short_tokens = parity_upload (f->dev, in + FRONT * frame, OWN * frame);
     dp_dit_run (dit, &(DpDitPass) { .frames = all_frames, .steps = steps, .text = text, .tokens = long_tokens,
           .keep_tail = { front, 0, FRONT }, .keep_head = { back, all_frames - BACK, BACK } });
     dp_dit_run (dit, &(DpDitPass) { .frames = OWN, .steps = steps + FRONT, .text = text, .tokens = short_tokens,
           .before = { front, FRONT }, .behind = { sides == 2 ? back : NULL, sides == 2 ? BACK : 0 } });
-    g_autofree float *want = parity_download (f.dev, long_tokens, 2 * all_frames * frame);
-    g_autofree float *got = parity_download (f.dev, short_tokens, 2 * OWN * frame);
+    g_autofree float *want = parity_download (f->dev, long_tokens, all_frames * frame);
+    g_autofree float *got = parity_download (f->dev, short_tokens, OWN * frame);
     const char *what = sides == 1 ? "kept frames before" : "kept frames on both sides";
-    for (int s = 0; s < 2; s++) {
-      const float *a = got + s * OWN * frame, *b = want + (s * all_frames + FRONT) * frame;
-      if (g_str_equal (f.dev->ops->name, "ref"))
-        parity_check (what, a, b, OWN * frame, 1e-6);
-      else
-        parity_check_same (what, a, b, OWN * frame * sizeof (float));
-    }
-    f.dev->ops->free (f.dev, long_tokens);
-    f.dev->ops->free (f.dev, short_tokens);
+    if (g_str_equal (f->dev->ops->name, "ref"))
+      parity_check (what, got, want + FRONT * frame, OWN * frame, 1e-6);
+    else
+      parity_check_same (what, got, want + FRONT * frame, OWN * frame * sizeof (float));
+    f->dev->ops->free (f->dev, long_tokens);
+    f->dev->ops->free (f->dev, short_tokens);
   }
   dp_dit_cache_free (dit, front);
   dp_dit_cache_free (dit, back);
   dp_dit_text_free (dit, text);
   dp_dit_free (dit);
-  fixture_close (&f);
 }
 
 /* One that works in another's scratch computes the same, leaves nothing there that the other would see, and needs the less memory. */
 static void
-test_lender (gconstpointer data)
+check_lender (Fixture *f)
 {
-  Fixture f;
-  fixture_open (&f, data);
   gint64 dims[8];
-  gsize n, D = (gsize) f.model->config.dit.heads * f.model->config.dit.head_dim;
-  g_autofree float *latents = parity_video (f.c, dims, "latents");
-  dp_dit_free (open_range (&f, 0, f.layers, 2));        /* so that the device's own scratch is there */
-  gsize before = f.dev->bytes;
-  DpDit *lender = open_range (&f, 0, f.layers, 2);
-  gsize alone = f.dev->bytes - before;
-  DpDit *borrower = open_borrower (&f, lender, 0, f.layers, 2);
-  gsize borrowing = f.dev->bytes - before - alone, qkv = sizeof (float) * 2 * INPUT_FRAMES * dp_dit_tokens_per_frame (lender) * 3 * D;
+  gsize n, D = (gsize) f->model->config.dit.heads * f->model->config.dit.head_dim;
+  g_autofree float *latents = parity_video (f->c, dims, "latents");
+  dp_dit_free (open_range (f, 0, f->layers));        /* so that the device's own scratch is there */
+  gsize before = f->dev->bytes;
+  DpDit *lender = open_range (f, 0, f->layers);
+  gsize alone = f->dev->bytes - before;
+  DpDit *borrower = open_borrower (f, lender, 0, f->layers);
+  gsize borrowing = f->dev->bytes - before - alone, qkv = sizeof (float) * INPUT_FRAMES * dp_dit_tokens_per_frame (lender) * 3 * D;
   g_assert_cmpuint (borrowing + qkv, <, alone);
-  g_autofree float *want = run (&f, &lender, 1, dims[1], latents, (DpDitPass) { .steps = all (0) }, 0, &n);
-  g_autofree float *other = run (&f, &borrower, 1, dims[1] - 1, latents, (DpDitPass) { .steps = all (1) }, 0, &n);
-  g_autofree float *again = run (&f, &lender, 1, dims[1], latents, (DpDitPass) { .steps = all (0) }, 0, &n);
-  g_autofree float *borrowed = run (&f, &borrower, 1, dims[1], latents, (DpDitPass) { .steps = all (0) }, 0, &n);
+  g_autofree float *want = run (f, &lender, 1, dims[1], latents, (DpDitPass) { .steps = all (0) }, 0, &n);
+  g_autofree float *other = run (f, &borrower, 1, dims[1] - 1, latents, (DpDitPass) { .steps = all (1) }, 0, &n);
+  g_autofree float *again = run (f, &lender, 1, dims[1], latents, (DpDitPass) { .steps = all (0) }, 0, &n);
+  g_autofree float *borrowed = run (f, &borrower, 1, dims[1], latents, (DpDitPass) { .steps = all (0) }, 0, &n);
   parity_check_same ("the lender after the borrower", again, want, n * sizeof (float));
   parity_check_same ("the borrower", borrowed, want, n * sizeof (float));
   dp_dit_free (borrower);
   dp_dit_free (lender);
+}
+
+/* A test with each of the two texts. */
+static void
+with_texts (gconstpointer data, void (*test) (Fixture *f))
+{
+  Fixture f;
+  fixture_open (&f, data);
+  for (f.s = 0; f.s < 2; f.s++)
+    test (&f);
   fixture_close (&f);
+}
+
+static void
+test_velocity (gconstpointer data)
+{
+  with_texts (data, check_velocity);
+}
+
+static void
+test_cache (gconstpointer data)
+{
+  with_texts (data, check_cache);
+}
+
+static void
+test_steps (gconstpointer data)
+{
+  with_texts (data, check_steps);
+}
+
+static void
+test_neighbours (gconstpointer data)
+{
+  with_texts (data, check_neighbours);
+}
+
+static void
+test_window (gconstpointer data)
+{
+  with_texts (data, check_window);
+}
+
+static void
+test_lender (gconstpointer data)
+{
+  with_texts (data, check_lender);
 }
 
 int

@@ -17,6 +17,8 @@
 #define T 4                     /* steps */
 #define Q 2                     /* so that blocks stand LAG steps apart */
 #define LAG 2
+#define ELEMENTS 2              /* of guidance, which the small settings have */
+#define TRANSFERS (T * ((STAGES - 1) * ELEMENTS + 1))   /* of a block: only the last element comes back */
 #define FRAMES 77
 #define MAX_BLOCKS 16
 
@@ -114,13 +116,13 @@ check_order (const Trace *t)
   }
 }
 
-/* Every block takes each step once, on each stage, one stage after the other, and in the iteration that the scheme has for it. Returns how
- * many blocks there are, and when each was through. */
+/* Every block takes each step once, with both elements of guidance, on each stage, one stage after the other, and in the iteration that the
+ * scheme has for it. Returns how many blocks there are, and when each was through. */
 static int
 check_passes (const Trace *t, int layers, gint64 *finished, gint64 *busy)
 {
-  int steps[MAX_BLOCKS][STAGES] = { 0 }, blocks = 0, passes = 0;
-  gint64 last[MAX_BLOCKS] = { 0 };
+  int seen[MAX_BLOCKS][STAGES] = { 0 }, blocks = 0, passes = 0;
+  gint64 last[MAX_BLOCKS][ELEMENTS] = { 0 };
 
   for (int stage = 0; stage < STAGES; stage++)
     busy[stage] = 0;
@@ -130,16 +132,18 @@ check_passes (const Trace *t, int layers, gint64 *finished, gint64 *busy)
 
     if (!g_str_equal (s->kind, "pass"))
       continue;
-    gint64 block = number (s->args, "block"), step = number (s->args, "step");
+    gint64 block = number (s->args, "block"), step = number (s->args, "step"), element = number (s->args, "element");
     g_assert (stage >= 0 && stage < STAGES);
     g_assert_cmpint (block, <, MAX_BLOCKS);
-    g_assert_cmpint (step, ==, steps[block][stage]++);
+    g_assert_cmpint (step * ELEMENTS + element, ==, seen[block][stage]++);
     if (stage > 0)
-      g_assert_cmpint (steps[block][stage], <=, steps[block][stage - 1]);
-    else if (step > 0)
-      g_assert_cmpint (steps[block][STAGES - 1], ==, step);     /* it came back */
-    g_assert_cmpint (s->start, >=, last[block] - clock_slack ());
-    last[block] = s->end;
+      g_assert_cmpint (seen[block][stage], <=, seen[block][stage - 1]);
+    else if (element == 0) {    /* the step before came back */
+      g_assert_cmpint (seen[block][STAGES - 1], ==, step * ELEMENTS);
+      g_assert_cmpint (s->start, >=, last[block][ELEMENTS - 1] - clock_slack ());
+    }
+    g_assert_cmpint (s->start, >=, last[block][element] - clock_slack ());
+    last[block][element] = s->end;
     g_assert_cmpint (number (s->args, "iteration"), ==, block * LAG + step);
     int first, end;
     dp_plan_layers (layers, STAGES, stage, &first, &end);
@@ -152,8 +156,8 @@ check_passes (const Trace *t, int layers, gint64 *finished, gint64 *busy)
   }
   for (int b = 0; b < blocks; b++)
     for (int stage = 0; stage < STAGES; stage++)
-      g_assert_cmpint (steps[b][stage], ==, T);
-  g_assert_cmpint (passes, ==, blocks * STAGES * T);
+      g_assert_cmpint (seen[b][stage], ==, T * ELEMENTS);
+  g_assert_cmpint (passes, ==, blocks * STAGES * T * ELEMENTS);
   return blocks;
 }
 
@@ -187,7 +191,7 @@ check_decoder (const Trace *t, int blocks, gint64 latents, const gint64 *finishe
 static void
 check_others (const Trace *t, int blocks, int max_queue_frames)
 {
-  gint64 frame = 0, level = -1, sent[3 * T * MAX_BLOCKS], transfers = 0, arrived = 0;
+  gint64 frame = 0, level = -1, sent[TRANSFERS * MAX_BLOCKS], transfers = 0, arrived = 0;
   int names = 0, encoded = 0;
 
   for (guint i = 0; i < json_array_get_length (t->events); i++) {
@@ -205,7 +209,7 @@ check_others (const Trace *t, int blocks, int max_queue_frames)
       g_assert_cmpint (number (args, "frame"), ==, frame++);
     } else if (ph == 'b') {
       gint64 id = number (e, "id");
-      g_assert_cmpint (id, <, STAGES * T * blocks);
+      g_assert_cmpint (id, <, TRANSFERS * blocks);
       sent[id] = number (e, "ts");
       transfers++;
     } else if (ph == 'e') {
@@ -217,7 +221,7 @@ check_others (const Trace *t, int blocks, int max_queue_frames)
   g_assert_cmpint (encoded, ==, 1);
   g_assert_cmpint (frame, ==, FRAMES);
   g_assert_cmpint (level, ==, 0);
-  g_assert_cmpint (transfers, ==, STAGES * T * blocks);
+  g_assert_cmpint (transfers, ==, TRANSFERS * blocks);
   g_assert_cmpint (arrived, ==, transfers);
 }
 

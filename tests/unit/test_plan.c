@@ -77,12 +77,16 @@ test_layers (void)
 }
 
 static void
-test_messages (void)
+test_passes (void)
 {
-  g_assert_cmpint (dp_plan_messages (1, 8), ==, 1);
-  g_assert_cmpint (dp_plan_messages (2, 8), ==, 3);
-  g_assert_cmpint (dp_plan_messages (4, 8), ==, 5);
-  g_assert_cmpint (dp_plan_messages (4, 2), ==, 2);
+  g_assert_cmpint (dp_plan_passes (1, 1, 8), ==, 1);
+  g_assert_cmpint (dp_plan_passes (2, 1, 8), ==, 3);
+  g_assert_cmpint (dp_plan_passes (4, 1, 8), ==, 5);
+  g_assert_cmpint (dp_plan_passes (4, 1, 2), ==, 2);
+  g_assert_cmpint (dp_plan_passes (1, 2, 8), ==, 1);
+  g_assert_cmpint (dp_plan_passes (2, 2, 8), ==, 2);
+  g_assert_cmpint (dp_plan_passes (7, 2, 8), ==, 5);
+  g_assert_cmpint (dp_plan_passes (8, 2, 8), ==, 5);
 }
 
 static void
@@ -116,7 +120,7 @@ test_stages (void)
   g_assert_cmpuint (dp_plan_text_bytes (plan, TRUE), <, plan->text_bytes);
   g_assert_cmpint (plan->lag, ==, 2);
   g_assert_cmpint (plan->depth, ==, 2);
-  g_assert_cmpint (plan->messages, ==, 2);
+  g_assert_cmpint (plan->passes, ==, 2);
   g_assert_cmpint (plan->latent_w, ==, 8);
   g_assert_cmpint (plan->latent_h, ==, 6);
   g_assert_cmpint (plan->switch_step, ==, 4);
@@ -205,7 +209,7 @@ test_refused (void)
 
 /* The number that is told is the least that the rule allows, and is not too small itself. */
 static void
-test_starved (void)
+starved (int elements)
 {
   for (int stages = 1; stages <= 7; stages++)
     for (int steps = 1; steps <= 12; steps++) {
@@ -220,10 +224,11 @@ test_starved (void)
         s.devices = devices;
         s.steps = steps;
         s.queue_blocks = q;
+        s.guidance_scale = elements;
         g_autoptr (DpPlan) plan = plan_for (&s);
         const char *starved = dp_plan_starved (plan), *told = starved ? strstr (starved, "queue-blocks=") : NULL;
 
-        g_assert_cmpint (starved == NULL, ==, stages == 1 || steps >= plan->lag * (stages + 1));
+        g_assert_cmpint (starved == NULL, ==, stages == 1 || elements * steps >= plan->lag * (stages + 2 * elements - 1));
         if (starved == NULL)
           enough = q;
         else if (enough)
@@ -234,13 +239,20 @@ test_starved (void)
     }
 }
 
+static void
+test_starved (void)
+{
+  starved (1);
+  starved (2);
+}
+
 int
 main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
   g_test_add_func ("/plan/settings", test_settings);
   g_test_add_func ("/plan/layers", test_layers);
-  g_test_add_func ("/plan/messages", test_messages);
+  g_test_add_func ("/plan/passes", test_passes);
   g_test_add_func ("/plan/stages", test_stages);
   g_test_add_func ("/plan/blocks", test_blocks);
   g_test_add_func ("/plan/with", test_with);

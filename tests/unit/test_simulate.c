@@ -7,7 +7,7 @@
 #include <string.h>
 
 static DpPlan *
-plan_for (int stages, int steps, int queue_blocks)
+plan_for (int stages, int steps, int queue_blocks, double guidance_scale)
 {
   g_autofree char *devices = g_strnfill (4 * stages - 1, ',');
   GError *error = NULL;
@@ -15,15 +15,16 @@ plan_for (int stages, int steps, int queue_blocks)
   for (int i = 0; i < stages; i++)
     memcpy (devices + 4 * i, "cpu", 3);
   DpPlan *plan = dp_plan_new (&(DpSettings) { .width = 64, .height = 48, .steps = steps, .queue_blocks = queue_blocks,
-      .block_latents = 2, .context_latents = 1, .num_frames = -1, .devices = devices }, &error);
+      .block_latents = 2, .context_latents = 1, .num_frames = -1, .devices = devices,
+      .guidance_scale = guidance_scale }, &error);
   g_assert_no_error (error);
   return plan;
 }
 
 static DpRingSpeed
-speed_of (int stages, int steps, int queue_blocks, double pass, double hop, double decode)
+guided_speed_of (int stages, int steps, int queue_blocks, double guidance_scale, double pass, double hop, double decode)
 {
-  g_autoptr (DpPlan) plan = plan_for (stages, steps, queue_blocks);
+  g_autoptr (DpPlan) plan = plan_for (stages, steps, queue_blocks, guidance_scale);
   DpRingTimes times = { .hop = hop, .decode = decode };
   GError *error = NULL;
   DpRingSpeed speed;
@@ -33,6 +34,12 @@ speed_of (int stages, int steps, int queue_blocks, double pass, double hop, doub
   g_assert_true (dp_simulate (plan, &times, 40, &speed, &error));
   g_assert_no_error (error);
   return speed;
+}
+
+static DpRingSpeed
+speed_of (int stages, int steps, int queue_blocks, double pass, double hop, double decode)
+{
+  return guided_speed_of (stages, steps, queue_blocks, 1, pass, hop, decode);
 }
 
 #define assert_near(a, b) g_assert_cmpfloat_with_epsilon (a, b, 1e-6 * (b))
@@ -79,7 +86,7 @@ test_starved (void)
 static void
 test_uneven (void)
 {
-  g_autoptr (DpPlan) plan = plan_for (2, 12, 12);
+  g_autoptr (DpPlan) plan = plan_for (2, 12, 12, 1);
   DpRingTimes times = { .stage = { 1, 0.5 }, .hop = 0.01 };
   DpRingSpeed s;
 
@@ -87,6 +94,26 @@ test_uneven (void)
   g_assert_cmpfloat_with_epsilon (s.block, 12, 0.05);
   g_assert_cmpfloat (s.busy[0], >, 0.99);
   g_assert_cmpfloat_with_epsilon (s.busy[1], 0.5, 0.01);
+}
+
+/* Guidance makes a pass two messages: alone it takes as long; in a ring the second follows the first, so half as many blocks keep it
+ * busy. */
+static void
+test_guided (void)
+{
+  assert_near (guided_speed_of (1, 6, 3, 5, 1, 99, 0).block, 6);
+  for (int stages = 2; stages <= 6; stages++) {
+    int lag = 2 * 24 / (stages + 3), enough = (24 + lag - 1) / lag;
+    DpRingSpeed s = guided_speed_of (stages, 24, enough, 5, 1, 0, 0);
+
+    assert_near (s.block, 24.0 / stages);
+    for (int i = 0; i < stages; i++)
+      g_assert_cmpfloat (s.busy[i], >, 0.999);
+    if (stages > 2)
+      g_assert_cmpfloat (speed_of (stages, 24, enough, 1, 0, 0).block, >, s.block * 1.1);
+  }
+  /* one block in flight: the elements of a pass are all that runs at a time */
+  assert_near (guided_speed_of (6, 24, 1, 5, 1, 0, 0).block, 24 * (6 + 1) / 12.0);
 }
 
 int
@@ -97,5 +124,6 @@ main (int argc, char **argv)
   g_test_add_func ("/simulate/full", test_full);
   g_test_add_func ("/simulate/starved", test_starved);
   g_test_add_func ("/simulate/uneven", test_uneven);
+  g_test_add_func ("/simulate/guided", test_guided);
   return g_test_run ();
 }
