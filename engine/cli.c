@@ -22,7 +22,7 @@ static char **prompts_at;
 
 static const GOptionEntry generate_options[] = {
   { "frames", 0, 0, G_OPTION_ARG_INT64, &dp_cli_settings.num_frames, "How many frames (default: 81)", "N" },
-  { "prompt-at", 0, 0, G_OPTION_ARG_STRING_ARRAY, &prompts_at, "Change the prompt with block N; may be repeated", "N=TEXT" },
+  { "prompt-at", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &prompts_at, "Change the prompt with block N; may be repeated", "N=TEXT" },
   { "noise", 0, 0, G_OPTION_ARG_FILENAME, &noise_file, "Start from the tensor `noise` [C, L, h, w] of this safetensors file", "FILE" },
   { "dump", 0, 0, G_OPTION_ARG_FILENAME, &dump, "Write embeddings, latents and frames to this safetensors file", "FILE" },
   { "output", 0, 0, G_OPTION_ARG_FILENAME, &output, "Write the video to this file; - for standard output", "FILE.y4m" },

@@ -291,6 +291,37 @@ test_prompt_at (void)
   check_same ("p1.y4m", "p3.y4m", FALSE);
 }
 
+/* Texts are UTF-8 whatever the locale: containers have none. */
+static void
+test_locale (void)
+{
+  static const char *const locales[] = { "C", "C.UTF-8" };
+  g_autofree char *before = g_strdup (g_getenv ("LC_ALL"));
+
+  for (guint i = 0; i < G_N_ELEMENTS (locales); i++) {
+    g_autofree char *line = g_strdup_printf ("generate " SMALL "--frames 5 --prompt 'un caf\u00e9' --negative-prompt '\u96e8' "
+        "--prompt-at '1=\u00e9t\u00e9' --output %%s/locale%u.y4m", i);
+
+    g_setenv ("LC_ALL", locales[i], TRUE);
+    g_free (run_ok (line));
+    g_free (run_ok ("inspect --prompt '\u00e9' --negative-prompt '\u00e9'"));
+    g_free (run_ok ("bench " SMALL "--blocks 1 --prompt '\u00e9' --negative-prompt '\u00e9' --json"));
+    run_bad ("bench --sampler '\u00e9'", 1, "sampler is \"\u00e9\"");
+    run_bad ("bench --seed '\u00e9'", 2, "--seed is \"\u00e9\"");
+    run_bad ("generate " SMALL "--frames 5 --prompt 'caf\xe9' --output %s/x.y4m", 1, "expected UTF-8");
+    run_bad ("generate " SMALL "--frames 5 --negative-prompt '\xff' --output %s/x.y4m", 1, "expected UTF-8");
+    run_bad ("generate " SMALL "--frames 5 --prompt-at '1=\xc3' --output %s/x.y4m", 1, "expected UTF-8");
+    run_bad ("bench " SMALL "--blocks 1 --prompt '\xff'", 1, "expected UTF-8");
+  }
+  if (before)
+    g_setenv ("LC_ALL", before, TRUE);
+  else
+    g_unsetenv ("LC_ALL");
+  g_free (run_ok ("generate " SMALL "--frames 5 --output %s/ascii.y4m"));
+  check_same ("locale0.y4m", "locale1.y4m", TRUE);
+  check_same ("locale0.y4m", "ascii.y4m", FALSE);
+}
+
 static DpWeights *
 open_dump (const char *name)
 {
@@ -573,6 +604,7 @@ main (int argc, char **argv)
   g_test_add_func ("/cli/y4m", test_y4m);
   g_test_add_func ("/cli/reproducible", test_reproducible);
   g_test_add_func ("/cli/prompt-at", test_prompt_at);
+  g_test_add_func ("/cli/locale", test_locale);
   g_test_add_func ("/cli/dump", test_dump);
   g_test_add_func ("/cli/noise", test_noise);
   g_test_add_func ("/cli/inspect", test_inspect);
