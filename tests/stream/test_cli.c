@@ -366,6 +366,44 @@ test_dump (void)
   check_same ("d.y4m", "plain.y4m", TRUE);      /* a dump does not change the video */
 }
 
+/* What ffmpeg decodes, which is told nothing of colours, is what the engine made. Its quick conversion to RGB, the default, is one level
+ * too dark and repeats chroma; the exact one is asked for. */
+static void
+test_y4m_colours (void)
+{
+  static const char *const prompts[] = { "a red ball bouncing over a green meadow", "a blue star spinning in a starry night" };
+  const gsize n = 9 * 144 * 256 * 3;
+
+  if (system ("ffmpeg -version > /dev/null 2>&1") != 0) {
+    g_test_skip ("no ffmpeg here");
+    return;
+  }
+  for (guint p = 0; p < G_N_ELEMENTS (prompts); p++) {
+    g_autofree char *line = g_strdup_printf ("generate --steps 4 --threads 2 --frames 9 --prompt '%s' --dump %%s/colours.safetensors "
+        "--output %%s/colours.y4m", prompts[p]);
+    g_autofree char *command = g_strdup_printf ("ffmpeg -v error -y -i %s/colours.y4m -sws_flags bicubic+accurate_rnd+full_chroma_int "
+        "-f rawvideo -pix_fmt rgb24 %s/colours.rgb < /dev/null", dir, dir);
+    double error = 0, chroma = 0;
+
+    g_free (run_ok (line));
+    g_assert_cmpint (system (command), ==, 0);
+    g_autoptr (DpWeights) dump = open_dump ("colours.safetensors");
+    const float *frames = tensor (dump, "frames", 4, (gint64[]) { 9, 144, 256, 3 });
+    g_autoptr (GBytes) decoded = contents ("colours.rgb");
+    const guint8 *shown = g_bytes_get_data (decoded, NULL);
+
+    g_assert_cmpuint (g_bytes_get_size (decoded), ==, n);
+    for (gsize i = 0; i < n; i++)
+      error += ABS (shown[i] - frames[i] * 255) / n;
+    for (gsize i = 0; i < n; i += 3)
+      chroma += ABS (frames[i] - frames[i + 2]) * 255 / (n / 3);
+    g_test_message ("mean error %.2f of 255; red and blue are %.0f apart", error, chroma);
+    g_assert_cmpfloat (chroma, >, 20);  /* grey looks the same in every matrix */
+    if (!(error <= 1.5))
+      g_test_fail_printf ("what ffmpeg decodes is off by %.2f of 255", error);
+  }
+}
+
 /* The noise given is what the video starts from: with other noise it differs, whatever the seed; with the same it does not. */
 static void
 test_noise (void)
@@ -606,6 +644,7 @@ main (int argc, char **argv)
   g_test_add_func ("/cli/prompt-at", test_prompt_at);
   g_test_add_func ("/cli/locale", test_locale);
   g_test_add_func ("/cli/dump", test_dump);
+  g_test_add_func ("/cli/y4m/colours", test_y4m_colours);
   g_test_add_func ("/cli/noise", test_noise);
   g_test_add_func ("/cli/inspect", test_inspect);
   g_test_add_func ("/cli/inspect/room", test_inspect_room);
