@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "model.h"
 #include "error.h"
+#include "found.h"
 #include "kernels/locate.h"
 
 #include <string.h>
@@ -23,7 +24,7 @@ is_model (const char *dir)
 {
   g_autofree char *index = g_build_filename (dir, "model_index.json", NULL);
 
-  return g_file_test (index, G_FILE_TEST_EXISTS);
+  return dp_found_at (index, NULL) != DP_FOUND_NOTHING;  /* what may not be read is told when it is opened */
 }
 
 /* The model below one of the directories above this code: the one of the same installation, also
