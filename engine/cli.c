@@ -9,6 +9,7 @@
 #include "cli_settings.h"
 #include "cli_y4m.h"
 #include "plan.h"
+#include "wan/model_check.h"
 #include "wan/weights.h"
 #include "kernels/device.h"
 
@@ -343,11 +344,14 @@ inspect (GError **error)
   if (plan == NULL)
     return FALSE;
   const DpSettings *s = &plan->settings;
+  DpStageSpec spec = dp_plan_stage_spec (plan);
   g_autofree char *guidance = dp_cli_settings_guidance (s), *description = dp_plan_describe (plan);
   print_model (plan->model);
   printf ("settings\n  %dx%d at %d/%d frames a second, %s, %d steps, guidance %s, flow shift %g\n", s->width, s->height,
       plan->info.fps_n, plan->info.fps_d, s->sampler, s->steps, guidance, s->flow_shift);
   printf ("  blocks of %d latents, context %d, queue of %d frames\n", s->block_latents, plan->context_latents, s->max_queue_frames);
+  if (!dp_model_check (plan->model, spec.max_input + spec.max_cached, spec.latent_h, spec.latent_w, error))
+    return FALSE;
   printf ("plan for devices=%s\n%s", dp_cli_settings.devices ? dp_cli_settings.devices : "auto", description);
   printf ("all of it on one device\n");
   print_verdict ("cpu");

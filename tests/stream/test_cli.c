@@ -477,13 +477,62 @@ number_in (const char *text, const char *before)
 static void
 test_inspect_room (void)
 {
-  g_autofree char *said = run_ok ("inspect --steps 2"), *large = run_ok ("inspect --width 8192 --height 8192 --block-latents 1024");
+  g_autofree char *said = run_ok ("inspect --steps 2"), *large = run_ok ("inspect --width 8192 --height 8192 --block-latents 1000");
   g_autofree char *json = run_ok ("bench --steps 2 --blocks 1 --threads 2 --json");
   double needed = number_in (said, "  cpu      fits: "), taken = number_in (json, "\"device_bytes\" : ") / 1048576;
 
   g_test_message ("%.1f MiB, and it took %.1f", needed, taken);
   g_assert_true (needed >= taken && needed <= taken * 1.15);
   g_assert_cmpfloat (number_in (large, "  cpu      does not fit: "), >, 1e6);
+}
+
+/* A copy of the tiny model with one fault, made by a shell in its directory: inspect finds what loading finds, and says the same. */
+static void
+check_inspected (const char *fault, const char *needle)
+{
+  g_autofree char *command = g_strdup_printf ("rm -rf '%s/faulty' && mkdir '%s/faulty' && cd '%s' && cp -r *.json [a-z]*er vae '%s/faulty' && "
+      "cd '%s/faulty' && %s", dir, dir, dp_model_embedded (), dir, dir, fault);
+
+  g_assert_cmpint (system (command), ==, 0);
+  g_auto (Run) inspected = run ("inspect " SMALL "--model %s/faulty"), loaded = run ("generate " SMALL "--model %s/faulty "
+      "--output /dev/null");
+  g_test_message ("%s: %s", fault, g_strchomp (inspected.err));
+  if (inspected.status != 1 || strstr (inspected.out, "fits") || strstr (inspected.err, needle) == NULL)
+    g_test_fail_printf ("%s: %d, \"%s\"", fault, inspected.status, inspected.err);
+  g_assert_cmpint (loaded.status, ==, 1);
+  g_assert_cmpstr (g_strchomp (loaded.err), ==, inspected.err);
+}
+
+static void
+test_inspect_faults (void)
+{
+  static const char *const weights[] = { "transformer/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model" };
+#define CONFIG(file, key, value) "sed -i 's/\"" key "\": *[0-9]*/\"" key "\": " value "/' " file "/config.json"
+
+  for (guint i = 0; i < G_N_ELEMENTS (weights); i++) {
+    const struct { const char *fault, *needle; } faults[] = {
+      { "rm %s.safetensors", "no weights there" }, { "truncate -s -1 %s.safetensors", "cut off" },
+      { "truncate -s 0 %s.safetensors", "only 0 bytes" }, { "truncate -s 1000 %s.safetensors", "cut off" },
+      { "printf 'version https://git-lfs.github.com/spec/v1\\noid sha256:0\\nsize 9\\n' > %s.safetensors", "Git LFS pointer" },
+    };
+    for (guint k = 0; k < (i == 0 ? G_N_ELEMENTS (faults) : 2); k++) {
+      g_auto (GStrv) parts = g_strsplit (faults[k].fault, "%s", -1);
+      g_autofree char *fault = g_strjoinv (weights[i], parts);
+
+      check_inspected (fault, faults[k].needle);
+    }
+  }
+  check_inspected (CONFIG ("transformer", "num_layers", "8"), "tensor blocks.7.");
+  check_inspected (CONFIG ("transformer", "num_layers", "6"), "gives 6 layers");
+  check_inspected (CONFIG ("transformer", "ffn_dim", "64"), "expected shape");
+  check_inspected (CONFIG ("text_encoder", "num_layers", "9"), "tensor encoder.block.");
+  check_inspected (CONFIG ("text_encoder", "num_layers", "1"), "gives 1 layers");
+  check_inspected (CONFIG ("text_encoder", "vocab_size", "9"), "at most the text encoder's 9 pieces");
+  check_inspected (CONFIG ("vae", "num_res_blocks", "9"), "tensor decoder.");
+  check_inspected (CONFIG ("transformer", "rope_max_seq_len", "2"), "positions per axis");
+  check_inspected ("rm tokenizer/spiece.model", "spiece.model: cannot be read");
+  check_inspected ("echo no > tokenizer/spiece.model", "expected a SentencePiece model");
+  check_inspected ("truncate -s -1 tokenizer/spiece.model", "expected a SentencePiece model");
 }
 
 /* What a program that is not the build tree's says, which finds gpus.c's module; NULL where it would find another. */
@@ -648,6 +697,7 @@ main (int argc, char **argv)
   g_test_add_func ("/cli/noise", test_noise);
   g_test_add_func ("/cli/inspect", test_inspect);
   g_test_add_func ("/cli/inspect/room", test_inspect_room);
+  g_test_add_func ("/cli/inspect/faults", test_inspect_faults);
   g_test_add_func ("/cli/inspect/gpus", test_inspect_gpus);
   g_test_add_func ("/cli/plan", test_plan);
   g_test_add_func ("/cli/inspect/all-gpus", test_inspect_all_gpus);
