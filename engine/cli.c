@@ -7,7 +7,9 @@
 #include "dualparal_testing.h"
 #include "cli_bench.h"
 #include "cli_settings.h"
+#include "cli_y4m.h"
 #include "plan.h"
+#include "wan/model_check.h"
 #include "wan/weights.h"
 #include "kernels/device.h"
 
@@ -22,7 +24,7 @@ static char **prompts_at;
 
 static const GOptionEntry generate_options[] = {
   { "frames", 0, 0, G_OPTION_ARG_INT64, &dp_cli_settings.num_frames, "How many frames (default: 81)", "N" },
-  { "prompt-at", 0, 0, G_OPTION_ARG_STRING_ARRAY, &prompts_at, "Change the prompt with block N; may be repeated", "N=TEXT" },
+  { "prompt-at", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &prompts_at, "Change the prompt with block N; may be repeated", "N=TEXT" },
   { "noise", 0, 0, G_OPTION_ARG_FILENAME, &noise_file, "Start from the tensor `noise` [C, L, h, w] of this safetensors file", "FILE" },
   { "dump", 0, 0, G_OPTION_ARG_FILENAME, &dump, "Write embeddings, latents and frames to this safetensors file", "FILE" },
   { "output", 0, 0, G_OPTION_ARG_FILENAME, &output, "Write the video to this file; - for standard output", "FILE.y4m" },
@@ -108,35 +110,6 @@ write_dump (DpEngine *engine, const Dump *d, const DpSettings *s, GError **error
   return ok;
 }
 
-/* A dump wants floats and a video bytes; a run that makes both converts its floats here. */
-static void
-to_i420 (const DpFrame *f, DpDevice *dev, guint8 *buffer, DpFrame *out)
-{
-  gsize n = (gsize) f->width * f->height;
-  g_autofree float *signed_pixels = g_new (float, n * 3);
-
-  for (gsize i = 0; i < n * 3; i++)
-    signed_pixels[i] = 2 * ((const float *) f->planes[0])[i] - 1;
-  *out = (DpFrame) { .width = f->width, .height = f->height, .planes = { buffer, buffer + n, buffer + n + n / 4 },
-    .strides = { f->width, f->width / 2, f->width / 2 } };
-  dev->ops->pack_frame (dev, &(DpPackFrameArgs) { .format = DP_PIXELS_I420, .h = f->height, .w = f->width, .x = signed_pixels,
-      .planes = { out->planes[0], out->planes[1], out->planes[2] }, .strides = { f->width, f->width / 2, f->width / 2 } });
-}
-
-static gboolean
-write_y4m_frame (FILE *file, const DpFrame *f, GError **error)
-{
-  const int heights[3] = { f->height, f->height / 2, f->height / 2 }, widths[3] = { f->width, f->width / 2, f->width / 2 };
-  gboolean ok = fputs ("FRAME\n", file) >= 0;
-
-  for (int p = 0; p < 3; p++)
-    for (int y = 0; y < heights[p] && ok; y++)
-      ok = fwrite (f->planes[p] + (gsize) y * f->strides[p], 1, widths[p], file) == (size_t) widths[p];
-  if (!ok)
-    g_set_error (error, G_FILE_ERROR, g_file_error_from_errno (errno), "%s: %s", output, g_strerror (errno));
-  return ok;
-}
-
 static gboolean
 queue_prompts (DpEngine *engine, GError **error)
 {
@@ -154,33 +127,28 @@ queue_prompts (DpEngine *engine, GError **error)
   return TRUE;
 }
 
+static gboolean
+output_failed (GError **error)
+{
+  g_set_error (error, G_FILE_ERROR, g_file_error_from_errno (errno), "%s: %s", output, g_strerror (errno));
+  return FALSE;
+}
+
 /* Pulls frames into the dump, the file, or both, until the video ends. */
 static gboolean
 pull_all (DpEngine *engine, FILE *file, Dump *d, GError **error)
 {
-  char message[256];
-  DpDevice *dev = file && d ? dp_device_open ("cpu", 1, message, sizeof message) : NULL;
-  g_autofree guint8 *buffer = NULL;
-  DpFrame frame, converted;
+  DpFrame frame;
   int result;
 
-  if (file && d && dev == NULL) {
-    g_set_error_literal (error, DP_ERROR, DP_ERROR_DEVICE, message);
-    return FALSE;
-  }
   while ((result = dp_engine_pull (engine, &frame, -1, error)) == 1) {
     gboolean ok = TRUE;
 
     if (d)
       for (int y = 0; y < frame.height; y++)
         g_array_append_vals (d->frames, frame.planes[0] + (gsize) y * frame.strides[0], frame.width * 3);
-    if (file && d) {
-      if (buffer == NULL)
-        buffer = g_new (guint8, (gsize) frame.width * frame.height * 2);
-      to_i420 (&frame, dev, buffer, &converted);
-    }
     if (file)
-      ok = write_y4m_frame (file, d ? &converted : &frame, error);
+      ok = dp_cli_y4m_frame (file, &frame, dp_cli_settings.format) || output_failed (error);
     if (isatty (2))
       fprintf (stderr, "\rframe %" G_GINT64_FORMAT, frame.index + 1);
     dp_engine_release_frame (engine, &frame);
@@ -191,7 +159,6 @@ pull_all (DpEngine *engine, FILE *file, Dump *d, GError **error)
   }
   if (isatty (2))
     fputc ('\n', stderr);
-  dp_device_close (dev);
   return result == 0;
 }
 
@@ -203,9 +170,9 @@ open_output (const DpPlan *plan, GError **error)
   FILE *file = strcmp (output, "-") == 0 ? stdout : fopen (output, "wb");
 
   if (file == NULL)
-    g_set_error (error, G_FILE_ERROR, g_file_error_from_errno (errno), "%s: %s", output, g_strerror (errno));
+    output_failed (error);
   else
-    fprintf (file, "YUV4MPEG2 W%d H%d F%d:%d Ip A1:1 C420jpeg XCOLORRANGE=LIMITED\n", s->width, s->height, info->fps_n, info->fps_d);
+    dp_cli_y4m_header (file, s->width, s->height, info->fps_n, info->fps_d);    /* a failure comes back with the first frame */
   return file;
 }
 
@@ -215,7 +182,7 @@ close_output (FILE *file, gboolean ok, GError **error)
   gboolean closed = (file == stdout ? fflush (file) : fclose (file)) == 0;
 
   if (ok && !closed)
-    g_set_error (error, G_FILE_ERROR, g_file_error_from_errno (errno), "%s: %s", output, g_strerror (errno));
+    output_failed (error);
   return ok && closed;
 }
 
@@ -243,7 +210,7 @@ generate (GError **error)
     g_set_error (error, G_FILE_ERROR, g_file_error_from_errno (errno), "%s: cannot be written: %s", dump, g_strerror (errno));
     return FALSE;
   }
-  dp_cli_settings.format = dump ? DP_FORMAT_RGB_F32 : DP_FORMAT_I420;
+  dp_cli_settings.format = dump ? DP_FORMAT_RGB_F32 : DP_FORMAT_RGB;
   plan = dp_plan_new (&dp_cli_settings, error);
   if (plan == NULL)
     return FALSE;
@@ -377,11 +344,14 @@ inspect (GError **error)
   if (plan == NULL)
     return FALSE;
   const DpSettings *s = &plan->settings;
+  DpStageSpec spec = dp_plan_stage_spec (plan);
   g_autofree char *guidance = dp_cli_settings_guidance (s), *description = dp_plan_describe (plan);
   print_model (plan->model);
   printf ("settings\n  %dx%d at %d/%d frames a second, %s, %d steps, guidance %s, flow shift %g\n", s->width, s->height,
       plan->info.fps_n, plan->info.fps_d, s->sampler, s->steps, guidance, s->flow_shift);
   printf ("  blocks of %d latents, context %d, queue of %d frames\n", s->block_latents, plan->context_latents, s->max_queue_frames);
+  if (!dp_model_check (plan->model, spec.max_input + spec.max_cached, spec.latent_h, spec.latent_w, error))
+    return FALSE;
   printf ("plan for devices=%s\n%s", dp_cli_settings.devices ? dp_cli_settings.devices : "auto", description);
   printf ("all of it on one device\n");
   print_verdict ("cpu");

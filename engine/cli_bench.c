@@ -27,7 +27,7 @@ const GOptionEntry dp_cli_bench_options[] = {
 const GOptionEntry dp_cli_plan_options[] = {
   { "times", 0, 0, G_OPTION_ARG_FILENAME, &times_file, "Table of measured times, made by bench --times", "FILE.json" },
   { "gpus", 0, 0, G_OPTION_ARG_INT, &gpus_assumed, "Plan for so many GPUs, which need not be here", "N" },
-  { "gpu-model", 0, 0, G_OPTION_ARG_STRING, &gpu_model, "Which of the table's: a part of its name (default: the first that fits)", "NAME" },
+  { "gpu-model", 0, 0, G_OPTION_ARG_FILENAME, &gpu_model, "Which of the table's: a part of its name (default: the first that fits)", "NAME" },
   { NULL }
 };
 

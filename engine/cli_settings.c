@@ -13,25 +13,27 @@ parse_seed (const char *option, const char *value, gpointer data, GError **error
   return FALSE;
 }
 
+/* Texts are of the type of file names: GLib hands those over as they are, and would convert others from the
+ * locale's character set, which is ASCII here. What must be UTF-8 is checked with the other settings. */
 const GOptionEntry dp_cli_settings_options[] = {
   { "model", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.model, "Model directory (default: the embedded model)", "DIR" },
-  { "prompt", 0, 0, G_OPTION_ARG_STRING, &dp_cli_settings.prompt, "What to show", "TEXT" },
-  { "negative-prompt", 0, 0, G_OPTION_ARG_STRING, &dp_cli_settings.negative_prompt, "What not to show", "TEXT" },
-  { "devices", 0, 0, G_OPTION_ARG_STRING, &dp_cli_settings.devices, "One stage each: auto, cpu, cpu,cpu, ...", "LIST" },
+  { "prompt", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.prompt, "What to show", "TEXT" },
+  { "negative-prompt", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.negative_prompt, "What not to show", "TEXT" },
+  { "devices", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.devices, "One stage each: auto, cpu, cpu,cpu, ...", "LIST" },
   { "width", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.width, "Pixels, a multiple of 16", "W" },
   { "height", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.height, "Pixels, a multiple of 16", "H" },
   { "steps", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.steps, "Sampling steps", "T" },
   { "guidance-scale", 0, 0, G_OPTION_ARG_DOUBLE, &dp_cli_settings.guidance_scale, "Classifier-free guidance; 1: none", "G" },
   { "guidance-scale-2", 0, 0, G_OPTION_ARG_DOUBLE, &dp_cli_settings.guidance_scale_2, "The same for the second of two transformers", "G" },
   { "flow-shift", 0, 0, G_OPTION_ARG_DOUBLE, &dp_cli_settings.flow_shift, "Shift of the noise schedule", "S" },
-  { "sampler", 0, 0, G_OPTION_ARG_STRING, &dp_cli_settings.sampler, "unipc or euler", "NAME" },
-  { "seed", 0, 0, G_OPTION_ARG_CALLBACK, parse_seed, "Same seed, same video", "N" },
+  { "sampler", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.sampler, "unipc or euler", "NAME" },
+  { "seed", 0, G_OPTION_FLAG_FILENAME, G_OPTION_ARG_CALLBACK, parse_seed, "Same seed, same video", "N" },
   { "block-latents", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.block_latents, "Latent frames a block owns", "B" },
   { "context-latents", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.context_latents, "Latent frames taken from each neighbour; -1: none", "C" },
   { "queue-blocks", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.queue_blocks, "Most blocks in flight, at most T", "Q" },
   { "threads", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.threads, "Host threads in all (default: one per processor)", "N" },
-  { "precision", 0, 0, G_OPTION_ARG_STRING, &dp_cli_settings.precision, "auto, float32, bfloat16 or fp8 (some GPUs)", "NAME" },
-  { "text-encoder", 0, 0, G_OPTION_ARG_STRING, &dp_cli_settings.text_encoder, "auto, resident or streamed (less memory, more time for a prompt)",
+  { "precision", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.precision, "auto, float32, bfloat16 or fp8 (some GPUs)", "NAME" },
+  { "text-encoder", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.text_encoder, "auto, resident or streamed (less memory, more time for a prompt)",
       "NAME" },
   { NULL }
 };

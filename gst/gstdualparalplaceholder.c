@@ -3,6 +3,9 @@
 
 #include "gstdualparalmessages.h"
 
+#include <errno.h>
+#include <glib/gstdio.h>
+
 #define GST_CAT_DEFAULT gst_dualparal_src_debug
 
 /* How long decoding may take */
@@ -52,7 +55,14 @@ gst_dualparal_placeholder_load (GstElement * element, const gchar * location)
 {
   GError *error = NULL;
   GstSample *picture;
+  GStatBuf st;
 
+  if (g_stat (location, &st) != 0 && errno != ENOENT && errno != ENOTDIR) {
+    GST_ELEMENT_ERROR (element, RESOURCE, OPEN_READ,
+        ("placeholder is %s, which cannot be read: %s.", location,
+            g_strerror (errno)), (NULL));
+    return NULL;
+  }
   if (!g_file_test (location, G_FILE_TEST_IS_REGULAR)) {
     GST_ELEMENT_ERROR (element, RESOURCE, NOT_FOUND,
         ("placeholder is %s, and there is no such file.", location), (NULL));

@@ -180,7 +180,9 @@ gst_dualparal_storyboard_read (const gchar * path, GError ** error)
     if (!cues)
       g_prefix_error (error, "storyboard %s: ", path);
   } else {
-    g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND,
+    g_set_error (error, DP_ERROR,
+        g_error_matches (failure, G_FILE_ERROR, G_FILE_ERROR_NOENT) ?
+        DP_ERROR_NOT_FOUND : DP_ERROR_BAD_MODEL,
         "storyboard: %s; give the path of a SubRip file", failure->message);
     g_error_free (failure);
   }

@@ -136,6 +136,16 @@ console_message (GstMessage * message)
   g_clear_error (&error);
 }
 
+/* Names of files are bytes, all other text is UTF-8 */
+static gboolean
+may_be_text (const gchar * name, const gchar * text)
+{
+  static const gchar *const files[] =
+      { "model", "placeholder", "storyboard", "trace", NULL };
+
+  return g_strv_contains (files, name) || g_utf8_validate (text, -1, NULL);
+}
+
 static gboolean
 set_property (GstElement * source, const gchar * name, const gchar * text,
     GError ** error)
@@ -149,6 +159,11 @@ set_property (GstElement * source, const gchar * name, const gchar * text,
     g_set_error (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE,
         "dualparalsrc has no property %s to set; gst-inspect-1.0 dualparalsrc "
         "lists them", name);
+    return FALSE;
+  }
+  if (!may_be_text (name, text)) {
+    g_set_error (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE,
+        "%s=%s: expected UTF-8 text, found bytes that are not", name, text);
     return FALSE;
   }
   g_value_init (&value, spec->value_type);

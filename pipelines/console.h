@@ -21,7 +21,8 @@ void console_say_limited (const gchar * format, ...) G_GNUC_PRINTF (1, 2);
  *  error. Other messages are nothing. Any thread. */
 void console_message (GstMessage * message);
 
-/** `settings`: PROPERTY=VALUE, as gst-launch-1.0 takes them; NULL ends them.
+/** `settings`: PROPERTY=VALUE, as gst-launch-1.0 takes them, in UTF-8 whatever the
+ *  locale (G_OPTION_ARG_FILENAME does not convert them); NULL ends them.
  *  G_OPTION_ERROR_BAD_VALUE names the first that cannot be. */
 gboolean console_set_properties (GstElement * source, gchar ** settings,
     GError ** error);

@@ -32,7 +32,7 @@ static gchar **settings;
 static const GOptionEntry options[] = {
   {"stats", 0, 0, G_OPTION_ARG_NONE, &stats,
       "Write over the picture how well it goes", NULL},
-  {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_STRING_ARRAY, &settings, NULL,
+  {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &settings, NULL,
       "[PROPERTY=VALUE...]"},
   {NULL}
 };

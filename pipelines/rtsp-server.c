@@ -99,17 +99,17 @@ static gint port = 8554, max_sessions = 100, max_connections = 200,
 static gboolean no_prompts;
 
 static const GOptionEntry options[] = {
-  {"address", 0, 0, G_OPTION_ARG_STRING, &address,
+  {"address", 0, 0, G_OPTION_ARG_FILENAME, &address,
       "Address to listen at; 0.0.0.0 for all (default: 127.0.0.1)", "IP"},
   {"port", 0, 0, G_OPTION_ARG_INT, &port,
       "Port; 0 for any that is free (default: 8554)", "N"},
-  {"mount", 0, 0, G_OPTION_ARG_STRING, &mount,
+  {"mount", 0, 0, G_OPTION_ARG_FILENAME, &mount,
       "What comes behind it in the URL (default: /live)", "PATH"},
-  {"user", 0, 0, G_OPTION_ARG_STRING, &user,
+  {"user", 0, 0, G_OPTION_ARG_FILENAME, &user,
       "Only this user may watch and change the prompt", "NAME"},
   {"password-file", 0, 0, G_OPTION_ARG_FILENAME, &password_file,
       "File whose first line is the user's password", "FILE"},
-  {"watch-user", 0, 0, G_OPTION_ARG_STRING, &watch_user,
+  {"watch-user", 0, 0, G_OPTION_ARG_FILENAME, &watch_user,
       "This user may watch and not change the prompt", "NAME"},
   {"watch-password-file", 0, 0, G_OPTION_ARG_FILENAME, &watch_password_file,
       "File whose first line is that user's password", "FILE"},
@@ -125,7 +125,7 @@ static const GOptionEntry options[] = {
       "Connections at a time; others get 503 (default: 200)", "N"},
   {"max-per-address", 0, 0, G_OPTION_ARG_INT, &max_per_address,
       "Connections at a time of one address (default: 50)", "N"},
-  {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_STRING_ARRAY, &settings, NULL,
+  {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &settings, NULL,
       "[PROPERTY=VALUE...]"},
   {NULL}
 };
@@ -135,7 +135,8 @@ static const GOptionEntry options[] = {
 static gboolean
 mount_can_be_found (void)
 {
-  gboolean ok = mount[0] == '/' && !g_str_has_suffix (mount, "/")
+  gboolean ok = g_utf8_validate (mount, -1, NULL) && mount[0] == '/'
+      && !g_str_has_suffix (mount, "/")
       && !strstr (mount, "//") && !strpbrk (mount, "?#") && strlen (mount) < 1024;
 
   for (const gchar * c = mount; *c; c++)
@@ -167,8 +168,8 @@ parse_options (gint argc, gchar ** argv, GError ** error)
   else if (port < 0 || port > 65535)
     wrong = "--port: expected 0 to 65535";
   else if (!mount_can_be_found ())
-    wrong = "--mount: expected a slash and a name, such as /live or /live/1, without "
-        "blanks, ? and #";
+    wrong = "--mount: expected a slash and a name in UTF-8, such as /live or /live/1, "
+        "without blanks, ? and #";
   else if (max_sessions < 1)
     wrong = "--max-sessions: expected at least 1";
   else if (max_connections < 1)
@@ -179,6 +180,9 @@ parse_options (gint argc, gchar ** argv, GError ** error)
     wrong = "--user and --password-file go together";
   else if (!watch_user != !watch_password_file)
     wrong = "--watch-user and --watch-password-file go together";
+  else if ((user && !g_utf8_validate (user, -1, NULL)) || (watch_user
+          && !g_utf8_validate (watch_user, -1, NULL)))
+    wrong = "--user and --watch-user: expected names in UTF-8";
   else if (user && g_strcmp0 (user, watch_user) == 0)
     wrong = "--watch-user: expected another name than that of --user";
   else if (!cert != !key)

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * error.h: the domain and codes of every GError that the engine makes.
+ * error.h: the domain and codes of every GError that the engine makes, and how a name gets into a sentence.
+ *
+ * Names of tensors, shards, keys and files come from whoever made a model. A sentence goes to logs, terminals
+ * and the bus. So every text that is put into one is quoted: it cannot end the line, command a terminal, or
+ * drown the rest.
  */
 #pragma once
 
@@ -13,10 +17,23 @@ GQuark dp_error_quark (void);
 typedef enum
 {
   DP_ERROR_NOT_FOUND,           /* a path, file or tensor that is not there */
-  DP_ERROR_BAD_MODEL,           /* a file is there but is damaged, hostile or not what it should be */
+  DP_ERROR_BAD_MODEL,           /* a file is there but may not be read, is damaged, hostile or not what it should be */
   DP_ERROR_SETTINGS,            /* a setting, or a combination of settings, that cannot work */
   DP_ERROR_DEVICE,              /* a device or library that is missing, or failed */
   DP_ERROR_NO_MEMORY,           /* it does not fit; the message has the bytes needed */
   DP_ERROR_FLUSHING,            /* the call was interrupted by dp_engine_set_flushing() */
   DP_ERROR_FAILED,              /* anything else */
 } DpError;
+
+/** Characters of a quoted name. Longer ones lose their middle, because a path's end tells most. */
+#define DP_QUOTE_MAX 200
+
+/** The text as it may stand in a sentence: valid UTF-8, with U+FFFD for each byte that is not, for control and
+ *  format characters and for line breaks; at most DP_QUOTE_MAX characters. NULL is "(none)". New string. */
+char *dp_quote (const char *text);
+
+/** g_set_error() in the domain DP_ERROR, where every %s is quoted; a precision is then the most characters, instead
+ *  of DP_QUOTE_MAX. Takes %s, %c, %%, and integers and doubles of any length, without *. */
+void dp_error_set (GError **error, DpError code, const char *format, ...) G_GNUC_PRINTF (3, 4);
+/** The sentence alone. New string. */
+char *dp_error_sentence (const char *format, va_list args) G_GNUC_PRINTF (1, 0);

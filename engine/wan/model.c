@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "model.h"
 #include "error.h"
+#include "found.h"
 #include "kernels/locate.h"
 
 #include <string.h>
@@ -23,7 +24,7 @@ is_model (const char *dir)
 {
   g_autofree char *index = g_build_filename (dir, "model_index.json", NULL);
 
-  return g_file_test (index, G_FILE_TEST_EXISTS);
+  return dp_found_at (index, NULL) != DP_FOUND_NOTHING;  /* what may not be read is told when it is opened */
 }
 
 /* The model below one of the directories above this code: the one of the same installation, also
@@ -108,9 +109,34 @@ dp_model_part_name (DpModelPart part)
   return parts[part].name;
 }
 
+/* Fewer layers than the weights have give a picture, but a wrong one: nobody asks for the tensors of the others. */
+static gboolean
+check_layers (const DpModel *model, DpModelPart part, const DpWeights *weights, GError **error)
+{
+  const DpModelConfig *c = &model->config;
+  g_autofree char *name = NULL;
+  const char *key = "num_layers";
+  int layers = part == DP_MODEL_TEXT_ENCODER ? c->text.layers : part == DP_MODEL_VAE ? c->vae.levels : c->dit.layers;
+
+  if (part == DP_MODEL_TEXT_ENCODER) {
+    name = g_strdup_printf ("encoder.block.%d.layer.0.layer_norm.weight", layers);
+  } else if (part == DP_MODEL_VAE) {
+    name = g_strdup_printf ("decoder.up_blocks.%d.resnets.0.norm1.gamma", layers);
+    key = "dim_mult";
+  } else {
+    name = g_strdup_printf ("blocks.%d.scale_shift_table", layers);
+  }
+  if (dp_weights_find (weights, name) == NULL)
+    return TRUE;
+  dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected none, as %s of %s/config.json gives %d layers, found it: the config file "
+      "is not that of these weights", dp_weights_path (weights), name, key, model->paths[part], layers);
+  return FALSE;
+}
+
 DpWeights *
 dp_model_weights (const DpModel *model, DpModelPart part, GError **error)
 {
   g_assert (parts[part].stem);
-  return dp_weights_open (model->paths[part], parts[part].stem, error);
+  g_autoptr (DpWeights) weights = dp_weights_open (model->paths[part], parts[part].stem, error);
+  return weights && check_layers (model, part, weights, error) ? g_steal_pointer (&weights) : NULL;
 }

@@ -40,7 +40,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (DpModel, dp_model_unref)
 /** The part's directory below the model's, "vae". */
 const char *dp_model_part_name (DpModelPart part);
 
-/** Opens a part's weights. Errors: those of dp_weights_open(). */
+/** Opens a part's weights. They must not have more layers than the part's config file says.
+ *  Errors: those of dp_weights_open(), DP_ERROR_BAD_MODEL. */
 DpWeights *dp_model_weights (const DpModel *model, DpModelPart part, GError **error);
 
 /** Directory of the embedded model: in the source tree for code that is run from the build tree,

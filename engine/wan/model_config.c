@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "model_config.h"
 #include "error.h"
+#include "found.h"
 
-#include <errno.h>
-#include <glib/gstdio.h>
 #include <json-glib/json-glib.h>
 #include <math.h>
 #include <string.h>
 
 #define MAX_FILE (1 << 20)
-#define MAX_DEPTH 8
+#define MAX_DEPTH 8             /* told in json_is_wild() */
 
 /* Sizes are bounded so that no weight matrix has 2^31 elements. */
 #define MAX_WIDTH 16384
@@ -63,9 +62,9 @@ reader_expected (Reader *r, const char *key, JsonNode *node, const char *expecte
 }
 
 /* The json library recurses: depth is bounded here, and whatever could make it see other brackets than this loop does is refused
- * (it also reads comments and single quotes). */
-static gboolean
-json_is_tame (const char *text, gsize length)
+ * (it also reads comments and single quotes). Returns what was found, or NULL where it is tame. */
+static const char *
+json_is_wild (const char *text, gsize length)
 {
   int depth = 0;
 
@@ -77,27 +76,33 @@ json_is_tame (const char *text, gsize length)
         if (text[i] == '\\')
           i++;
       if (i >= length)
-        return FALSE;
+        return "text whose closing quote is missing: the file is cut off or damaged";
     } else if (c == '{' || c == '[') {
       if (++depth > MAX_DEPTH)
-        return FALSE;
+        return "more than 8 levels of nesting";
     } else if (c == '}' || c == ']') {
       depth--;
     } else if (!g_ascii_isalnum (c) && (c == 0 || !strchr (" \t\r\n:,+-.", c))) {
-      return FALSE;
+      return "characters that json does not have outside of quotes";
     }
   }
-  return TRUE;
+  return NULL;
 }
 
 static gboolean
 reader_parse (Reader *r, const char *text, gsize length)
 {
   g_autoptr (GError) cause = NULL;
+  g_autofree char *instead = dp_found_content (text, length);
+  const char *wild = NULL;
   JsonNode *root;
 
-  if (length > MAX_FILE || !g_utf8_validate_len (text, length, NULL) || !json_is_tame (text, length)) {
-    reader_fail (r, "expected json of at most %d bytes, nested at most %d deep, found something else", MAX_FILE, MAX_DEPTH);
+  if (instead || !g_utf8_validate_len (text, length, NULL)) {
+    reader_fail (r, "expected json, found %s", instead ? instead : "bytes that are not UTF-8");
+    return FALSE;
+  }
+  if ((wild = json_is_wild (text, length))) {
+    reader_fail (r, "expected json, found %s", wild);
     return FALSE;
   }
   r->parser = json_parser_new ();
@@ -118,21 +123,11 @@ static gboolean
 reader_open (Reader *r, const char *dir, const char *name)
 {
   g_autofree char *text = NULL;
-  g_autoptr (GError) cause = NULL;
-  GStatBuf st;
   gsize length;
 
   *r = (Reader) { .path = g_build_filename (dir, name, NULL) };
-  if (g_stat (r->path, &st) == 0 && (!S_ISREG (st.st_mode) || st.st_size > MAX_FILE)) {
-    reader_fail (r, "expected a json file of at most %d bytes, found something else", MAX_FILE);
-    return FALSE;
-  }
-  if (!g_file_get_contents (r->path, &text, &length, &cause)) {
-    r->error = g_error_new (DP_ERROR, DP_ERROR_NOT_FOUND, "%s: cannot be read: %s; a model directory in diffusers layout has this file",
-        r->path, g_strerror (errno));
-    return FALSE;
-  }
-  return reader_parse (r, text, length);
+  return dp_found_read (r->path, MAX_FILE, "json", "a model directory in diffusers layout has this file", &text, &length, &r->error)
+      && reader_parse (r, text, length);
 }
 
 /* Hands the latched error over. */
@@ -374,15 +369,12 @@ read_index (DpModelConfig *c, const char *dir, GError **error)
   g_autofree char *path = g_build_filename (dir, "model_index.json", NULL);
   Reader r = { 0 };
 
-  if (!g_file_test (dir, G_FILE_TEST_IS_DIR)) {
-    g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s: no such directory; a model is a directory in diffusers layout", dir);
+  DpFound found = dp_found_at (path, error);
+
+  if (found == DP_FOUND_NOTHING)
+    dp_found_no_model (dir, error);
+  if (found != DP_FOUND_SOMETHING)
     return FALSE;
-  }
-  if (!g_file_test (path, G_FILE_TEST_EXISTS)) {
-    g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND,
-        "%s: no model in this directory: it has no model_index.json; a model is a directory in diffusers layout", dir);
-    return FALSE;
-  }
   if (reader_open (&r, dir, "model_index.json")) {
     want_string (&r, "_class_name", "WanPipeline", FALSE);
     read_experts (c, &r);
@@ -632,8 +624,9 @@ read_defaults (DpDefaults *d, const char *dir, GError **error)
   g_strlcpy (d->name, base, sizeof d->name);
   g_utf8_validate (d->name, -1, &end);
   d->name[end - d->name] = 0;
-  if (!g_file_test (path, G_FILE_TEST_EXISTS))
-    return TRUE;
+  DpFound found = dp_found_at (path, error);
+  if (found != DP_FOUND_SOMETHING)
+    return found == DP_FOUND_NOTHING;
   if (reader_open (&r, dir, "dualparal.json")) {
     check_keys (&r, known);
     read_default_values (d, &r);

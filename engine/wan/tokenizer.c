@@ -2,10 +2,9 @@
 #include "tokenizer.h"
 #include "tokenizer_sentencepiece.h"
 #include "error.h"
+#include "found.h"
 #include "limits.h"
 
-#include <errno.h>
-#include <glib/gstdio.h>
 #include <string.h>
 
 #define MAX_MODEL (64 << 20)    /* umt5's has 4.5 MB */
@@ -129,26 +128,18 @@ dp_tokenizer_open (const char *dir, int vocab, GError **error)
 {
   g_autoptr (DpTokenizer) tokenizer = g_new0 (DpTokenizer, 1);
   g_autofree char *path = g_build_filename (dir, "spiece.model", NULL);
-  g_autofree char *data = NULL;
-  g_autoptr (GError) cause = NULL;
+  g_autofree char *data = NULL, *instead = NULL;
   char message[256] = "";
-  GStatBuf st;
   gsize size;
 
-  if (g_stat (path, &st) == 0 && (!S_ISREG (st.st_mode) || st.st_size > MAX_MODEL)) {
-    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected a SentencePiece model of at most %d MiB, found something else", path,
-        MAX_MODEL >> 20);
+  if (!dp_found_read (path, MAX_MODEL, "a SentencePiece model", "the tokenizer is this file; a tokenizer.json is not read", &data, &size,
+          error))
     return NULL;
-  }
-  if (!g_file_get_contents (path, &data, &size, &cause)) {
-    g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s: cannot be read: %s; the tokenizer is a SentencePiece model", path,
-        cause->message);
-    return NULL;
-  }
   tokenizer->spm = model_is_safe (data, size) ? dp_spm_open (data, size, message, sizeof message) : NULL;
   if (tokenizer->spm == NULL) {
-    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected a SentencePiece model, found something else%s%s", path,
-        *message ? ": " : "", message);
+    instead = dp_found_content (data, size);
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: expected a SentencePiece model, found %s%s%.256s", path,
+        instead ? instead : "something else", *message && !instead ? ": " : "", instead ? "" : message);
     return NULL;
   }
   tokenizer->eos = dp_spm_eos (tokenizer->spm);

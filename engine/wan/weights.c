@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "weights.h"
 #include "error.h"
+#include "found.h"
 #include "json_cursor.h"
 
 #include <errno.h>
@@ -309,36 +310,44 @@ file_check_layout (const File *file, GPtrArray *entries, GError **error)
 static gboolean
 file_map (File *file, GError **error)
 {
-  struct stat st;
-  int fd = open (file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);        /* a pipe must not make us wait */
+  gint64 size = 0;
+  int fd = dp_found_open (file->path, "expected a .safetensors file", &size, error);
   gboolean ok = FALSE;
 
-  if (fd < 0 || fstat (fd, &st) < 0) {
-    g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s: cannot be opened: %s", file->path, g_strerror (errno));
+  if (fd < 0)
+    return FALSE;
+  if (size < 10) {
+    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected a safetensors file, found only %" G_GINT64_FORMAT " bytes; fetch it "
+        "again", file->path, size);
     goto out;
   }
-  if (!S_ISREG (st.st_mode)) {
-    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected a regular file, found something else", file->path);
-    goto out;
-  }
-  if (st.st_size < 10) {
-    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected a safetensors file, found only %" G_GINT64_FORMAT " bytes", file->path,
-        (gint64) st.st_size);
-    goto out;
-  }
-  void *map = mmap (NULL, st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+  void *map = mmap (NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
   if (map == MAP_FAILED) {
     g_set_error (error, DP_ERROR, errno == ENOMEM ? DP_ERROR_NO_MEMORY : DP_ERROR_FAILED, "%s: cannot be mapped: %s", file->path,
         g_strerror (errno));
     goto out;
   }
   file->map = map;
-  file->size = st.st_size;
+  file->size = size;
   ok = TRUE;
 out:
-  if (fd >= 0)
-    close (fd);
+  close (fd);
   return ok;
+}
+
+static gboolean
+file_is_no_safetensors (const File *file, guint64 header, GError **error)
+{
+  g_autofree char *instead = dp_found_content (file->map, file->size);
+
+  if (instead)
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: expected a safetensors file, found %s", file->path, instead);
+  else if (header <= MAX_HEADER && header > file->size - 8)
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: expected a header of %" G_GUINT64_FORMAT " bytes, found a file of %" G_GSIZE_FORMAT
+        ": it is cut off; fetch it again", file->path, header, file->size);
+  else
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: expected a safetensors file, found another format", file->path);
+  return FALSE;
 }
 
 static gboolean
@@ -353,11 +362,8 @@ weights_add_file (DpWeights *weights, const char *path, GError **error)
   if (!file_map (file, error))
     return FALSE;
   memcpy (&header, file->map, 8);
-  if (header < 2 || header > MAX_HEADER || header > file->size - 8) {
-    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected a safetensors file, found a header length of %" G_GUINT64_FORMAT
-        " in a file of %" G_GSIZE_FORMAT " bytes: it is cut off, or of another format", path, header, file->size);
-    return FALSE;
-  }
+  if (header < 2 || header > MAX_HEADER || header > file->size - 8)
+    return file_is_no_safetensors (file, header, error);
   file->data = file->map + 8 + header;
   file->data_size = file->size - 8 - header;
 
@@ -460,34 +466,26 @@ weights_add_index (DpWeights *weights, const char *dir, GError **error)
 {
   g_autoptr (GHashTable) map = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
   g_autoptr (GPtrArray) shards = g_ptr_array_new_with_free_func (g_free);
-  g_autoptr (GMappedFile) file = NULL;
-  GError *cause = NULL;
+  g_autofree char *text = NULL, *instead = NULL;
+  gsize size;
 
-  file = g_mapped_file_new (weights->path, FALSE, &cause);
-  if (file == NULL) {
-    g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s: %s", weights->path, cause->message);
-    g_error_free (cause);
+  if (!dp_found_read (weights->path, MAX_INDEX, "json", NULL, &text, &size, error))
+    return FALSE;
+  instead = dp_found_content (text, size);
+  if (instead || !g_utf8_validate_len (text, size, NULL)) {
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: expected json, found %s", weights->path, instead ? instead : "bytes that are not UTF-8");
     return FALSE;
   }
-  gsize size = g_mapped_file_get_length (file);
-  DpJson json = { weights->path, g_mapped_file_get_contents (file), NULL, NULL, error };
-  if (json.start == NULL || size > MAX_INDEX || !g_utf8_validate_len (json.start, size, NULL)) {
-    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected json of at most 32 MiB, found %" G_GSIZE_FORMAT " bytes that are not",
-        weights->path, size);
-    return FALSE;
-  }
-  json.at = json.start;
-  json.end = json.start + size;
+  DpJson json = { weights->path, text, text, text + size, error };
   if (!index_parse (&json, map, shards))
     return FALSE;
   for (guint i = 0; i < shards->len; i++) {
     g_autofree char *path = g_build_filename (dir, g_ptr_array_index (shards, i), NULL);
 
-    if (!g_file_test (path, G_FILE_TEST_EXISTS)) {
+    DpFound found = dp_found_at (path, error);
+    if (found == DP_FOUND_NOTHING)
       g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s: missing, but %s names it; the download is not complete", path, weights->path);
-      return FALSE;
-    }
-    if (!weights_add_file (weights, path, error))
+    if (found != DP_FOUND_SOMETHING || !weights_add_file (weights, path, error))
       return FALSE;
   }
   return index_check (weights, map, error);
@@ -496,23 +494,25 @@ weights_add_index (DpWeights *weights, const char *dir, GError **error)
 DpWeights *
 dp_weights_open (const char *dir, const char *stem, GError **error)
 {
-  g_autoptr (DpWeights) weights = g_new0 (DpWeights, 1);
+  g_autoptr (DpWeights) weights = NULL;
   g_autofree char *single = stem ? g_strdup_printf ("%s/%s.safetensors", dir, stem) : g_strdup (dir);
   g_autofree char *index = stem ? g_strdup_printf ("%s.index.json", single) : NULL;
-  gboolean sharded = index && !g_file_test (single, G_FILE_TEST_EXISTS) && g_file_test (index, G_FILE_TEST_EXISTS);
+  DpFound found = dp_found_at (single, error);
+  gboolean sharded = index && found == DP_FOUND_NOTHING;
 
+  if (sharded)
+    found = dp_found_at (index, error);
+  if (found == DP_FOUND_NOTHING && index)
+    dp_found_no_weights (dir, stem, error);
+  else if (found == DP_FOUND_NOTHING)
+    g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s: no such file: expected a .safetensors file", single);
+  if (found != DP_FOUND_SOMETHING)
+    return NULL;
+  weights = g_new0 (DpWeights, 1);
   weights->path = g_strdup (sharded ? index : single);
   weights->files = g_ptr_array_new_with_free_func (file_free);
   weights->copies = g_ptr_array_new_with_free_func (g_free);
   weights->entries = g_hash_table_new_full (g_str_hash, g_str_equal, NULL, entry_free);
-  if (!sharded && !g_file_test (single, G_FILE_TEST_EXISTS)) {
-    if (index)
-      g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s: no weights there: expected this file, or shards with "
-          "%s.safetensors.index.json", single, stem);
-    else
-      g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s: no such file: expected a .safetensors file", single);
-    return NULL;
-  }
   if (!(sharded ? weights_add_index (weights, dir, error) : weights_add_file (weights, single, error)))
     return NULL;
   return g_steal_pointer (&weights);

@@ -38,10 +38,10 @@ WHOLE = 45              # frames of the reference: what the model has been train
 
 
 def rgb(y, u, v):
-    """BT.709 in limited range, [F, H, W] and two of half the size, to [F, H, W, 3] uint8."""
+    """BT.601 in limited range, [F, H, W] and two of half the size, to [F, H, W, 3] uint8."""
     y = (y.astype(np.float32) - 16) / 219
     u, v = (c.repeat(2, 1).repeat(2, 2).astype(np.float32) / 224 - 128 / 224 for c in (u, v))
-    out = np.stack((y + 1.5748 * v, y - 0.1873 * u - 0.4681 * v, y + 1.8556 * u), -1)
+    out = np.stack((y + 1.402 * v, y - 0.3441 * u - 0.7141 * v, y + 1.772 * u), -1)
     return (out * 255 + 0.5).clip(0, 255).astype(np.uint8)
 
 

@@ -115,7 +115,7 @@ test_values (void)
     { WITH (.negative_prompt = "\300\200"), DP_ERROR_SETTINGS, "prompt|UTF-8" },
     { WITH (.model = "/nowhere/at/all"), DP_ERROR_NOT_FOUND, "/nowhere/at/all|directory" },
     { WITH (.model = ""), DP_ERROR_NOT_FOUND, "directory" },
-    { WITH (.model = "/dev/null"), DP_ERROR_NOT_FOUND, "/dev/null|directory" },
+    { WITH (.model = "/dev/null"), DP_ERROR_BAD_MODEL, "/dev/null|directory" },
     { WITH (.model = "/tmp"), DP_ERROR_NOT_FOUND, "/tmp|model_index.json" },
   };
 

@@ -291,6 +291,37 @@ test_prompt_at (void)
   check_same ("p1.y4m", "p3.y4m", FALSE);
 }
 
+/* Texts are UTF-8 whatever the locale: containers have none. */
+static void
+test_locale (void)
+{
+  static const char *const locales[] = { "C", "C.UTF-8" };
+  g_autofree char *before = g_strdup (g_getenv ("LC_ALL"));
+
+  for (guint i = 0; i < G_N_ELEMENTS (locales); i++) {
+    g_autofree char *line = g_strdup_printf ("generate " SMALL "--frames 5 --prompt 'un caf\u00e9' --negative-prompt '\u96e8' "
+        "--prompt-at '1=\u00e9t\u00e9' --output %%s/locale%u.y4m", i);
+
+    g_setenv ("LC_ALL", locales[i], TRUE);
+    g_free (run_ok (line));
+    g_free (run_ok ("inspect --prompt '\u00e9' --negative-prompt '\u00e9'"));
+    g_free (run_ok ("bench " SMALL "--blocks 1 --prompt '\u00e9' --negative-prompt '\u00e9' --json"));
+    run_bad ("bench --sampler '\u00e9'", 1, "sampler is \"\u00e9\"");
+    run_bad ("bench --seed '\u00e9'", 2, "--seed is \"\u00e9\"");
+    run_bad ("generate " SMALL "--frames 5 --prompt 'caf\xe9' --output %s/x.y4m", 1, "expected UTF-8");
+    run_bad ("generate " SMALL "--frames 5 --negative-prompt '\xff' --output %s/x.y4m", 1, "expected UTF-8");
+    run_bad ("generate " SMALL "--frames 5 --prompt-at '1=\xc3' --output %s/x.y4m", 1, "expected UTF-8");
+    run_bad ("bench " SMALL "--blocks 1 --prompt '\xff'", 1, "expected UTF-8");
+  }
+  if (before)
+    g_setenv ("LC_ALL", before, TRUE);
+  else
+    g_unsetenv ("LC_ALL");
+  g_free (run_ok ("generate " SMALL "--frames 5 --output %s/ascii.y4m"));
+  check_same ("locale0.y4m", "locale1.y4m", TRUE);
+  check_same ("locale0.y4m", "ascii.y4m", FALSE);
+}
+
 static DpWeights *
 open_dump (const char *name)
 {
@@ -333,6 +364,44 @@ test_dump (void)
   g_assert_cmpfloat (embeds[0], !=, 0);
   g_assert_cmpfloat (embeds[511 * 128], ==, 0);
   check_same ("d.y4m", "plain.y4m", TRUE);      /* a dump does not change the video */
+}
+
+/* What ffmpeg decodes, which is told nothing of colours, is what the engine made. Its quick conversion to RGB, the default, is one level
+ * too dark and repeats chroma; the exact one is asked for. */
+static void
+test_y4m_colours (void)
+{
+  static const char *const prompts[] = { "a red ball bouncing over a green meadow", "a blue star spinning in a starry night" };
+  const gsize n = 9 * 144 * 256 * 3;
+
+  if (system ("ffmpeg -version > /dev/null 2>&1") != 0) {
+    g_test_skip ("no ffmpeg here");
+    return;
+  }
+  for (guint p = 0; p < G_N_ELEMENTS (prompts); p++) {
+    g_autofree char *line = g_strdup_printf ("generate --steps 4 --threads 2 --frames 9 --prompt '%s' --dump %%s/colours.safetensors "
+        "--output %%s/colours.y4m", prompts[p]);
+    g_autofree char *command = g_strdup_printf ("ffmpeg -v error -y -i %s/colours.y4m -sws_flags bicubic+accurate_rnd+full_chroma_int "
+        "-f rawvideo -pix_fmt rgb24 %s/colours.rgb < /dev/null", dir, dir);
+    double error = 0, chroma = 0;
+
+    g_free (run_ok (line));
+    g_assert_cmpint (system (command), ==, 0);
+    g_autoptr (DpWeights) dump = open_dump ("colours.safetensors");
+    const float *frames = tensor (dump, "frames", 4, (gint64[]) { 9, 144, 256, 3 });
+    g_autoptr (GBytes) decoded = contents ("colours.rgb");
+    const guint8 *shown = g_bytes_get_data (decoded, NULL);
+
+    g_assert_cmpuint (g_bytes_get_size (decoded), ==, n);
+    for (gsize i = 0; i < n; i++)
+      error += ABS (shown[i] - frames[i] * 255) / n;
+    for (gsize i = 0; i < n; i += 3)
+      chroma += ABS (frames[i] - frames[i + 2]) * 255 / (n / 3);
+    g_test_message ("mean error %.2f of 255; red and blue are %.0f apart", error, chroma);
+    g_assert_cmpfloat (chroma, >, 20);  /* grey looks the same in every matrix */
+    if (!(error <= 1.5))
+      g_test_fail_printf ("what ffmpeg decodes is off by %.2f of 255", error);
+  }
 }
 
 /* The noise given is what the video starts from: with other noise it differs, whatever the seed; with the same it does not. */
@@ -408,13 +477,62 @@ number_in (const char *text, const char *before)
 static void
 test_inspect_room (void)
 {
-  g_autofree char *said = run_ok ("inspect --steps 2"), *large = run_ok ("inspect --width 8192 --height 8192 --block-latents 1024");
+  g_autofree char *said = run_ok ("inspect --steps 2"), *large = run_ok ("inspect --width 8192 --height 8192 --block-latents 1000");
   g_autofree char *json = run_ok ("bench --steps 2 --blocks 1 --threads 2 --json");
   double needed = number_in (said, "  cpu      fits: "), taken = number_in (json, "\"device_bytes\" : ") / 1048576;
 
   g_test_message ("%.1f MiB, and it took %.1f", needed, taken);
   g_assert_true (needed >= taken && needed <= taken * 1.15);
   g_assert_cmpfloat (number_in (large, "  cpu      does not fit: "), >, 1e6);
+}
+
+/* A copy of the tiny model with one fault, made by a shell in its directory: inspect finds what loading finds, and says the same. */
+static void
+check_inspected (const char *fault, const char *needle)
+{
+  g_autofree char *command = g_strdup_printf ("rm -rf '%s/faulty' && mkdir '%s/faulty' && cd '%s' && cp -r *.json [a-z]*er vae '%s/faulty' && "
+      "cd '%s/faulty' && %s", dir, dir, dp_model_embedded (), dir, dir, fault);
+
+  g_assert_cmpint (system (command), ==, 0);
+  g_auto (Run) inspected = run ("inspect " SMALL "--model %s/faulty"), loaded = run ("generate " SMALL "--model %s/faulty "
+      "--output /dev/null");
+  g_test_message ("%s: %s", fault, g_strchomp (inspected.err));
+  if (inspected.status != 1 || strstr (inspected.out, "fits") || strstr (inspected.err, needle) == NULL)
+    g_test_fail_printf ("%s: %d, \"%s\"", fault, inspected.status, inspected.err);
+  g_assert_cmpint (loaded.status, ==, 1);
+  g_assert_cmpstr (g_strchomp (loaded.err), ==, inspected.err);
+}
+
+static void
+test_inspect_faults (void)
+{
+  static const char *const weights[] = { "transformer/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model" };
+#define CONFIG(file, key, value) "sed -i 's/\"" key "\": *[0-9]*/\"" key "\": " value "/' " file "/config.json"
+
+  for (guint i = 0; i < G_N_ELEMENTS (weights); i++) {
+    const struct { const char *fault, *needle; } faults[] = {
+      { "rm %s.safetensors", "no weights there" }, { "truncate -s -1 %s.safetensors", "cut off" },
+      { "truncate -s 0 %s.safetensors", "only 0 bytes" }, { "truncate -s 1000 %s.safetensors", "cut off" },
+      { "printf 'version https://git-lfs.github.com/spec/v1\\noid sha256:0\\nsize 9\\n' > %s.safetensors", "Git LFS pointer" },
+    };
+    for (guint k = 0; k < (i == 0 ? G_N_ELEMENTS (faults) : 2); k++) {
+      g_auto (GStrv) parts = g_strsplit (faults[k].fault, "%s", -1);
+      g_autofree char *fault = g_strjoinv (weights[i], parts);
+
+      check_inspected (fault, faults[k].needle);
+    }
+  }
+  check_inspected (CONFIG ("transformer", "num_layers", "8"), "tensor blocks.7.");
+  check_inspected (CONFIG ("transformer", "num_layers", "6"), "gives 6 layers");
+  check_inspected (CONFIG ("transformer", "ffn_dim", "64"), "expected shape");
+  check_inspected (CONFIG ("text_encoder", "num_layers", "9"), "tensor encoder.block.");
+  check_inspected (CONFIG ("text_encoder", "num_layers", "1"), "gives 1 layers");
+  check_inspected (CONFIG ("text_encoder", "vocab_size", "9"), "at most the text encoder's 9 pieces");
+  check_inspected (CONFIG ("vae", "num_res_blocks", "9"), "tensor decoder.");
+  check_inspected (CONFIG ("transformer", "rope_max_seq_len", "2"), "positions per axis");
+  check_inspected ("rm tokenizer/spiece.model", "spiece.model: cannot be read");
+  check_inspected ("echo no > tokenizer/spiece.model", "expected a SentencePiece model");
+  check_inspected ("truncate -s -1 tokenizer/spiece.model", "expected a SentencePiece model");
 }
 
 /* What a program that is not the build tree's says, which finds gpus.c's module; NULL where it would find another. */
@@ -573,10 +691,13 @@ main (int argc, char **argv)
   g_test_add_func ("/cli/y4m", test_y4m);
   g_test_add_func ("/cli/reproducible", test_reproducible);
   g_test_add_func ("/cli/prompt-at", test_prompt_at);
+  g_test_add_func ("/cli/locale", test_locale);
   g_test_add_func ("/cli/dump", test_dump);
+  g_test_add_func ("/cli/y4m/colours", test_y4m_colours);
   g_test_add_func ("/cli/noise", test_noise);
   g_test_add_func ("/cli/inspect", test_inspect);
   g_test_add_func ("/cli/inspect/room", test_inspect_room);
+  g_test_add_func ("/cli/inspect/faults", test_inspect_faults);
   g_test_add_func ("/cli/inspect/gpus", test_inspect_gpus);
   g_test_add_func ("/cli/plan", test_plan);
   g_test_add_func ("/cli/inspect/all-gpus", test_inspect_all_gpus);
