@@ -74,7 +74,7 @@ read_noise (const char *path, const DpPlan *plan, gint64 *n, GError **error)
   if (file == NULL)
     return NULL;
   if (t == NULL || t->type != DP_TYPE_F32 || t->n_dims != 4 || t->dims[0] != C || t->dims[2] != h || t->dims[3] != w || t->dims[1] < 1) {
-    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected a float32 tensor `noise` of shape [%" G_GINT64_FORMAT ", L, %"
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: expected a float32 tensor `noise` of shape [%" G_GINT64_FORMAT ", L, %"
         G_GINT64_FORMAT ", %" G_GINT64_FORMAT "]", path, C, h, w);
     return NULL;
   }
@@ -118,7 +118,7 @@ queue_prompts (DpEngine *engine, GError **error)
     gint64 block = g_ascii_strtoll (prompts_at[i], &text, 10);
 
     if (text == prompts_at[i] || *text != '=' || block < 1) {
-      g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "--prompt-at %s: expected a block number from 1, =, and the prompt", prompts_at[i]);
+      dp_error_set (error, DP_ERROR_SETTINGS, "--prompt-at %s: expected a block number from 1, =, and the prompt", prompts_at[i]);
       return FALSE;
     }
     if (!dp_engine_queue_prompt (engine, &(DpPrompt) { .prompt = text + 1, .at_frame = dp_engine_first_frame (engine, block) }, error))
@@ -326,7 +326,9 @@ print_model (const DpModel *model)
 {
   const DpModelConfig *c = &model->config;
 
-  printf ("model %s (%s)\n", model->dir, c->defaults.name);
+  g_autofree char *dir = dp_quote (model->dir, DP_QUOTE_SENTENCE);
+
+  printf ("model %s (%s)\n", dir, c->defaults.name);
   printf ("  text encoder  %d layers, %d wide, %d tokens known, %.1f MiB\n", c->text.layers, c->text.d_model, c->text.vocab,
       file_mib (model, DP_MODEL_TEXT_ENCODER));
   print_transformers (model);
@@ -388,6 +390,15 @@ usage (FILE *to)
   return to == stdout ? 0 : 2;
 }
 
+/* What GLib says has the arguments in it as they are. */
+static void
+complain (const char *message)
+{
+  g_autofree char *quoted = dp_quote (message, DP_QUOTE_SENTENCE);
+
+  fprintf (stderr, "dualparal: %s\n", quoted);
+}
+
 static int
 run_command (const Command *command, int argc, char **argv)
 {
@@ -407,12 +418,12 @@ run_command (const Command *command, int argc, char **argv)
     g_set_error (&error, G_OPTION_ERROR, G_OPTION_ERROR_FAILED, "%s is not an option; the text of a prompt goes behind --prompt, in quotes",
         argv[1]);
   if (error) {
-    fprintf (stderr, "dualparal: %s\n", error->message);
+    complain (error->message);
     return 2;
   }
   if (command->run (&error))
     return 0;
-  fprintf (stderr, "dualparal: %s\n", error->message);
+  complain (error->message);
   return 1;
 }
 
@@ -426,6 +437,7 @@ main (int argc, char **argv)
   for (guint i = 0; i < G_N_ELEMENTS (commands); i++)
     if (strcmp (argv[1], commands[i].name) == 0)
       return run_command (&commands[i], argc - 1, argv + 1);
-  fprintf (stderr, "dualparal: no command is called %s\n", argv[1]);
+  g_autofree char *sentence = g_strconcat ("no command is called ", argv[1], NULL);
+  complain (sentence);
   return usage (stderr);
 }

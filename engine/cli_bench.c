@@ -27,7 +27,8 @@ const GOptionEntry dp_cli_bench_options[] = {
 const GOptionEntry dp_cli_plan_options[] = {
   { "times", 0, 0, G_OPTION_ARG_FILENAME, &times_file, "Table of measured times, made by bench --times", "FILE.json" },
   { "gpus", 0, 0, G_OPTION_ARG_INT, &gpus_assumed, "Plan for so many GPUs, which need not be here", "N" },
-  { "gpu-model", 0, 0, G_OPTION_ARG_FILENAME, &gpu_model, "Which of the table's: a part of its name (default: the first that fits)", "NAME" },
+  { "gpu-model", 0, 0, G_OPTION_ARG_FILENAME, &gpu_model, "Which of the table's: a part of its name (default: the first that fits)",
+      "NAME" },
   { NULL }
 };
 
@@ -270,9 +271,10 @@ print_speed (const DpPlan *plan, const DpSpeed *times, const DpRingSpeed *speed,
 {
   const DpSettings *s = &plan->settings;
   double fps = s->block_latents * plan->info.temporal_scale / speed->block;
+  g_autofree char *device = dp_quote (times->device, DP_QUOTE_MAX);
   int busiest = 0;
 
-  printf ("predicted from times measured on %s\n", times->device);
+  printf ("predicted from times measured on %s\n", device);
   printf ("  a pass        %.4g s, all stages together\n", times->layer * plan->info.layers);
   printf ("  a block       every %.4g s: %.4g frames/s, %.3g times real time, %.2f times as fast as one\n", speed->block, fps,
       fps * plan->info.fps_d / plan->info.fps_n, one->block / speed->block);

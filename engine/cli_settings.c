@@ -33,8 +33,8 @@ const GOptionEntry dp_cli_settings_options[] = {
   { "queue-blocks", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.queue_blocks, "Most blocks in flight, at most T", "Q" },
   { "threads", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.threads, "Host threads in all (default: one per processor)", "N" },
   { "precision", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.precision, "auto, float32, bfloat16 or fp8 (some GPUs)", "NAME" },
-  { "text-encoder", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.text_encoder, "auto, resident or streamed (less memory, more time for a prompt)",
-      "NAME" },
+  { "text-encoder", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.text_encoder, "auto, resident or streamed (less memory, more time for "
+      "a prompt)", "NAME" },
   { NULL }
 };
 

@@ -50,7 +50,8 @@ dp_cli_y4m_frame (FILE *file, const DpFrame *f, DpFormat format)
   for (int y = 0; y < f->height; y += 2) {
     row_to_rgb (f, format, y, rgb);
     row_to_rgb (f, format, y + 1, rgb + (gsize) f->width * 3);
-    convert_rows (rgb, f->width, yuv + (gsize) y * f->width, yuv + n + (gsize) y * f->width / 4, yuv + n + n / 4 + (gsize) y * f->width / 4);
+    guint8 *chroma = yuv + n + (gsize) y * f->width / 4;
+    convert_rows (rgb, f->width, yuv + (gsize) y * f->width, chroma, chroma + n / 4);
   }
   return fputs ("FRAME\n", file) >= 0 && fwrite (yuv, n * 3 / 2, 1, file) == 1;
 }

@@ -203,7 +203,7 @@ make_room (DpDecoder *d, GError **error)
   guint8 *memory = d->dev->ops->host_alloc (d->dev, d->frame_bytes * d->n_slots);
   if (memory == NULL) {
     if (dp_error_check_device (d->dev, error, "while the queue of frames was allocated"))
-      g_set_error (error, DP_ERROR, DP_ERROR_NO_MEMORY,
+      dp_error_set (error, DP_ERROR_NO_MEMORY,
           "a queue of %d frames needs %.1f MiB, which this machine has not left; use a smaller max-queue-frames, width or height",
           d->n_slots, d->frame_bytes * d->n_slots / 1048576.0);
     return FALSE;

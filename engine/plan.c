@@ -28,8 +28,7 @@ ask (const char *name, DpDeviceInfo *info, GError **error)
 
   if (dp_device_info (name, info, message, sizeof message))
     return TRUE;
-  g_autofree char *valid = g_utf8_make_valid (message, -1);
-  g_set_error (error, DP_ERROR, DP_ERROR_DEVICE, "devices: %s", valid);
+  dp_error_set (error, DP_ERROR_DEVICE, "devices: %.256s", message);
   return FALSE;
 }
 

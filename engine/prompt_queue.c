@@ -110,17 +110,17 @@ static gboolean
 check (const DpPromptQueue *q, const DpPrompt *prompt, gint64 restart_in, GError **error)
 {
   if (prompt->transition_blocks < 0) {
-    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "a prompt was queued with a transition of %d blocks; it must be at least 0",
+    dp_error_set (error, DP_ERROR_SETTINGS, "a prompt was queued with a transition of %d blocks; it must be at least 0",
         prompt->transition_blocks);
     return FALSE;
   }
   if (prompt->at_frame >= 0 && (prompt->restart || restart_in > 0)) {
-    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "a prompt was queued for frame %" G_GINT64_FORMAT
+    dp_error_set (error, DP_ERROR_SETTINGS, "a prompt was queued for frame %" G_GINT64_FORMAT
         " and to restart blocks; only a prompt for frame -1 can restart blocks", prompt->at_frame);
     return FALSE;
   }
   if (prompt->at_frame >= 0 && dp_block_frames_block_from (&q->frames, prompt->at_frame) <= q->last_block) {
-    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "a prompt was queued for frame %" G_GINT64_FORMAT
+    dp_error_set (error, DP_ERROR_SETTINGS, "a prompt was queued for frame %" G_GINT64_FORMAT
         ", but its block has already started; the earliest frame now is %" G_GINT64_FORMAT ", or use -1 for as soon as possible",
         prompt->at_frame, dp_prompt_queue_next_frame (q));
     return FALSE;

@@ -14,14 +14,13 @@ G_STATIC_ASSERT (DP_MAX_THREADS <= DP_DEVICE_MAX_THREADS);
 gboolean
 dp_settings_refuse (GError **error, const char *format, ...)
 {
-  g_autofree char *message = NULL, *valid = NULL;
+  g_autofree char *sentence = NULL;
   va_list args;
 
   va_start (args, format);
-  message = g_strdup_vprintf (format, args);
+  sentence = dp_error_sentence (format, args);
   va_end (args);
-  valid = g_utf8_make_valid (message, -1);
-  g_set_error_literal (error, DP_ERROR, DP_ERROR_SETTINGS, valid);
+  g_set_error_literal (error, DP_ERROR, DP_ERROR_SETTINGS, sentence);
   return FALSE;
 }
 

@@ -20,7 +20,7 @@ work_of (const DpPlan *plan)
 static gboolean
 refuse (const char *path, GError **error)
 {
-  g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s is not a table of times, which is a JSON array of objects with device, work, memory, "
+  dp_error_set (error, DP_ERROR_BAD_MODEL, "%s is not a table of times, which is a JSON array of objects with device, work, memory, "
       "layer and decode; dualparal bench --times FILE makes one", path);
   return FALSE;
 }
@@ -30,12 +30,14 @@ static JsonArray *
 read_table (const char *path, gboolean may_be_new, GError **error)
 {
   g_autoptr (JsonParser) parser = json_parser_new ();
+  g_autoptr (GError) cause = NULL;
   JsonNode *root;
 
   if (may_be_new && !g_file_test (path, G_FILE_TEST_EXISTS))
     return json_array_new ();
-  if (!json_parser_load_from_file (parser, path, error)) {
-    g_prefix_error (error, "%s: ", path);
+  if (!json_parser_load_from_file (parser, path, &cause)) {
+    dp_error_set (error, g_error_matches (cause, G_FILE_ERROR, G_FILE_ERROR_NOENT) ? DP_ERROR_NOT_FOUND : DP_ERROR_BAD_MODEL,
+        "%s: cannot be read: %.500s", path, cause->message);
     return NULL;
   }
   root = json_parser_get_root (parser);
@@ -113,7 +115,7 @@ dp_speed_table_find (const char *path, const DpPlan *plan, const char *device, D
         && number_in (line, "decode", &speed->decode)) || refuse (path, error);
   }
   if (table)
-    g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s has no times for %s with %s; dualparal bench --times with the same settings "
-        "measures them there; the table has %s", path, device[0] ? device : "any device", work, others->len ? others->str : "none");
+    dp_error_set (error, DP_ERROR_NOT_FOUND, "%s has no times for %s with %s; dualparal bench --times with the same settings "
+        "measures them there; the table has %.1000s", path, device[0] ? device : "any device", work, others->len ? others->str : "none");
   return FALSE;
 }

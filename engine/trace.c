@@ -148,9 +148,7 @@ dp_trace_new (const char *path, int stages, gsize limit, GError **error)
   DpTrace *t;
 
   if (fd < 0) {
-    g_autofree char *valid = g_utf8_make_valid (path, -1);
-
-    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "trace: %s cannot be written: %s", valid, reason);
+    dp_error_set (error, DP_ERROR_SETTINGS, "trace: %s cannot be written: %s", path, reason);
     return NULL;
   }
   t = g_new0 (DpTrace, 1);
@@ -181,11 +179,8 @@ dp_trace_end (DpTrace *t, GError **error)
   end (t);
   int failure = t->failure;
   g_mutex_unlock (&t->lock);
-  if (failure) {
-    g_autofree char *valid = g_utf8_make_valid (t->path, -1);
-
-    g_set_error (error, DP_ERROR, DP_ERROR_FAILED, "trace: %s ends too early: %s", valid, g_strerror (failure));
-  }
+  if (failure)
+    dp_error_set (error, DP_ERROR_FAILED, "trace: %s ends too early: %s", t->path, g_strerror (failure));
   return failure == 0;
 }
 

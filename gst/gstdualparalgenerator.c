@@ -8,6 +8,8 @@
 
 /* The shortest wait for a frame */
 #define LEAST_US G_TIME_SPAN_MILLISECOND
+/* Of a prompt, in the log */
+#define LOGGED_CHARACTERS 100
 
 struct _GstDualParalGenerator
 {
@@ -437,15 +439,20 @@ static gboolean
 gst_dualparal_generator_apply_prompts (GstDualParalGenerator * gen,
     gchar * const *texts, gint transition_blocks, GError ** error)
 {
+  gchar *prompt, *negative;
+
   if (!gen->engine)
     gst_dualparal_prompts_queued (&gen->prompts, NULL);
   else if (!gst_dualparal_generator_queue_now (gen, texts, transition_blocks,
           error))
     return FALSE;
-  GST_DEBUG_OBJECT (gen->element, "prompt \"%.100s\", negative \"%.100s\", %s, "
-      "transition of %d blocks", texts[0] ? texts[0] : "(the model's)", texts[1] ?
-      texts[1] : "(the model's)", gen->engine ? "for the next new block" :
-      "for the first block", transition_blocks);
+  prompt = dp_quote (texts[0] ? texts[0] : "(the model's)", LOGGED_CHARACTERS);
+  negative = dp_quote (texts[1] ? texts[1] : "(the model's)", LOGGED_CHARACTERS);
+  GST_DEBUG_OBJECT (gen->element, "prompt \"%s\", negative \"%s\", %s, "
+      "transition of %d blocks", prompt, negative, gen->engine ?
+      "for the next new block" : "for the first block", transition_blocks);
+  g_free (prompt);
+  g_free (negative);
   gst_dualparal_settings_set_prompts (gen->settings, texts[0], texts[1]);
   gen->prompt_missed = gen->engine == NULL;
   return TRUE;
@@ -520,9 +527,8 @@ gst_dualparal_generator_queue_prompt (GstDualParalGenerator * gen,
   if (!ok)
     gst_dualparal_generator_warn (gen, error);
   else if (prompt->at_frame >= 0)
-    GST_DEBUG_OBJECT (gen->element, "prompt \"%.100s\" for frame %"
-        G_GINT64_FORMAT ", transition of %d blocks", prompt->prompt, prompt->at_frame,
-        prompt->transition_blocks);
+    GST_DEBUG_OBJECT (gen->element, "a prompt for frame %" G_GINT64_FORMAT
+        ", transition of %d blocks", prompt->at_frame, prompt->transition_blocks);
   else
     gst_dualparal_settings_notify (G_OBJECT (gen->element),
         GST_DUALPARAL_PROP_PROMPT);

@@ -20,6 +20,7 @@ struct _GstDualParalProgress
 void
 gst_dualparal_post_error (GstElement * element, const GError * error)
 {
+  gchar *sentence = dp_quote (error->message, DP_QUOTE_SENTENCE);
   GQuark domain = GST_STREAM_ERROR;
   gint code = GST_STREAM_ERROR_FAILED;
 
@@ -50,9 +51,9 @@ gst_dualparal_post_error (GstElement * element, const GError * error)
         break;
     }
   }
-  GST_ERROR_OBJECT (element, "%s", error->message);
+  GST_ERROR_OBJECT (element, "%s", sentence);
   gst_element_message_full (element, GST_MESSAGE_ERROR, domain, code,
-      g_strdup (error->message), NULL, __FILE__, GST_FUNCTION, __LINE__);
+      sentence, NULL, __FILE__, GST_FUNCTION, __LINE__);
 }
 
 GstDualParalProgress *

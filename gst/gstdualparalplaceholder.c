@@ -55,30 +55,37 @@ gst_dualparal_placeholder_load (GstElement * element, const gchar * location)
 {
   GError *error = NULL;
   GstSample *picture;
+  gchar *name = dp_quote (location, DP_QUOTE_MAX), *why;
   GStatBuf st;
 
   if (g_stat (location, &st) != 0 && errno != ENOENT && errno != ENOTDIR) {
     GST_ELEMENT_ERROR (element, RESOURCE, OPEN_READ,
-        ("placeholder is %s, which cannot be read: %s.", location,
+        ("placeholder is %s, which cannot be read: %s.", name,
             g_strerror (errno)), (NULL));
-    return NULL;
+    goto fail;
   }
   if (!g_file_test (location, G_FILE_TEST_IS_REGULAR)) {
     GST_ELEMENT_ERROR (element, RESOURCE, NOT_FOUND,
-        ("placeholder is %s, and there is no such file.", location), (NULL));
-    return NULL;
+        ("placeholder is %s, and there is no such file.", name), (NULL));
+    goto fail;
   }
   picture = gst_dualparal_placeholder_decode (location, &error);
   if (!picture) {
+    why = dp_quote (error->message, DP_QUOTE_SENTENCE);
     GST_ELEMENT_ERROR (element, RESOURCE, READ,
-        ("The placeholder %s cannot be shown: %s", location, error->message),
-        (NULL));
+        ("The placeholder %s cannot be shown: %s", name, why), (NULL));
+    g_free (why);
     g_error_free (error);
-    return NULL;
+    goto fail;
   }
-  GST_DEBUG_OBJECT (element, "placeholder %s: %" GST_PTR_FORMAT, location,
+  GST_DEBUG_OBJECT (element, "placeholder %s: %" GST_PTR_FORMAT, name,
       gst_sample_get_caps (picture));
+  g_free (name);
   return picture;
+
+fail:
+  g_free (name);
+  return NULL;
 }
 
 /* Scaled, with borders if its shape is another */

@@ -69,7 +69,7 @@ gst_dualparal_prompt_parse (const GstStructure * structure,
     return TRUE;
   }
   text = gst_structure_to_string (structure);
-  g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS,
+  dp_error_set (error, DP_ERROR_SETTINGS,
       "dualparal/set-prompt: expected a string prompt, and optionally a string "
       "negative-prompt and the whole numbers at-frame and transition-blocks, "
       "found %.500s", text);

@@ -20,8 +20,8 @@ gst_dualparal_storyboard_refuse (GError ** error, guint line,
   gchar *start = g_utf8_substring (found, 0, MIN (g_utf8_strlen (found, -1),
           40));
 
-  g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS,
-      "line %u: expected %s, found \"%s\"", line, expected, start);
+  dp_error_set (error, DP_ERROR_SETTINGS, "line %u: expected %s, found \"%s\"",
+      line, expected, start);
   g_free (start);
 }
 
@@ -176,14 +176,17 @@ gst_dualparal_storyboard_read (const gchar * path, GError ** error)
   gsize size;
 
   if (g_file_get_contents (path, &data, &size, &failure)) {
-    cues = gst_dualparal_storyboard_parse (data, size, error);
-    if (!cues)
-      g_prefix_error (error, "storyboard %s: ", path);
+    cues = gst_dualparal_storyboard_parse (data, size, &failure);
+    if (!cues) {
+      dp_error_set (error, failure->code, "storyboard %s: %.500s", path,
+          failure->message);
+      g_error_free (failure);
+    }
   } else {
-    g_set_error (error, DP_ERROR,
+    dp_error_set (error,
         g_error_matches (failure, G_FILE_ERROR, G_FILE_ERROR_NOENT) ?
         DP_ERROR_NOT_FOUND : DP_ERROR_BAD_MODEL,
-        "storyboard: %s; give the path of a SubRip file", failure->message);
+        "storyboard: %.500s; give the path of a SubRip file", failure->message);
     g_error_free (failure);
   }
   g_free (data);

@@ -38,7 +38,7 @@ dp_arena_host_new (gsize bytes, const char *what, GError **error)
   void *memory = fits ? g_try_malloc (MAX (bytes, 1)) : NULL;
 
   if (memory == NULL)
-    g_set_error (error, DP_ERROR, DP_ERROR_NO_MEMORY,
+    dp_error_set (error, DP_ERROR_NO_MEMORY,
         "%s needs %.1f MiB, which this machine has not left; a smaller width, height, block-latents or context-latents needs less", what,
         bytes / 1048576.0);
   return memory;

@@ -6,7 +6,7 @@ set_error (GError **error, const DpDevice *dev, const char *message, const char 
 {
   g_autofree char *doing = g_strdup_vprintf (format, args);
 
-  g_set_error (error, DP_ERROR, dev->no_memory ? DP_ERROR_NO_MEMORY : DP_ERROR_DEVICE, "%s failed %s: %s", dev->name, doing, message);
+  dp_error_set (error, dev->no_memory ? DP_ERROR_NO_MEMORY : DP_ERROR_DEVICE, "%s failed %s: %.256s", dev->name, doing, message);
 }
 
 gboolean
@@ -49,6 +49,6 @@ dp_error_no_room (DpDevice *dev, GError **error, gsize bytes, const char *help, 
   what = g_strdup_vprintf (format, args);
   va_end (args);
   if (dp_error_check_device (dev, error, "while %s was allocated", what))
-    g_set_error (error, DP_ERROR, DP_ERROR_NO_MEMORY, "%s needs %.1f MiB on %s, where %.1f MiB are free; %s", what, bytes / 1048576.0,
+    dp_error_set (error, DP_ERROR_NO_MEMORY, "%s needs %.1f MiB on %s, where %.1f MiB are free; %s", what, bytes / 1048576.0,
         dev->name, dp_device_info (dev->name, &info, message, sizeof message) ? info.memory_free / 1048576.0 : 0, help);
 }

@@ -433,7 +433,7 @@ dp_dit_new (DpDevice *dev, const DpDitConfig *config, const DpWeights *weights, 
   d->layers = g_new0 (Layer, d->n_layers);
 
   if (spec->max_keys > config->rope_max || spec->latent_h / 2 > config->rope_max || spec->latent_w / 2 > config->rope_max) {
-    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS,
+    dp_error_set (error, DP_ERROR_SETTINGS,
         "%d latent frames of %dx%d tokens are more than the %d positions per axis the model knows; use a smaller size, block-latents or "
           "context-latents",
         spec->max_keys, spec->latent_w / 2, spec->latent_h / 2, config->rope_max);

@@ -52,8 +52,9 @@ take_char (const char **text)
 static void
 append_quoted (GString *out, const char *text, gsize max)
 {
-  gsize n = 0, head = MIN (HEAD, max / 2), i = 0;
+  gsize n = 0, head = MIN (HEAD, max / 4), i = 0;
 
+  g_assert (max >= 8);
   for (const char *p = text; *p; n++)
     take_char (&p);
   for (const char *p = text; *p; i++) {
@@ -67,11 +68,11 @@ append_quoted (GString *out, const char *text, gsize max)
 }
 
 char *
-dp_quote (const char *text)
+dp_quote (const char *text, gsize max)
 {
   GString *out = g_string_new (NULL);
 
-  append_quoted (out, text ? text : "(none)", DP_QUOTE_MAX);
+  append_quoted (out, text ? text : "(none)", max);
   return g_string_free (out, FALSE);
 }
 

@@ -25,12 +25,14 @@ typedef enum
   DP_ERROR_FAILED,              /* anything else */
 } DpError;
 
-/** Characters of a quoted name. Longer ones lose their middle, because a path's end tells most. */
+/** Characters of a quoted name, and of a whole sentence that is quoted. */
 #define DP_QUOTE_MAX 200
+#define DP_QUOTE_SENTENCE 2000
 
 /** The text as it may stand in a sentence: valid UTF-8, with U+FFFD for each byte that is not, for control and
- *  format characters and for line breaks; at most DP_QUOTE_MAX characters. NULL is "(none)". New string. */
-char *dp_quote (const char *text);
+ *  format characters and for line breaks. A text of more than `max` characters loses its middle, because the end of
+ *  a path tells most. NULL is "(none)". New string. */
+char *dp_quote (const char *text, gsize max);
 
 /** g_set_error() in the domain DP_ERROR, where every %s is quoted; a precision is then the most characters, instead
  *  of DP_QUOTE_MAX. Takes %s, %c, %%, and integers and doubles of any length, without *. */

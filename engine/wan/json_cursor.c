@@ -9,7 +9,7 @@
 gboolean
 dp_json_fail (DpJson *json, const char *expected)
 {
-  g_set_error (json->error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: damaged header: expected %s at byte %"
+  dp_error_set (json->error, DP_ERROR_BAD_MODEL, "%s: damaged header: expected %s at byte %"
       G_GSIZE_FORMAT " of its json, found %s", json->path, expected, (gsize) (json->at - json->start), json->at < json->end
       ? "something else" : "its end");
   return FALSE;

@@ -67,7 +67,7 @@ dp_model_open (const char *dir, GError **error)
   g_autoptr (DpModel) model = g_atomic_rc_box_new0 (DpModel);
 
   if (dir == NULL && (dir = dp_model_embedded ()) == NULL) {
-    g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "the embedded model is not in %s; install it, or name a model directory",
+    dp_error_set (error, DP_ERROR_NOT_FOUND, "the embedded model is not in %s; install it, or name a model directory",
         dp_locate_in_build_tree () ? DP_EMBEDDED_SOURCE_DIR : DP_EMBEDDED_INSTALL_DIR);
     return NULL;
   }
@@ -128,8 +128,8 @@ check_layers (const DpModel *model, DpModelPart part, const DpWeights *weights, 
   }
   if (dp_weights_find (weights, name) == NULL)
     return TRUE;
-  dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected none, as %s of %s/config.json gives %d layers, found it: the config file "
-      "is not that of these weights", dp_weights_path (weights), name, key, model->paths[part], layers);
+  dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected none, as %s of %s/config.json gives %d layers, found it: the config "
+      "file is not that of these weights", dp_weights_path (weights), name, key, model->paths[part], layers);
   return FALSE;
 }
 

@@ -10,7 +10,7 @@
 /* ---- a device that keeps and computes nothing ---- */
 
 /* What it hands out is not NULL, and nobody looks into it. */
-static char nothing[64];
+static _Alignas (64) char nothing[64];
 
 static void *
 alloc_nothing (DpDevice *dev, size_t bytes)

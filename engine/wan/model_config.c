@@ -23,20 +23,19 @@ typedef struct
   GError *error;
 } Reader;
 
-/* The json library lets half a surrogate pair through, so that not even a text of the file is sure to be UTF-8. */
+/* The json library lets half a surrogate pair through, so that not even a text of the file is sure to be UTF-8; all are quoted. */
 static void G_GNUC_PRINTF (2, 3)
 reader_fail (Reader *r, const char *format, ...)
 {
-  g_autofree char *message = NULL, *valid = NULL;
+  g_autofree char *message = NULL;
   va_list args;
 
   if (r->error)
     return;
   va_start (args, format);
-  message = g_strdup_vprintf (format, args);
+  message = dp_error_sentence (format, args);
   va_end (args);
-  valid = g_utf8_make_valid (message, -1);
-  r->error = g_error_new (DP_ERROR, DP_ERROR_BAD_MODEL, "%s: %s", r->path, valid);
+  dp_error_set (&r->error, DP_ERROR_BAD_MODEL, "%s: %.2000s", r->path, message);
 }
 
 /* The value as json, cut to what a sentence can bear. */
@@ -608,6 +607,18 @@ read_default_values (DpDefaults *d, Reader *r)
     reader_fail (r, "sampler: expected \"unipc\" or \"euler\", found \"%s\"", d->sampler);
 }
 
+/* The name goes to people, on the bus too. */
+static void
+set_name (DpDefaults *d, const char *name)
+{
+  g_autofree char *quoted = dp_quote (name, DP_QUOTE_MAX);
+  const char *end;
+
+  g_strlcpy (d->name, quoted, sizeof d->name);
+  g_utf8_validate (d->name, -1, &end);
+  d->name[end - d->name] = 0;   /* cut within a character */
+}
+
 static gboolean
 read_defaults (DpDefaults *d, const char *dir, GError **error)
 {
@@ -616,20 +627,19 @@ read_defaults (DpDefaults *d, const char *dir, GError **error)
   g_autofree char *path = g_build_filename (dir, "dualparal.json", NULL);
   g_autofree char *canonical = g_canonicalize_filename (dir, NULL);
   g_autofree char *base = g_path_get_basename (canonical);
-  const char *end;
   Reader r = { 0 };
 
   *d = (DpDefaults) { .prompt = "waves rolling onto a sandy beach at sunset", .width = 832, .height = 480, .fps_n = 16, .fps_d = 1,
     .steps = 50, .guidance_scale = 5.0, .block_latents = 8, .context_latents = 8 };
-  g_strlcpy (d->name, base, sizeof d->name);
-  g_utf8_validate (d->name, -1, &end);
-  d->name[end - d->name] = 0;
+  set_name (d, base);
   DpFound found = dp_found_at (path, error);
   if (found != DP_FOUND_SOMETHING)
     return found == DP_FOUND_NOTHING;
   if (reader_open (&r, dir, "dualparal.json")) {
     check_keys (&r, known);
     read_default_values (d, &r);
+    g_autofree char *name = g_strdup (d->name);
+    set_name (d, name);
   }
   return reader_close (&r, error);
 }
@@ -654,7 +664,7 @@ read_second_dit (const DpModelConfig *c, const char *dir, GError **error)
 
   for (gsize i = 0; i < G_N_ELEMENTS (values); i++)
     if (values[i].first != values[i].second) {
-      g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s/transformer_2/config.json: %s: expected %g as in transformer/config.json, "
+      dp_error_set (error, DP_ERROR_BAD_MODEL, "%s/transformer_2/config.json: %s: expected %g as in transformer/config.json, "
           "found %g", dir, values[i].key, values[i].first, values[i].second);
       return FALSE;
     }
@@ -666,17 +676,17 @@ static gboolean
 check_together (const DpModelConfig *c, const char *dir, GError **error)
 {
   if (c->dit.in_channels != c->vae.z_dim) {
-    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s/transformer/config.json: in_channels: expected the VAE's z_dim %d, found %d", dir,
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s/transformer/config.json: in_channels: expected the VAE's z_dim %d, found %d", dir,
         c->vae.z_dim, c->dit.in_channels);
     return FALSE;
   }
   if (c->dit.text_dim != c->text.d_model) {
-    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s/transformer/config.json: text_dim: expected the text encoder's d_model %d, found "
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s/transformer/config.json: text_dim: expected the text encoder's d_model %d, found "
         "%d", dir, c->text.d_model, c->dit.text_dim);
     return FALSE;
   }
   if (c->experts == 1 && c->defaults.guidance_scale_2 != 0) {
-    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL,
+    dp_error_set (error, DP_ERROR_BAD_MODEL,
         "%s/dualparal.json: guidance_scale_2: expected none, as the model has no transformer_2, found %g", dir,
         c->defaults.guidance_scale_2);
     return FALSE;

@@ -159,15 +159,15 @@ dp_sampler_new (const char *kind, int steps, double flow_shift, const DpSchedule
   DpSampler *s;
 
   if (!euler && strcmp (kind, "unipc") != 0) {
-    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "sampler: expected \"unipc\" or \"euler\", found \"%s\"", kind);
+    dp_error_set (error, DP_ERROR_SETTINGS, "sampler: expected \"unipc\" or \"euler\", found \"%s\"", kind);
     return NULL;
   }
   if (steps < 1 || steps > DP_MAX_STEPS) {
-    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "steps: expected 1 to %d, found %d", DP_MAX_STEPS, steps);
+    dp_error_set (error, DP_ERROR_SETTINGS, "steps: expected 1 to %d, found %d", DP_MAX_STEPS, steps);
     return NULL;
   }
   if (!(flow_shift >= 1e-3 && flow_shift <= 1e3)) {
-    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "flow-shift: expected 0.001 to 1000, found %g", flow_shift);
+    dp_error_set (error, DP_ERROR_SETTINGS, "flow-shift: expected 0.001 to 1000, found %g", flow_shift);
     return NULL;
   }
   s = g_new0 (DpSampler, 1);
@@ -178,7 +178,7 @@ dp_sampler_new (const char *kind, int steps, double flow_shift, const DpSchedule
   (euler ? euler_levels : unipc_levels) (s, flow_shift, config->train_timesteps);
   for (int i = 0; i < steps; i++)
     if (!(s->sigma[i] > s->sigma[i + 1])) {
-      g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS,
+      dp_error_set (error, DP_ERROR_SETTINGS,
           "flow-shift %g with %d steps: expected noise levels that fall, found %g and then %g; fewer steps or a shift nearer to 1 would "
             "work",
           flow_shift, steps, s->sigma[i], s->sigma[i + 1]);

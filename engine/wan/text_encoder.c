@@ -340,7 +340,7 @@ embed (DpTextEncoder *e, const DpTokens *text, float *x, GError **error)
   g_assert (text->n > 0 && text->n <= e->max_tokens);
   for (int i = 0; i < text->n; i++) {
     if (text->ids[i] < 0 || text->ids[i] >= e->config.vocab) {
-      g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "token %d: expected an id below the vocabulary's %d, found %d", i, e->config.vocab,
+      dp_error_set (error, DP_ERROR_BAD_MODEL, "token %d: expected an id below the vocabulary's %d, found %d", i, e->config.vocab,
           text->ids[i]);
       return FALSE;
     }
@@ -373,6 +373,6 @@ dp_text_encoder_encode (DpTextEncoder *e, const DpTokens *texts, int n_texts, GE
   if (!dp_error_check_device (e->dev, error, "in the text encoder"))
     return FALSE;
   if (!ok)
-    g_set_error (error, DP_ERROR, DP_ERROR_NO_MEMORY, "the text encoder on %s: not enough memory to load a layer", e->dev->name);
+    dp_error_set (error, DP_ERROR_NO_MEMORY, "the text encoder on %s: not enough memory to load a layer", e->dev->name);
   return ok;
 }

@@ -145,7 +145,7 @@ dp_tokenizer_open (const char *dir, int vocab, GError **error)
   tokenizer->eos = dp_spm_eos (tokenizer->spm);
   tokenizer->vocab = dp_spm_pieces (tokenizer->spm);
   if (tokenizer->vocab > vocab || tokenizer->eos < 0 || tokenizer->eos >= tokenizer->vocab) {
-    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected at most the text encoder's %d pieces, one of them the end of a text, "
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: expected at most the text encoder's %d pieces, one of them the end of a text, "
         "found %d pieces and the end at %d", path, vocab, tokenizer->vocab, tokenizer->eos);
     return NULL;
   }
@@ -174,7 +174,7 @@ dp_tokenizer_encode (const DpTokenizer *tokenizer, const char *text, gint32 *ids
     if (ids[i] < 0 || ids[i] >= tokenizer->vocab)
       n = -1;
   if (n < 0) {
-    g_set_error (error, DP_ERROR, DP_ERROR_FAILED, "the tokenizer could not split the prompt into pieces; is it plain text?");
+    dp_error_set (error, DP_ERROR_FAILED, "the tokenizer could not split the prompt into pieces; is it plain text?");
     return -1;
   }
   ids[n] = tokenizer->eos;
@@ -336,7 +336,7 @@ dp_prompt_clean (const char *prompt, GError **error)
   GString *out;
 
   if (strlen (prompt) > DP_MAX_PROMPT || !g_utf8_validate (prompt, -1, NULL)) {
-    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "prompt: expected UTF-8 text of at most %d bytes, found %s", DP_MAX_PROMPT,
+    dp_error_set (error, DP_ERROR_SETTINGS, "prompt: expected UTF-8 text of at most %d bytes, found %s", DP_MAX_PROMPT,
         strlen (prompt) > DP_MAX_PROMPT ? "more" : "bytes that are not UTF-8");
     return NULL;
   }

@@ -140,7 +140,7 @@ entry_check (const Entry *entry, GError **error)
   guint64 elements, total;
 
   if (entry->begin > entry->end || entry->end > file->data_size) {
-    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL,
+    dp_error_set (error, DP_ERROR_BAD_MODEL,
         "%s: tensor %s: expected data within the file's %" G_GSIZE_FORMAT " bytes, found [%" G_GSIZE_FORMAT ", %" G_GSIZE_FORMAT
         "): the file is cut off or damaged; fetch it again", file->path, t->name, file->data_size, entry->begin, entry->end);
     return FALSE;
@@ -149,7 +149,7 @@ entry_check (const Entry *entry, GError **error)
       || (bits && (total % 8 || total / 8 != entry->end - entry->begin))) {
     g_autofree char *dims = dims_to_string (t->n_dims, t->dims);
 
-    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected the bytes of %s %s, found %" G_GSIZE_FORMAT " bytes",
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected the bytes of %s %s, found %" G_GSIZE_FORMAT " bytes",
         file->path, t->name, entry->dtype, dims, entry->end - entry->begin);
     return FALSE;
   }
@@ -212,7 +212,7 @@ entry_place (DpWeights *weights, Entry *entry, GError **error)
     return TRUE;
   void *copy = g_try_malloc (t->bytes);
   if (copy == NULL) {
-    g_set_error (error, DP_ERROR, DP_ERROR_NO_MEMORY, "%s: tensor %s lies misaligned, and there are no %"
+    dp_error_set (error, DP_ERROR_NO_MEMORY, "%s: tensor %s lies misaligned, and there are no %"
         G_GSIZE_FORMAT " bytes to copy it to", entry->file->path, t->name, t->bytes);
     return FALSE;
   }
@@ -256,7 +256,7 @@ file_parse (DpWeights *weights, const File *file, DpJson *json, GPtrArray *entri
     }
     const Entry *other = g_hash_table_lookup (weights->entries, name->str);
     if (other) {
-      g_set_error (json->error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected once, found again in %s", file->path, name->str,
+      dp_error_set (json->error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected once, found again in %s", file->path, name->str,
           other->file->path);
       return FALSE;
     }
@@ -292,7 +292,7 @@ file_check_layout (const File *file, GPtrArray *entries, GError **error)
     const Entry *entry = g_ptr_array_index (entries, i);
 
     if (entry->begin != at) {
-      g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected its data at offset %" G_GSIZE_FORMAT ", found it at %"
+      dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected its data at offset %" G_GSIZE_FORMAT ", found it at %"
           G_GSIZE_FORMAT ": tensors %s", file->path, entry->tensor.name, at, entry->begin,
           entry->begin < at ? "overlap" : "leave a hole between them");
       return FALSE;
@@ -300,7 +300,7 @@ file_check_layout (const File *file, GPtrArray *entries, GError **error)
     at = entry->end;
   }
   if (at != file->data_size) {
-    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected %" G_GSIZE_FORMAT " bytes of data, found %" G_GSIZE_FORMAT, file->path,
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: expected %" G_GSIZE_FORMAT " bytes of data, found %" G_GSIZE_FORMAT, file->path,
         at, file->data_size);
     return FALSE;
   }
@@ -317,13 +317,13 @@ file_map (File *file, GError **error)
   if (fd < 0)
     return FALSE;
   if (size < 10) {
-    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: expected a safetensors file, found only %" G_GINT64_FORMAT " bytes; fetch it "
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: expected a safetensors file, found only %" G_GINT64_FORMAT " bytes; fetch it "
         "again", file->path, size);
     goto out;
   }
   void *map = mmap (NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
   if (map == MAP_FAILED) {
-    g_set_error (error, DP_ERROR, errno == ENOMEM ? DP_ERROR_NO_MEMORY : DP_ERROR_FAILED, "%s: cannot be mapped: %s", file->path,
+    dp_error_set (error, errno == ENOMEM ? DP_ERROR_NO_MEMORY : DP_ERROR_FAILED, "%s: cannot be mapped: %s", file->path,
         g_strerror (errno));
     goto out;
   }
@@ -453,7 +453,7 @@ index_check (DpWeights *weights, GHashTable *map, GError **error)
     g_autofree char *base = entry ? g_path_get_basename (entry->file->path) : NULL;
 
     if (entry == NULL || strcmp (base, shard) != 0) {
-      g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected in %s, found %s%s", weights->path, (char *) name,
+      dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected in %s, found %s%s", weights->path, (char *) name,
           (char *) shard, entry ? "it in " : "it nowhere", entry ? base : "");
       return FALSE;
     }
@@ -484,7 +484,7 @@ weights_add_index (DpWeights *weights, const char *dir, GError **error)
 
     DpFound found = dp_found_at (path, error);
     if (found == DP_FOUND_NOTHING)
-      g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s: missing, but %s names it; the download is not complete", path, weights->path);
+      dp_error_set (error, DP_ERROR_NOT_FOUND, "%s: missing, but %s names it; the download is not complete", path, weights->path);
     if (found != DP_FOUND_SOMETHING || !weights_add_file (weights, path, error))
       return FALSE;
   }
@@ -505,7 +505,7 @@ dp_weights_open (const char *dir, const char *stem, GError **error)
   if (found == DP_FOUND_NOTHING && index)
     dp_found_no_weights (dir, stem, error);
   else if (found == DP_FOUND_NOTHING)
-    g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s: no such file: expected a .safetensors file", single);
+    dp_error_set (error, DP_ERROR_NOT_FOUND, "%s: no such file: expected a .safetensors file", single);
   if (found != DP_FOUND_SOMETHING)
     return NULL;
   weights = g_new0 (DpWeights, 1);
@@ -540,12 +540,12 @@ dp_weights_get (const DpWeights *weights, GError **error, int n_dims, const gint
   va_end (args);
   entry = g_hash_table_lookup (weights->entries, name);
   if (entry == NULL) {
-    g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s: tensor %s is missing: not the weights that the config file describes",
+    dp_error_set (error, DP_ERROR_NOT_FOUND, "%s: tensor %s is missing: not the weights that the config file describes",
         weights->path, name);
     return NULL;
   }
   if (!entry->usable) {
-    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected type F32, BF16 or F16, found %s", entry->file->path, name,
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected type F32, BF16 or F16, found %s", entry->file->path, name,
         entry->dtype);
     return NULL;
   }
@@ -553,7 +553,7 @@ dp_weights_get (const DpWeights *weights, GError **error, int n_dims, const gint
     g_autofree char *expected = dims_to_string (n_dims, dims);
     g_autofree char *found = dims_to_string (entry->tensor.n_dims, entry->tensor.dims);
 
-    g_set_error (error, DP_ERROR, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected shape %s, found %s", entry->file->path, name, expected,
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected shape %s, found %s", entry->file->path, name, expected,
         found);
     return NULL;
   }
@@ -656,7 +656,7 @@ dp_weights_write (const char *path, const DpTensorOut *tensors, int n, GError **
   int saved, fd;
 
   if (stat (path, &st) == 0 && !S_ISREG (st.st_mode)) {
-    g_set_error (error, DP_ERROR, DP_ERROR_FAILED, "%s: cannot be written: it is not a regular file", path);
+    dp_error_set (error, DP_ERROR_FAILED, "%s: cannot be written: it is not a regular file", path);
     return FALSE;
   }
   fd = g_mkstemp_full (temporary, O_WRONLY | O_CLOEXEC, 0666);
@@ -673,7 +673,7 @@ dp_weights_write (const char *path, const DpTensorOut *tensors, int n, GError **
   if (!ok) {
     if (fd >= 0)
       g_unlink (temporary);
-    g_set_error (error, DP_ERROR, DP_ERROR_FAILED, "%s: cannot be written: %s", path, g_strerror (saved));
+    dp_error_set (error, DP_ERROR_FAILED, "%s: cannot be written: %s", path, g_strerror (saved));
   }
   return ok;
 }

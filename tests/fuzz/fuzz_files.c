@@ -92,8 +92,11 @@ static void
 check (gboolean ok, const GError *error)
 {
   g_assert_true (ok == (error == NULL));
-  if (error)
-    g_assert_true (error->domain == DP_ERROR && g_utf8_validate (error->message, -1, NULL));
+  if (error == NULL)
+    return;
+  g_assert_true (error->domain == DP_ERROR && g_utf8_validate (error->message, -1, NULL) && strlen (error->message) < 4000);
+  for (const char *p = error->message; *p; p = g_utf8_next_char (p))    /* one line that commands no terminal */
+    g_assert_false (g_unichar_iscntrl (g_utf8_get_char (p)) || g_unichar_type (g_utf8_get_char (p)) == G_UNICODE_FORMAT);
 }
 
 static void

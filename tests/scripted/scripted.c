@@ -344,8 +344,6 @@ block_from (const DpEngine * e, gint64 frame)
 
 /* -- dualparal.h */
 
-G_DEFINE_QUARK (dp-error-quark, dp_error);
-
 DpPlan *
 dp_plan_new (const DpSettings * settings, GError ** error)
 {

@@ -490,8 +490,8 @@ test_inspect_room (void)
 static void
 check_inspected (const char *fault, const char *needle)
 {
-  g_autofree char *command = g_strdup_printf ("rm -rf '%s/faulty' && mkdir '%s/faulty' && cd '%s' && cp -r *.json [a-z]*er vae '%s/faulty' && "
-      "cd '%s/faulty' && %s", dir, dir, dp_model_embedded (), dir, dir, fault);
+  g_autofree char *command = g_strdup_printf ("rm -rf '%s/faulty' && mkdir '%s/faulty' && cd '%s' && cp -r *.json [a-z]*er vae "
+      "'%s/faulty' && cd '%s/faulty' && %s", dir, dir, dp_model_embedded (), dir, dir, fault);
 
   g_assert_cmpint (system (command), ==, 0);
   g_auto (Run) inspected = run ("inspect " SMALL "--model %s/faulty"), loaded = run ("generate " SMALL "--model %s/faulty "
