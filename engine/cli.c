@@ -313,6 +313,7 @@ print_verdict (const char *name)
   if (!dp_device_info (name, &info, message, sizeof message))
     return;
   s.devices = name;
+  s.ranks = NULL;
   plan = dp_plan_new (&s, &error);
   if (plan == NULL) {
     printf ("  %-8s no: %s\n", name, error->message);

@@ -445,6 +445,7 @@ dp_plan_assume (const DpSettings *settings, int n, const DpDeviceInfo *info, GEr
   for (int i = 1; i < n; i++)
     g_string_append_printf (names, ",cuda:%d", i);
   s.devices = names->str;
+  s.ranks = NULL;
   return make (dp_model_open (s.model, error), &s, NULL, info, 0, error);
 }
 
