@@ -134,8 +134,10 @@ failed (GError *error, gpointer data)
   Session *session = data;
 
   g_atomic_int_set (&session->failed, 1);
-  if (!g_atomic_int_get (&session->cancel))
+  if (!g_atomic_int_get (&session->cancel)) {
+    say (session->server, error->message);
     send_failure (session->server, session->number, error);
+  }
   g_error_free (error);
 }
 
