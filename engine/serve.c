@@ -215,6 +215,21 @@ end_stage (Session *session)
   session->end->free (session->end);
 }
 
+/* Waits for what ends the session. A session that was over before it was listened to is told to be so behind the next one's start. */
+static Event *
+next_event (Session *session)
+{
+  Event *e;
+
+  do {
+    if ((e = g_async_queue_timeout_pop (session->server->events, G_USEC_PER_SEC)) == NULL)
+      send_stats (session);
+    else if (e->kind == DP_POST_DOWN && e->session != session->number)
+      g_clear_pointer (&e, g_free);
+  } while (e == NULL);
+  return e;
+}
+
 /* Serves until rank 0 ends the session. Returns an event that it is not for a session to handle, or NULL. */
 static Event *
 serve_session (Server *s, guint32 number, const char *text)
@@ -228,13 +243,7 @@ serve_session (Server *s, guint32 number, const char *text)
   session->storage = g_string_chunk_new (1024);
   if (make_plan (session, text, &error) && make_stage (session, &error)) {
     start_stage (session);
-    while (e == NULL || e->kind == DP_POST_OPEN) {
-      if (e)                    /* rank 0 opens a session only when it has ended the one before */
-        g_free (e->text);
-      g_free (e);
-      if ((e = g_async_queue_timeout_pop (s->events, G_USEC_PER_SEC)) == NULL)
-        send_stats (session);
-    }
+    e = next_event (session);
     end_stage (session);
   } else {
     say (s, error->message);
