@@ -7,6 +7,7 @@
 #include "dualparal_testing.h"
 #include "cli_bench.h"
 #include "cli_settings.h"
+#include "cli_worker.h"
 #include "cli_y4m.h"
 #include "plan.h"
 #include "wan/model_check.h"
@@ -279,6 +280,7 @@ print_verdict (const char *name)
   if (!dp_device_info (name, &info, message, sizeof message))
     return;
   s.devices = name;
+  s.ranks = NULL;
   plan = dp_plan_new (&s, &error);
   if (plan == NULL) {
     printf ("  %-8s no: %s\n", name, error->message);
@@ -378,6 +380,7 @@ static const Command commands[] = {
   { "inspect", "show devices, libraries, the model, its settings, the plan, and whether it fits", NULL, inspect },
   { "bench", "measure the whole engine", dp_cli_bench_options, dp_cli_bench },
   { "plan", "show the plan, and how fast it would be", dp_cli_plan_options, dp_cli_plan },
+  { "worker", "be a stage of the ring of another process, under mpirun", NULL, dp_cli_worker },
 };
 
 static int
@@ -407,9 +410,10 @@ run_command (const Command *command, int argc, char **argv)
   g_autofree char *summary = g_strdup_printf ("dualparal %s: %s", command->name, command->summary);
 
   g_option_context_set_summary (context, summary);
-  g_option_context_set_description (context, "A setting that is left out, or 0 where it is a number and not the seed, is the model's own "
-      "default; inspect prints them.");
-  g_option_context_add_main_entries (context, dp_cli_settings_options, NULL);
+  if (command->run != dp_cli_worker)
+    g_option_context_set_description (context, "A setting that is left out, or 0 where it is a number and not the seed, is the model's own "
+        "default; inspect prints them.");
+  g_option_context_add_main_entries (context, command->run == dp_cli_worker ? dp_cli_worker_options : dp_cli_settings_options, NULL);
   if (command->options)
     g_option_context_add_main_entries (context, command->options, NULL);
   if (command->run == generate)

@@ -20,6 +20,7 @@ const GOptionEntry dp_cli_settings_options[] = {
   { "prompt", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.prompt, "What to show", "TEXT" },
   { "negative-prompt", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.negative_prompt, "What not to show", "TEXT" },
   { "devices", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.devices, "One stage each: auto, cpu, cpu,cpu, ...", "LIST" },
+  { "ranks", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.ranks, "none, or mpi: a stage on each rank that mpirun started", "NAME" },
   { "width", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.width, "Pixels, a multiple of 16", "W" },
   { "height", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.height, "Pixels, a multiple of 16", "H" },
   { "steps", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.steps, "Sampling steps", "T" },

@@ -50,6 +50,8 @@ typedef struct
   const char *negative_prompt;  /* NULL: the model's default, normally "" */
   const char *devices;          /* comma-separated, one stage each: "cpu", "cpu,cpu", "cuda:0,cuda:1"; "cuda": every GPU; NULL: "auto",
                                  * the first GPU if one works, else the CPU */
+  const char *ranks;            /* "mpi": this process is rank 0 of all that mpirun started, stage i of the ring is rank i, the others run
+                                 * `dualparal worker`, and `devices` is rank 0's one; NULL: "none", all stages are in this process */
   const char *sampler;          /* "unipc" or "euler"; NULL: what the scheduler config says */
   int width, height;            /* pixels, multiples of 16 */
   int steps;                    /* T, sampling steps */

@@ -3,6 +3,7 @@
 #include "block_queue.h"
 #include "decoder.h"
 #include "part_cache.h"
+#include "ranks.h"
 #include "schedule.h"
 #include "settings.h"
 #include "transport.h"
@@ -32,23 +33,31 @@ ask (const char *name, DpDeviceInfo *info, GError **error)
   return FALSE;
 }
 
-/* "auto" is the first GPU if it works, else the CPU. Why it does not work is kept only where a GPU, or a
+/* "auto" is the first GPU (of several ranks on a host: each its own) if it works, else the CPU. Why it does not work is kept only where a GPU, or a
  * driver and the module for one, is there: its owner expects it to be used and would wonder. A machine
  * without NVIDIA hardware, or a build without the CUDA module, uses its CPU as a matter of course. */
 static const char *
-choose_device (DpPlan *plan)
+choose_device (DpPlan *plan, int number)
 {
+  g_autofree char *name = g_strdup_printf ("cuda:%d", number);
   DpDeviceInfo gpu;
   char message[256];
 
-  if (dp_device_info ("cuda:0", &gpu, message, sizeof message))
-    return "cuda:0";
+  if (dp_device_info (name, &gpu, message, sizeof message))
+    return g_string_chunk_insert_const (plan->storage, name);
   if (gpu.broken) {
     g_autofree char *valid = g_utf8_make_valid (message, -1);
     g_autofree char *sentence = g_strdup_printf ("devices=auto uses the CPU, because the GPU cannot be used: %s", valid);
     plan->passed_over = g_string_chunk_insert (plan->storage, sentence);
   }
   return "cpu";
+}
+
+/* Finished blocks come back to rank 0 anyway; else the last stage's device has the least of other work. */
+static const char *
+decoder_device (const DpPlan *plan)
+{
+  return plan->stages[plan->across ? 0 : plan->n_stages - 1].device;
 }
 
 /* Adds a stage on `name`. The device is asked now, so that a wrong name is told at once and not after
@@ -96,15 +105,44 @@ add_gpus (DpPlan *plan, Asked *asked, GError **error)
   return TRUE;
 }
 
+/* Stage i is rank i: the first one is here, the others have said what they have. */
 static gboolean
-plan_devices (DpPlan *plan, Asked *asked, GError **error)
+add_ranks (DpPlan *plan, Asked *asked, GError **error)
+{
+  DpSettings *s = &plan->settings;
+  const DpRank *ranks;
+  DpPostPlace place;
+
+  if (strchr (s->devices, ',') || strcmp (s->devices, "cuda") == 0)
+    return dp_settings_refuse (error, "devices is \"%s\", but with ranks=mpi each rank has one device; name that of rank 0, and use "
+        "`dualparal worker --devices` for the others", s->devices);
+  if ((ranks = dp_ranks_gather (&place, error)) == NULL)
+    return FALSE;
+  if (strcmp (s->devices, "auto") == 0)
+    s->devices = choose_device (plan, place.local_rank);
+  if (!add_stage (plan, s->devices, asked, error))
+    return FALSE;
+  for (; plan->n_stages < place.ranks; plan->n_stages++) {
+    const DpRank *r = &ranks[plan->n_stages];
+
+    plan->stages[plan->n_stages] = (DpPlanStage) { .device = r->device, .host = r->host, .threads = r->threads };
+    asked->fast_bf16 &= r->info.fast_bf16;
+    if (!r->info.fp8)
+      asked->without_fp8 = r->device;
+  }
+  s->threads = s->threads ? s->threads : CLAMP (dp_device_processors () / place.local_ranks, 1, DP_MAX_THREADS);
+  return TRUE;
+}
+
+/* The devices of this process: each named one is a stage, or the only one is all `stages` > 0. */
+static gboolean
+add_devices (DpPlan *plan, int stages, Asked *asked, GError **error)
 {
   DpSettings *s = &plan->settings;
   g_auto (GStrv) names = NULL;
-  int layers = plan->model->config.dit.layers;
 
   if (strcmp (s->devices, "auto") == 0)
-    s->devices = choose_device (plan);
+    s->devices = choose_device (plan, 0);
   names = g_strsplit (s->devices, ",", -1);
   for (int i = 0; names[i]; i++) {
     const char *name = g_string_chunk_insert_const (plan->storage, g_strstrip (names[i]));
@@ -114,17 +152,36 @@ plan_devices (DpPlan *plan, Asked *asked, GError **error)
   }
   if (plan->n_stages == 0)
     return dp_settings_refuse (error, "devices is empty; use for example \"cpu\" or \"auto\"");
+  for (; plan->n_stages < stages; plan->n_stages++)
+    plan->stages[plan->n_stages] = plan->stages[0];
+  return TRUE;
+}
+
+/* `stages`: as in add_devices(). */
+static gboolean
+plan_devices (DpPlan *plan, int stages, Asked *asked, GError **error)
+{
+  DpSettings *s = &plan->settings;
+  int layers = plan->model->config.dit.layers;
+
+  plan->across = strcmp (s->ranks, "mpi") == 0;
+  if (!(plan->across ? add_ranks (plan, asked, error) : add_devices (plan, stages, asked, error)))
+    return FALSE;
+  if (plan->across && plan->n_stages > layers)
+    return dp_settings_refuse (error, "ranks=mpi: there are %d ranks, but the model has only %d layers; start at most that many",
+        plan->n_stages, layers);
   if (plan->n_stages > layers)
     return dp_settings_refuse (error, "devices names %d stages, but the model has only %d layers; name at most that many",
         plan->n_stages, layers);
 
   s->threads = s->threads ? s->threads : MIN (dp_device_processors (), DP_MAX_THREADS);
   for (int i = 0; i < plan->n_stages; i++) {
-    plan->stages[i].threads = MAX (1, s->threads / plan->n_stages);
+    if (plan->stages[i].host == NULL)
+      plan->stages[i].threads = MAX (1, s->threads / (plan->across || stages ? 1 : plan->n_stages));
     dp_plan_layers (layers, plan->n_stages, i, &plan->stages[i].first, &plan->stages[i].last);
   }
   plan->text_device = plan->stages[0].device;
-  plan->decoder_device = plan->stages[plan->n_stages - 1].device;
+  plan->decoder_device = decoder_device (plan);
   return TRUE;
 }
 
@@ -154,12 +211,14 @@ keep_devices (DpPlan *plan, const DpPlan *chosen)
   s->precision = g_string_chunk_insert (storage, chosen->settings.precision);
   s->threads = chosen->settings.threads;
   plan->n_stages = chosen->n_stages;
+  plan->across = chosen->across;
   for (int i = 0; i < plan->n_stages; i++) {
     plan->stages[i] = chosen->stages[i];
     plan->stages[i].device = g_string_chunk_insert_const (storage, chosen->stages[i].device);
+    plan->stages[i].host = chosen->stages[i].host ? g_string_chunk_insert_const (storage, chosen->stages[i].host) : NULL;
   }
   plan->text_device = plan->stages[0].device;
-  plan->decoder_device = plan->stages[plan->n_stages - 1].device;
+  plan->decoder_device = decoder_device (plan);
   plan->type = chosen->type;
   plan->fp8 = chosen->fp8;
   plan->passed_over = chosen->passed_over ? g_string_chunk_insert (storage, chosen->passed_over) : NULL;
@@ -286,7 +345,7 @@ dp_plan_bytes (const DpPlan *plan, const char *device)
   gsize bytes = 0;
 
   for (int i = 0; i < plan->n_stages; i++)
-    if (strcmp (plan->stages[i].device, device) == 0)
+    if (plan->stages[i].host == NULL && strcmp (plan->stages[i].device, device) == 0)
       bytes += plan->stages[i].bytes;
   if (strcmp (plan->decoder_device, device) == 0)
     bytes += plan->decoder_bytes;
@@ -342,9 +401,9 @@ plan_text_encoder (DpPlan *plan, const DpDeviceInfo *info)
 /* ---- the whole ---- */
 
 /* Takes the reference to `model`, which may be NULL: `error` is set then. `chosen`: a plan whose devices and
- * precision are kept, or NULL. `assumed`: what devices say that are not asked, or NULL. */
+ * precision are kept, or NULL. `assumed`: what devices say that are not asked, or NULL. `stages`: as in add_devices(). */
 static DpPlan *
-make (DpModel *model, const DpSettings *settings, const DpPlan *chosen, const DpDeviceInfo *assumed, GError **error)
+make (DpModel *model, const DpSettings *settings, const DpPlan *chosen, const DpDeviceInfo *assumed, int stages, GError **error)
 {
   g_autoptr (DpPlan) plan = g_atomic_rc_box_new0 (DpPlan);
   g_autofree Asked *asked = g_new0 (Asked, 1);
@@ -358,7 +417,7 @@ make (DpModel *model, const DpSettings *settings, const DpPlan *chosen, const Dp
     return NULL;
   if (chosen)
     keep_devices (plan, chosen);
-  else if (!plan_devices (plan, asked, error) || !plan_precision (plan, asked, error))
+  else if (!plan_devices (plan, stages, asked, error) || !plan_precision (plan, asked, error))
     return NULL;
   if (!plan_blocks (plan, error))
     return NULL;
@@ -376,7 +435,7 @@ make (DpModel *model, const DpSettings *settings, const DpPlan *chosen, const Dp
 DpPlan *
 dp_plan_new (const DpSettings *settings, GError **error)
 {
-  return make (dp_model_open (settings->model, error), settings, NULL, NULL, error);
+  return make (dp_model_open (settings->model, error), settings, NULL, NULL, 0, error);
 }
 
 DpPlan *
@@ -388,13 +447,20 @@ dp_plan_assume (const DpSettings *settings, int n, const DpDeviceInfo *info, GEr
   for (int i = 1; i < n; i++)
     g_string_append_printf (names, ",cuda:%d", i);
   s.devices = names->str;
-  return make (dp_model_open (s.model, error), &s, NULL, info, error);
+  s.ranks = NULL;
+  return make (dp_model_open (s.model, error), &s, NULL, info, 0, error);
 }
 
 DpPlan *
 dp_plan_with (const DpPlan *plan, const DpSettings *settings, GError **error)
 {
-  return make (dp_model_ref (plan->model), settings, plan, NULL, error);
+  return make (dp_model_ref (plan->model), settings, plan, NULL, 0, error);
+}
+
+DpPlan *
+dp_plan_for_rank (const DpSettings *settings, int stages, GError **error)
+{
+  return make (dp_model_open (settings->model, error), settings, NULL, NULL, stages, error);
 }
 
 DpPlan *
@@ -445,6 +511,22 @@ dp_plan_starved (const DpPlan *plan)
 }
 
 char *
+dp_plan_stage_name (const DpPlan *plan, int stage)
+{
+  const DpPlanStage *s = &plan->stages[stage];
+
+  if (!plan->across)
+    return g_strdup_printf ("stage %d (%s)", stage, s->device);
+  DpRank r = { 0 };
+  if (s->host)
+    g_strlcpy (r.host, s->host, sizeof r.host);
+  else
+    dp_ranks_host_name (r.host, sizeof r.host);
+  g_strlcpy (r.device, s->device, sizeof r.device);
+  return dp_rank_name (stage, &r);
+}
+
+char *
 dp_plan_describe (const DpPlan *plan)
 {
   const DpSettings *s = &plan->settings;
@@ -462,15 +544,15 @@ dp_plan_describe (const DpPlan *plan)
   for (int i = 0; i < plan->n_stages; i++) {
     const DpPlanStage *stage = &plan->stages[i];
 
-    g_string_append_printf (text, "  stage %-7d %s, layers %d to %d, host threads %d, %.1f MiB\n", i, stage->device, stage->first,
-        stage->last - 1, stage->threads, stage->bytes / 1048576.0);
+    g_string_append_printf (text, "  stage %-7d %s%s%s, layers %d to %d, host threads %d, %.1f MiB\n", i, stage->host ? stage->host : "",
+        stage->host ? ":" : "", stage->device, stage->first, stage->last - 1, stage->threads, stage->bytes / 1048576.0);
   }
   g_string_append_printf (text, "  decoder       %s, %.1f MiB\n", plan->decoder_device, plan->decoder_bytes / 1048576.0);
   g_string_append_printf (text, "  text encoder  %s, %s, %.1f MiB (%s it would take %.1f)\n", plan->text_device, s->text_encoder,
       plan->text_bytes / 1048576.0, plan->streamed ? "resident" : "streamed", dp_plan_text_bytes (plan, !plan->streamed) / 1048576.0);
   for (int i = 0; i < plan->n_stages; i++) {
     const char *device = plan->stages[i].device;
-    gboolean listed = FALSE;
+    gboolean listed = plan->stages[i].host != NULL;     /* there is nothing else of it there */
 
     for (int j = 0; j < i; j++)
       listed |= strcmp (plan->stages[j].device, device) == 0;

@@ -18,6 +18,7 @@
 typedef struct
 {
   const char *device;
+  const char *host;             /* of another rank's process; NULL: this one */
   int first, last;              /* layers [first, last) */
   int threads;                  /* of the host */
   gsize bytes;                  /* on its device, with blocks on their way; the first stage has those in flight too */
@@ -34,6 +35,7 @@ struct _DpPlan
 
   /* -- devices and precision: chosen once, kept by dp_plan_with() -- */
   int n_stages;
+  gboolean across;              /* stage i is rank i; else all are in this process */
   DpPlanStage stages[DP_MAX_STAGES];
   const char *decoder_device, *text_device;     /* both have all settings.threads */
   DpType type;                  /* of weights and activations between the float32 parts */
@@ -59,6 +61,13 @@ struct _DpPlan
 /** A plan for `n` GPUs of a kind that need not be here: as dp_plan_new() with that many devices that say
  *  `info` of themselves. It can be shown and simulated, not run. */
 DpPlan *dp_plan_assume (const DpSettings *settings, int n, const DpDeviceInfo *info, GError **error);
+
+/** The same plan as rank 0's for any other rank, which has `settings.devices`, one device: all stages are shown on that. Settings are
+ *  those of dp_agreement_read(). */
+DpPlan *dp_plan_for_rank (const DpSettings *settings, int stages, GError **error);
+
+/** A stage for people, "stage 2 (rank 2 on HOST, cuda:0)" or "stage 2 (cpu)". New string. */
+char *dp_plan_stage_name (const DpPlan *plan, int stage);
 
 /** What every stage is made for; `cancel` is set by the ring. */
 DpStageSpec dp_plan_stage_spec (const DpPlan *plan);

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ring.h"
 #include "schedule.h"
+#include "session.h"
 
 struct _DpRing
 {
   /* -- immutable -- */
   DpRingSpec spec;
-  int n_stages;
+  int n_stages;                 /* of this process */
+  DpSession *session;           /* of the other ranks, or NULL: there are none */
   DpStageSpec stage;
   DpSchedule *schedule;
   DpStage *stages[DP_MAX_STAGES];
@@ -39,6 +41,14 @@ failed (GError *error, gpointer data)
   dp_ring_cancel (ring);
 }
 
+static void
+remote_loaded (gpointer data)
+{
+  DpRing *ring = data;
+
+  ring->spec.loaded (ring->spec.user_data);
+}
+
 DpRing *
 dp_ring_new (const DpRingSpec *spec, GError **error)
 {
@@ -47,19 +57,25 @@ dp_ring_new (const DpRingSpec *spec, GError **error)
   DpRing *ring = g_new0 (DpRing, 1);
 
   ring->spec = *spec;
-  ring->n_stages = plan->n_stages;
+  ring->n_stages = plan->across ? 1 : plan->n_stages;
   ring->stage = dp_plan_stage_spec (plan);
   ring->stage.cancel = &ring->cancel;
   ring->schedule = dp_schedule_new (&(DpScheduleSpec) {
       .sampler = plan->sampler, .block_latents = s->block_latents, .context_latents = plan->context_latents,
       .queue_blocks = s->queue_blocks, .latents = plan->latents, .max_own = plan->max_own, .latent_size = dp_plan_latent_size (plan),
-      .passes = plan->passes, .elements = plan->elements, .seed = s->seed, .noise = s->noise, .noise_latents = s->noise_latents, .condition = condition,
-      .poll = poll_prompts, .conditioner = spec->conditioner }, error);
-  if (ring->schedule == NULL) {
+      .passes = plan->passes, .elements = plan->elements, .seed = s->seed, .noise = s->noise, .noise_latents = s->noise_latents,
+      .condition = condition, .poll = poll_prompts, .conditioner = spec->conditioner }, error);
+  if (ring->schedule && plan->across)
+    ring->session = dp_session_new (&(DpSessionSpec) { .plan = plan, .loaded = remote_loaded, .failed = failed, .user_data = ring }, error);
+  if (ring->schedule == NULL || (plan->across && ring->session == NULL)) {
+    dp_schedule_free (ring->schedule);
     g_free (ring);
     return NULL;
   }
-  dp_transport_local_new (ring->n_stages, ring->ends);
+  if (ring->session)
+    ring->ends[0] = dp_session_end (ring->session);
+  else
+    dp_transport_local_new (ring->n_stages, ring->ends);
   for (int i = 0; i < ring->n_stages; i++) {
     const DpPlanStage *stage = &plan->stages[i];
 
@@ -67,9 +83,11 @@ dp_ring_new (const DpRingSpec *spec, GError **error)
   }
   for (int i = 0; i < ring->n_stages; i++)
     ring->workers[i] = dp_worker_new (&(DpWorkerSpec) {
-        .index = i, .stages = ring->n_stages, .elements = plan->elements, .stage = ring->stages[i], .transport = ring->ends[i],
+        .index = i, .stages = plan->n_stages, .elements = plan->elements, .stage = ring->stages[i], .transport = ring->ends[i],
         .schedule = i == 0 ? ring->schedule : NULL, .decoder = spec->decoder, .trace = spec->trace, .cancel = &ring->cancel,
         .loaded = spec->loaded, .loaded_data = spec->user_data, .failed = failed, .failed_data = ring });
+  if (ring->session)
+    dp_session_start (ring->session);
   return ring;
 }
 
@@ -77,7 +95,10 @@ void
 dp_ring_cancel (DpRing *ring)
 {
   g_atomic_int_set (&ring->cancel, 1);
-  ring->ends[0]->shut_down (ring->ends[0]);
+  if (ring->session)
+    dp_session_finish (ring->session);
+  else
+    ring->ends[0]->shut_down (ring->ends[0]);
 }
 
 void
@@ -95,8 +116,10 @@ dp_ring_free (DpRing *ring, int linger)
   for (int i = ring->n_stages - 1; i >= 0; i--) {
     dp_worker_free (ring->workers[i]);
     dp_stage_free (ring->stages[i], linger);
-    ring->ends[i]->free (ring->ends[i]);
+    if (ring->session == NULL)
+      ring->ends[i]->free (ring->ends[i]);
   }
+  dp_session_free (ring->session);
   dp_schedule_free (ring->schedule);
   g_free (ring);
 }
@@ -115,5 +138,14 @@ dp_ring_get_stats (DpRing *ring, DpRingStats *stats)
     stats->allocations += s.allocations;
     if (i == 0)
       stats->first = s;
+  }
+  for (int i = ring->n_stages; i < ring->spec.plan->n_stages; i++) {
+    DpRemoteStats s;
+
+    dp_session_get_stats (ring->session, i, &s);
+    stats->busy_us[i] = s.busy_us;
+    stats->pass_seconds[i] = s.pass_seconds;
+    stats->bytes[i] = s.bytes;
+    stats->allocations += s.allocations;
   }
 }

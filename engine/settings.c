@@ -64,6 +64,7 @@ fill_defaults (DpSettings *s, const DpModel *model, GStringChunk *storage)
   s->prompt = g_string_chunk_insert (storage, s->prompt ? s->prompt : d->prompt);
   s->negative_prompt = g_string_chunk_insert (storage, s->negative_prompt ? s->negative_prompt : d->negative_prompt);
   s->devices = g_string_chunk_insert (storage, s->devices ? s->devices : "auto");
+  s->ranks = g_string_chunk_insert (storage, s->ranks ? s->ranks : "none");
   s->sampler = g_string_chunk_insert (storage, s->sampler ? s->sampler : d->sampler[0] ? d->sampler : scheduler->sampler);
   s->precision = g_string_chunk_insert (storage, s->precision ? s->precision : "auto");
   s->text_encoder = g_string_chunk_insert (storage, s->text_encoder ? s->text_encoder : "auto");
@@ -90,7 +91,8 @@ fill_defaults (DpSettings *s, const DpModel *model, GStringChunk *storage)
 static gboolean
 check_values (const DpSettings *s, const DpModel *model, GError **error)
 {
-  static const char *const samplers[] = { "unipc", "euler", NULL }, *const precisions[] = { "auto", "float32", "bfloat16", "fp8", NULL };
+  static const char *const samplers[] = { "unipc", "euler", NULL }, *const rank_words[] = { "none", "mpi", NULL };
+  static const char *const precisions[] = { "auto", "float32", "bfloat16", "fp8", NULL };
   static const char *const text_encoders[] = { "auto", "resident", "streamed", NULL };
 
   if (!check_size (model, "width", s->width, error) || !check_size (model, "height", s->height, error)
@@ -121,6 +123,7 @@ check_values (const DpSettings *s, const DpModel *model, GError **error)
   if ((guint) s->format > DP_FORMAT_XBGR)
     return dp_settings_refuse (error, "format %d is not one of DpFormat", s->format);
   return check_word ("sampler", s->sampler, samplers, "unipc or euler", error)
+      && check_word ("ranks", s->ranks, rank_words, "none or mpi", error)
       && check_word ("precision", s->precision, precisions, "auto, float32, bfloat16 or fp8", error)
       && check_word ("text-encoder", s->text_encoder, text_encoders, "auto, resident or streamed", error)
       && dp_prompt_check (s->prompt, error) && dp_prompt_check (s->negative_prompt, error);

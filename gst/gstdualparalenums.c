@@ -80,6 +80,21 @@ gst_dualparal_text_encoder_get_type (void)
 }
 
 GType
+gst_dualparal_ranks_get_type (void)
+{
+  static gsize type = 0;
+  static const GEnumValue values[] = {
+    {GST_DUALPARAL_RANKS_NONE, "All stages are in this process", "none"},
+    {GST_DUALPARAL_RANKS_MPI,
+        "Each rank that mpirun started is a stage, and this process is rank 0",
+        "mpi"},
+    {0, NULL, NULL},
+  };
+
+  return gst_dualparal_register_once (&type, "GstDualParalRanks", values);
+}
+
+GType
 gst_dualparal_underrun_policy_get_type (void)
 {
   static gsize type = 0;

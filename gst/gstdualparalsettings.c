@@ -253,6 +253,18 @@ gst_dualparal_settings_init_engine_props (void)
   props[GST_DUALPARAL_PROP_DEVICES] = g_param_spec_string ("devices", "Devices",
       "Device of each stage, separated by commas, or auto", "auto", READY);
   /**
+   * GstDualParalSrc:ranks:
+   *
+   * Which processes make the video. With `mpi`, this process must be rank 0 of an MPI job whose
+   * other ranks run `dualparal worker`. Each rank is one stage, and #GstDualParalSrc:devices is the
+   * one device of rank 0. The video is the same.
+   *
+   * Since: 0.1
+   */
+  props[GST_DUALPARAL_PROP_RANKS] = g_param_spec_enum ("ranks", "Ranks",
+      "Which processes make the video", GST_TYPE_DUALPARAL_RANKS,
+      GST_DUALPARAL_RANKS_NONE, READY);
+  /**
    * GstDualParalSrc:max-queue-frames:
    *
    * Maximum number of frames made ahead of playback. Only this queue holds the generation back, and
@@ -502,6 +514,7 @@ gst_dualparal_settings_install_properties (GObjectClass * klass)
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_PRECISION, 0);
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_PROMPT_LATENCY, 0);
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_TEXT_ENCODER, 0);
+  gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_RANKS, 0);
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_UNDERRUN_POLICY, 0);
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_STARTUP_POLICY, 0);
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_MARKING, 0);
@@ -634,6 +647,7 @@ gst_dualparal_settings_for_engine (GstDualParalSettings * settings,
   *engine = (DpSettings) {
     .model = STRING (MODEL),
     .devices = STRING (DEVICES),
+    .ranks = WORD (RANKS),
     .trace = STRING (TRACE),
     .sampler = WORD (SAMPLER),
     .precision = WORD (PRECISION),

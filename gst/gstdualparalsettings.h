@@ -119,6 +119,22 @@ typedef enum
   GST_DUALPARAL_STARTUP_PLACEHOLDER,
 } GstDualParalStartupPolicy;
 
+/**
+ * GstDualParalRanks:
+ * @GST_DUALPARAL_RANKS_NONE: all stages are in this process
+ * @GST_DUALPARAL_RANKS_MPI: each rank of MPI is a stage, and this process is
+ *   rank 0
+ *
+ * Which processes make the video.
+ *
+ * Since: 0.1
+ */
+typedef enum
+{
+  GST_DUALPARAL_RANKS_NONE,
+  GST_DUALPARAL_RANKS_MPI,
+} GstDualParalRanks;
+
 #define GST_TYPE_DUALPARAL_SAMPLER (gst_dualparal_sampler_get_type ())
 GType gst_dualparal_sampler_get_type (void);
 #define GST_TYPE_DUALPARAL_PRECISION (gst_dualparal_precision_get_type ())
@@ -128,6 +144,8 @@ GType gst_dualparal_precision_get_type (void);
 GType gst_dualparal_prompt_latency_get_type (void);
 #define GST_TYPE_DUALPARAL_TEXT_ENCODER (gst_dualparal_text_encoder_get_type ())
 GType gst_dualparal_text_encoder_get_type (void);
+#define GST_TYPE_DUALPARAL_RANKS (gst_dualparal_ranks_get_type ())
+GType gst_dualparal_ranks_get_type (void);
 #define GST_TYPE_DUALPARAL_UNDERRUN_POLICY \
     (gst_dualparal_underrun_policy_get_type ())
 GType gst_dualparal_underrun_policy_get_type (void);
@@ -153,6 +171,7 @@ enum
   GST_DUALPARAL_PROP_CONTEXT_LATENTS,
   GST_DUALPARAL_PROP_QUEUE_BLOCKS,
   GST_DUALPARAL_PROP_DEVICES,
+  GST_DUALPARAL_PROP_RANKS,
   GST_DUALPARAL_PROP_NUM_FRAMES,
   GST_DUALPARAL_PROP_MAX_QUEUE_FRAMES,
   GST_DUALPARAL_PROP_THREADS,

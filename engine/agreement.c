@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "agreement.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define GROUP "ring"
+#define ENDS 65536              /* bytes of a weight file's beginning and end */
+
+/* ---- the model ---- */
+
+static gboolean
+hash_file (GChecksum *sum, const char *dir, const char *name, GError **error)
+{
+  g_autofree char *path = g_build_filename (dir, name, NULL);
+  g_autofree guint8 *bytes = g_malloc (ENDS);
+  FILE *file = fopen (path, "rb");
+  gint64 size = -1;
+
+  if (file && fseeko (file, 0, SEEK_END) == 0)
+    size = ftello (file);
+  for (int end = 0; end < 2 && size >= 0; end++) {
+    gsize n = MIN (size, ENDS);
+
+    if (fseeko (file, end ? size - (gint64) n : 0, SEEK_SET) != 0 || fread (bytes, 1, n, file) != n)
+      size = -1;
+    else
+      g_checksum_update (sum, bytes, n);
+  }
+  if (file)
+    fclose (file);
+  g_autofree char *line = g_strdup_printf ("%s %" G_GINT64_FORMAT ";", name, size);
+  g_checksum_update (sum, (const guchar *) line, -1);
+  if (size < 0)
+    g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s: cannot be read", path);
+  return size >= 0;
+}
+
+static int
+compare_names (gconstpointer a, gconstpointer b)
+{
+  return strcmp (*(const char *const *) a, *(const char *const *) b);
+}
+
+static gboolean
+add_weights (GKeyFile *text, const DpModel *model, DpModelPart part, GError **error)
+{
+  g_autoptr (GDir) dir = g_dir_open (model->paths[part], 0, error);
+  g_autoptr (GPtrArray) names = g_ptr_array_new_with_free_func (g_free);
+  GChecksum *sum = g_checksum_new (G_CHECKSUM_SHA256);
+  g_autofree char *key = g_strdup_printf ("weights of %s", dp_model_part_name (part));
+  const char *name;
+  gboolean ok = dir != NULL;
+
+  while (ok && (name = g_dir_read_name (dir)))
+    if (g_str_has_suffix (name, ".safetensors"))
+      g_ptr_array_add (names, g_strdup (name));
+  g_ptr_array_sort (names, compare_names);
+  for (guint i = 0; i < names->len && ok; i++)
+    ok = hash_file (sum, model->paths[part], g_ptr_array_index (names, i), error);
+  g_key_file_set_string (text, GROUP, key, g_checksum_get_string (sum));
+  g_checksum_free (sum);
+  return ok;
+}
+
+/* The numbers of the config files that a stage counts with. */
+static void
+add_config (GKeyFile *text, const DpPlan *plan)
+{
+  const DpModelConfig *c = &plan->model->config;
+  g_autofree char *transformer = g_strdup_printf ("%d layers, %d heads of %d, feed-forward %d, channels %d to %d, text %d, frequencies %d, "
+      "positions %d, norm %d, eps %.9g, experts %d, boundary %.17g, latent channels %d", c->dit.layers, c->dit.heads, c->dit.head_dim,
+      c->dit.ffn, c->dit.in_channels, c->dit.out_channels, c->dit.text_dim, c->dit.freq_dim, c->dit.rope_max, c->dit.cross_attn_norm,
+      c->dit.eps, c->experts, c->boundary_ratio, plan->model->latent_channels);
+  g_autofree char *scheduler = g_strdup_printf ("%d timesteps, order %d, %s, lower order final %d", c->scheduler.train_timesteps,
+      c->scheduler.solver_order, c->scheduler.bh2 ? "bh2" : "bh1", c->scheduler.lower_order_final);
+
+  g_key_file_set_string (text, GROUP, "transformer config", transformer);
+  g_key_file_set_string (text, GROUP, "scheduler config", scheduler);
+}
+
+/* ---- the text ---- */
+
+char *
+dp_agreement_new (const DpPlan *plan, GError **error)
+{
+  const DpSettings *s = &plan->settings;
+  g_autoptr (GKeyFile) text = g_key_file_new ();
+
+  g_key_file_set_string (text, GROUP, "version", DP_VERSION);
+  g_key_file_set_string (text, GROUP, "model", s->model);
+  g_key_file_set_integer (text, GROUP, "stages", plan->n_stages);
+  add_config (text, plan);
+  for (int i = 0; i < plan->model->config.experts; i++)
+    if (!add_weights (text, plan->model, DP_MODEL_TRANSFORMER + i, error))
+      return NULL;
+  g_key_file_set_string (text, GROUP, "sampler", s->sampler);
+  g_key_file_set_string (text, GROUP, "precision", s->precision);
+  g_key_file_set_integer (text, GROUP, "width", s->width);
+  g_key_file_set_integer (text, GROUP, "height", s->height);
+  g_key_file_set_integer (text, GROUP, "steps", s->steps);
+  g_key_file_set_double (text, GROUP, "guidance-scale", s->guidance_scale);
+  g_key_file_set_double (text, GROUP, "guidance-scale-2", s->guidance_scale_2);
+  g_key_file_set_double (text, GROUP, "flow-shift", s->flow_shift);
+  g_key_file_set_integer (text, GROUP, "block-latents", s->block_latents);
+  g_key_file_set_integer (text, GROUP, "context-latents", s->context_latents);
+  g_key_file_set_integer (text, GROUP, "queue-blocks", s->queue_blocks);
+  g_key_file_set_integer (text, GROUP, "text-length", s->text_length);
+  g_key_file_set_int64 (text, GROUP, "num-frames", s->num_frames);
+  g_key_file_set_integer (text, GROUP, "linger", s->linger);
+  return g_key_file_to_data (text, NULL, NULL);
+}
+
+gboolean
+dp_agreement_read (const char *data, DpSettings *s, int *stages, GStringChunk *storage, GError **error)
+{
+  g_autoptr (GKeyFile) text = g_key_file_new ();
+  g_autofree char *model = NULL, *sampler = NULL, *precision = NULL;
+
+  if (!g_key_file_load_from_data (text, data, -1, G_KEY_FILE_NONE, error))
+    return FALSE;
+  model = g_key_file_get_string (text, GROUP, "model", NULL);
+  sampler = g_key_file_get_string (text, GROUP, "sampler", NULL);
+  precision = g_key_file_get_string (text, GROUP, "precision", NULL);
+  *stages = g_key_file_get_integer (text, GROUP, "stages", NULL);
+  *s = (DpSettings) {
+    .model = model ? g_string_chunk_insert (storage, model) : NULL,
+    .sampler = sampler ? g_string_chunk_insert (storage, sampler) : NULL,
+    .precision = precision ? g_string_chunk_insert (storage, precision) : NULL,
+    .text_encoder = "streamed",         /* is rank 0's */
+    .width = g_key_file_get_integer (text, GROUP, "width", NULL),
+    .height = g_key_file_get_integer (text, GROUP, "height", NULL),
+    .steps = g_key_file_get_integer (text, GROUP, "steps", NULL),
+    .guidance_scale = g_key_file_get_double (text, GROUP, "guidance-scale", NULL),
+    .guidance_scale_2 = g_key_file_get_double (text, GROUP, "guidance-scale-2", NULL),
+    .flow_shift = g_key_file_get_double (text, GROUP, "flow-shift", NULL),
+    .block_latents = g_key_file_get_integer (text, GROUP, "block-latents", NULL),
+    .context_latents = g_key_file_get_integer (text, GROUP, "context-latents", NULL),
+    .queue_blocks = g_key_file_get_integer (text, GROUP, "queue-blocks", NULL),
+    .text_length = g_key_file_get_integer (text, GROUP, "text-length", NULL),
+    .num_frames = g_key_file_get_int64 (text, GROUP, "num-frames", NULL),
+    .linger = g_key_file_get_integer (text, GROUP, "linger", NULL),
+  };
+  if (*stages >= 2 && *stages <= DP_MAX_STAGES)
+    return TRUE;
+  g_set_error (error, DP_ERROR, DP_ERROR_FAILED, "rank 0 asked for a ring of %d stages; expected 2 to %d", *stages, DP_MAX_STAGES);
+  return FALSE;
+}
+
+gboolean
+dp_agreement_check (const char *rank_0, const char *here, GError **error)
+{
+  g_autoptr (GKeyFile) a = g_key_file_new (), b = g_key_file_new ();
+  g_auto (GStrv) keys = NULL;
+
+  if (!g_key_file_load_from_data (a, rank_0, -1, G_KEY_FILE_NONE, error) || !g_key_file_load_from_data (b, here, -1, G_KEY_FILE_NONE, error))
+    return FALSE;
+  keys = g_key_file_get_keys (a, GROUP, NULL, NULL);
+  for (int i = 0; keys && keys[i]; i++) {
+    g_autofree char *x = g_key_file_get_string (a, GROUP, keys[i], NULL), *y = g_key_file_get_string (b, GROUP, keys[i], NULL);
+    g_autofree char *model = g_key_file_get_string (b, GROUP, "model", NULL);
+
+    if (strcmp (keys[i], "model") == 0 || g_strcmp0 (x, y) == 0)
+      continue;
+    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "its model, %s, is not that of rank 0: %s differs, \"%.100s\" here and \"%.100s\" there; "
+        "give all ranks the same files", model, keys[i], y ? y : "nothing", x);
+    return FALSE;
+  }
+  return TRUE;
+}

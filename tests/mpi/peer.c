@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * peer transport|cycles|stranger: what a test under mpirun runs as one of its ranks. The exit status counts.
+ */
+#include "engine/dualparal.h"
+#include "engine/transport_mpi.h"
+#include "tests/unit/devices.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- transport: random bytes go around; each stage adds its number ---- */
+
+#define FRAMES 3
+#define LATENTS 5
+#define TOKENS 20011            /* beyond what MPI sends at once */
+#define MESSAGES 300
+#define SESSION 1
+
+static DpPostPlace here;
+static DpTransport *end;
+static guint told_last;
+static int n_told;
+
+static void
+take_letter (const DpLetter *letter, gpointer data)
+{
+  if (letter->kind == DP_POST_DOWN)
+    end->shut_down (end);
+}
+
+static gint bye;                /* atomic */
+
+static void
+take_bye (const DpLetter *letter, gpointer data)
+{
+  if (letter->kind == DP_POST_BYE)
+    g_atomic_int_set (&bye, 1);
+}
+
+/* A rank that ends before rank 0 does looks like one that died. */
+static void
+wait_for_bye (void)
+{
+  while (!g_atomic_int_get (&bye))
+    g_usleep (10000);
+}
+
+static void
+take_gone (int rank, const char *why, gpointer data)
+{
+  g_error ("rank %d is gone: %s", rank, why);
+}
+
+static void
+told (DpConditioning *c, gpointer data)
+{
+  g_assert_cmpint (c->n[0], ==, 2);
+  g_assert_cmpfloat (c->embeds[0][c->dim], ==, c->id);
+  g_assert_cmpstr (c->prompt, ==, "blå");
+  told_last = c->id;
+  n_told++;
+  if (here.rank < here.ranks - 1)
+    end->tell (end, c);
+}
+
+static DpConditioning *
+conditioning_new (guint id)
+{
+  DpConditioning *c = g_new0 (DpConditioning, 1);
+
+  c->refs = 1;
+  c->id = id;
+  c->dim = 100000;
+  c->n[0] = 2;
+  c->embeds[0] = g_new0 (float, 2 * c->dim);
+  c->embeds[0][c->dim] = id;
+  c->prompt = g_strdup ("blå");
+  return c;
+}
+
+static void
+add (float *at, gsize n, float value)
+{
+  for (gsize i = 0; i < n; i++)
+    at[i] += value;
+}
+
+static void
+relay (void)
+{
+  DpBlock *b = NULL;
+  int passed = 0;
+
+  while ((b = end->exchange (end, b, TRUE))) {
+    gsize frames = b->header.context + b->header.own;
+
+    g_assert_cmpint (b->header.block, ==, passed++);
+    g_assert_cmpuint (told_last, >=, b->header.prompt);
+    if (b->header.error)
+      continue;
+    g_assert_cmpfloat (b->tokens[frames * TOKENS - 1], ==, b->tokens[0]);
+    add (b->latents, frames * LATENTS, here.rank);
+    add (b->tokens, frames * TOKENS, here.rank);
+    if (passed % 64 == here.rank)       /* slow for once, so that blocks pile up */
+      g_usleep (3000);
+  }
+  g_assert_cmpint (passed, ==, MESSAGES);
+  g_assert_cmpint (n_told, ==, (MESSAGES + 6) / 7);
+}
+
+static void
+fill (DpBlock *b, GRand *rand, float *sent, int number)
+{
+  b->header = (DpBlockHeader) { .block = number, .context = number % FRAMES, .own = 1, .prompt = number / 7 };
+  for (int i = 0; i < FRAMES * LATENTS; i++)
+    b->latents[i] = sent[i] = g_rand_int_range (rand, -1000, 1000);
+  for (int i = 0; i < FRAMES * TOKENS; i++)
+    b->tokens[i] = number;
+  if (number % 50 == 49)
+    dp_block_fail (b, g_error_new (DP_ERROR, DP_ERROR_NO_MEMORY, "is full"));
+}
+
+static void
+check (const DpBlock *b, const float *sent, int number)
+{
+  g_assert_cmpint (b->header.block, ==, number);
+  g_assert_cmpint (b->header.error != 0, ==, number % 50 == 49);
+  if (b->header.error) {
+    g_assert_cmpstr (b->error, ==, "stage 0: is full");
+    return;
+  }
+  for (int i = 0; i < (b->header.context + b->header.own) * LATENTS; i++)
+    g_assert_cmpfloat (b->latents[i], ==, sent[i] + here.ranks * (here.ranks - 1) / 2);
+}
+
+static void
+drive (void)
+{
+  static float sent[MESSAGES][FRAMES * LATENTS];
+  g_autoptr (GRand) rand = g_rand_new_with_seed (here.ranks);
+  DpBlock *b;
+
+  for (int in = 0, out = 0; in < MESSAGES;) {
+    if (out < MESSAGES && out - in < here.ranks + 1 && (b = end->take (end))) {
+      if (out % 7 == 0) {
+        DpConditioning *c = conditioning_new (out / 7);
+
+        end->tell (end, c);
+        dp_conditioning_unref (c);
+      }
+      fill (b, rand, sent[out], out);
+      out++;
+      b = end->exchange (end, b, FALSE);
+    } else
+      b = end->exchange (end, NULL, TRUE);
+    if (b) {
+      check (b, sent[in], in);
+      end->give (end, b);
+      in++;
+    }
+  }
+  for (int i = 1; i < here.ranks; i++)
+    dp_post_send (i, DP_POST_DOWN, SESSION, NULL, 0);
+  end->shut_down (end);
+  g_assert_null (end->exchange (end, NULL, TRUE));
+}
+
+static void
+transport (void)
+{
+  static const DpPostListener base = { .letter = take_bye, .gone = take_gone };
+  DpDevice *dev = open_device ("cpu");
+  GError *error = NULL;
+
+  dp_post_open (&here, &error);
+  g_assert_no_error (error);
+  dp_post_listen (0, &base, NULL);
+  end = dp_transport_mpi_new (&(DpTransportMpiSpec) { .rank = here.rank, .ranks = here.ranks, .session = SESSION, .name = "stage 0",
+      .letter = take_letter, .gone = take_gone });
+  end->told = told;
+  dp_transport_mpi_listen (end);
+  if (here.rank == 1)           /* its neighbours are ready long before it */
+    g_usleep (100000);
+  g_assert_true (end->open (end, dev, &(DpBlockSize) { FRAMES, LATENTS, TOKENS }, &error));
+  if (here.rank == 0)
+    drive ();
+  else
+    relay ();
+  end->close (end);
+  end->free (end);
+  g_assert_cmpuint (dev->bytes, ==, 0);
+  dp_device_close (dev);
+  if (here.rank > 0)
+    wait_for_bye ();
+}
+
+/* ---- cycles: engines come and go, at any moment ---- */
+
+static gint64
+cycle (int frames, gint64 wait_us, gboolean across, GChecksum *sum)
+{
+  DpSettings settings = { .devices = "cpu", .ranks = across ? "mpi" : "none", .num_frames = -1, .width = 128, .height = 64, .steps = 3, .block_latents = 2,
+    .context_latents = 1, .seed = 5, .format = DP_FORMAT_I420, .linger = 5 };
+  g_autoptr (GError) error = NULL;
+  DpPlan *plan = dp_plan_new (&settings, &error);
+  DpEngine *engine;
+  DpFrame f;
+
+  g_assert_no_error (error);
+  dp_engine_open (&engine, plan, NULL, NULL, &error);
+  g_assert_no_error (error);
+  for (int i = 0; i < frames; i++) {
+    g_assert_cmpint (dp_engine_pull (engine, &f, -1, &error), ==, 1);
+    for (int y = 0; sum && y < f.height; y++)
+      g_checksum_update (sum, f.planes[0] + y * f.strides[0], f.width);
+    dp_engine_release_frame (engine, &f);
+  }
+  if (wait_us >= 0) {           /* the first call starts the generation */
+    dp_engine_wait (engine, 1, 0);
+    g_usleep (wait_us);
+  }
+  gint64 start = g_get_monotonic_time ();
+  dp_engine_free (engine);
+  dp_plan_unref (plan);
+  return g_get_monotonic_time () - start;
+}
+
+static void
+cycles (void)
+{
+  GChecksum *one = g_checksum_new (G_CHECKSUM_MD5), *many = g_checksum_new (G_CHECKSUM_MD5);
+  g_autoptr (GRand) rand = g_rand_new_with_seed (7);
+  gint64 longest = 0;
+
+  for (int i = 0; i < 16; i++)
+    longest = MAX (longest, cycle (i % 5 == 2 ? i : 0, i % 4 == 3 ? -1 : g_rand_int_range (rand, 0, i % 2 ? 150000 : 3000), TRUE, NULL));
+  fprintf (stderr, "the longest teardown took %.3f s\n", longest / 1e6);
+  g_assert_cmpint (longest, <, G_USEC_PER_SEC);
+  cycle (21, -1, TRUE, many);
+  cycle (21, -1, FALSE, one);
+  g_assert_cmpstr (g_checksum_get_string (many), ==, g_checksum_get_string (one));
+  g_checksum_free (one);
+  g_checksum_free (many);
+}
+
+/* ---- stranger: a rank of another version; it stays until rank 0 ends ---- */
+
+static void
+stranger (void)
+{
+  static const DpPostListener listener = { .letter = take_bye, .gone = take_gone };
+  struct
+  {
+    char magic[8];
+    guint32 protocol;
+    char version[32];
+  } hello = { "dualpar", 99, "9.9" };
+
+  g_assert_true (dp_post_open (&here, NULL));
+  dp_post_listen (0, &listener, NULL);
+  dp_post_send (0, DP_POST_HELLO, 0, &hello, sizeof hello);
+  wait_for_bye ();
+}
+
+int
+main (int argc, char **argv)
+{
+  const char *role = argc > 1 ? argv[1] : "";
+
+  if (strcmp (role, "transport") == 0)
+    transport ();
+  else if (strcmp (role, "cycles") == 0)
+    cycles ();
+  else if (strcmp (role, "stranger") == 0)
+    stranger ();
+  else
+    return 2;
+  return 0;
+}
