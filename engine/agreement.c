@@ -153,7 +153,8 @@ dp_agreement_check (const char *rank_0, const char *here, GError **error)
   g_autoptr (GKeyFile) a = g_key_file_new (), b = g_key_file_new ();
   g_auto (GStrv) keys = NULL;
 
-  if (!g_key_file_load_from_data (a, rank_0, -1, G_KEY_FILE_NONE, error) || !g_key_file_load_from_data (b, here, -1, G_KEY_FILE_NONE, error))
+  if (!g_key_file_load_from_data (a, rank_0, -1, G_KEY_FILE_NONE, error)
+      || !g_key_file_load_from_data (b, here, -1, G_KEY_FILE_NONE, error))
     return FALSE;
   keys = g_key_file_get_keys (a, GROUP, NULL, NULL);
   for (int i = 0; keys && keys[i]; i++) {
@@ -162,8 +163,8 @@ dp_agreement_check (const char *rank_0, const char *here, GError **error)
 
     if (strcmp (keys[i], "model") == 0 || g_strcmp0 (x, y) == 0)
       continue;
-    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "its model, %s, is not that of rank 0: %s differs, \"%.100s\" here and \"%.100s\" there; "
-        "give all ranks the same files", model, keys[i], y ? y : "nothing", x);
+    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "its model, %s, is not that of rank 0: %s differs, \"%.100s\" here and \"%.100s\" "
+        "there; give all ranks the same files", model, keys[i], y ? y : "nothing", x);
     return FALSE;
   }
   return TRUE;

@@ -78,7 +78,7 @@ static struct
   GQueue out;                   /* of Outgoing */
   char *gone[DP_MAX_STAGES];    /* why; NULL: it is there */
 
-  /* -- protected by dispatch, which is held while a listener is called -- */
+  /* -- protected by dispatch, which is held while a listener or a DpPostSent is called -- */
   GMutex dispatch;
   GArray *listeners;            /* of Listener */
   GQueue kept;                  /* of Kept: letters of sessions that nobody listens to yet */
@@ -119,8 +119,11 @@ outgoing_new (int to, DpPostKind kind, guint32 session, gconstpointer body, gsiz
 static void
 finish_outgoing (Outgoing *o, gboolean lost)
 {
-  if (o->sent)
+  if (o->sent) {
+    g_mutex_lock (&post.dispatch);      /* so that nobody who has unlistened is still called */
     o->sent (lost, o->user_data);
+    g_mutex_unlock (&post.dispatch);
+  }
   if (!lost)
     g_free (o->data);
   g_free (o);

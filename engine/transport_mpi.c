@@ -398,9 +398,13 @@ mpi_close (DpTransport *transport)
   dp_post_unlisten (end->spec.session);
   if (lost)                     /* MPI has the buffers, so nobody else gets them */
     return;
-  for (int i = 0; i < end->pool.n_blocks && !end->pool.dev->host_memory; i++) {
-    end->pool.dev->ops->host_free (end->pool.dev, end->slots[i].latents);
-    end->pool.dev->ops->host_free (end->pool.dev, end->slots[i].tokens);
+  for (int i = 0; i < end->pool.n_blocks; i++) {
+    Slot *s = &end->slots[i];
+
+    if (s->latents != s->block->latents)
+      end->pool.dev->ops->host_free (end->pool.dev, s->latents);
+    if (s->tokens != s->block->tokens)
+      end->pool.dev->ops->host_free (end->pool.dev, s->tokens);
   }
   if (end->pool.n_blocks > 0)
     dp_block_pool_close (&end->pool);

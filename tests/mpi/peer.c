@@ -170,11 +170,12 @@ static void
 transport (void)
 {
   static const DpPostListener base = { .letter = take_bye, .gone = take_gone };
-  DpDevice *dev = open_device ("cpu");
+  DpDevice *dev = open_device ("cpu");  /* all ranks but one of five treat its memory as a GPU's */
   GError *error = NULL;
 
   dp_post_open (&here, &error);
   g_assert_no_error (error);
+  dev->host_memory = here.rank == 2;
   dp_post_listen (0, &base, NULL);
   end = dp_transport_mpi_new (&(DpTransportMpiSpec) { .rank = here.rank, .ranks = here.ranks, .session = SESSION, .name = "stage 0",
       .letter = take_letter, .gone = take_gone });
@@ -187,6 +188,7 @@ transport (void)
     drive ();
   else
     relay ();
+  dev->host_memory = TRUE;      /* it is, and its marks need to know */
   end->close (end);
   end->free (end);
   g_assert_cmpuint (dev->bytes, ==, 0);
@@ -200,8 +202,8 @@ transport (void)
 static gint64
 cycle (int frames, gint64 wait_us, gboolean across, GChecksum *sum)
 {
-  DpSettings settings = { .devices = "cpu", .ranks = across ? "mpi" : "none", .num_frames = -1, .width = 128, .height = 64, .steps = 3, .block_latents = 2,
-    .context_latents = 1, .seed = 5, .format = DP_FORMAT_I420, .linger = 5 };
+  DpSettings settings = { .devices = "cpu", .ranks = across ? "mpi" : "none", .num_frames = -1, .width = 128, .height = 64,
+    .steps = 3, .block_latents = 2, .context_latents = 1, .seed = 5, .format = DP_FORMAT_I420, .linger = 5 };
   g_autoptr (GError) error = NULL;
   DpPlan *plan = dp_plan_new (&settings, &error);
   DpEngine *engine;
