@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * peer transport|cycles|stranger: what a test under mpirun runs as one of its ranks. The exit status counts.
+ * peer transport|cycles|again|stranger: what a test under mpirun runs as one of its ranks. The exit status counts.
  */
 #include "engine/dualparal.h"
 #include "engine/transport_mpi.h"
@@ -246,6 +246,29 @@ cycles (void)
   g_checksum_free (many);
 }
 
+/* ---- again: a worker that cannot serve one engine is asked by the next one; prints what the last one says ---- */
+
+static void
+again (void)
+{
+  for (int i = 0; i < 3; i++) {
+    DpSettings settings = { .devices = "cpu", .ranks = "mpi", .num_frames = -1, .width = 128, .height = 64, .steps = 3 };
+    g_autoptr (GError) error = NULL;
+    DpPlan *plan = dp_plan_new (&settings, &error);
+    DpEngine *engine;
+    DpFrame f;
+
+    g_assert_no_error (error);
+    dp_engine_open (&engine, plan, NULL, NULL, &error);
+    g_assert_no_error (error);
+    g_assert_cmpint (dp_engine_pull (engine, &f, -1, &error), ==, -1);
+    dp_engine_free (engine);
+    dp_plan_unref (plan);
+    if (i == 2)
+      fprintf (stderr, "at last: %s\n", error->message);
+  }
+}
+
 /* ---- stranger: a rank of another version; it stays until rank 0 ends ---- */
 
 static void
@@ -276,7 +299,9 @@ main (int argc, char **argv)
     cycles ();
   else if (strcmp (role, "stranger") == 0)
     stranger ();
+  else if (strcmp (role, "again") == 0)
+    again ();
   else
     return 2;
-  return 0;
+  return strcmp (role, "again") == 0;   /* what it did is to be refused */
 }
