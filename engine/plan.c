@@ -33,9 +33,10 @@ ask (const char *name, DpDeviceInfo *info, GError **error)
   return FALSE;
 }
 
-/* "auto" is the first GPU (of several ranks on a host: each its own) if it works, else the CPU. Why it does not work is kept only where a GPU, or a
- * driver and the module for one, is there: its owner expects it to be used and would wonder. A machine
- * without NVIDIA hardware, or a build without the CUDA module, uses its CPU as a matter of course. */
+/* "auto" is the first GPU if it works, else the CPU; of several ranks on a host each has its own `number`.
+ * Why it does not work is kept only where a GPU, or a driver and the module for one, is there: its owner
+ * expects it to be used and would wonder. A machine without NVIDIA hardware, or a build without the CUDA
+ * module, uses its CPU as a matter of course. */
 static const char *
 choose_device (DpPlan *plan, int number)
 {

@@ -66,7 +66,8 @@ void dp_stage_block_size (const DpStage *stage, DpBlockSize *size);
 /** A prompt that blocks will name by its id from now on. Takes a reference, until its last block is through. */
 void dp_stage_tell (DpStage *stage, DpConditioning *conditioning);
 
-/** Takes the block through this stage's layers. The first stage embeds block->latents. The last one computes their own part's velocity
- *  and, with the last element of the pass, takes the step. May return before the device is done. Ends early, with TRUE, when it is cancelled. FALSE with `error` when a prompt does not
- *  fit. Other failures stay latched on the device. */
+/** Takes the block through this stage's layers. The first stage embeds block->latents. The last one
+ *  computes their own part's velocity and, with the last element of the pass, takes the step. May
+ *  return before the device is done. Ends early, with TRUE, when it is cancelled. FALSE with `error`
+ *  when a prompt does not fit. Other failures stay latched on the device. */
 gboolean dp_stage_run (DpStage *stage, DpBlock *block, GError **error);
