@@ -50,6 +50,7 @@ typedef struct
   guint32 session;
   const DpPostListener *table;
   gpointer user_data;
+  gboolean fresh;               /* it has not been told of ranks that were gone before it listened */
 } Listener;
 
 /* A letter for later, with a body of its own. */
@@ -347,9 +348,10 @@ gone (int rank, const char *why)
   /* Listeners first, so that they know when they hear what is lost with it. */
   g_mutex_lock (&post.dispatch);
   for (guint i = 0; i < post.listeners->len; i++) {
-    Listener l = g_array_index (post.listeners, Listener, i);
+    Listener *l = &g_array_index (post.listeners, Listener, i);
 
-    l.table->gone (rank, post.gone[rank], l.user_data);
+    if (!l->fresh)
+      l->table->gone (rank, post.gone[rank], l->user_data);
   }
   g_mutex_unlock (&post.dispatch);
   for (guint i = post.sending->len; i-- > 0;) {
@@ -392,6 +394,22 @@ watch (gint64 now)
     start_outgoing (outgoing_new (i, DP_POST_PING, 0, NULL, 0));
 }
 
+/* On this thread, because the one that listens may hold locks. */
+static void
+tell_fresh (void)
+{
+  g_mutex_lock (&post.dispatch);
+  for (guint i = 0; i < post.listeners->len; i++) {
+    Listener *l = &g_array_index (post.listeners, Listener, i);
+
+    for (int rank = 0; l->fresh && rank < post.place.ranks; rank++)
+      if (post.gone[rank])
+        l->table->gone (rank, post.gone[rank], l->user_data);
+    l->fresh = FALSE;
+  }
+  g_mutex_unlock (&post.dispatch);
+}
+
 /* Returns how long to wait before the next look. */
 static gint64
 turn (void)
@@ -399,6 +417,7 @@ turn (void)
   gint64 now = g_get_monotonic_time ();
   gboolean under_way = FALSE;
 
+  tell_fresh ();
   send_queued ();
   look (now);
   for (int i = 0; i < post.place.ranks; i++)
@@ -528,7 +547,7 @@ void
 dp_post_listen (guint32 session, const DpPostListener *table, gpointer user_data)
 {
   g_mutex_lock (&post.dispatch);
-  g_array_append_val (post.listeners, ((Listener) { session, table, user_data }));
+  g_array_append_val (post.listeners, ((Listener) { session, table, user_data, TRUE }));
   for (GList *at = post.kept.head, *next; at; at = next) {
     Kept *k = at->data;
 
