@@ -76,6 +76,7 @@ static struct
   GCond changed;
   gboolean ready, quit, ended;
   GQueue out;                   /* of Outgoing */
+  GArray *joining;              /* of Listener: will listen at the next turn */
   char *gone[DP_MAX_STAGES];    /* why; NULL: it is there */
 
   /* -- protected by dispatch, which is held while a listener or a DpPostSent is called -- */
@@ -186,6 +187,58 @@ test_sending (void)
   }
 }
 
+/* ---- listeners ---- */
+
+static void
+free_kept (GList *at)
+{
+  Kept *k = at->data;
+
+  g_queue_delete_link (&post.kept, at);
+  g_free ((gpointer) k->letter.body);
+  g_free (k);
+}
+
+/* On this thread, because the one that begins to listen may hold locks that a listener takes. */
+static void
+admit (const Listener *l)
+{
+  g_array_append_val (post.listeners, *l);
+  for (int rank = 0; rank < post.place.ranks; rank++)
+    if (post.gone[rank])
+      l->table->gone (rank, post.gone[rank], l->user_data);
+  for (GList *at = post.kept.head, *next; at; at = next) {
+    const Kept *k = at->data;
+
+    next = at->next;
+    if (k->letter.session != l->session)
+      continue;
+    l->table->letter (&k->letter, l->user_data);
+    free_kept (at);
+  }
+}
+
+static void
+admit_all (void)
+{
+  Listener l;
+  gboolean more;
+
+  g_mutex_lock (&post.dispatch);
+  do {
+    g_mutex_lock (&post.lock);
+    if ((more = post.joining->len > 0)) {
+      l = g_array_index (post.joining, Listener, 0);
+      g_array_remove_index (post.joining, 0);
+    }
+    g_mutex_unlock (&post.lock);
+    if (more)
+      admit (&l);
+  } while (more);
+  g_mutex_unlock (&post.dispatch);
+}
+
+/* What was queued after a listener is sent after it listens, so it hears the answer. */
 static void
 send_queued (void)
 {
@@ -195,6 +248,7 @@ send_queued (void)
   out = post.out;
   g_queue_init (&post.out);
   g_mutex_unlock (&post.lock);
+  admit_all ();
   for (Outgoing *o; (o = g_queue_pop_head (&out));)
     start_outgoing (o);
 }
@@ -347,9 +401,9 @@ gone (int rank, const char *why)
   /* Listeners first, so that they know when they hear what is lost with it. */
   g_mutex_lock (&post.dispatch);
   for (guint i = 0; i < post.listeners->len; i++) {
-    Listener l = g_array_index (post.listeners, Listener, i);
+    const Listener *l = &g_array_index (post.listeners, Listener, i);
 
-    l.table->gone (rank, post.gone[rank], l.user_data);
+    l->table->gone (rank, post.gone[rank], l->user_data);
   }
   g_mutex_unlock (&post.dispatch);
   for (guint i = post.sending->len; i-- > 0;) {
@@ -470,7 +524,7 @@ post_thread (gpointer data)
 
     until += g_get_monotonic_time ();
     g_mutex_lock (&post.lock);
-    while (!post.quit && post.out.length == 0 && g_cond_wait_until (&post.changed, &post.lock, until));
+    while (!post.quit && post.out.length + post.joining->len == 0 && g_cond_wait_until (&post.changed, &post.lock, until));
     quit = post.quit;
     g_mutex_unlock (&post.lock);
   }
@@ -493,7 +547,10 @@ close_post (void)
   post.quit = TRUE;
   g_cond_broadcast (&post.changed);
   while (!post.ended && g_cond_wait_until (&post.changed, &post.lock, until));
+  gboolean ended = post.ended;
   g_mutex_unlock (&post.lock);
+  if (ended)
+    g_thread_join (post.thread);
 }
 
 gboolean
@@ -503,6 +560,7 @@ dp_post_open (DpPostPlace *place, GError **error)
   if (!post.tried) {
     post.tried = TRUE;
     post.listeners = g_array_new (FALSE, FALSE, sizeof (Listener));
+    post.joining = g_array_new (FALSE, FALSE, sizeof (Listener));
     post.sending = g_ptr_array_new ();
     post.mpi = dp_mpi_library_open (&post.error);
     if (post.mpi) {
@@ -527,41 +585,37 @@ dp_post_open (DpPostPlace *place, GError **error)
 void
 dp_post_listen (guint32 session, const DpPostListener *table, gpointer user_data)
 {
-  g_mutex_lock (&post.dispatch);
-  g_array_append_val (post.listeners, ((Listener) { session, table, user_data }));
-  for (GList *at = post.kept.head, *next; at; at = next) {
-    Kept *k = at->data;
+  g_mutex_lock (&post.lock);
+  g_array_append_val (post.joining, ((Listener) { session, table, user_data }));
+  g_cond_broadcast (&post.changed);
+  g_mutex_unlock (&post.lock);
+}
 
-    next = at->next;
-    if (k->letter.session != session)
-      continue;
-    table->letter (&k->letter, user_data);
-    g_queue_delete_link (&post.kept, at);
-    g_free ((gpointer) k->letter.body);
-    g_free (k);
-  }
-  g_mutex_unlock (&post.dispatch);
+static void
+remove_listener (GArray *listeners, guint32 session)
+{
+  for (guint i = 0; i < listeners->len; i++)
+    if (g_array_index (listeners, Listener, i).session == session) {
+      g_array_remove_index (listeners, i);
+      return;
+    }
 }
 
 void
 dp_post_unlisten (guint32 session)
 {
   g_mutex_lock (&post.dispatch);
-  for (guint i = 0; i < post.listeners->len; i++)
-    if (g_array_index (post.listeners, Listener, i).session == session) {
-      g_array_remove_index (post.listeners, i);
-      break;
-    }
+  remove_listener (post.listeners, session);
+  g_mutex_lock (&post.lock);
+  remove_listener (post.joining, session);
+  g_mutex_unlock (&post.lock);
   post.closed = MAX (post.closed, session);
   for (GList *at = post.kept.head, *next; at; at = next) {
     Kept *k = at->data;
 
     next = at->next;
-    if (k->letter.session == 0 || k->letter.session > post.closed)
-      continue;
-    g_queue_delete_link (&post.kept, at);
-    g_free ((gpointer) k->letter.body);
-    g_free (k);
+    if (k->letter.session > 0 && k->letter.session <= post.closed)
+      free_kept (at);
   }
   g_mutex_unlock (&post.dispatch);
 }

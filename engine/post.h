@@ -74,7 +74,8 @@ typedef struct
  *  would meet it in MPI_Finalize(), and it leaves without. */
 gboolean dp_post_open (DpPostPlace *place, GError **error);
 
-/** Takes in the letters of a session from now on; those that came before it listened are delivered first. Sessions have growing numbers. */
+/** Takes in the letters of a session from now on. It is told of ranks that are gone already, then of letters that came before it listened.
+ *  Never blocks. Sessions have growing numbers. */
 void dp_post_listen (guint32 session, const DpPostListener *listener, gpointer user_data);
 /** The listener is not called any more, and no DpPostSent is being called. Letters of this session and
  *  earlier ones are dropped from now on (not for session 0). */

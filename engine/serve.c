@@ -185,10 +185,10 @@ start_stage (Session *session)
 
   session->end = dp_transport_mpi_new (&(DpTransportMpiSpec) { .rank = s->place.rank, .ranks = s->place.ranks,
       .session = session->number, .name = s->name, .letter = take_session_letter, .gone = take_session_gone, .user_data = session });
+  dp_transport_mpi_listen (session->end);       /* before the worker gives credits: what they bring must find the end */
   session->worker = dp_worker_new (&(DpWorkerSpec) { .index = s->place.rank, .stages = s->place.ranks,
       .elements = session->plan->elements, .stage = session->stage, .transport = session->end, .cancel = &session->cancel,
       .loaded = loaded, .loaded_data = session, .failed = failed, .failed_data = session });
-  dp_transport_mpi_listen (session->end);
 }
 
 static void

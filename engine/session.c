@@ -102,13 +102,6 @@ dp_session_start (DpSession *s)
   dp_transport_mpi_listen (s->end);
   for (int i = 1; i < s->ranks; i++)
     dp_post_send (i, DP_POST_OPEN, 0, body, bytes);
-  /* A rank that was gone before the session listened is told of by nobody. */
-  for (int i = 1; i < s->ranks; i++) {
-    g_autofree char *why = dp_post_why_gone (i);
-
-    if (why)
-      take_gone (i, why, s);
-  }
 }
 
 void

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * peer transport|cycles|again|stranger: what a test under mpirun runs as one of its ranks. The exit status counts.
+ * peer transport|cycles|again|late|stranger: what a test under mpirun runs as one of its ranks. The exit status counts.
  */
 #include "engine/dualparal.h"
 #include "engine/transport_mpi.h"
@@ -269,6 +269,30 @@ again (void)
   }
 }
 
+/* ---- late: a rank dies between plan and engine ---- */
+
+static void
+late (void)
+{
+  DpSettings settings = { .devices = "cpu", .ranks = "mpi", .num_frames = -1, .width = 128, .height = 64, .steps = 3 };
+  g_autoptr (GError) error = NULL;
+  DpPlan *plan = dp_plan_new (&settings, &error);
+  DpEngine *engine;
+  DpFrame f;
+
+  g_assert_no_error (error);
+  printf ("planned\n");
+  fflush (stdout);
+  g_usleep (6 * G_USEC_PER_SEC);        /* longer than the silence that makes a rank gone */
+  dp_engine_open (&engine, plan, NULL, NULL, &error);
+  g_assert_no_error (error);
+  g_assert_cmpint (dp_engine_pull (engine, &f, -1, &error), ==, -1);
+  fprintf (stderr, "%s\n", error->message);
+  dp_engine_free (engine);
+  dp_plan_unref (plan);
+  g_assert_null (dp_plan_new (&settings, NULL));
+}
+
 /* ---- stranger: a rank of another version; it stays until rank 0 ends ---- */
 
 static void
@@ -301,7 +325,9 @@ main (int argc, char **argv)
     stranger ();
   else if (strcmp (role, "again") == 0)
     again ();
+  else if (strcmp (role, "late") == 0)
+    late ();
   else
     return 2;
-  return strcmp (role, "again") == 0;   /* what it did is to be refused */
+  return strcmp (role, "again") == 0 || strcmp (role, "late") == 0;     /* what they ask for cannot be had */
 }
