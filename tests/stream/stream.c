@@ -70,10 +70,8 @@ stream_slowness (void)
 DpSettings
 stream_small (void)
 {
-  gboolean slow = stream_slowness () > 1;
-
-  return (DpSettings) { .model = g_getenv ("DUALPARAL_TEST_MODEL"), .devices = stream_devices (1), .width = slow ? 64 : 128,
-    .height = slow ? 48 : 80, .steps = 2, .guidance_scale = 3, .num_frames = -1, .threads = 2, .seed = 7, .format = DP_FORMAT_I420 };
+  return (DpSettings) { .model = g_getenv ("DUALPARAL_TEST_MODEL"), .devices = stream_devices (1), .width = 64, .height = 48, .steps = 2,
+    .guidance_scale = stream_slowness () > 1 ? 1 : 3, .num_frames = -1, .threads = 2, .seed = 7, .format = DP_FORMAT_I420 };
 }
 
 DpPlan *

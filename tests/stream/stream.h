@@ -23,7 +23,7 @@ const char *stream_device (void);
 /** How much longer things may take under a sanitizer or valgrind; 1 in a plain build. */
 double stream_slowness (void);
 
-/** 128x80 (64x48 where things are slow), two steps with guidance, two threads, on stream_devices (1): a block in about 0.15 s. Endless;
+/** 64x48, two steps with guidance (without where things are slow), two threads, on stream_devices (1). Endless;
  * every field may be changed. DUALPARAL_TEST_MODEL names the model where the embedded one does not lie where this was built. */
 DpSettings stream_small (void);
 

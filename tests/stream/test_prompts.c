@@ -171,6 +171,7 @@ test_negative (void)
   Blocks with, without, kept, set, cleared;
 
   s.num_frames = 45;
+  s.guidance_scale = 3;
   s.negative_prompt = "a green meadow";
   run (&s, NULL, 0, &with);
   run (&s, keeps, 1, &kept);
@@ -206,6 +207,7 @@ test_text_encoder (void)
   DpSettings s = settings_of_this ();
   Blocks resident, streamed;
 
+  s.guidance_scale = 3;
   s.text_encoder = "resident";
   run (&s, changes, 3, &resident);
   s.text_encoder = "streamed";

@@ -17,7 +17,7 @@
 #define T 4                     /* steps */
 #define Q 2                     /* so that blocks stand LAG steps apart */
 #define LAG 2
-#define ELEMENTS 2              /* of guidance, which the small settings have */
+#define ELEMENTS 2              /* of guidance */
 #define TRANSFERS (T * ((STAGES - 1) * ELEMENTS + 1))   /* of a block: only the last element comes back */
 #define FRAMES 77
 #define MAX_BLOCKS 16
@@ -235,6 +235,7 @@ test_whole (void)
   gint64 next = 0, finished[MAX_BLOCKS] = { 0 }, busy[STAGES], decoding;
 
   s.devices = stream_devices (STAGES);
+  s.guidance_scale = 3;
   s.threads = 3;
   s.steps = T;
   s.queue_blocks = Q;
