@@ -300,9 +300,13 @@ dp_cli_plan (GError **error)
   DpSpeed times;
   char message[256];
 
-  if (gpus_assumed < 0 || (gpus_assumed > 0 && (dp_cli_settings.devices || times_file == NULL))) {
-    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "--gpus is %d; it must be at least 1, and goes with --times and without --devices",
-        gpus_assumed);
+  if (gpus_assumed < 0) {
+    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "--gpus is %d; it must be at least 1", gpus_assumed);
+    return FALSE;
+  }
+  if (gpus_assumed > 0 && (dp_cli_settings.devices || times_file == NULL)) {
+    g_set_error_literal (error, DP_ERROR, DP_ERROR_SETTINGS, "--gpus needs --times with measured times of such a GPU, which "
+        "`dualparal bench --times FILE` writes, and does not go with --devices");
     return FALSE;
   }
   one = gpus_assumed ? dp_plan_assume (&dp_cli_settings, 1, &info, error) : dp_plan_new (&dp_cli_settings, error);
