@@ -43,7 +43,8 @@ run (const char *line)
   Run r = { 0 };
   int status;
 
-  g_test_message ("dualparal %s", expanded);
+  g_autofree char *shown = g_strescape (expanded, NULL);        /* some is not UTF-8, which TAP must be */
+  g_test_message ("dualparal %s", shown);
   g_assert_true (g_shell_parse_argv (command, NULL, &argv, &error));
   g_assert_true (g_spawn_sync (NULL, argv, NULL, 0, NULL, NULL, &r.out, &r.err, &status, &error));
   g_assert_no_error (error);
