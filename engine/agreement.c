@@ -81,6 +81,26 @@ add_config (GKeyFile *text, const DpPlan *plan)
 
 /* ---- the text ---- */
 
+/* The settings that are numbers, as written and as read. */
+typedef struct
+{
+  const char *key;
+  gsize offset;
+} Number;
+
+static const Number ints[] = {
+  { "width", G_STRUCT_OFFSET (DpSettings, width) }, { "height", G_STRUCT_OFFSET (DpSettings, height) },
+  { "steps", G_STRUCT_OFFSET (DpSettings, steps) }, { "block-latents", G_STRUCT_OFFSET (DpSettings, block_latents) },
+  { "context-latents", G_STRUCT_OFFSET (DpSettings, context_latents) }, { "queue-blocks", G_STRUCT_OFFSET (DpSettings, queue_blocks) },
+  { "text-length", G_STRUCT_OFFSET (DpSettings, text_length) }, { "linger", G_STRUCT_OFFSET (DpSettings, linger) },
+};
+
+static const Number doubles[] = {
+  { "guidance-scale", G_STRUCT_OFFSET (DpSettings, guidance_scale) },
+  { "guidance-scale-2", G_STRUCT_OFFSET (DpSettings, guidance_scale_2) },
+  { "flow-shift", G_STRUCT_OFFSET (DpSettings, flow_shift) },
+};
+
 char *
 dp_agreement_new (const DpPlan *plan, GError **error)
 {
@@ -96,18 +116,11 @@ dp_agreement_new (const DpPlan *plan, GError **error)
       return NULL;
   g_key_file_set_string (text, GROUP, "sampler", s->sampler);
   g_key_file_set_string (text, GROUP, "precision", s->precision);
-  g_key_file_set_integer (text, GROUP, "width", s->width);
-  g_key_file_set_integer (text, GROUP, "height", s->height);
-  g_key_file_set_integer (text, GROUP, "steps", s->steps);
-  g_key_file_set_double (text, GROUP, "guidance-scale", s->guidance_scale);
-  g_key_file_set_double (text, GROUP, "guidance-scale-2", s->guidance_scale_2);
-  g_key_file_set_double (text, GROUP, "flow-shift", s->flow_shift);
-  g_key_file_set_integer (text, GROUP, "block-latents", s->block_latents);
-  g_key_file_set_integer (text, GROUP, "context-latents", s->context_latents);
-  g_key_file_set_integer (text, GROUP, "queue-blocks", s->queue_blocks);
-  g_key_file_set_integer (text, GROUP, "text-length", s->text_length);
+  for (gsize i = 0; i < G_N_ELEMENTS (ints); i++)
+    g_key_file_set_integer (text, GROUP, ints[i].key, G_STRUCT_MEMBER (int, s, ints[i].offset));
+  for (gsize i = 0; i < G_N_ELEMENTS (doubles); i++)
+    g_key_file_set_double (text, GROUP, doubles[i].key, G_STRUCT_MEMBER (double, s, doubles[i].offset));
   g_key_file_set_int64 (text, GROUP, "num-frames", s->num_frames);
-  g_key_file_set_integer (text, GROUP, "linger", s->linger);
   return g_key_file_to_data (text, NULL, NULL);
 }
 
@@ -128,19 +141,12 @@ dp_agreement_read (const char *data, DpSettings *s, int *stages, GStringChunk *s
     .sampler = sampler ? g_string_chunk_insert (storage, sampler) : NULL,
     .precision = precision ? g_string_chunk_insert (storage, precision) : NULL,
     .text_encoder = "streamed",         /* is rank 0's */
-    .width = g_key_file_get_integer (text, GROUP, "width", NULL),
-    .height = g_key_file_get_integer (text, GROUP, "height", NULL),
-    .steps = g_key_file_get_integer (text, GROUP, "steps", NULL),
-    .guidance_scale = g_key_file_get_double (text, GROUP, "guidance-scale", NULL),
-    .guidance_scale_2 = g_key_file_get_double (text, GROUP, "guidance-scale-2", NULL),
-    .flow_shift = g_key_file_get_double (text, GROUP, "flow-shift", NULL),
-    .block_latents = g_key_file_get_integer (text, GROUP, "block-latents", NULL),
-    .context_latents = g_key_file_get_integer (text, GROUP, "context-latents", NULL),
-    .queue_blocks = g_key_file_get_integer (text, GROUP, "queue-blocks", NULL),
-    .text_length = g_key_file_get_integer (text, GROUP, "text-length", NULL),
     .num_frames = g_key_file_get_int64 (text, GROUP, "num-frames", NULL),
-    .linger = g_key_file_get_integer (text, GROUP, "linger", NULL),
   };
+  for (gsize i = 0; i < G_N_ELEMENTS (ints); i++)
+    G_STRUCT_MEMBER (int, s, ints[i].offset) = g_key_file_get_integer (text, GROUP, ints[i].key, NULL);
+  for (gsize i = 0; i < G_N_ELEMENTS (doubles); i++)
+    G_STRUCT_MEMBER (double, s, doubles[i].offset) = g_key_file_get_double (text, GROUP, doubles[i].key, NULL);
   if (*stages >= 2 && *stages <= DP_MAX_STAGES)
     return TRUE;
   g_set_error (error, DP_ERROR, DP_ERROR_FAILED, "rank 0 asked for a ring of %d stages; expected 2 to %d", *stages, DP_MAX_STAGES);
