@@ -47,7 +47,9 @@ struct _DpTransport
   void (*free) (DpTransport *transport);
 };
 
-/** Blocks that an end has room for, in a ring of so many stages. */
+#define DP_TRANSPORT_MOST_BLOCKS 3
+
+/** Blocks that an end has room for, in a ring of so many stages: at most DP_TRANSPORT_MOST_BLOCKS. */
 int dp_transport_room (int stages);
 
 /** Fills ends[0..stages) with the ends of a ring inside this process. */

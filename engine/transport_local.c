@@ -242,7 +242,7 @@ local_free (DpTransport *transport)
 int
 dp_transport_room (int stages)
 {
-  return stages == 1 ? 1 : 3;
+  return stages == 1 ? 1 : DP_TRANSPORT_MOST_BLOCKS;
 }
 
 void

@@ -3,7 +3,6 @@
 
 #include <string.h>
 
-#define MOST_BLOCKS 3
 #define CLOSE_US (6 * G_USEC_PER_SEC)   /* by then a rank that does not take its block is known to be gone */
 
 /* What is sent of a block beside its tensors. */
@@ -44,7 +43,7 @@ typedef struct End
   GMutex lock;
   GCond changed;
   DpBlockPool pool;             /* n_blocks is 0 until it is open */
-  Slot slots[MOST_BLOCKS];      /* by block */
+  Slot slots[DP_TRANSPORT_MOST_BLOCKS];      /* by block */
   GQueue inbox, outbox;         /* of Slot; the outbox waits for credits */
   Slot *arriving;
   GQueue prompts;               /* of DpConditioning, references */
