@@ -199,19 +199,28 @@ transport (void)
 
 /* ---- cycles: engines come and go, at any moment ---- */
 
+static DpEngine *
+open_engine (const DpSettings *settings)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (DpPlan) plan = dp_plan_new (settings, &error);
+  DpEngine *engine;
+
+  g_assert_no_error (error);
+  dp_engine_open (&engine, plan, NULL, NULL, &error);
+  g_assert_no_error (error);
+  return engine;
+}
+
 static gint64
 cycle (int frames, gint64 wait_us, gboolean across, GChecksum *sum)
 {
   DpSettings settings = { .devices = "cpu", .ranks = across ? "mpi" : "none", .num_frames = -1, .width = 128, .height = 64,
     .steps = 3, .block_latents = 2, .context_latents = 1, .seed = 5, .format = DP_FORMAT_I420, .linger = 5 };
   g_autoptr (GError) error = NULL;
-  DpPlan *plan = dp_plan_new (&settings, &error);
-  DpEngine *engine;
+  DpEngine *engine = open_engine (&settings);
   DpFrame f;
 
-  g_assert_no_error (error);
-  dp_engine_open (&engine, plan, NULL, NULL, &error);
-  g_assert_no_error (error);
   for (int i = 0; i < frames; i++) {
     g_assert_cmpint (dp_engine_pull (engine, &f, -1, &error), ==, 1);
     for (int y = 0; sum && y < f.height; y++)
@@ -224,7 +233,6 @@ cycle (int frames, gint64 wait_us, gboolean across, GChecksum *sum)
   }
   gint64 start = g_get_monotonic_time ();
   dp_engine_free (engine);
-  dp_plan_unref (plan);
   return g_get_monotonic_time () - start;
 }
 
@@ -254,16 +262,11 @@ again (void)
   for (int i = 0; i < 3; i++) {
     DpSettings settings = { .devices = "cpu", .ranks = "mpi", .num_frames = -1, .width = 128, .height = 64, .steps = 3 };
     g_autoptr (GError) error = NULL;
-    DpPlan *plan = dp_plan_new (&settings, &error);
-    DpEngine *engine;
+    DpEngine *engine = open_engine (&settings);
     DpFrame f;
 
-    g_assert_no_error (error);
-    dp_engine_open (&engine, plan, NULL, NULL, &error);
-    g_assert_no_error (error);
     g_assert_cmpint (dp_engine_pull (engine, &f, -1, &error), ==, -1);
     dp_engine_free (engine);
-    dp_plan_unref (plan);
     if (i == 2)
       fprintf (stderr, "at last: %s\n", error->message);
   }
