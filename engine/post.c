@@ -121,7 +121,7 @@ static void
 finish_outgoing (Outgoing *o, gboolean lost)
 {
   if (o->sent) {
-    g_mutex_lock (&post.dispatch);      /* so that nobody who has unlistened is still called */
+    g_mutex_lock (&post.dispatch);      /* a session that has unlistened is not called any more */
     o->sent (lost, o->user_data);
     g_mutex_unlock (&post.dispatch);
   }

@@ -14,7 +14,7 @@ typedef struct
   const char *model;            /* directory; NULL: the one that rank 0 names */
   const char *device;           /* NULL or "auto": the GPU with the number of this rank on its host if it works, else the CPU */
   int threads;                  /* of the host, 0: its processors divided by the ranks on it */
-  /** Called from the thread that serves: a sentence for whoever runs this program. May be NULL. */
+  /** Called from the thread that serves: a sentence for the user of this program. May be NULL. */
   void (*say) (const char *text, gpointer user_data);
   gpointer user_data;
 } DpServeSpec;

@@ -2,7 +2,7 @@
  *
  * error.h: the domain and codes of every GError that the engine makes, and how a name gets into a sentence.
  *
- * Names of tensors, shards, keys and files come from whoever made a model. A sentence goes to logs, terminals
+ * Names of tensors, shards, keys and files come from the files of a model. A sentence goes to logs, terminals
  * and the bus. So every text that is put into one is quoted: it cannot end the line, command a terminal, or
  * drown the rest.
  */
