@@ -101,15 +101,52 @@ static const Number doubles[] = {
   { "flow-shift", G_STRUCT_OFFSET (DpSettings, flow_shift) },
 };
 
+/* The halves of each stage, "0-31,0-29;31-60,29-60". */
+static char *
+cuts_of (const DpPlan *plan)
+{
+  GString *text = g_string_new (NULL);
+
+  for (int i = 0; i < plan->n_stages; i++) {
+    const DpHalves *h = plan->stages[i].halves;
+
+    g_string_append_printf (text, "%s%d-%d,%d-%d", i ? ";" : "", h[0].first, h[0].last, h[1].first, h[1].last);
+  }
+  return g_string_free (text, FALSE);
+}
+
+/* Ranges that follow each other. */
+static gboolean
+read_cuts (const char *text, int stages, DpHalves (*cuts)[2])
+{
+  g_auto (GStrv) parts = g_strsplit (text ? text : "", ";", -1);
+  int next[2] = { 0, 0 };
+
+  for (int i = 0; i < stages; i++) {
+    DpHalves *h = cuts[i];
+
+    if (parts[i] == NULL || sscanf (parts[i], "%d-%d,%d-%d", &h[0].first, &h[0].last, &h[1].first, &h[1].last) != 4)
+      return FALSE;
+    for (int e = 0; e < 2; e++) {
+      if (h[e].first != next[e] || h[e].last <= h[e].first)
+        return FALSE;
+      next[e] = h[e].last;
+    }
+  }
+  return parts[stages] == NULL && next[0] == next[1];
+}
+
 char *
 dp_agreement_new (const DpPlan *plan, GError **error)
 {
   const DpSettings *s = &plan->settings;
   g_autoptr (GKeyFile) text = g_key_file_new ();
+  g_autofree char *cuts = cuts_of (plan);
 
   g_key_file_set_string (text, GROUP, "version", DP_VERSION);
   g_key_file_set_string (text, GROUP, "model", s->model);
   g_key_file_set_integer (text, GROUP, "stages", plan->n_stages);
+  g_key_file_set_string (text, GROUP, "cuts", cuts);
   add_config (text, plan);
   for (int i = 0; i < plan->model->config.experts; i++)
     if (!add_weights (text, plan->model, DP_MODEL_TRANSFORMER + i, error))
@@ -125,10 +162,10 @@ dp_agreement_new (const DpPlan *plan, GError **error)
 }
 
 gboolean
-dp_agreement_read (const char *data, DpSettings *s, int *stages, GStringChunk *storage, GError **error)
+dp_agreement_read (const char *data, DpSettings *s, int *stages, DpHalves (*cuts)[2], GStringChunk *storage, GError **error)
 {
   g_autoptr (GKeyFile) text = g_key_file_new ();
-  g_autofree char *model = NULL, *sampler = NULL, *precision = NULL;
+  g_autofree char *model = NULL, *sampler = NULL, *precision = NULL, *cut = NULL;
 
   if (!g_key_file_load_from_data (text, data, -1, G_KEY_FILE_NONE, error))
     return FALSE;
@@ -147,9 +184,14 @@ dp_agreement_read (const char *data, DpSettings *s, int *stages, GStringChunk *s
     G_STRUCT_MEMBER (int, s, ints[i].offset) = g_key_file_get_integer (text, GROUP, ints[i].key, NULL);
   for (gsize i = 0; i < G_N_ELEMENTS (doubles); i++)
     G_STRUCT_MEMBER (double, s, doubles[i].offset) = g_key_file_get_double (text, GROUP, doubles[i].key, NULL);
-  if (*stages >= 2 && *stages <= DP_MAX_STAGES)
+  cut = g_key_file_get_string (text, GROUP, "cuts", NULL);
+  if (*stages < 2 || *stages > DP_MAX_STAGES) {
+    g_set_error (error, DP_ERROR, DP_ERROR_FAILED, "rank 0 asked for a ring of %d stages; expected 2 to %d", *stages, DP_MAX_STAGES);
+    return FALSE;
+  }
+  if (read_cuts (cut, *stages, cuts))
     return TRUE;
-  g_set_error (error, DP_ERROR, DP_ERROR_FAILED, "rank 0 asked for a ring of %d stages; expected 2 to %d", *stages, DP_MAX_STAGES);
+  g_set_error_literal (error, DP_ERROR, DP_ERROR_FAILED, "rank 0 did not say which layers each stage has");
   return FALSE;
 }
 

@@ -13,19 +13,19 @@
 
 static gboolean as_json;
 static gint64 bench_blocks = 10;
-static char *times_file, *gpu_model = "";
+static char *add_times_to, *gpu_model = "";
 static int gpus_assumed;
 
 const GOptionEntry dp_cli_bench_options[] = {
   { "blocks", 0, 0, G_OPTION_ARG_INT64, &bench_blocks, "How many blocks to measure after the first one (default: 10)", "N" },
   { "json", 0, 0, G_OPTION_ARG_NONE, &as_json, "Print one JSON object instead of a table", NULL },
-  { "times", 0, 0, G_OPTION_ARG_FILENAME, &times_file, "Add what a layer and the decoder take on this device to a table", "FILE.json" },
+  { "add-times", 0, 0, G_OPTION_ARG_FILENAME, &add_times_to, "Add what a layer and the decoder take on this device to a table",
+      "FILE.json" },
   DP_CLI_TRACE_OPTION,
   { NULL }
 };
 
 const GOptionEntry dp_cli_plan_options[] = {
-  { "times", 0, 0, G_OPTION_ARG_FILENAME, &times_file, "Table of measured times, made by bench --times", "FILE.json" },
   { "gpus", 0, 0, G_OPTION_ARG_INT, &gpus_assumed, "Plan for so many GPUs, which need not be here", "N" },
   { "gpu-model", 0, 0, G_OPTION_ARG_FILENAME, &gpu_model, "Which of the table's: a part of its name (default: the first that fits)",
       "NAME" },
@@ -201,7 +201,7 @@ add_times (const Bench *m, GError **error)
   }
   g_strlcpy (speed.device, info.description, sizeof speed.device);
   speed.memory = info.memory_total;
-  return dp_speed_table_add (times_file, plan, &speed, error);
+  return dp_speed_table_add (add_times_to, plan, &speed, error);
 }
 
 /* Measures whole blocks, from the end of one to the end of another, so that the start does not count. */
@@ -221,8 +221,8 @@ dp_cli_bench (GError **error)
     return FALSE;
   }
   m.plan = plan = dp_plan_new (&dp_cli_settings, error);
-  if (plan && times_file && plan->n_stages > 1) {
-    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "--times measures one device, and devices names %d stages; name one", plan->n_stages);
+  if (plan && add_times_to && plan->n_stages > 1) {
+    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "--add-times measures one device, and devices names %d stages; name one", plan->n_stages);
     return FALSE;
   }
   if (plan == NULL || !dp_engine_open (&engine, plan, NULL, NULL, error))
@@ -250,34 +250,42 @@ dp_cli_bench (GError **error)
   m.seconds = (g_get_monotonic_time () - start) / 1e6;
   if (start)
     (as_json ? print_json : print_table) (&m);
-  return dp_engine_end_trace (engine, error) && (times_file == NULL || add_times (&m, error));
+  return dp_engine_end_trace (engine, error) && (add_times_to == NULL || add_times (&m, error));
 }
 
 /* ---- plan ---- */
 
-/* How fast a plan would be with these times. */
+/* How fast a plan with measured times would be. */
 static gboolean
-speed_of (const DpPlan *plan, const DpSpeed *times, DpRingSpeed *speed, GError **error)
+speed_of (const DpPlan *plan, DpRingSpeed *speed, GError **error)
 {
-  DpRingTimes ring = { .decode = times->decode };
+  DpRingTimes ring = { .decode = plan->stages[dp_plan_decoder_stage (plan)].decode };
 
   for (int i = 0; i < plan->n_stages; i++)
-    ring.stage[i] = times->layer * (plan->stages[i].last - plan->stages[i].first);
+    for (int e = 0; e < plan->elements; e++)
+      ring.stage[i][e] = dp_plan_seconds (plan, i, e);
   return dp_simulate (plan, &ring, 0, speed, error);
 }
 
 static void
-print_speed (const DpPlan *plan, const DpSpeed *times, const DpRingSpeed *speed, const DpRingSpeed *one)
+print_speed (const DpPlan *plan, const DpRingSpeed *speed, const DpRingSpeed *one)
 {
   const DpSettings *s = &plan->settings;
-  double fps = s->block_latents * plan->info.temporal_scale / speed->block;
-  g_autofree char *device = dp_quote (times->device, DP_QUOTE_MAX);
+  double fps = s->block_latents * plan->info.temporal_scale / speed->block, pass = 0;
   int busiest = 0;
 
-  printf ("predicted from times measured on %s\n", device);
-  printf ("  a pass        %.4g s, all stages together\n", times->layer * plan->info.layers);
-  printf ("  a block       every %.4g s: %.4g frames/s, %.3g times real time, %.2f times as fast as one\n", speed->block, fps,
-      fps * plan->info.fps_d / plan->info.fps_n, one->block / speed->block);
+  printf ("predicted from times measured on");
+  for (int i = 0; i < plan->n_stages; i++) {
+    g_autofree char *device = dp_quote (plan->stages[i].kind, DP_QUOTE_MAX);
+
+    if (i == 0 || strcmp (plan->stages[i].kind, plan->stages[i - 1].kind) != 0)
+      printf ("%s %s", i ? "," : "", device);
+    for (int e = 0; e < plan->elements; e++)
+      pass += dp_plan_seconds (plan, i, e);
+  }
+  printf ("\n  a pass        %.4g s, all stages together\n", pass);
+  printf ("  a block       every %.4g s: %.4g frames/s, %.3g times real time, %.2f times as fast as the first device alone\n", speed->block,
+      fps, fps * plan->info.fps_d / plan->info.fps_n, one->block / speed->block);
   printf ("  first block   after %.4g s, loading and decoding apart\n", speed->first);
   printf ("  a new prompt  is seen after %.4g s, decoding apart\n", speed->latency);
   for (int i = 0; i < plan->n_stages; i++) {
@@ -294,44 +302,44 @@ print_speed (const DpPlan *plan, const DpSpeed *times, const DpRingSpeed *speed,
 gboolean
 dp_cli_plan (GError **error)
 {
-  DpDeviceInfo info = { .fast_bf16 = TRUE, .fp8 = TRUE, .gpus = gpus_assumed };
+  DpDeviceInfo info = { .fast_bf16 = TRUE, .fp8 = TRUE, .gpus = gpus_assumed, .speed = 1 };
+  DpSettings settings = dp_cli_settings, untimed = dp_cli_settings;
   g_autoptr (DpPlan) plan = NULL, one = NULL;
   DpRingSpeed speed, alone;
   DpSpeed times;
-  char message[256];
 
+  untimed.times = NULL;
   if (gpus_assumed < 0) {
     g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "--gpus is %d; it must be at least 1", gpus_assumed);
     return FALSE;
   }
-  if (gpus_assumed > 0 && (dp_cli_settings.devices || times_file == NULL)) {
+  if (gpus_assumed > 0 && (settings.devices || settings.times == NULL)) {
     g_set_error_literal (error, DP_ERROR, DP_ERROR_SETTINGS, "--gpus needs --times with measured times of such a GPU, which "
-        "`dualparal bench --times FILE` writes, and does not go with --devices");
+        "`dualparal bench --add-times FILE` writes, and does not go with --devices");
     return FALSE;
   }
-  one = gpus_assumed ? dp_plan_assume (&dp_cli_settings, 1, &info, error) : dp_plan_new (&dp_cli_settings, error);
-  if (one == NULL)
-    return FALSE;
-  if (!gpus_assumed && !dp_device_info (one->stages[0].device, &info, message, sizeof message)) {
-    g_set_error_literal (error, DP_ERROR, DP_ERROR_DEVICE, message);
-    return FALSE;
-  }
-  if (times_file && !dp_speed_table_find (times_file, one, gpus_assumed ? gpu_model : info.description, &times, error))
-    return FALSE;
-  if (gpus_assumed)
+  if (gpus_assumed) {
+    one = dp_plan_assume (&untimed, 1, &info, error);
+    if (one == NULL || !dp_speed_table_find (settings.times, one, gpu_model, &times, error))
+      return FALSE;
+    g_clear_pointer (&one, dp_plan_unref);
+    g_strlcpy (info.description, times.device, sizeof info.description);
     info.memory_total = info.memory_free = times.memory;
-  plan = gpus_assumed ? dp_plan_assume (&dp_cli_settings, gpus_assumed, &info, error) : dp_plan_ref (one);
+    plan = dp_plan_assume (&settings, gpus_assumed, &info, error);
+  } else {
+    plan = dp_plan_new (&settings, error);
+  }
   if (plan == NULL)
     return FALSE;
 
   g_autofree char *description = dp_plan_describe (plan);
   fputs (description, stdout);
-  if (times_file == NULL)
+  if (settings.times == NULL)
     return TRUE;
-  dp_plan_unref (one);
-  one = dp_plan_assume (&dp_cli_settings, 1, &info, error);
-  if (one == NULL || !speed_of (plan, &times, &speed, error) || !speed_of (one, &times, &alone, error))
+  g_strlcpy (info.description, plan->stages[0].kind, sizeof info.description);
+  one = dp_plan_assume (&settings, 1, &info, error);
+  if (one == NULL || !speed_of (plan, &speed, error) || !speed_of (one, &alone, error))
     return FALSE;
-  print_speed (plan, &times, &speed, &alone);
+  print_speed (plan, &speed, &alone);
   return TRUE;
 }

@@ -32,6 +32,8 @@ const GOptionEntry dp_cli_settings_options[] = {
   { "block-latents", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.block_latents, "Latent frames a block owns", "B" },
   { "context-latents", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.context_latents, "Latent frames taken from each neighbour; -1: none", "C" },
   { "queue-blocks", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.queue_blocks, "Most blocks in flight, at most T", "Q" },
+  { "times", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.times, "Table of measured times, made by bench --add-times, by which layers are "
+      "shared out", "FILE.json" },
   { "threads", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.threads, "Host threads in all (default: one per processor)", "N" },
   { "precision", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.precision, "auto, float32, bfloat16 or fp8 (some GPUs)", "NAME" },
   { "text-encoder", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.text_encoder, "auto, resident or streamed (less memory, more time for "

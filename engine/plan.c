@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "plan.h"
 #include "block_queue.h"
+#include "cut.h"
 #include "decoder.h"
 #include "part_cache.h"
 #include "ranks.h"
 #include "schedule.h"
 #include "settings.h"
+#include "speed_table.h"
 #include "transport.h"
 #include "wan/text_encoder.h"
 
@@ -55,10 +57,10 @@ choose_device (DpPlan *plan, int number)
 }
 
 /* Finished blocks come back to rank 0 anyway; else the last stage's device has the least of other work. */
-static const char *
-decoder_device (const DpPlan *plan)
+int
+dp_plan_decoder_stage (const DpPlan *plan)
 {
-  return plan->stages[plan->across ? 0 : plan->n_stages - 1].device;
+  return plan->across ? 0 : plan->n_stages - 1;
 }
 
 /* Adds a stage on `name`. The device is asked now, so that a wrong name is told at once and not after
@@ -81,6 +83,11 @@ add_stage (DpPlan *plan, const char *name, Asked *asked, GError **error)
     asked->fast_bf16 &= info.fast_bf16;
     if (!info.fp8)
       asked->without_fp8 = name;
+    stage->kind = g_string_chunk_insert_const (plan->storage, info.description);
+    stage->speed = info.speed;
+  } else {
+    stage->kind = stage[-1].kind;
+    stage->speed = stage[-1].speed;
   }
   stage->device = name;
   plan->n_stages++;
@@ -126,7 +133,8 @@ add_ranks (DpPlan *plan, Asked *asked, GError **error)
   for (; plan->n_stages < place.ranks; plan->n_stages++) {
     const DpRank *r = &ranks[plan->n_stages];
 
-    plan->stages[plan->n_stages] = (DpPlanStage) { .device = r->device, .host = r->host, .threads = r->threads };
+    plan->stages[plan->n_stages] = (DpPlanStage) { .device = r->device, .host = r->host, .threads = r->threads,
+      .kind = r->info.description, .speed = r->info.speed };
     asked->fast_bf16 &= r->info.fast_bf16;
     if (!r->info.fp8)
       asked->without_fp8 = r->device;
@@ -176,13 +184,11 @@ plan_devices (DpPlan *plan, int stages, Asked *asked, GError **error)
         plan->n_stages, layers);
 
   s->threads = s->threads ? s->threads : MIN (dp_device_processors (), DP_MAX_THREADS);
-  for (int i = 0; i < plan->n_stages; i++) {
+  for (int i = 0; i < plan->n_stages; i++)
     if (plan->stages[i].host == NULL)
       plan->stages[i].threads = MAX (1, s->threads / (plan->across || stages ? 1 : plan->n_stages));
-    dp_plan_layers (layers, plan->n_stages, i, &plan->stages[i].first, &plan->stages[i].last);
-  }
   plan->text_device = plan->stages[0].device;
-  plan->decoder_device = decoder_device (plan);
+  plan->decoder_device = plan->stages[dp_plan_decoder_stage (plan)].device;
   return TRUE;
 }
 
@@ -216,22 +222,14 @@ keep_devices (DpPlan *plan, const DpPlan *chosen)
   for (int i = 0; i < plan->n_stages; i++) {
     plan->stages[i] = chosen->stages[i];
     plan->stages[i].device = g_string_chunk_insert_const (storage, chosen->stages[i].device);
+    plan->stages[i].kind = g_string_chunk_insert_const (storage, chosen->stages[i].kind);
     plan->stages[i].host = chosen->stages[i].host ? g_string_chunk_insert_const (storage, chosen->stages[i].host) : NULL;
   }
   plan->text_device = plan->stages[0].device;
-  plan->decoder_device = decoder_device (plan);
+  plan->decoder_device = plan->stages[dp_plan_decoder_stage (plan)].device;
   plan->type = chosen->type;
   plan->fp8 = chosen->fp8;
   plan->passed_over = chosen->passed_over ? g_string_chunk_insert (storage, chosen->passed_over) : NULL;
-}
-
-void
-dp_plan_layers (int layers, int stages, int index, int *first, int *last)
-{
-  int each = layers / stages, more = layers % stages;
-
-  *first = index * each + MIN (index, more);
-  *last = *first + each + (index < more);
 }
 
 int
@@ -332,6 +330,98 @@ dp_plan_latent_size (const DpPlan *plan)
   return (gsize) plan->latent_h * plan->latent_w * plan->model->latent_channels;
 }
 
+/* ---- cuts ---- */
+
+/* Products that take as long as one of attention's, on a GPU: 553 TFLOP/s of an H200 where products have 710. */
+#define ATTENTION_COST 1.3
+/* The decoder's products for a pixel and a square of its base channels, likewise: 30 ms a latent frame of 832x480. */
+#define DECODER_COST 1400
+
+/* Products of a layer's two halves for one element of a full pass. */
+static void
+layer_products (const DpPlan *plan, double *attention, double *rest)
+{
+  const DpDitConfig *c = &plan->model->config.dit;
+  double frame = plan->latent_h / 2.0 * (plan->latent_w / 2), D = (double) c->heads * c->head_dim;
+  double rows = plan->max_input * frame, keys = rows + plan->context_latents * frame;
+
+  *attention = rows * (4 * D * D + ATTENTION_COST * 2 * keys * D);
+  *rest = rows * (2 * D * D + 2 * D * c->ffn + ATTENTION_COST * 2 * plan->settings.text_length * D);
+}
+
+/* Of a latent frame and sampling step, beside layer_products(): what decoding adds to a pass. */
+static double
+decoder_products (const DpPlan *plan)
+{
+  const DpVaeConfig *c = &plan->model->config.vae;
+  double pixels = (double) plan->settings.width * plan->settings.height * c->temporal_scale;
+
+  return DECODER_COST / 2 * pixels * c->base_dim * c->base_dim;
+}
+
+/* Stages of this process that have the same device share it. */
+static int
+sharers (const DpPlan *plan, int stage)
+{
+  int n = 0;
+
+  for (int i = 0; i < plan->n_stages; i++)
+    n += plan->stages[i].host == plan->stages[stage].host && strcmp (plan->stages[i].device, plan->stages[stage].device) == 0;
+  return n;
+}
+
+/* The seconds that were measured on each device, if there is a table of them. */
+static gboolean
+look_up_times (DpPlan *plan, GError **error)
+{
+  DpSpeed speed;
+
+  for (int i = 0; i < plan->n_stages && plan->settings.times; i++) {
+    if (!dp_speed_table_find (plan->settings.times, plan, plan->stages[i].kind, &speed, error))
+      return FALSE;
+    plan->stages[i].layer = speed.layer;
+    plan->stages[i].decode = speed.decode;
+  }
+  return TRUE;
+}
+
+/* Measured times count, where there are some; else what the devices say of themselves. The decoder is counted where it is alone on its
+ * stage's device. The text encoder works once for a prompt, which is not counted. */
+static gboolean
+plan_cuts (DpPlan *plan, GError **error)
+{
+  const DpSettings *s = &plan->settings;
+  double attention, rest, speeds[DP_MAX_STAGES], others[DP_MAX_STAGES] = { 0 };
+  DpHalves cut[DP_MAX_STAGES][2];
+
+  if (!look_up_times (plan, error))
+    return FALSE;
+  layer_products (plan, &attention, &rest);
+  plan->attention = attention / (attention + rest);
+  for (int i = 0; i < plan->n_stages; i++) {
+    DpPlanStage *stage = &plan->stages[i];
+    int n = sharers (plan, i);
+    double alone = stage->layer > 0 ? plan->elements / stage->layer : stage->speed / (attention + rest);
+
+    speeds[i] = alone / n;
+    if (n == 1 && i == dp_plan_decoder_stage (plan))
+      others[i] = (stage->layer > 0 ? stage->decode : s->block_latents * decoder_products (plan) / stage->speed) / s->steps;
+  }
+  dp_cut (&(DpCutSpec) { .layers = plan->model->config.dit.layers, .elements = plan->elements, .stages = plan->n_stages,
+      .attention = plan->attention, .speeds = speeds, .others = others }, cut);
+  for (int i = 0; i < plan->n_stages; i++)
+    memcpy (plan->stages[i].halves, plan->given ? plan->given[i] : cut[i], sizeof plan->stages[i].halves);
+  return TRUE;
+}
+
+double
+dp_plan_seconds (const DpPlan *plan, int stage, int element)
+{
+  const DpPlanStage *s = &plan->stages[stage];
+
+  return dp_cut_layers (plan->attention, s->halves[element]) * s->layer / plan->elements * sharers (plan, stage);
+}
+
 /* ---- memory ---- */
 
 gsize
@@ -362,7 +452,7 @@ plan_memory (DpPlan *plan)
   DpStageSpec spec = dp_plan_stage_spec (plan);
 
   for (int i = 0; i < plan->n_stages; i++)
-    plan->stages[i].bytes = dp_stage_bytes (&spec, plan->stages[i].first, plan->stages[i].last)
+    plan->stages[i].bytes = dp_stage_bytes (&spec, plan->stages[i].halves)
       + dp_transport_room (plan->n_stages) * dp_stage_block_bytes (&spec);
   plan->stages[0].bytes += dp_schedule_bytes (plan->depth, plan->max_own, dp_plan_latent_size (plan));
   plan->decoder_bytes = dp_decoder_bytes (&(DpDecoderSpec) { .vae = plan->model->config.vae, .device = plan->decoder_device,
@@ -402,9 +492,10 @@ plan_text_encoder (DpPlan *plan, const DpDeviceInfo *info)
 /* ---- the whole ---- */
 
 /* Takes the reference to `model`, which may be NULL: `error` is set then. `chosen`: a plan whose devices and
- * precision are kept, or NULL. `assumed`: what devices say that are not asked, or NULL. `stages`: as in add_devices(). */
+ * precision are kept, or NULL. `assumed`: what devices say that are not asked, or NULL. `stages`: as in add_devices(); `cuts`: theirs, or NULL. */
 static DpPlan *
-make (DpModel *model, const DpSettings *settings, const DpPlan *chosen, const DpDeviceInfo *assumed, int stages, GError **error)
+make (DpModel *model, const DpSettings *settings, const DpPlan *chosen, const DpDeviceInfo *assumed, int stages,
+    const DpHalves (*cuts)[2], GError **error)
 {
   g_autoptr (DpPlan) plan = g_atomic_rc_box_new0 (DpPlan);
   g_autofree Asked *asked = g_new0 (Asked, 1);
@@ -420,8 +511,10 @@ make (DpModel *model, const DpSettings *settings, const DpPlan *chosen, const Dp
     keep_devices (plan, chosen);
   else if (!plan_devices (plan, stages, asked, error) || !plan_precision (plan, asked, error))
     return NULL;
-  if (!plan_blocks (plan, error))
+  plan->given = cuts;
+  if (!plan_blocks (plan, error) || !plan_cuts (plan, error))
     return NULL;
+  plan->given = NULL;
   plan_memory (plan);
   plan_text_encoder (plan, chosen ? NULL : &asked->first);
 
@@ -436,7 +529,7 @@ make (DpModel *model, const DpSettings *settings, const DpPlan *chosen, const Dp
 DpPlan *
 dp_plan_new (const DpSettings *settings, GError **error)
 {
-  return make (dp_model_open (settings->model, error), settings, NULL, NULL, 0, error);
+  return make (dp_model_open (settings->model, error), settings, NULL, NULL, 0, NULL, error);
 }
 
 DpPlan *
@@ -449,19 +542,19 @@ dp_plan_assume (const DpSettings *settings, int n, const DpDeviceInfo *info, GEr
     g_string_append_printf (names, ",cuda:%d", i);
   s.devices = names->str;
   s.ranks = NULL;
-  return make (dp_model_open (s.model, error), &s, NULL, info, 0, error);
+  return make (dp_model_open (s.model, error), &s, NULL, info, 0, NULL, error);
 }
 
 DpPlan *
 dp_plan_with (const DpPlan *plan, const DpSettings *settings, GError **error)
 {
-  return make (dp_model_ref (plan->model), settings, plan, NULL, 0, error);
+  return make (dp_model_ref (plan->model), settings, plan, NULL, 0, NULL, error);
 }
 
 DpPlan *
-dp_plan_for_rank (const DpSettings *settings, int stages, GError **error)
+dp_plan_for_rank (const DpSettings *settings, int stages, const DpHalves (*cuts)[2], GError **error)
 {
-  return make (dp_model_open (settings->model, error), settings, NULL, NULL, stages, error);
+  return make (dp_model_open (settings->model, error), settings, NULL, NULL, stages, cuts, error);
 }
 
 DpPlan *
@@ -527,6 +620,17 @@ dp_plan_stage_name (const DpPlan *plan, int stage)
   return dp_rank_name (stage, &r);
 }
 
+/* Counted from 0, the end not included; half a layer is its self-attention. */
+static void
+describe_layers (const DpPlan *plan, const DpPlanStage *stage, GString *text)
+{
+  const DpHalves *h = stage->halves;
+
+  g_string_append_printf (text, "layers %g-%g", h[0].first / 2.0, h[0].last / 2.0);
+  if (h[0].first != h[1].first || h[0].last != h[1].last)
+    g_string_append_printf (text, " and %g-%g", h[1].first / 2.0, h[1].last / 2.0);
+}
+
 char *
 dp_plan_describe (const DpPlan *plan)
 {
@@ -545,8 +649,9 @@ dp_plan_describe (const DpPlan *plan)
   for (int i = 0; i < plan->n_stages; i++) {
     const DpPlanStage *stage = &plan->stages[i];
 
-    g_string_append_printf (text, "  stage %-7d %s%s%s, layers %d to %d, host threads %d, %.1f MiB\n", i, stage->host ? stage->host : "",
-        stage->host ? ":" : "", stage->device, stage->first, stage->last - 1, stage->threads, stage->bytes / 1048576.0);
+    g_string_append_printf (text, "  stage %-7d %s%s%s, ", i, stage->host ? stage->host : "", stage->host ? ":" : "", stage->device);
+    describe_layers (plan, stage, text);
+    g_string_append_printf (text, ", host threads %d, %.1f MiB\n", stage->threads, stage->bytes / 1048576.0);
   }
   g_string_append_printf (text, "  decoder       %s, %.1f MiB\n", plan->decoder_device, plan->decoder_bytes / 1048576.0);
   g_string_append_printf (text, "  text encoder  %s, %s, %.1f MiB (%s it would take %.1f)\n", plan->text_device, s->text_encoder,

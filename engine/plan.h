@@ -14,12 +14,15 @@
 #include "stage.h"
 #include "wan/model.h"
 
-/** A stage: its device and its range of layers. */
+/** A stage: its device and its range of layers, of each element of guidance. */
 typedef struct
 {
   const char *device;
   const char *host;             /* of another rank's process; NULL: this one */
-  int first, last;              /* layers [first, last) */
+  const char *kind;             /* of device: DpDeviceInfo.description */
+  double speed;                 /* the device's share of it, beside those of others: see DpDeviceInfo */
+  double layer, decode;         /* seconds of DpSpeed, 0 without a table of times */
+  DpHalves halves[2];           /* of each element; without guidance both are the same */
   int threads;                  /* of the host */
   gsize bytes;                  /* on its device, with blocks on their way; the first stage has those in flight too */
 } DpPlanStage;
@@ -32,6 +35,7 @@ struct _DpPlan
   DpSettings settings;          /* every field as it will be used, "auto" replaced by what was chosen */
   DpModelInfo info;
   DpSampler *sampler;
+  const DpHalves (*given)[2];   /* cuts that another rank chose, while the plan is made; or NULL */
 
   /* -- devices and precision: chosen once, kept by dp_plan_with() -- */
   int n_stages;
@@ -49,6 +53,7 @@ struct _DpPlan
   int max_own, max_input;       /* most latent frames that a block owns, and that a pass has */
   int lag, depth;               /* iterations from a block to the next; most blocks in flight */
   int elements;                 /* messages a pass: 2 with guidance, else 1 */
+  double attention;             /* share of a layer's time that its self-attention takes */
   int passes;                   /* on their way between stages at a time */
   const char *starved;          /* why stages will wait for blocks, a sentence; NULL: they need not */
   int switch_step;              /* the first step of the second expert; the number of steps without one */
@@ -58,13 +63,13 @@ struct _DpPlan
   gsize decoder_bytes, text_bytes;
 };
 
-/** A plan for `n` GPUs of a kind that need not be here: as dp_plan_new() with that many devices that say
- *  `info` of themselves. It can be shown and simulated, not run. */
+/** A plan for `n` GPUs of a kind that need not be here: as dp_plan_new() with that many devices that say `info` of themselves. It can
+ *  be shown and simulated, not run. */
 DpPlan *dp_plan_assume (const DpSettings *settings, int n, const DpDeviceInfo *info, GError **error);
 
-/** The same plan as rank 0's for any other rank, which has `settings.devices`, one device: all stages are shown on that. Settings are
- *  those of dp_agreement_read(). */
-DpPlan *dp_plan_for_rank (const DpSettings *settings, int stages, GError **error);
+/** The same plan as rank 0's for any other rank, which has `settings.devices`, one device: all stages are shown on that. Settings and
+ *  `cuts` [stages] are those of dp_agreement_read(). */
+DpPlan *dp_plan_for_rank (const DpSettings *settings, int stages, const DpHalves (*cuts)[2], GError **error);
 
 /** A stage for people, "stage 2 (rank 2 on HOST, cuda:0)" or "stage 2 (cpu)". New string. */
 char *dp_plan_stage_name (const DpPlan *plan, int stage);
@@ -81,9 +86,11 @@ gsize dp_plan_bytes (const DpPlan *plan, const char *device);
 /** Bytes the text encoder would take, resident or streamed. */
 gsize dp_plan_text_bytes (const DpPlan *plan, gboolean streamed);
 
-/** Layers [*first, *last) of stage `index` of `stages`: as even as can be; the first stages take what is
- *  left over. */
-void dp_plan_layers (int layers, int stages, int index, int *first, int *last);
+/** Seconds that a message of an element takes on a stage, by the table of times, which there must be. */
+double dp_plan_seconds (const DpPlan *plan, int stage, int element);
+
+/** The stage whose device decodes. */
+int dp_plan_decoder_stage (const DpPlan *plan);
 
 /** How many passes of so many messages are on their way between stages at a time, of `depth` blocks in flight. */
 int dp_plan_passes (int stages, int elements, int depth);

@@ -79,7 +79,7 @@ dp_ring_new (const DpRingSpec *spec, GError **error)
   for (int i = 0; i < ring->n_stages; i++) {
     const DpPlanStage *stage = &plan->stages[i];
 
-    ring->stages[i] = dp_stage_new (&ring->stage, stage->device, stage->threads, spec->weights, stage->first, stage->last);
+    ring->stages[i] = dp_stage_new (&ring->stage, stage->device, stage->threads, spec->weights, stage->halves);
   }
   for (int i = 0; i < ring->n_stages; i++)
     ring->workers[i] = dp_worker_new (&(DpWorkerSpec) {

@@ -146,15 +146,16 @@ make_plan (Session *session, const char *text, GError **error)
 {
   Server *s = session->server;
   g_autofree char *here = NULL;
+  DpHalves cuts[DP_MAX_STAGES][2];
   DpSettings settings;
   int stages;
 
-  if (!dp_agreement_read (text, &settings, &stages, session->storage, error))
+  if (!dp_agreement_read (text, &settings, &stages, cuts, session->storage, error))
     return FALSE;
   settings.model = s->spec.model ? s->spec.model : settings.model;
   settings.devices = s->self.device;
   settings.threads = s->self.threads;
-  session->plan = dp_plan_for_rank (&settings, stages, error);
+  session->plan = dp_plan_for_rank (&settings, stages, (const DpHalves (*)[2]) cuts, error);
   here = session->plan ? dp_agreement_new (session->plan, error) : NULL;
   return here && dp_agreement_check (text, here, error);
 }
@@ -173,7 +174,7 @@ make_stage (Session *session, GError **error)
   session->stage_spec.cancel = &session->cancel;
   dp_part_cache_begin ();
   session->stage = dp_stage_new (&session->stage_spec, s->self.device, s->self.threads,
-      (const DpWeights *const[2]) { session->weights[0], session->weights[1] }, stage->first, stage->last);
+      (const DpWeights *const[2]) { session->weights[0], session->weights[1] }, stage->halves);
   dp_part_cache_end ();
   return TRUE;
 }

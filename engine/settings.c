@@ -68,6 +68,7 @@ fill_defaults (DpSettings *s, const DpModel *model, GStringChunk *storage)
   s->sampler = g_string_chunk_insert (storage, s->sampler ? s->sampler : d->sampler[0] ? d->sampler : scheduler->sampler);
   s->precision = g_string_chunk_insert (storage, s->precision ? s->precision : "auto");
   s->text_encoder = g_string_chunk_insert (storage, s->text_encoder ? s->text_encoder : "auto");
+  s->times = s->times ? g_string_chunk_insert (storage, s->times) : NULL;
   s->trace = s->trace ? g_string_chunk_insert (storage, s->trace) : NULL;
   s->width = s->width ? s->width : d->width;
   s->height = s->height ? s->height : d->height;

@@ -50,13 +50,6 @@ occupy (Ring *r, int stage, double seconds)
   return r->free_at[stage];
 }
 
-/* A message takes a stage so many seconds. */
-static double
-message_time (const Ring *r, int stage)
-{
-  return r->times->stage[stage] / r->plan->elements;
-}
-
 /* Stage 0 begins with the next message, if it may. Returns FALSE when there is none. */
 static gboolean
 start_pass (Ring *r, gboolean *more, GError **error)
@@ -68,7 +61,7 @@ start_pass (Ring *r, gboolean *more, GError **error)
   dp_schedule_compose (r->schedule, r->element, &m.block);
   if (m.block.header.step == 0 && r->element == 0)
     r->admitted[m.block.header.block] = r->now;
-  m.at = occupy (r, 0, message_time (r, 0));
+  m.at = occupy (r, 0, r->times->stage[0][r->element]);
   g_array_append_val (r->messages, m);
   r->element = (r->element + 1) % r->plan->elements;
   if (r->element == 0)
@@ -84,7 +77,7 @@ take_in (Ring *r, const DpBlock *b)
   if (!dp_schedule_absorb (r->schedule, b, &f))
     return;
   r->finished[r->n_finished++] = r->now;
-  occupy (r, r->plan->n_stages - 1, r->times->decode);
+  occupy (r, dp_plan_decoder_stage (r->plan), r->times->decode);
 }
 
 /* What is due now moves on. */
@@ -110,7 +103,7 @@ move (Ring *r)
       g_array_remove_index (r->messages, i--);
     } else if (r->free_at[m->stage] <= r->now) {
       m->computing = TRUE;
-      m->at = occupy (r, m->stage, message_time (r, m->stage));
+      m->at = occupy (r, m->stage, r->times->stage[m->stage][m->block.header.element]);
     }
   }
 }

@@ -13,9 +13,9 @@
 /** Seconds that the parts of a plan take. */
 typedef struct
 {
-  double stage[DP_MAX_STAGES];  /* a pass through the layers of each stage */
+  double stage[DP_MAX_STAGES][2];       /* a message of each element through the layers of each stage */
   double hop;                   /* a block from one stage to the next */
-  double decode;                /* a block of B latent frames, on the last stage's device */
+  double decode;                /* a block of B latent frames, on the decoder's stage */
 } DpRingTimes;
 
 typedef struct

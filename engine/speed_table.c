@@ -21,7 +21,7 @@ static gboolean
 refuse (const char *path, GError **error)
 {
   dp_error_set (error, DP_ERROR_BAD_MODEL, "%s is not a table of times, which is a JSON array of objects with device, work, memory, "
-      "layer and decode; dualparal bench --times FILE makes one", path);
+      "layer and decode; dualparal bench --add-times FILE makes one", path);
   return FALSE;
 }
 
@@ -115,7 +115,7 @@ dp_speed_table_find (const char *path, const DpPlan *plan, const char *device, D
         && number_in (line, "decode", &speed->decode)) || refuse (path, error);
   }
   if (table)
-    dp_error_set (error, DP_ERROR_NOT_FOUND, "%s has no times for %s with %s; dualparal bench --times with the same settings "
+    dp_error_set (error, DP_ERROR_NOT_FOUND, "%s has no times for %s with %s; dualparal bench --add-times with the same settings "
         "measures them there; the table has %.1000s", path, device[0] ? device : "any device", work, others->len ? others->str : "none");
   return FALSE;
 }

@@ -2,9 +2,9 @@
  *
  * speed_table.h: measured times of a kind of device, in a JSON file.
  *
- * `dualparal bench --times FILE` measures one device and adds a line; `dualparal plan --times FILE`
- * takes the line for a plan and says how fast a ring of such devices would be. A line holds for
- * one architecture, size, block, guidance and precision: nothing is extrapolated but the number
+ * `dualparal bench --add-times FILE` measures one device and adds a line. A plan with the setting
+ * `times` takes the line of each of its devices: it shares out the layers by them, and `dualparal
+ * plan` says how fast such a ring would be. A line holds for one architecture, size, block, guidance and precision: nothing is extrapolated but the number
  * of layers a stage.
  */
 #pragma once

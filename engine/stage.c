@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "stage.h"
 #include "wan/arena.h"
-#include "wan/dit.h"
 #include "dualparal.h"
 #include "wan/device_error.h"
 #include "part_cache.h"
+
+#include <string.h>
 
 /* A prompt whose blocks are on their way. */
 typedef struct
@@ -32,7 +33,8 @@ struct _DpStage
   DpStageSpec spec;
   const char *device;
   const DpWeights *weights[2];
-  int threads, first, last, n_elements;
+  int threads, n_elements;
+  DpHalves halves[2];           /* of each element */
   Layers *layers;
   DpDit *const *dits;           /* the layers' */
   DpDevice *dev;                /* the same, once they are loaded */
@@ -50,6 +52,13 @@ static gsize
 latent_size (const DpStage *s)
 {
   return (gsize) s->spec.latent_h * s->spec.latent_w * s->spec.latent_channels;
+}
+
+/* The last stage is so for all elements. */
+static gboolean
+is_last (const DpStage *s)
+{
+  return s->halves[0].last == 2 * s->spec.dit.layers;
 }
 
 static gboolean
@@ -80,9 +89,11 @@ dp_stage_elements (const DpStageSpec *spec)
 
 /* All but what is there only once it is loaded: lender and timesteps. */
 static DpDitSpec
-dit_spec (const DpStageSpec *spec, int first, int last)
+dit_spec (const DpStageSpec *spec, const DpHalves halves[2])
 {
-  return (DpDitSpec) { .first = first, .last = last, .type = spec->type, .fp8 = spec->fp8, .latent_h = spec->latent_h,
+  DpHalves all = { MIN (halves[0].first, halves[1].first), MAX (halves[0].last, halves[1].last) };
+
+  return (DpDitSpec) { .halves = all, .type = spec->type, .fp8 = spec->fp8, .latent_h = spec->latent_h,
     .latent_w = spec->latent_w, .max_input = spec->max_input, .max_keys = spec->max_input + spec->max_cached,
     .max_cached = spec->max_cached, .steps = dp_sampler_steps (spec->sampler) };
 }
@@ -96,15 +107,17 @@ dp_stage_block_bytes (const DpStageSpec *spec)
 }
 
 gsize
-dp_stage_bytes (const DpStageSpec *spec, int first, int last)
+dp_stage_bytes (const DpStageSpec *spec, const DpHalves halves[2])
 {
-  DpDitSpec dit = dit_spec (spec, first, last);
+  DpDitSpec dit = dit_spec (spec, halves);
   gsize n = (gsize) spec->max_own * spec->latent_h * spec->latent_w * spec->latent_channels;
-  gsize text = spec->experts * dp_type_size (dit.type) * (last - first) * 2 * spec->text_length * spec->dit.heads * spec->dit.head_dim;
   int elements = dp_stage_elements (spec);
-  gsize bytes = dp_dit_bytes (&spec->dit, &dit, spec->experts) + elements * (2 * dp_dit_cache_bytes (&spec->dit, &dit) + text);
+  gsize bytes = dp_dit_bytes (&spec->dit, &dit, spec->experts);
 
-  if (last == spec->dit.layers)
+  for (int e = 0; e < elements; e++)
+    bytes += 2 * dp_dit_cache_bytes (&spec->dit, &dit, halves[e])
+      + spec->experts * dp_dit_text_bytes (&spec->dit, &dit, halves[e], spec->text_length);
+  if (halves[0].last == 2 * spec->dit.layers)
     bytes += sizeof (float) * elements * n + spec->depth * dp_sampler_state_bytes (spec->sampler, n);
   return bytes;
 }
@@ -136,8 +149,9 @@ layers_key (const DpStage *s)
   const DpStageSpec *spec = &s->spec;
   g_autofree float *timesteps = timesteps_of (s);
   GString *key = g_string_new (NULL);
+  DpHalves h = dit_spec (spec, s->halves).halves;
 
-  g_string_printf (key, "layers %d-%d, %s, %d threads, type %d, fp8 %d, %d x %d, %d and %d latent frames", s->first, s->last, s->device,
+  g_string_printf (key, "halves %d-%d, %s, %d threads, type %d, fp8 %d, %d x %d, %d and %d latent frames", h.first, h.last, s->device,
       s->threads, spec->type, spec->fp8, spec->latent_h, spec->latent_w, spec->max_input, spec->max_cached);
   dp_part_cache_key_add_numbers (key, &spec->dit, sizeof spec->dit);
   dp_part_cache_key_add_numbers (key, timesteps, sizeof *timesteps * dp_sampler_steps (spec->sampler));
@@ -147,7 +161,8 @@ layers_key (const DpStage *s)
 }
 
 DpStage *
-dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const DpWeights *const weights[2], int first, int last)
+dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const DpWeights *const weights[2],
+    const DpHalves halves[2])
 {
   DpStage *s = g_new0 (DpStage, 1);
 
@@ -156,8 +171,7 @@ dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const Dp
   s->threads = threads;
   s->weights[0] = weights[0];
   s->weights[1] = weights[1];
-  s->first = first;
-  s->last = last;
+  memcpy (s->halves, halves, sizeof s->halves);
   s->n_elements = dp_stage_elements (spec);
   s->prompts = g_array_new (FALSE, FALSE, sizeof (Prompt));
   s->layers = dp_part_cache_take (sizeof (Layers), layers_key (s), free_layers);
@@ -171,7 +185,7 @@ load_layers (DpStage *s, GError **error)
   const DpStageSpec *spec = &s->spec;
   Layers *layers = s->layers;
   g_autofree float *timesteps = timesteps_of (s);
-  DpDitSpec dit = dit_spec (spec, s->first, s->last);
+  DpDitSpec dit = dit_spec (spec, s->halves);
 
   dit.timesteps = timesteps;
   if (!dp_part_cache_open_device (&layers->warm, s->device, s->threads, error))
@@ -197,10 +211,10 @@ dp_stage_load (DpStage *s, GError **error)
   for (int i = 0; i < 2 * s->n_elements && s->spec.max_cached > 0; i++) {
     DpDitCache **cache = &s->elements[i / 2].caches[i % 2];
 
-    if ((*cache = dp_dit_cache_new (s->dits[0], error)) == NULL)
+    if ((*cache = dp_dit_cache_new (s->dits[0], s->halves[i / 2], error)) == NULL)
       return FALSE;
   }
-  return s->last != s->spec.dit.layers || setup_sampling (s, error);
+  return !is_last (s) || setup_sampling (s, error);
 }
 
 static void
@@ -233,11 +247,10 @@ dp_stage_device (DpStage *s)
   return s->dev;
 }
 
-void
-dp_stage_layers (const DpStage *s, int *first, int *last)
+DpHalves
+dp_stage_halves (const DpStage *s, int element)
 {
-  *first = s->first;
-  *last = s->last;
+  return s->halves[element];
 }
 
 void
@@ -294,7 +307,7 @@ text_of (DpStage *s, const DpBlockHeader *h, GError **error)
   g_assert (found);             /* told before */
   DpDitText **text = &found->texts[expert][h->element];
   if (*text == NULL)
-    *text = dp_dit_text_new (s->dits[expert], found->conditioning->embeds[h->element], found->conditioning->n[h->element],
+    *text = dp_dit_text_new (s->dits[expert], s->halves[h->element], found->conditioning->embeds[h->element], found->conditioning->n[h->element],
         s->spec.text_length, error);
   return *text;
 }
@@ -330,14 +343,14 @@ dp_stage_run (DpStage *s, DpBlock *b, GError **error)
 
   if (text == NULL)
     return FALSE;
-  if (s->first == 0)
+  if (s->halves[h->element].first == 0)
     dp_dit_embed (dit, frames, b->latents, b->tokens);
   for (int i = 0; i < frames; i++)      /* the context is told the same step as the block */
     steps[i] = model_step (h);
-  dp_dit_run (dit, &(DpDitPass) { .frames = frames, .steps = steps, .text = text, .tokens = b->tokens,
+  dp_dit_run (dit, &(DpDitPass) { .halves = s->halves[h->element], .frames = frames, .steps = steps, .text = text, .tokens = b->tokens,
       .behind = { e->caches[e->written], h->next_cached }, .keep_head = { e->caches[!e->written], h->context, h->to_cache } });
   e->written = !e->written;
-  if (s->last == s->spec.dit.layers)
+  if (is_last (s))
     step_sampler (s, b, steps);
   return TRUE;
 }

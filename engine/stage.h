@@ -12,6 +12,7 @@
 #pragma once
 
 #include <glib.h>
+#include "wan/dit.h"
 #include "wan/model_config.h"
 #include "wan/sampler.h"
 #include "block.h"
@@ -40,9 +41,10 @@ typedef struct
 /* Thread-safety: one thread at a time. */
 typedef struct _DpStage DpStage;
 
-/** A stage for layers [first, last) on `device` with `threads` host threads. weights: of each expert, NULL where there is no second; they
+/** A stage for the layers `halves` of each element on `device` with `threads` host threads. weights: of each expert, NULL where there is no second; they
  *  and `device` must outlive it. Between dp_part_cache_begin() and dp_part_cache_end(). */
-DpStage *dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const DpWeights *const weights[2], int first, int last);
+DpStage *dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const DpWeights *const weights[2],
+    const DpHalves halves[2]);
 /** Loads its layers where they were not left warm, and makes room for everything else. Blocks. */
 gboolean dp_stage_load (DpStage *stage, GError **error);
 /** Its layers stay warm for `linger` seconds. NULL is fine. */
@@ -50,14 +52,14 @@ void dp_stage_free (DpStage *stage, int linger);
 /** NULL before it is loaded. */
 DpDevice *dp_stage_device (DpStage *stage);
 
-/** Layers [*first, *last) of the transformer. */
-void dp_stage_layers (const DpStage *stage, int *first, int *last);
+/** The layers that an element of guidance passes here. */
+DpHalves dp_stage_halves (const DpStage *stage, int element);
 
 /** Messages a pass: 2 with guidance, of either expert; else 1. */
 int dp_stage_elements (const DpStageSpec *spec);
 
 /** Device memory that a stage of these layers will take with one prompt of full length, and a block on its way. */
-gsize dp_stage_bytes (const DpStageSpec *spec, int first, int last);
+gsize dp_stage_bytes (const DpStageSpec *spec, const DpHalves halves[2]);
 gsize dp_stage_block_bytes (const DpStageSpec *spec);
 
 /** What a block must have room for. The stage must be loaded. */

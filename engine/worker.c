@@ -45,7 +45,7 @@ settle (DpWorker *w, guint left)
   for (; w->queued - w->settled > left; w->settled++) {
     const Pass *p = &w->passes[w->settled % G_N_ELEMENTS (w->passes)];
     const DpBlockHeader *h = &p->header;
-    int first, last;
+    DpHalves halves;
 
     ops->mark_wait (w->dev, p->end);
     if (!p->whole)
@@ -59,10 +59,10 @@ settle (DpWorker *w, guint left)
     w->stats.bytes = w->dev->bytes;
     w->stats.allocations = w->dev->allocations;
     g_mutex_unlock (&w->lock);
-    dp_stage_layers (w->spec.stage, &first, &last);
+    halves = dp_stage_halves (w->spec.stage, h->element);
     dp_trace_span (w->spec.trace, DP_TRACE_STAGE + w->spec.index, "pass", h->block, start, end, "\"block\":%" G_GINT64_FORMAT
-        ",\"step\":%d,\"element\":%d,\"iteration\":%" G_GINT64_FORMAT ",\"first_layer\":%d,\"layers\":%d", h->block, h->step,
-        h->element, h->iteration, first, last - first);
+        ",\"step\":%d,\"element\":%d,\"iteration\":%" G_GINT64_FORMAT ",\"first_layer\":%g,\"layers\":%g", h->block, h->step,
+        h->element, h->iteration, halves.first / 2.0, (halves.last - halves.first) / 2.0);
   }
 }
 
@@ -274,12 +274,12 @@ worker_thread (gpointer data)
   DpWorker *w = data;
   GError *error = NULL;
   gint64 began = g_get_monotonic_time ();
-  int first, last;
+  DpHalves halves;
 
   if (load (w, &error)) {
-    dp_stage_layers (w->spec.stage, &first, &last);
+    halves = dp_stage_halves (w->spec.stage, 0);
     dp_trace_span (w->spec.trace, DP_TRACE_STAGE + w->spec.index, "load", -1, began, g_get_monotonic_time (),
-        "\"first_layer\":%d,\"layers\":%d", first, last - first);
+        "\"first_layer\":%g,\"layers\":%g", halves.first / 2.0, (halves.last - halves.first) / 2.0);
     w->spec.loaded (w->spec.loaded_data);
     if (w->spec.schedule)
       drive (w, &error);

@@ -287,6 +287,17 @@ gst_dualparal_settings_init_engine_props (void)
       "Number of threads shared by the stages on the CPU (0 = one per "
       "processor)", 0, DP_MAX_THREADS, 0, READY);
   /**
+   * GstDualParalSrc:times:
+   *
+   * A table of times that `dualparal bench --add-times` measured on each kind of device here. Layers
+   * are shared out by them. Without it, by what the devices say of themselves. The video is the same.
+   *
+   * Since: 0.1
+   */
+  props[GST_DUALPARAL_PROP_TIMES] = g_param_spec_string ("times", "Times",
+      "File with measured times of the devices, by which layers are shared out "
+      "(NULL = none)", NULL, READY);
+  /**
    * GstDualParalSrc:linger:
    *
    * How long the loaded model is kept after the element has stopped. The next element in this
@@ -648,6 +659,7 @@ gst_dualparal_settings_for_engine (GstDualParalSettings * settings,
     .model = STRING (MODEL),
     .devices = STRING (DEVICES),
     .ranks = WORD (RANKS),
+    .times = STRING (TIMES),
     .trace = STRING (TRACE),
     .sampler = WORD (SAMPLER),
     .precision = WORD (PRECISION),

@@ -73,6 +73,7 @@ typedef struct
   char libraries[128];          /* "oneDNN 2.6.3" */
   size_t memory_total, memory_free;     /* bytes */
   bool fast_bf16;               /* bfloat16 is worth using here */
+  double speed;                 /* products (of a multiplication and an addition) a second in bfloat16, roughly: to compare devices */
   bool fp8;                     /* DpLinearSpec.fp8 can be used */
   bool host_memory;             /* as in DpDevice */
   int latents_at_once;          /* likewise */

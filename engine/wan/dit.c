@@ -32,12 +32,13 @@ struct _DpDit
   const DpOps *ops;
   DpDitConfig config;
   DpDitSpec spec;
-  int D, tokens_per_frame, n_layers;
+  int D, tokens_per_frame;
+  int first_layer, n_layers;    /* of which it has a half at least */
 
   Layer *layers;
-  DpLinear *patch_embedding;    /* where first == 0 */
+  DpLinear *patch_embedding;    /* where the first half is the model's */
   DpLinear *text_in, *text_out;
-  DpLinear *proj_out;           /* where last == layers */
+  DpLinear *proj_out;           /* where the last half is the model's */
 
   /* One array per prompt-independent thing, all in two arenas. */
   DpArena params;
@@ -58,18 +59,57 @@ struct _DpDit
 
 struct _DpDitText
 {
+  DpHalves halves;
   int n_keys;
   float last_key_bias;
-  void *memory;
-  void **keys, **values;        /* per layer of the range: [n_keys, D] */
+  void *memory;                 /* [layers with a cross-attention][keys, values][n_keys, D] */
 };
 
 struct _DpDitCache
 {
-  void *memory;
+  DpHalves halves;
+  void *memory;                 /* [layers with a self-attention][keys, values][rows, D] */
   gsize rows;                   /* that a layer has room for */
   int frames;                   /* that the last pass kept here */
 };
+
+/* ---- halves ---- */
+
+/* Layers whose self-attention, or whose rest, is among the halves: [first, + n). */
+typedef struct
+{
+  int first, n;
+} LayerRange;
+
+static LayerRange
+self_attentions (DpHalves h)
+{
+  return (LayerRange) { (h.first + 1) / 2, (h.last + 1) / 2 - (h.first + 1) / 2 };
+}
+
+static LayerRange
+rests (DpHalves h)
+{
+  return (LayerRange) { h.first / 2, h.last / 2 - h.first / 2 };
+}
+
+static gboolean
+has (DpHalves h, int half)
+{
+  return half >= h.first && half < h.last;
+}
+
+static gboolean
+begins (const DpDit *d)
+{
+  return d->spec.halves.first == 0;
+}
+
+static gboolean
+ends (const DpDit *d)
+{
+  return d->spec.halves.last == 2 * d->config.layers;
+}
 
 /* ---- loading ---- */
 
@@ -147,32 +187,46 @@ load_vector (Loader *l, float *dst, int n, const char *prefix, const char *name)
     l->dit->ops->upload (l->dit->dev, dst, host, sizeof (float) * n);
 }
 
+/* Cross-attention and feed-forward. */
 static void
-load_layer (Loader *l, Layer *layer, int index)
+load_rest (Loader *l, Layer *layer, const char *p)
 {
-  DpDit *d = l->dit;
-  DpType type = d->spec.type;
-  gboolean fp8 = d->spec.fp8;
-  int D = d->D, F = d->config.ffn;
-  g_autofree char *p = g_strdup_printf ("blocks.%d.", index);
-  g_autofree char *table_name = g_strconcat (p, "scale_shift_table", NULL);
+  DpType type = l->dit->spec.type;
+  gboolean fp8 = l->dit->spec.fp8;
+  int D = l->dit->D, F = l->dit->config.ffn;
 
-  layer->qkv = load_linear (l, type, fp8, D, D, p, (const char *[]) { "attn1.to_q", "attn1.to_k", "attn1.to_v", NULL });
-  layer->out = load_linear (l, type, fp8, D, D, p, (const char *[]) { "attn1.to_out.0", NULL });
   layer->cross_q = load_linear (l, type, fp8, D, D, p, (const char *[]) { "attn2.to_q", NULL });
   layer->cross_kv = load_linear (l, type, FALSE, D, D, p, (const char *[]) { "attn2.to_k", "attn2.to_v", NULL });
   layer->cross_out = load_linear (l, type, fp8, D, D, p, (const char *[]) { "attn2.to_out.0", NULL });
   layer->ffn_in = load_linear (l, type, fp8, F, D, p, (const char *[]) { "ffn.net.0.proj", NULL });
   layer->ffn_out = load_linear (l, type, fp8, D, F, p, (const char *[]) { "ffn.net.2", NULL });
 
-  load_vector (l, layer->norm_qk, D, p, "attn1.norm_q.weight");
-  load_vector (l, layer->norm_qk + D, D, p, "attn1.norm_k.weight");
   load_vector (l, layer->cross_norm_q, D, p, "attn2.norm_q.weight");
   load_vector (l, layer->cross_norm_k, D, p, "attn2.norm_k.weight");
   if (layer->norm2_weight) {
     load_vector (l, layer->norm2_weight, D, p, "norm2.weight");
     load_vector (l, layer->norm2_bias, D, p, "norm2.bias");
   }
+}
+
+static void
+load_layer (Loader *l, Layer *layer, int index)
+{
+  DpDit *d = l->dit;
+  DpType type = d->spec.type;
+  gboolean fp8 = d->spec.fp8;
+  int D = d->D;
+  g_autofree char *p = g_strdup_printf ("blocks.%d.", index);
+  g_autofree char *table_name = g_strconcat (p, "scale_shift_table", NULL);
+
+  if (has (d->spec.halves, 2 * index)) {
+    layer->qkv = load_linear (l, type, fp8, D, D, p, (const char *[]) { "attn1.to_q", "attn1.to_k", "attn1.to_v", NULL });
+    layer->out = load_linear (l, type, fp8, D, D, p, (const char *[]) { "attn1.to_out.0", NULL });
+    load_vector (l, layer->norm_qk, D, p, "attn1.norm_q.weight");
+    load_vector (l, layer->norm_qk + D, D, p, "attn1.norm_k.weight");
+  }
+  if (has (d->spec.halves, 2 * index + 1))
+    load_rest (l, layer, p);
 
   g_autofree float *table = load_host (l, 3, (gint64[]) { 1, 6, D }, table_name);
   if (table) {
@@ -257,7 +311,7 @@ compute_timesteps (Loader *l)
   ops->linear (dev, out, &(DpLinearArgs) { .rows = T, .x = hidden, .y = embedding, .act = DP_ACT_SILU });
   ops->linear (dev, proj, &(DpLinearArgs) { .rows = T, .x = embedding, .y = d->time_proj });
 
-  if (d->spec.last == d->config.layers) {
+  if (ends (d)) {
     g_autofree float *table = load_host (l, 3, (gint64[]) { 1, 2, D }, "scale_shift_table");
     if (table) {
       g_autofree float *gain = g_new (float, (gsize) T * D), *shift = g_new (float, (gsize) T * D);
@@ -361,8 +415,11 @@ layout_scratch (DpDit *d)
 static DpDit
 describe (const DpDitConfig *config, const DpDitSpec *spec)
 {
+  DpHalves h = spec->halves;
+
   return (DpDit) { .config = *config, .spec = *spec, .D = config->heads * config->head_dim,
-    .tokens_per_frame = (spec->latent_h / 2) * (spec->latent_w / 2), .n_layers = spec->last - spec->first };
+    .tokens_per_frame = (spec->latent_h / 2) * (spec->latent_w / 2), .first_layer = h.first / 2,
+    .n_layers = (h.last + 1) / 2 - h.first / 2 };
 }
 
 gsize
@@ -370,32 +427,38 @@ dp_dit_bytes (const DpDitConfig *config, const DpDitSpec *spec, int experts)
 {
   DpDit d = describe (config, spec);
   g_autofree Layer *layers = g_new0 (Layer, d.n_layers);
-  gsize e = dp_type_size (spec->type), D = d.D, weights;
+  gsize e = dp_type_size (spec->type), product = spec->fp8 ? 1 : e, D = d.D, F = config->ffn, weights;
 
   d.layers = layers;
   layout_params (&d);
   layout_scratch (&d);
-  weights = d.n_layers * (2 * e * D * D + (spec->fp8 ? 1 : e) * (6 * D * D + 2 * D * config->ffn))
+  weights = self_attentions (spec->halves).n * product * 4 * D * D + rests (spec->halves).n * (2 * e * D * D + product * 2 * D * (D + F))
       + sizeof (float) * D * (config->text_dim + D);
-  if (spec->first == 0)
+  if (begins (&d))
     weights += e * 4 * config->in_channels * D;
-  if (spec->last == config->layers)
+  if (ends (&d))
     weights += e * 4 * config->out_channels * D;
   return experts * (d.params.used + weights) + d.scratch.used;
 }
 
 static gsize
-cache_bytes (const DpDit *d)
+cache_bytes (const DpDit *d, DpHalves halves)
 {
-  return dp_type_size (d->spec.type) * d->n_layers * 2 * d->spec.max_cached * d->tokens_per_frame * d->D;
+  return dp_type_size (d->spec.type) * self_attentions (halves).n * 2 * d->spec.max_cached * d->tokens_per_frame * d->D;
 }
 
 gsize
-dp_dit_cache_bytes (const DpDitConfig *config, const DpDitSpec *spec)
+dp_dit_cache_bytes (const DpDitConfig *config, const DpDitSpec *spec, DpHalves halves)
 {
   DpDit d = describe (config, spec);
 
-  return cache_bytes (&d);
+  return cache_bytes (&d, halves);
+}
+
+gsize
+dp_dit_text_bytes (const DpDitConfig *config, const DpDitSpec *spec, DpHalves halves, int length)
+{
+  return dp_type_size (spec->type) * rests (halves).n * 2 * length * config->heads * config->head_dim;
 }
 
 static gboolean
@@ -423,7 +486,7 @@ dp_dit_new (DpDevice *dev, const DpDitConfig *config, const DpWeights *weights, 
   DpDit *d = g_new0 (DpDit, 1);
   Loader l = { d, weights, error, FALSE };
 
-  g_assert (spec->first >= 0 && spec->first < spec->last && spec->last <= config->layers);
+  g_assert (spec->halves.first >= 0 && spec->halves.first < spec->halves.last && spec->halves.last <= 2 * config->layers);
   g_assert (spec->max_input >= 1 && spec->max_cached >= 0);
   g_assert (spec->max_keys >= spec->max_input);
   *d = describe (config, spec);
@@ -449,11 +512,11 @@ dp_dit_new (DpDevice *dev, const DpDitConfig *config, const DpWeights *weights, 
       (const char *[]) { "linear_1", NULL });
   d->text_out = load_linear (&l, DP_TYPE_F32, FALSE, d->D, d->D, "condition_embedder.text_embedder.",
       (const char *[]) { "linear_2", NULL });
-  if (spec->first == 0)
+  if (begins (d))
     load_patch_embedding (&l);
   for (int i = 0; i < d->n_layers && !l.failed; i++)
-    load_layer (&l, &d->layers[i], spec->first + i);
-  if (spec->last == config->layers)
+    load_layer (&l, &d->layers[i], d->first_layer + i);
+  if (ends (d))
     d->proj_out = load_linear (&l, spec->type, FALSE, 4 * config->out_channels, d->D, "", (const char *[]) { "proj_out", NULL });
   if (l.failed)
     goto fail;
@@ -496,6 +559,12 @@ dp_dit_tokens_per_frame (const DpDit *d)
   return d->tokens_per_frame;
 }
 
+DpHalves
+dp_dit_halves (const DpDit *d)
+{
+  return d->spec.halves;
+}
+
 /* ---- text ---- */
 
 /* Every padded row of the text is the same zero row, so it is kept once and weighs as many. */
@@ -505,11 +574,20 @@ text_rows (int n, int length)
   return n < length ? n + 1 : n;
 }
 
+/* Keys (part 0) or values (part 1) of a layer. */
+static void *
+text_part (const DpDit *d, const DpDitText *text, int layer, int part)
+{
+  return (char *) text->memory + ((gsize) (layer - rests (text->halves).first) * 2 + part) * text->n_keys * d->D
+      * dp_type_size (d->spec.type);
+}
+
 static void
 text_keys (DpDit *d, DpDitText *text, const float *embeds, int n, DpArena *arena)
 {
   const DpOps *ops = d->ops;
   DpDevice *dev = d->dev;
+  LayerRange layers = rests (text->halves);
   int rows = text->n_keys;
   gsize D = d->D, e = dp_type_size (d->spec.type);
   float *in = dp_arena_take (arena, sizeof (float) * rows * d->config.text_dim);
@@ -528,43 +606,39 @@ text_keys (DpDit *d, DpDitText *text, const float *embeds, int n, DpArena *arena
 
   DpRmsNormArgs norm = { .rows = rows, .heads = d->config.heads, .head_dim = d->config.head_dim, .x_type = d->spec.type, .x_stride = 2 * D,
     .eps = d->config.eps, .y_type = d->spec.type };
-  for (int i = 0; i < d->n_layers; i++) {
-    ops->linear (dev, d->layers[i].cross_kv, &(DpLinearArgs) { .rows = rows, .x = typed, .y = kv, .y_type = d->spec.type });
+  for (int i = layers.first; i < layers.first + layers.n; i++) {
+    const Layer *layer = &d->layers[i - d->first_layer];
+
+    ops->linear (dev, layer->cross_kv, &(DpLinearArgs) { .rows = rows, .x = typed, .y = kv, .y_type = d->spec.type });
     norm.x = kv;
-    norm.weight = d->layers[i].cross_norm_k;
-    norm.y = text->keys[i];
+    norm.weight = layer->cross_norm_k;
+    norm.y = text_part (d, text, i, 0);
     ops->rms_norm (dev, &norm);
     norm.x = kv + e * D;
     norm.weight = NULL;
-    norm.y = text->values[i];
+    norm.y = text_part (d, text, i, 1);
     ops->rms_norm (dev, &norm);
   }
 }
 
 DpDitText *
-dp_dit_text_new (DpDit *d, const float *embeds, int n, int length, GError **error)
+dp_dit_text_new (DpDit *d, DpHalves halves, const float *embeds, int n, int length, GError **error)
 {
   DpDitText *text = g_new0 (DpDitText, 1);
-  gsize part = dp_type_size (d->spec.type) * d->D * text_rows (n, length), total = 2 * part * d->n_layers;
+  gsize total = dp_dit_text_bytes (&d->config, &d->spec, halves, text_rows (n, length));
   DpArena arena = { 0 };
   gboolean ok;
 
   g_assert (n >= 1 && n <= length);
+  text->halves = halves;
   text->n_keys = text_rows (n, length);
   text->last_key_bias = n < length ? (float) log (length - n) : 0;
-  text->memory = d->ops->alloc (d->dev, total);
+  text->memory = d->ops->alloc (d->dev, MAX (total, 64));
   if (text->memory == NULL) {
     dp_error_no_room (d->dev, error, total, "use more devices", "a prompt");
     dp_dit_text_free (d, text);
     return NULL;
   }
-  text->keys = g_new (void *, d->n_layers);
-  text->values = g_new (void *, d->n_layers);
-  for (int i = 0; i < d->n_layers; i++) {
-    text->keys[i] = (char *) text->memory + 2 * i * part;
-    text->values[i] = (char *) text->keys[i] + part;
-  }
-
   text_keys (d, text, embeds, n, &arena);       /* measures */
   ok = dp_arena_allocate (&arena, d->dev, "encoding a prompt", error);
   if (ok)
@@ -584,19 +658,18 @@ dp_dit_text_free (DpDit *d, DpDitText *text)
   if (text == NULL)
     return;
   d->ops->free (d->dev, text->memory);
-  g_free (text->keys);
-  g_free (text->values);
   g_free (text);
 }
 
-/* ---- feature cache: [layer][keys, values][rows, D] ---- */
+/* ---- feature cache ---- */
 
 DpDitCache *
-dp_dit_cache_new (DpDit *d, GError **error)
+dp_dit_cache_new (DpDit *d, DpHalves halves, GError **error)
 {
   DpDitCache *cache = g_new0 (DpDitCache, 1);
-  gsize bytes = cache_bytes (d);
+  gsize bytes = cache_bytes (d, halves);
 
+  cache->halves = halves;
   cache->rows = (gsize) d->spec.max_cached * d->tokens_per_frame;
   cache->memory = d->ops->alloc (d->dev, MAX (bytes, 64));
   if (cache->memory == NULL) {
@@ -619,7 +692,8 @@ dp_dit_cache_free (DpDit *d, DpDitCache *cache)
 static void *
 cache_part (const DpDit *d, const DpDitCache *cache, int layer, int part)
 {
-  return (char *) cache->memory + ((gsize) layer * 2 + part) * cache->rows * d->D * dp_type_size (d->spec.type);
+  return (char *) cache->memory + ((gsize) (layer - self_attentions (cache->halves).first) * 2 + part) * cache->rows * d->D
+      * dp_type_size (d->spec.type);
 }
 
 /* ---- running ---- */
@@ -647,12 +721,12 @@ run_length (const int *steps, int frames, int first)
 
 /* The layer's modulation at a step [6, D], valid until another one is asked for: the device runs what it was told in order. */
 static const float *
-modulation (DpDit *d, int index, int step)
+modulation (DpDit *d, const Layer *layer, int step)
 {
   gsize n = 6 * (gsize) d->D;
 
   if (step != d->modulated)
-    d->ops->combine (d->dev, n, 2, (const float *[]) { d->layers[index].modulation, d->time_proj + step * n }, (const float[]) { 1, 1 },
+    d->ops->combine (d->dev, n, 2, (const float *[]) { layer->modulation, d->time_proj + step * n }, (const float[]) { 1, 1 },
         d->modulation);
   d->modulated = step;
   return d->modulation;
@@ -677,7 +751,7 @@ keep (DpDit *d, const DpDitKeep *k, int index, char *own)
   own += e * k->first * d->tokens_per_frame * 3 * D;
   part.x_stride = 3 * D;
   part.x = own + e * D;
-  part.weight = d->layers[index].norm_qk + D;   /* normed, but not turned: the reader turns to its own positions */
+  part.weight = d->layers[index - d->first_layer].norm_qk + D;   /* normed, but not turned: the reader turns to its own positions */
   part.y = cache_part (d, k->cache, index, 0);
   d->ops->rms_norm (d->dev, &part);
   part.x = own + 2 * e * D;
@@ -711,7 +785,7 @@ static void
 self_attention (DpDit *d, const DpDitPass *pass, int index)
 {
   const DpOps *ops = d->ops;
-  const Layer *layer = &d->layers[index];
+  const Layer *layer = &d->layers[index - d->first_layer];
   DpType type = d->spec.type;
   gsize e = dp_type_size (type), D = d->D, tpf = d->tokens_per_frame, L = pass->frames * tpf;
   int frames = pass->frames, in_front = pass->before.frames, keys = in_front + frames + pass->behind.frames;
@@ -720,7 +794,7 @@ self_attention (DpDit *d, const DpDitPass *pass, int index)
 
   for (int first = 0, n; first < frames; first += n) {
     n = run_length (pass->steps, frames, first);
-    const float *m = modulation (d, index, pass->steps[first]);
+    const float *m = modulation (d, layer, pass->steps[first]);
     ops->layer_norm (d->dev, &(DpLayerNormArgs) { .rows = n * tpf, .cols = D, .x = pass->tokens + first * tpf * D, .gain = m + D,
         .shift = m, .eps = d->config.eps, .y = (char *) d->normed + e * first * tpf * D, .y_type = type });
   }
@@ -740,7 +814,7 @@ self_attention (DpDit *d, const DpDitPass *pass, int index)
       .v_stride = 3 * D, .out = d->attended, .scale = 1 / sqrtf (d->config.head_dim) });
   for (int first = 0, n; first < frames; first += n) {
     n = run_length (pass->steps, frames, first);
-    const float *m = modulation (d, index, pass->steps[first]);
+    const float *m = modulation (d, layer, pass->steps[first]);
     ops->linear (d->dev, layer->out, &(DpLinearArgs) { .rows = n * tpf, .x = (char *) d->attended + e * first * tpf * D,
         .y = pass->tokens + first * tpf * D, .accumulate = true, .gate = m + 2 * D });
   }
@@ -750,7 +824,7 @@ static void
 cross_attention (DpDit *d, const DpDitPass *pass, int index)
 {
   const DpOps *ops = d->ops;
-  const Layer *layer = &d->layers[index];
+  const Layer *layer = &d->layers[index - d->first_layer];
   DpType type = d->spec.type;
   gsize D = d->D, L = (gsize) pass->frames * d->tokens_per_frame;
 
@@ -763,8 +837,8 @@ cross_attention (DpDit *d, const DpDitPass *pass, int index)
   ops->rms_norm (d->dev, &(DpRmsNormArgs) { .rows = L, .heads = d->config.heads, .head_dim = d->config.head_dim, .x = d->qkv,
       .x_type = type, .weight = layer->cross_norm_q, .eps = d->config.eps, .y = d->qkv, .y_type = type });
   ops->attention (d->dev, &(DpAttentionArgs) { .type = type, .heads = d->config.heads, .head_dim = d->config.head_dim,
-      .q_len = L, .kv_len = pass->text->n_keys, .q = d->qkv, .k = pass->text->keys[index], .v = pass->text->values[index],
-      .out = d->attended, .scale = 1 / sqrtf (d->config.head_dim), .last_key_bias = pass->text->last_key_bias });
+      .q_len = L, .kv_len = pass->text->n_keys, .q = d->qkv, .k = text_part (d, pass->text, index, 0),
+      .v = text_part (d, pass->text, index, 1), .out = d->attended, .scale = 1 / sqrtf (d->config.head_dim), .last_key_bias = pass->text->last_key_bias });
   ops->linear (d->dev, layer->cross_out, &(DpLinearArgs) { .rows = L, .x = d->attended, .y = pass->tokens, .accumulate = true });
 }
 
@@ -772,13 +846,13 @@ static void
 feed_forward (DpDit *d, const DpDitPass *pass, int index)
 {
   const DpOps *ops = d->ops;
-  const Layer *layer = &d->layers[index];
+  const Layer *layer = &d->layers[index - d->first_layer];
   DpType type = d->spec.type;
   gsize e = dp_type_size (type), D = d->D, tpf = d->tokens_per_frame;
 
   for (int first = 0, n; first < pass->frames; first += n) {
     n = run_length (pass->steps, pass->frames, first);
-    const float *m = modulation (d, index, pass->steps[first]);
+    const float *m = modulation (d, layer, pass->steps[first]);
     float *tokens = pass->tokens + first * tpf * D;
     gsize rows = n * tpf;
 
@@ -803,10 +877,16 @@ check_steps (const DpDit *d, int frames, const int *steps)
     g_assert (steps[i] >= 0 && steps[i] < d->spec.steps);
 }
 
-static void
-check_kept (const DpDitKept *k)
+static gboolean
+same (DpHalves a, DpHalves b)
 {
-  g_assert (k->cache ? k->frames >= 0 && k->frames <= k->cache->frames : k->frames == 0);
+  return a.first == b.first && a.last == b.last;
+}
+
+static void
+check_kept (const DpDitPass *pass, const DpDitKept *k)
+{
+  g_assert (k->cache ? k->frames >= 0 && k->frames <= k->cache->frames && same (k->cache->halves, pass->halves) : k->frames == 0);
 }
 
 static void
@@ -818,25 +898,32 @@ start_keeping (const DpDit *d, const DpDitPass *pass, const DpDitKeep *k)
   }
   g_assert (k->cache != pass->before.cache && k->cache != pass->behind.cache);
   g_assert (k->first >= 0 && k->frames >= 0 && k->first <= pass->frames - k->frames);
-  g_assert (k->frames <= d->spec.max_cached);
+  g_assert (k->frames <= d->spec.max_cached && same (k->cache->halves, pass->halves));
   k->cache->frames = k->frames;
 }
 
 void
 dp_dit_run (DpDit *d, const DpDitPass *pass)
 {
+  DpHalves h = d->spec.halves;
+
+  g_assert (pass->halves.first >= h.first && pass->halves.last <= h.last && same (pass->halves, pass->text->halves));
   check_steps (d, pass->frames, pass->steps);
-  check_kept (&pass->before);
-  check_kept (&pass->behind);
+  check_kept (pass, &pass->before);
+  check_kept (pass, &pass->behind);
   g_assert (pass->before.frames + pass->frames + pass->behind.frames <= d->spec.max_keys);
   g_assert (pass->keep_head.cache == NULL || pass->keep_head.cache != pass->keep_tail.cache);
   start_keeping (d, pass, &pass->keep_head);
   start_keeping (d, pass, &pass->keep_tail);
-  for (int i = 0; i < d->n_layers; i++) {
-    d->modulated = -1;
-    self_attention (d, pass, i);
-    cross_attention (d, pass, i);
-    feed_forward (d, pass, i);
+  for (int half = pass->halves.first; half < pass->halves.last; half++) {
+    if (half == pass->halves.first || half % 2 == 0)
+      d->modulated = -1;
+    if (half % 2 == 0) {
+      self_attention (d, pass, half / 2);
+    } else {
+      cross_attention (d, pass, half / 2);
+      feed_forward (d, pass, half / 2);
+    }
   }
 }
 

@@ -109,6 +109,7 @@ info_cpu (const char *name, DpDeviceInfo *info, char *error, size_t error_size)
       isa_names[find_isa ()]);
   snprintf (info->libraries, sizeof info->libraries, "oneDNN %d.%d.%d", version->major, version->minor, version->patch);
   info->host_memory = true;
+  info->speed = threads * (find_isa () == DP_ISA_AVX512 ? 1e11 : 2e10);
   dp_host_memory_size (&info->memory_total, &info->memory_free);
   info->fast_bf16 = find_isa () == DP_ISA_AVX512 && dnnl_has (dnnl_cpu_isa_avx512_core_bf16);
   return true;

@@ -124,6 +124,22 @@ open_cuda (const char *name, int threads, char *error, size_t error_size)
   return &dev->base;
 }
 
+/* Multiply-adds of a multiprocessor in a cycle, by compute capability: from NVIDIA's data sheets. */
+static double
+speed_of (const struct cudaDeviceProp *prop, int index)
+{
+  static const struct { int capability, products; } rates[] = { { 100, 4096 }, { 90, 2048 }, { 89, 256 }, { 86, 256 }, { 80, 1024 } };
+  int capability = 10 * prop->major + prop->minor, kilohertz = 0, products = 256;
+
+  cudaDeviceGetAttribute (&kilohertz, cudaDevAttrClockRate, index);
+  for (size_t i = 0; i < sizeof rates / sizeof *rates; i++)
+    if (capability / 10 == rates[i].capability / 10 && capability >= rates[i].capability) {
+      products = rates[i].products;
+      break;
+    }
+  return 1e3 * (kilohertz > 0 ? kilohertz : 1000000) * products * prop->multiProcessorCount;
+}
+
 static bool
 info_cuda (const char *name, DpDeviceInfo *info, char *error, size_t error_size)
 {
@@ -151,6 +167,7 @@ info_cuda (const char *name, DpDeviceInfo *info, char *error, size_t error_size)
       CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10, driver / 1000, driver % 1000 / 10, blas / 10000, blas / 100 % 100, blas % 100,
       cudnn / 10000, cudnn / 100 % 100, cudnn % 100);
   info->fast_bf16 = true;
+  info->speed = speed_of (&prop, index);
   info->fp8 = 10 * prop.major + prop.minor == DP_CUDA_FP8;
   return true;
 }

@@ -36,6 +36,7 @@ info_ref (const char *name, DpDeviceInfo *info, char *error, size_t error_size)
   snprintf (info->name, sizeof info->name, "%s", name);
   snprintf (info->description, sizeof info->description, "plain C on one thread, for tests");
   info->host_memory = true;
+  info->speed = 1e9;
   dp_host_memory_size (&info->memory_total, &info->memory_free);
   return true;
 }

@@ -86,7 +86,7 @@ run_pass (Bench *b)
 {
   for (int e = 0; e < batch; e++) {
     dp_dit_embed (b->dit, b->C + b->B, b->latents, b->tokens);
-    dp_dit_run (b->dit, &(DpDitPass) { .frames = b->C + b->B, .steps = b->steps, .text = b->texts[e], .tokens = b->tokens,
+    dp_dit_run (b->dit, &(DpDitPass) { .halves = dp_dit_halves (b->dit), .frames = b->C + b->B, .steps = b->steps, .text = b->texts[e], .tokens = b->tokens,
         .behind = { b->caches[e][0], b->C }, .keep_head = { b->caches[e][1], b->C, b->C } });
     dp_dit_head (b->dit, b->C + b->B, b->C, b->steps, b->tokens, b->velocity);
   }
@@ -200,7 +200,7 @@ open_prompt (Bench *b, GError **error)
   else
     dp_noise_fill (1, 0, 0, text_tokens * dim, embeds);
   for (int e = 0; e < batch; e++)
-    if ((b->texts[e] = dp_dit_text_new (b->dit, embeds, e == 0 ? text_tokens : 1, 512, error)) == NULL)
+    if ((b->texts[e] = dp_dit_text_new (b->dit, dp_dit_halves (b->dit), embeds, e == 0 ? text_tokens : 1, 512, error)) == NULL)
       return FALSE;
   return TRUE;
 }
@@ -216,7 +216,8 @@ open_pass (Bench *b, const char *dir, GError **error)
     return FALSE;
   if (t)
     dp_tensor_to_f32 (t, 0, 1, &timestep);
-  b->dit = dp_dit_new (b->dev, &b->config.dit, weights, &(DpDitSpec) { .first = 0, .last = b->config.dit.layers, .type = b->type,
+  b->dit = dp_dit_new (b->dev, &b->config.dit, weights, &(DpDitSpec) {
+      .halves = dp_halves_of_layers (0, b->config.dit.layers), .type = b->type,
       .fp8 = g_strcmp0 (precision, "fp8") == 0, .latent_h = b->h,
       .latent_w = b->w, .max_input = b->B + b->C, .max_keys = b->B + 2 * b->C, .max_cached = b->C, .steps = 1,
       .timesteps = &timestep }, error);
@@ -224,7 +225,7 @@ open_pass (Bench *b, const char *dir, GError **error)
   if (b->dit == NULL || !open_prompt (b, error))
     return FALSE;
   for (int i = 0; i < 2 * batch && b->C > 0; i++)
-    if ((b->caches[i / 2][i % 2] = dp_dit_cache_new (b->dit, error)) == NULL)
+    if ((b->caches[i / 2][i % 2] = dp_dit_cache_new (b->dit, dp_dit_halves (b->dit), error)) == NULL)
       return FALSE;
   gsize D = (gsize) b->config.dit.heads * b->config.dit.head_dim, L = (gsize) (b->B + b->C) * dp_dit_tokens_per_frame (b->dit);
   b->velocity = b->dev->ops->alloc (b->dev, L * 4 * b->config.dit.out_channels * sizeof (float));
@@ -237,7 +238,7 @@ open_pass (Bench *b, const char *dir, GError **error)
   /* the first pass leaves its keys for those that are timed */
   for (int e = 0; e < batch && b->C > 0; e++) {
     dp_dit_embed (b->dit, b->B, b->latents, b->tokens);
-    dp_dit_run (b->dit, &(DpDitPass) { .frames = b->B, .steps = b->steps, .text = b->texts[e], .tokens = b->tokens,
+    dp_dit_run (b->dit, &(DpDitPass) { .halves = dp_dit_halves (b->dit), .frames = b->B, .steps = b->steps, .text = b->texts[e], .tokens = b->tokens,
         .keep_head = { b->caches[e][0], 0, b->C } });
   }
   return TRUE;

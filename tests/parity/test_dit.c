@@ -93,11 +93,11 @@ ints (JsonArray *list, int *out)
 }
 
 static DpDit *
-open_borrower (Fixture *f, const DpDit *lender, int first, int last)
+open_borrower (Fixture *f, const DpDit *lender, DpHalves halves)
 {
   g_autoptr (GError) error = NULL;
   DpDit *dit = dp_dit_new (f->dev, &f->model->config.dit, f->weights, &(DpDitSpec) {
-        .first = first, .last = last, .lender = lender, .type = DP_TYPE_F32, .latent_h = f->h, .latent_w = f->w, .max_input = INPUT_FRAMES,
+        .halves = halves, .lender = lender, .type = DP_TYPE_F32, .latent_h = f->h, .latent_w = f->w, .max_input = INPUT_FRAMES,
         .max_keys = INPUT_FRAMES + CACHED_FRAMES, .max_cached = CACHED_FRAMES, .steps = f->steps, .timesteps = f->timesteps,
       }, &error);
   g_assert_no_error (error);
@@ -108,14 +108,14 @@ open_borrower (Fixture *f, const DpDit *lender, int first, int last)
 static DpDit *
 open_range (Fixture *f, int first, int last)
 {
-  return open_borrower (f, NULL, first, last);
+  return open_borrower (f, NULL, dp_halves_of_layers (first, last));
 }
 
 static DpDitText *
-open_text (Fixture *f, DpDit *dit)
+open_text (Fixture *f, DpDit *dit, DpHalves halves)
 {
   g_autoptr (GError) error = NULL;
-  DpDitText *text = dp_dit_text_new (dit, f->text[f->s], f->text_n[f->s], f->text_length, &error);
+  DpDitText *text = dp_dit_text_new (dit, halves, f->text[f->s], f->text_n[f->s], f->text_length, &error);
   g_assert_no_error (error);
   return text;
 }
@@ -137,9 +137,16 @@ want_velocity (const Fixture *f, const ParityCase *c, gsize *n, const char *name
   return parity_channels_last (x + f->s * *n, dims[1], dims[2], dims[3], dims[4]);
 }
 
-/* Latents [frames, h, w, c] through layers given as `ranges` DpDits one after the other; new [frames - first, h, w, c]. */
+/* Part of the way through the layers. */
+typedef struct
+{
+  DpDit *dit;
+  DpHalves halves;
+} Part;
+
+/* Latents [frames, h, w, c] through layers given as `parts` one after the other; new [frames - first, h, w, c]. */
 static float *
-run (Fixture *f, DpDit **ranges, int n_ranges, int frames, const float *latents, DpDitPass pass, int first, gsize *n)
+run_parts (Fixture *f, const Part *parts, int n_parts, int frames, const float *latents, DpDitPass pass, int first, gsize *n)
 {
   DpDevice *dev = f->dev;
   gsize pixels = (gsize) f->h * f->w, D = (gsize) f->model->config.dit.heads * f->model->config.dit.head_dim;
@@ -147,21 +154,28 @@ run (Fixture *f, DpDit **ranges, int n_ranges, int frames, const float *latents,
   *n = (frames - first) * pixels * f->channels;
   float *in = parity_upload (dev, latents, frames * pixels * f->channels);
   float *tokens = parity_upload (dev, NULL, tokens_n), *velocity = parity_upload (dev, NULL, *n);
-  dp_dit_embed (ranges[0], frames, in, tokens);
+  dp_dit_embed (parts[0].dit, frames, in, tokens);
   pass.frames = frames;
   pass.tokens = tokens;
-  for (int i = 0; i < n_ranges; i++) {
-    DpDitText *text = open_text (f, ranges[i]);
+  for (int i = 0; i < n_parts; i++) {
+    DpDitText *text = open_text (f, parts[i].dit, parts[i].halves);
+    pass.halves = parts[i].halves;
     pass.text = text;
-    dp_dit_run (ranges[i], &pass);
-    dp_dit_text_free (ranges[i], text);
+    dp_dit_run (parts[i].dit, &pass);
+    dp_dit_text_free (parts[i].dit, text);
   }
-  dp_dit_head (ranges[n_ranges - 1], frames, first, pass.steps, tokens, velocity);
+  dp_dit_head (parts[n_parts - 1].dit, frames, first, pass.steps, tokens, velocity);
   float *out = parity_download (dev, velocity, *n);
   dev->ops->free (dev, velocity);
   dev->ops->free (dev, tokens);
   dev->ops->free (dev, in);
   return out;
+}
+
+static float *
+run (Fixture *f, DpDit *dit, int frames, const float *latents, DpDitPass pass, int first, gsize *n)
+{
+  return run_parts (f, &(Part) { dit, dp_dit_halves (dit) }, 1, frames, latents, pass, first, n);
 }
 
 static void
@@ -173,9 +187,9 @@ test_layer (gconstpointer data)
   gsize n;
   g_autofree float *in = parity_tensor (f.c, &n, NULL, "layer_in"), *want = parity_tensor (f.c, NULL, NULL, "layer_out");
   DpDit *dit = open_range (&f, layer, layer + 1);
-  DpDitText *text = open_text (&f, dit);
+  DpDitText *text = open_text (&f, dit, dp_dit_halves (dit));
   float *tokens = parity_upload (f.dev, in, n);
-  dp_dit_run (dit, &(DpDitPass) { .frames = parity_int (f.c, "frames"), .steps = all (parity_int (f.c, "layer_step")), .text = text,
+  dp_dit_run (dit, &(DpDitPass) { .halves = dp_dit_halves (dit), .frames = parity_int (f.c, "frames"), .steps = all (parity_int (f.c, "layer_step")), .text = text,
         .tokens = tokens });
   g_autofree float *got = parity_download (f.dev, tokens, n);
   check (&f, "one layer", got, want, n);
@@ -192,20 +206,28 @@ check_velocity (Fixture *f)
   g_autofree float *latents = parity_video (f->c, dims, "latents");
   int frames = dims[1];
   DpDit *whole = open_range (f, 0, f->layers);
-  DpDit *split[3] = { open_range (f, 0, 1), open_range (f, 1, f->layers - 1), open_range (f, f->layers - 1, f->layers) };
+  int end = 2 * f->layers;
+  DpHalves thirds[3] = { { 0, 1 }, { 1, end - 3 }, { end - 3, end } };  /* cut behind two self-attentions */
+  Part split[3], pieces[3];
+  for (int i = 0; i < 3; i++) {
+    split[i] = (Part) { open_borrower (f, NULL, thirds[i]), thirds[i] };
+    pieces[i] = (Part) { whole, thirds[i] };
+  }
   for (int i = 0; i < f->steps; i++) {
     gsize n, m;
     g_autofree char *name = g_strdup_printf ("velocity_%d", i);
     g_autofree float *want = want_velocity (f, f->c, &n, name);
-    g_autofree float *got = run (f, &whole, 1, frames, latents, (DpDitPass) { .steps = all (i) }, 0, &m);
+    g_autofree float *got = run (f, whole, frames, latents, (DpDitPass) { .steps = all (i) }, 0, &m);
     g_assert_cmpuint (n, ==, m);
     g_autofree char *what = g_strdup_printf ("velocity at timestep %g", f->timesteps[i]);
     check (f, what, got, want, n);
-    g_autofree float *parts = run (f, split, 3, frames, latents, (DpDitPass) { .steps = all (i) }, 0, &m);
+    g_autofree float *parts = run_parts (f, split, 3, frames, latents, (DpDitPass) { .steps = all (i) }, 0, &m);
     parity_check_same ("layers in three ranges", parts, got, n * sizeof (float));
+    g_autofree float *three = run_parts (f, pieces, 3, frames, latents, (DpDitPass) { .steps = all (i) }, 0, &m);
+    parity_check_same ("three parts of a range", three, got, n * sizeof (float));
   }
   for (int i = 0; i < 3; i++)
-    dp_dit_free (split[i]);
+    dp_dit_free (split[i].dit);
   dp_dit_free (whole);
 }
 
@@ -218,23 +240,23 @@ check_cache (Fixture *f)
   gsize n, m;
   int first = parity_int (f->c, "cache_first"), count = parity_int (f->c, "cache_frames");
   DpDit *dit = open_range (f, 0, f->layers);
-  DpDitCache *cache = dp_dit_cache_new (dit, &error);
+  DpDitCache *cache = dp_dit_cache_new (dit, dp_dit_halves (dit), &error);
   g_assert_no_error (error);
 
   g_autofree float *next = parity_video (f->c, dims, "window_next");
   g_autofree float *want_next = want_velocity (f, f->c, &n, "velocity_next");
-  g_autofree float *got_next = run (f, &dit, 1, dims[1], next, (DpDitPass) { .steps = all (parity_int (f->c, "next_step")),
+  g_autofree float *got_next = run (f, dit, dims[1], next, (DpDitPass) { .steps = all (parity_int (f->c, "next_step")),
         .keep_head = { cache, first, count } }, 0, &m);
   g_assert_cmpuint (n, ==, m);
   check (f, "a pass that fills a cache", got_next, want_next, n);
 
   /* The head of the own frames only is the tail of the head of all. */
-  g_autofree float *own = run (f, &dit, 1, dims[1], next, (DpDitPass) { .steps = all (parity_int (f->c, "next_step")) }, first, &m);
+  g_autofree float *own = run (f, dit, dims[1], next, (DpDitPass) { .steps = all (parity_int (f->c, "next_step")) }, first, &m);
   parity_check_same ("head of the own frames", own, got_next + n - m, m * sizeof (float));
 
   g_autofree float *window = parity_video (f->c, dims, "window");
   g_autofree float *want = want_velocity (f, f->c, &n, "velocity_cached");
-  g_autofree float *got = run (f, &dit, 1, dims[1], window, (DpDitPass) { .steps = all (parity_int (f->c, "cached_step")),
+  g_autofree float *got = run (f, dit, dims[1], window, (DpDitPass) { .steps = all (parity_int (f->c, "cached_step")),
         .behind = { cache, count } }, 0, &m);
   g_assert_cmpuint (n, ==, m);
   check (f, "a pass that reads a cache", got, want, n);
@@ -259,11 +281,11 @@ check_steps (Fixture *f)
     g_assert_cmpint (ints (json_array_get_array_element (mixed, i), steps), ==, frames);
     g_autofree char *name = g_strdup_printf ("velocity_mixed_%u", i);
     g_autofree float *want = want_velocity (f, c, &n, name);
-    g_autofree float *got = run (f, &dit, 1, frames, latents, (DpDitPass) { .steps = steps }, 0, &m);
+    g_autofree float *got = run (f, dit, frames, latents, (DpDitPass) { .steps = steps }, 0, &m);
     g_assert_cmpuint (n, ==, m);
     g_autofree char *what = g_strdup_printf ("steps %d %d %d %d %d", steps[0], steps[1], steps[2], steps[3], steps[4]);
     check (f, what, got, want, n);
-    g_autofree float *own = run (f, &dit, 1, frames, latents, (DpDitPass) { .steps = steps }, first, &m);
+    g_autofree float *own = run (f, dit, frames, latents, (DpDitPass) { .steps = steps }, first, &m);
     parity_check_same ("head of the last frames", own, got + n - m, m * sizeof (float));
   }
   dp_dit_free (dit);
@@ -280,7 +302,7 @@ neighbour_pass (Fixture *f, const ParityCase *c, DpDit *dit, const char *block, 
   g_autofree float *latents = parity_video (c, dims, block);
   g_assert_cmpint (ints (json_object_get_array_member (c->settings, member), steps), ==, dims[1]);
   pass.steps = steps;
-  g_autofree float *got = run (f, &dit, 1, dims[1], latents, pass, 0, &m);
+  g_autofree float *got = run (f, dit, dims[1], latents, pass, 0, &m);
   if (dp_weights_find (c->tensors, name) == NULL)       /* a pass that is only there for what it keeps */
     return;
   g_autofree float *want = want_velocity (f, c, &n, name);
@@ -301,7 +323,7 @@ check_neighbours (Fixture *f)
   ints (json_object_get_array_member (c->settings, "next_head"), next_head);
   ints (json_object_get_array_member (c->settings, "next_tail"), next_tail);
   for (int i = 0; i < 3; i++) {
-    caches[i] = dp_dit_cache_new (dit, &error);
+    caches[i] = dp_dit_cache_new (dit, dp_dit_halves (dit), &error);
     g_assert_no_error (error);
   }
   neighbour_pass (f, c, dit, "previous", "previous", (DpDitPass) { .keep_tail = { caches[0], tail[0], tail[1] } });
@@ -324,22 +346,22 @@ check_window (Fixture *f)
   static const int steps[ALL] = { 0, 2, 2, 1, 3, 0 };
   g_autoptr (GError) error = NULL;
   DpDit *dit = open_range (f, 1, 2);
-  DpDitText *text = open_text (f, dit);
+  DpDitText *text = open_text (f, dit, dp_dit_halves (dit));
   gsize frame = (gsize) dp_dit_tokens_per_frame (dit) * f->model->config.dit.heads * f->model->config.dit.head_dim;
   g_autofree float *in = g_new (float, ALL * frame);
   g_autoptr (GRand) random = g_rand_new_with_seed (16);
   for (gsize i = 0; i < ALL * frame; i++)
     in[i] = g_rand_double_range (random, -2, 2);
-  DpDitCache *front = dp_dit_cache_new (dit, &error), *back = dp_dit_cache_new (dit, &error);
+  DpDitCache *front = dp_dit_cache_new (dit, dp_dit_halves (dit), &error), *back = dp_dit_cache_new (dit, dp_dit_halves (dit), &error);
   g_assert_no_error (error);
 
   for (int sides = 1; sides <= 2; sides++) {
     int all_frames = sides == 1 ? FRONT + OWN : ALL;
     float *long_tokens = parity_upload (f->dev, in, all_frames * frame);
     float *short_tokens = parity_upload (f->dev, in + FRONT * frame, OWN * frame);
-    dp_dit_run (dit, &(DpDitPass) { .frames = all_frames, .steps = steps, .text = text, .tokens = long_tokens,
+    dp_dit_run (dit, &(DpDitPass) { .halves = dp_dit_halves (dit), .frames = all_frames, .steps = steps, .text = text, .tokens = long_tokens,
           .keep_tail = { front, 0, FRONT }, .keep_head = { back, all_frames - BACK, BACK } });
-    dp_dit_run (dit, &(DpDitPass) { .frames = OWN, .steps = steps + FRONT, .text = text, .tokens = short_tokens,
+    dp_dit_run (dit, &(DpDitPass) { .halves = dp_dit_halves (dit), .frames = OWN, .steps = steps + FRONT, .text = text, .tokens = short_tokens,
           .before = { front, FRONT }, .behind = { sides == 2 ? back : NULL, sides == 2 ? BACK : 0 } });
     g_autofree float *want = parity_download (f->dev, long_tokens, all_frames * frame);
     g_autofree float *got = parity_download (f->dev, short_tokens, OWN * frame);
@@ -368,13 +390,13 @@ check_lender (Fixture *f)
   gsize before = f->dev->bytes;
   DpDit *lender = open_range (f, 0, f->layers);
   gsize alone = f->dev->bytes - before;
-  DpDit *borrower = open_borrower (f, lender, 0, f->layers);
+  DpDit *borrower = open_borrower (f, lender, dp_halves_of_layers (0, f->layers));
   gsize borrowing = f->dev->bytes - before - alone, qkv = sizeof (float) * INPUT_FRAMES * dp_dit_tokens_per_frame (lender) * 3 * D;
   g_assert_cmpuint (borrowing + qkv, <, alone);
-  g_autofree float *want = run (f, &lender, 1, dims[1], latents, (DpDitPass) { .steps = all (0) }, 0, &n);
-  g_autofree float *other = run (f, &borrower, 1, dims[1] - 1, latents, (DpDitPass) { .steps = all (1) }, 0, &n);
-  g_autofree float *again = run (f, &lender, 1, dims[1], latents, (DpDitPass) { .steps = all (0) }, 0, &n);
-  g_autofree float *borrowed = run (f, &borrower, 1, dims[1], latents, (DpDitPass) { .steps = all (0) }, 0, &n);
+  g_autofree float *want = run (f, lender, dims[1], latents, (DpDitPass) { .steps = all (0) }, 0, &n);
+  g_autofree float *other = run (f, borrower, dims[1] - 1, latents, (DpDitPass) { .steps = all (1) }, 0, &n);
+  g_autofree float *again = run (f, lender, dims[1], latents, (DpDitPass) { .steps = all (0) }, 0, &n);
+  g_autofree float *borrowed = run (f, borrower, dims[1], latents, (DpDitPass) { .steps = all (0) }, 0, &n);
   parity_check_same ("the lender after the borrower", again, want, n * sizeof (float));
   parity_check_same ("the borrower", borrowed, want, n * sizeof (float));
   dp_dit_free (borrower);

@@ -609,7 +609,7 @@ static void
 test_plan (void)
 {
   for (int i = 0; i < 2; i++)
-    g_free (run_ok ("bench " SMALL "--precision float32 --blocks 2 --times %s/times.json"));
+    g_free (run_ok ("bench " SMALL "--precision float32 --blocks 2 --add-times %s/times.json"));
   g_autofree char *one = run_ok ("plan " SMALL "--precision float32 --times %s/times.json");
   g_autofree char *three = run_ok ("plan " SMALL "--precision float32 --queue-blocks 2 --gpus 3 --times %s/times.json");
   g_autoptr (GBytes) bytes = contents ("times.json");
@@ -624,7 +624,7 @@ test_plan (void)
   run_bad ("plan " SMALL "--precision float32 --block-latents 2 --gpus 3 --times %s/times.json", 1, "has no times for any device");
   run_bad ("plan " SMALL "--gpus 3", 1, "--times");
   run_bad ("plan " SMALL "--times %s/none.json", 1, "none.json");
-  run_bad ("bench " SMALL "--devices cpu,cpu --blocks 1 --times %s/times.json", 1, "one device");
+  run_bad ("bench " SMALL "--devices cpu,cpu --blocks 1 --add-times %s/times.json", 1, "one device");
 }
 
 static void

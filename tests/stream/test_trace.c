@@ -119,7 +119,7 @@ check_order (const Trace *t)
 /* Every block takes each step once, with both elements of guidance, on each stage, one stage after the other, and in the iteration that the
  * scheme has for it. Returns how many blocks there are, and when each was through. */
 static int
-check_passes (const Trace *t, int layers, gint64 *finished, gint64 *busy)
+check_passes (const Trace *t, const DpPlan *plan, gint64 *finished, gint64 *busy)
 {
   int seen[MAX_BLOCKS][STAGES] = { 0 }, blocks = 0, passes = 0;
   gint64 last[MAX_BLOCKS][ELEMENTS] = { 0 };
@@ -145,10 +145,9 @@ check_passes (const Trace *t, int layers, gint64 *finished, gint64 *busy)
     g_assert_cmpint (s->start, >=, last[block][element] - clock_slack ());
     last[block][element] = s->end;
     g_assert_cmpint (number (s->args, "iteration"), ==, block * LAG + step);
-    int first, end;
-    dp_plan_layers (layers, STAGES, stage, &first, &end);
-    g_assert_cmpint (number (s->args, "first_layer"), ==, first);
-    g_assert_cmpint (number (s->args, "layers"), ==, end - first);
+    const DpHalves *h = &plan->stages[stage].halves[element];
+    g_assert_cmpfloat (json_object_get_double_member (s->args, "first_layer"), ==, h->first / 2.0);
+    g_assert_cmpfloat (json_object_get_double_member (s->args, "layers"), ==, (h->last - h->first) / 2.0);
     busy[stage] += s->end - s->start;
     blocks = MAX (blocks, block + 1);
     finished[block] = s->end;
@@ -255,7 +254,7 @@ test_whole (void)
 
   read_trace (&t);
   check_order (&t);
-  int blocks = check_passes (&t, info.layers, finished, busy);
+  int blocks = check_passes (&t, plan, finished, busy);
   gint64 latents = 1 + (FRAMES - 1) / info.temporal_scale;
   g_assert_cmpint (blocks, ==, dp_blocks_of (latents, s.block_latents, s.context_latents));
   check_decoder (&t, blocks, latents, finished, &decoding);

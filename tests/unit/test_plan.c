@@ -55,27 +55,6 @@ test_settings (void)
   g_assert_error (error, DP_ERROR, DP_ERROR_SETTINGS);
 }
 
-/* All layers, in order, each once; no stage has two more than another, and the first ones have more. */
-static void
-test_layers (void)
-{
-  for (int layers = 1; layers <= 40; layers++)
-    for (int stages = 1; stages <= layers; stages++) {
-      int next = 0, before = layers, first, last;
-
-      for (int i = 0; i < stages; i++) {
-        dp_plan_layers (layers, stages, i, &first, &last);
-        g_assert_cmpint (first, ==, next);
-        g_assert_cmpint (last - first, <=, before);
-        g_assert_cmpint (last - first, >=, layers / stages);
-        before = last - first;
-        next = last;
-      }
-      g_assert_cmpint (next, ==, layers);
-      g_assert_cmpint (before, ==, layers / stages);
-    }
-}
-
 static void
 test_passes (void)
 {
@@ -105,13 +84,13 @@ test_stages (void)
     const DpPlanStage *stage = &plan->stages[i];
 
     g_assert_cmpstr (stage->device, ==, i == 1 ? "ref" : "cpu");
-    g_assert_cmpint (stage->first, ==, next);
+    g_assert_cmpint (stage->halves[0].first, ==, next);
     g_assert_cmpint (stage->threads, ==, 2);
     g_assert_cmpuint (stage->bytes, >, 0);
     stages += stage->bytes;
-    next = stage->last;
+    next = stage->halves[0].last;
   }
-  g_assert_cmpint (next, ==, dp_plan_model (plan)->layers);
+  g_assert_cmpint (next, ==, 2 * dp_plan_model (plan)->layers);
   g_assert_cmpstr (plan->text_device, ==, "cpu");
   g_assert_cmpstr (plan->decoder_device, ==, "cpu");
   g_assert_cmpuint (dp_plan_bytes (plan, "ref"), ==, plan->stages[1].bytes);
@@ -167,8 +146,7 @@ test_with (void)
   const DpSettings *is = dp_plan_settings (larger);
   g_assert_cmpint (larger->n_stages, ==, 2);
   g_assert_cmpstr (larger->stages[1].device, ==, "ref");
-  g_assert_cmpint (larger->stages[1].first, ==, plan->stages[1].first);
-  g_assert_cmpint (larger->stages[1].last, ==, plan->stages[1].last);
+  g_assert_cmpint (larger->stages[0].halves[0].last, ==, larger->stages[1].halves[0].first);
   g_assert_cmpint (larger->stages[1].threads, ==, 2);
   g_assert_cmpint (larger->type, ==, DP_TYPE_BF16);
   g_assert_cmpstr (is->devices, ==, "ref,ref");
@@ -184,7 +162,7 @@ test_with (void)
   /* it is one of its own */
   dp_plan_unref (g_steal_pointer (&plan));
   g_autofree char *text = dp_plan_describe (larger);
-  g_assert_nonnull (strstr (text, "  stage 1       ref, layers 4 to 6, "));
+  g_assert_nonnull (strstr (text, "  stage 1       ref, layers 3.5-7, "));
   s.width = 17;
   check_refused (dp_plan_with (larger, &s, &error), &error, DP_ERROR_SETTINGS, "width is 17");
 }
@@ -251,7 +229,6 @@ main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
   g_test_add_func ("/plan/settings", test_settings);
-  g_test_add_func ("/plan/layers", test_layers);
   g_test_add_func ("/plan/passes", test_passes);
   g_test_add_func ("/plan/stages", test_stages);
   g_test_add_func ("/plan/blocks", test_blocks);

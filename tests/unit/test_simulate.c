@@ -30,7 +30,8 @@ guided_speed_of (int stages, int steps, int queue_blocks, double guidance_scale,
   DpRingSpeed speed;
 
   for (int i = 0; i < stages; i++)
-    times.stage[i] = pass / stages;
+    for (int e = 0; e < plan->elements; e++)
+      times.stage[i][e] = pass / stages / plan->elements;
   g_assert_true (dp_simulate (plan, &times, 40, &speed, &error));
   g_assert_no_error (error);
   return speed;
@@ -87,7 +88,7 @@ static void
 test_uneven (void)
 {
   g_autoptr (DpPlan) plan = plan_for (2, 12, 12, 1);
-  DpRingTimes times = { .stage = { 1, 0.5 }, .hop = 0.01 };
+  DpRingTimes times = { .stage = { { 1 }, { 0.5 } }, .hop = 0.01 };
   DpRingSpeed s;
 
   g_assert_true (dp_simulate (plan, &times, 40, &s, NULL));
