@@ -35,6 +35,7 @@ typedef enum
   DP_POST_DOWN,                 /* from rank 0: the session ends */
   DP_POST_CREDIT,               /* to the previous stage: one more block has room */
   DP_POST_TOLD,                 /* to the next stage: a conditioning */
+  DP_POST_WIRE,                 /* to the previous stage: a DpWireId; to the next one: an answer, why not, a string, empty: yes */
   DP_POST_BLOCK,                /* to the next stage; body: header and error, payload: latents, tokens */
 } DpPostKind;
 

@@ -141,6 +141,15 @@ failed (GError *error, gpointer data)
   g_error_free (error);
 }
 
+static void
+connected (const char *how, gpointer data)
+{
+  Session *session = data;
+  g_autofree char *sentence = g_strdup_printf ("%s: %s", session->server->name, how);
+
+  say (session->server, sentence);
+}
+
 static gboolean
 make_plan (Session *session, const char *text, GError **error)
 {
@@ -185,7 +194,8 @@ start_stage (Session *session)
   Server *s = session->server;
 
   session->end = dp_transport_mpi_new (&(DpTransportMpiSpec) { .rank = s->place.rank, .ranks = s->place.ranks,
-      .session = session->number, .name = s->name, .letter = take_session_letter, .gone = take_session_gone, .user_data = session });
+      .session = session->number, .name = s->name, .letter = take_session_letter, .gone = take_session_gone,
+      .failed = failed, .connected = connected, .user_data = session });
   dp_transport_mpi_listen (session->end);       /* before the worker gives credits: what they bring must find the end */
   session->worker = dp_worker_new (&(DpWorkerSpec) { .index = s->place.rank, .stages = s->place.ranks,
       .elements = session->plan->elements, .stage = session->stage, .transport = session->end, .cancel = &session->cancel,

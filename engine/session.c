@@ -56,6 +56,14 @@ take_gone (int rank, const char *why, gpointer data)
   s->spec.failed (error, s->spec.user_data);
 }
 
+static void
+failed (GError *error, gpointer data)
+{
+  DpSession *s = data;
+
+  s->spec.failed (error, s->spec.user_data);
+}
+
 /* ---- the engine's threads ---- */
 
 DpSession *
@@ -81,7 +89,7 @@ dp_session_new (const DpSessionSpec *spec, GError **error)
     return NULL;
   }
   s->end = dp_transport_mpi_new (&(DpTransportMpiSpec) { .rank = 0, .ranks = s->ranks, .session = s->number, .name = s->names[0],
-      .letter = take_letter, .gone = take_gone, .user_data = s });
+      .letter = take_letter, .gone = take_gone, .failed = failed, .user_data = s });
   return s;
 }
 

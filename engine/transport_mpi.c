@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "transport_mpi.h"
+#include "token_wire.h"
+#include "wan/device_error.h"
 
 #include <string.h>
 
+#define NO_GPU "it is not on a GPU"
+#define NO_NCCL "it was built without NCCL"
 #define CLOSE_US (6 * G_USEC_PER_SEC)   /* by then a rank that does not take its block is known to be gone */
 
 /* What is sent of a block beside its tensors. */
@@ -10,6 +14,7 @@ typedef struct
 {
   DpBlockHeader header;
   char error[512];
+  guint8 wired;                 /* the tokens come by wire */
 } Body;
 
 G_STATIC_ASSERT (sizeof (((DpBlock *) NULL)->error) == sizeof (((Body *) NULL)->error));
@@ -29,7 +34,22 @@ typedef struct
   float *latents, *tokens;      /* of the host: the block's own, or what stands for them */
   gsize sizes[2];               /* bytes that were sent */
   gboolean failed;              /* it came with an error */
+  int holds;                    /* who still needs its buffers to send them: MPI, the wire */
+
+  /* -- on a GPU */
+  gboolean leaves;              /* it goes to the next end; else it is only given back */
+  gboolean wired;               /* its tokens go, or came, by wire */
+  DpMark *copied;               /* what is to be sent is in host memory */
 } Slot;
+
+/* One side of an end on a GPU. */
+typedef struct
+{
+  GThread *thread;              /* NULL: none */
+  GQueue slots;                 /* to be sent once they are computed, or whose tokens are to come by wire; under the end's lock */
+  DpTokenWire wire;             /* owned by the thread */
+  gboolean connected;           /* under the end's lock */
+} Side;
 
 typedef struct End
 {
@@ -38,6 +58,7 @@ typedef struct End
 
   /* -- owned by the stage's thread -- */
   DpBlockSize size;
+  DpDevice *host;               /* a GPU's other end of transfers; NULL where the device is the host */
 
   /* -- protected by lock -- */
   GMutex lock;
@@ -49,7 +70,12 @@ typedef struct End
   GQueue prompts;               /* of DpConditioning, references */
   int credits;                  /* for blocks to the next end */
   int owed;                     /* credits that the previous end has */
-  int under_way;                /* blocks that MPI is sending */
+  int leaving;                  /* blocks that are not being sent yet, or not given back yet */
+  int under_way;                /* blocks that are being sent */
+  int landing;                  /* blocks whose payload has begun to come, and is not in the inbox yet */
+  Side out, in;
+  DpWireId *id;                 /* of the wire to the next end, once that has named it */
+  char *answer;                 /* of the previous end to the name of its wire; "": it has one */
   gboolean down, lost;          /* lost: MPI may keep some buffers forever */
 } End;
 
@@ -77,7 +103,7 @@ slot_of (End *end, const DpBlock *block)
 static void
 give_credits (End *end)
 {
-  int busy = end->pool.n_blocks - end->pool.n_idle - (int) end->inbox.length - (end->arriving != NULL);
+  int busy = end->pool.n_blocks - end->pool.n_idle - (int) end->inbox.length - end->landing;
   int kept = end->spec.rank == 0 && busy == 0;
 
   for (; end->pool.n_idle - kept > end->owed && end->owed < 2; end->owed++)
@@ -94,29 +120,48 @@ make_idle (End *end, DpBlock *block)
 }
 
 static void
+release (Slot *slot)
+{
+  End *end = slot->end;
+
+  if (--slot->holds > 0)
+    return;
+  end->under_way--;
+  make_idle (end, slot->block);
+}
+
+static void
 sent (gboolean lost, gpointer data)
 {
   Slot *slot = data;
   End *end = slot->end;
 
   g_mutex_lock (&end->lock);
-  end->under_way--;
   end->lost |= lost;
-  make_idle (end, slot->block);
+  release (slot);
   g_mutex_unlock (&end->lock);
 }
 
 static void
+send_slot (End *end, Slot *slot)
+{
+  Body body = { .header = slot->block->header, .wired = slot->wired };
+
+  g_strlcpy (body.error, slot->block->error, sizeof body.error);
+  end->credits--;
+  end->leaving--;
+  end->under_way++;
+  slot->holds = 1 + slot->wired;
+  dp_post_send_payload (next_of (end), DP_POST_BLOCK, end->spec.session, &body, sizeof body,
+      (const void *const[2]) { slot->latents, slot->tokens }, slot->sizes, sent, slot);
+}
+
+/* Of a host: what is in the outbox can be sent. */
+static void
 send_with_credit (End *end)
 {
-  for (Slot *slot; end->credits > 0 && (slot = g_queue_pop_head (&end->outbox)); end->credits--) {
-    Body body = { .header = slot->block->header };
-
-    g_strlcpy (body.error, slot->block->error, sizeof body.error);
-    end->under_way++;
-    dp_post_send_payload (next_of (end), DP_POST_BLOCK, end->spec.session, &body, sizeof body,
-        (const void *const[2]) { slot->latents, slot->tokens }, slot->sizes, sent, slot);
-  }
+  for (Slot *slot; end->credits > 0 && (slot = g_queue_pop_head (&end->outbox));)
+    send_slot (end, slot);
 }
 
 /* ---- on the post's thread ---- */
@@ -138,6 +183,7 @@ place (const DpLetter *letter, gpointer places[2], gpointer data)
     places[0] = end->arriving->latents;
     places[1] = end->arriving->tokens;
     end->owed--;
+    end->landing++;
   }
   g_mutex_unlock (&end->lock);
   return block != NULL;
@@ -156,6 +202,7 @@ take_block (End *end, const DpLetter *letter)
       return;
     slot = slot_of (end, block);
     end->owed--;
+    end->landing++;
   }
   end->arriving = NULL;
   slot->block->header = body->header;
@@ -164,7 +211,34 @@ take_block (End *end, const DpLetter *letter)
   slot->failed = body->header.error != 0;
   slot->sizes[0] = letter->payload[0];
   slot->sizes[1] = letter->payload[1];
+  slot->wired = body->wired && end->in.thread && !slot->failed;
+  if (end->in.thread) {         /* it keeps their order */
+    g_queue_push_tail (&end->in.slots, slot);
+    return;
+  }
+  end->landing--;
   g_queue_push_tail (&end->inbox, slot);
+}
+
+/* A name for a wire to the next end has come, which has no place here. */
+static void
+refuse_wire (End *end, const char *why)
+{
+  if (end->id)
+    dp_post_send (next_of (end), DP_POST_WIRE, end->spec.session, why, strlen (why));
+  g_clear_pointer (&end->id, g_free);
+}
+
+/* The next end names a wire, or the previous one answers. */
+static void
+take_wire (End *end, const DpLetter *letter)
+{
+  if (letter->from == next_of (end) && letter->bytes == sizeof (DpWireId) && end->id == NULL) {
+    end->id = g_memdup2 (letter->body, letter->bytes);
+    if (end->pool.n_blocks > 0 && end->out.thread == NULL)
+      refuse_wire (end, NO_GPU);
+  } else if (letter->from == previous_of (end) && end->answer == NULL)
+    end->answer = g_strndup (letter->body, letter->bytes);
 }
 
 static void
@@ -204,6 +278,8 @@ take_letter (const DpLetter *letter, gpointer data)
     take_block (end, letter);
   else if (letter->kind == DP_POST_TOLD)
     take_prompt (end, letter);
+  else if (letter->kind == DP_POST_WIRE)
+    take_wire (end, letter);
   else
     other = TRUE;
   g_cond_broadcast (&end->changed);
@@ -225,12 +301,203 @@ lose (int rank, const char *why, gpointer data)
   end->spec.gone (rank, why, end->spec.user_data);
 }
 
+/* ---- a GPU's wires ---- */
+
+static gboolean
+is_down (gpointer data)
+{
+  End *end = data;
+
+  g_mutex_lock (&end->lock);
+  gboolean down = end->down;
+  g_mutex_unlock (&end->lock);
+  return down;
+}
+
+/* Takes or gives the tokens of a block. */
+static gboolean
+pass_tokens (End *end, Side *side, const DpBlock *block, GError **error)
+{
+  return dp_token_wire_pass (&side->wire, block->tokens,
+      sizeof (float) * (block->header.context + block->header.own) * end->size.tokens, error);
+}
+
+/* Makes the wire of a side. Returns how tokens will pass. */
+static char *
+connect_side (End *end, Side *side, const DpWireId *id)
+{
+  g_autoptr (GError) error = NULL;
+  gboolean begun;
+
+  side->wire = (DpTokenWire) { .dev = end->pool.dev, .is_down = is_down, .data = end };
+  begun = dp_token_wire_begin (&side->wire, id, side == &end->in, &error);
+  if (side == &end->out)
+    dp_post_send (next_of (end), DP_POST_WIRE, end->spec.session, begun ? "" : error->message, begun ? 0 : strlen (error->message));
+  if (begun && dp_token_wire_connect (&side->wire, &error)) {
+    g_mutex_lock (&end->lock);
+    side->connected = TRUE;
+    g_mutex_unlock (&end->lock);
+    return g_strdup ("by NCCL, from GPU to GPU");
+  }
+  return g_strdup_printf ("through host memory: %s", error ? error->message : "it was interrupted");
+}
+
+/* The receiver's name for a wire, and the sender's answer. NULL: all is to end. */
+static char *
+agree (End *end, DpWireId *id)
+{
+  const DpWireOps *ops = dp_device_wires (end->pool.dev);
+  char message[256];
+  char *answer;
+
+  if (ops == NULL || !ops->id_new (id, message, sizeof message))
+    return g_strdup (ops ? message : NO_NCCL);
+  dp_post_send (previous_of (end), DP_POST_WIRE, end->spec.session, id, sizeof *id);
+  g_mutex_lock (&end->lock);
+  while (end->answer == NULL && !end->down)
+    g_cond_wait (&end->changed, &end->lock);
+  answer = g_strdup (end->answer);
+  g_mutex_unlock (&end->lock);
+  return answer;
+}
+
+static void
+say_how (const End *end, const char *how)
+{
+  g_autofree char *sentence = g_strdup_printf ("tokens from stage %d come %s", previous_of (end), how);
+
+  if (end->spec.connected)
+    end->spec.connected (sentence, end->spec.user_data);
+}
+
+static gpointer
+receiver (gpointer data)
+{
+  End *end = data;
+  DpWireId id;
+  g_autofree char *answer = agree (end, &id), *how = NULL;
+
+  if (answer && answer[0] == '\0')
+    how = connect_side (end, &end->in, &id);
+  else if (answer)
+    how = g_strdup_printf ("through host memory: %s", answer);
+  if (how)
+    say_how (end, how);
+  g_mutex_lock (&end->lock);
+  while (!end->down) {
+    Slot *slot = g_queue_pop_head (&end->in.slots);
+
+    if (slot == NULL) {
+      g_cond_wait (&end->changed, &end->lock);
+      continue;
+    }
+    g_mutex_unlock (&end->lock);
+    GError *error = NULL;
+    if (slot->wired && !pass_tokens (end, &end->in, slot->block, &error) && error)
+      dp_block_fail (slot->block, error);
+    g_mutex_lock (&end->lock);
+    end->landing--;
+    g_queue_push_tail (&end->inbox, slot);
+    g_cond_broadcast (&end->changed);
+  }
+  g_mutex_unlock (&end->lock);
+  dp_token_wire_clear (&end->in.wire);
+  return NULL;
+}
+
+/* Waits until the GPU has computed the slot's block, then sends it or gives it back. Called under lock. */
+static void
+see_off (End *end, Slot *slot)
+{
+  DpDevice *dev = end->pool.dev;
+
+  g_mutex_unlock (&end->lock);
+  dev->ops->mark_wait (dev, slot->leaves ? slot->copied : slot->block->computed);
+  g_mutex_lock (&end->lock);
+  if (!slot->leaves) {
+    end->leaving--;
+    make_idle (end, slot->block);
+    return;
+  }
+  while (end->credits == 0 && !end->down)
+    g_cond_wait (&end->changed, &end->lock);
+  if (end->down)
+    return;
+  send_slot (end, slot);
+  if (!slot->wired)
+    return;
+  g_mutex_unlock (&end->lock);
+  GError *error = NULL;
+  if (!pass_tokens (end, &end->out, slot->block, &error) && error)
+    end->spec.failed (error, end->spec.user_data);      /* too late for the block's header */
+  g_mutex_lock (&end->lock);
+  release (slot);
+}
+
+static gpointer
+sender (gpointer data)
+{
+  End *end = data;
+
+  g_mutex_lock (&end->lock);
+  while (!end->down) {
+    DpWireId *id = NULL;
+    Slot *slot;
+
+    if (dp_device_wires (end->pool.dev) == NULL)
+      refuse_wire (end, NO_NCCL);
+    if ((id = g_steal_pointer (&end->id))) {
+      g_mutex_unlock (&end->lock);
+      g_free (connect_side (end, &end->out, id));       /* the other end says how */
+      g_mutex_lock (&end->lock);
+      g_free (id);
+    } else if ((slot = g_queue_pop_head (&end->out.slots)))
+      see_off (end, slot);
+    else
+      g_cond_wait (&end->changed, &end->lock);
+  }
+  g_mutex_unlock (&end->lock);
+  dp_token_wire_clear (&end->out.wire);
+  return NULL;
+}
+
 /* ---- the stage's thread ---- */
+
+/* Pinned memory, marks and threads of an end on a GPU. */
+static gboolean
+open_gpu (End *end, DpDevice *dev, GError **error)
+{
+  const DpBlockSize *size = &end->size;
+  char message[256];
+  gboolean ok;
+
+  end->host = dp_device_open ("ref", 1, message, sizeof message);
+  ok = end->host != NULL;
+  for (int i = 0; i < end->pool.n_blocks; i++) {
+    Slot *s = &end->slots[i];
+
+    s->latents = dev->ops->host_alloc (dev, sizeof (float) * size->frames * size->latents);
+    s->tokens = dev->ops->host_alloc (dev, sizeof (float) * size->frames * size->tokens);
+    s->copied = dev->ops->mark_new (dev);
+    s->block->arrived = dev->ops->mark_new (dev);
+    ok &= s->latents && s->tokens && s->copied && s->block->arrived;
+  }
+  if (!ok) {
+    dp_error_set (error, DP_ERROR_NO_MEMORY, "%s: there is not enough memory of the host for blocks on their way to other ranks; use a "
+        "smaller width, height or block-latents", dev->name);
+    return FALSE;
+  }
+  end->out.thread = g_thread_new ("dp-sender", sender, end);
+  if (end->spec.rank > 0)       /* which wants nothing but latents */
+    end->in.thread = g_thread_new ("dp-receiver", receiver, end);
+  return TRUE;
+}
 
 static gboolean
 mpi_open (DpTransport *transport, DpDevice *dev, const DpBlockSize *size, GError **error)
 {
   End *end = (End *) transport;
+  gboolean gpu = !dev->host_memory || end->spec.as_gpu, ok;
   DpBlockPool pool;
 
   if (!dp_block_pool_open (&pool, dev, size, dp_transport_room (end->spec.ranks), error))
@@ -240,19 +507,12 @@ mpi_open (DpTransport *transport, DpDevice *dev, const DpBlockSize *size, GError
   end->size = *size;
   for (int i = 0; i < pool.n_blocks; i++)
     end->slots[i] = (Slot) { .end = end, .block = &pool.blocks[i], .latents = pool.blocks[i].latents, .tokens = pool.blocks[i].tokens };
-  for (int i = 0; i < pool.n_blocks && !dev->host_memory; i++) {
-    end->slots[i].latents = dev->ops->host_alloc (dev, sizeof (float) * size->frames * size->latents);
-    end->slots[i].tokens = dev->ops->host_alloc (dev, sizeof (float) * size->frames * size->tokens);
-  }
-  gboolean ok = TRUE;
-  for (int i = 0; i < pool.n_blocks; i++)
-    ok &= end->slots[i].latents != NULL && end->slots[i].tokens != NULL;
+  ok = !gpu || open_gpu (end, dev, error);
+  if (!gpu)
+    refuse_wire (end, NO_GPU);
   if (ok)
     give_credits (end);
   g_mutex_unlock (&end->lock);
-  if (!ok)
-    g_set_error (error, DP_ERROR, DP_ERROR_NO_MEMORY, "%s: there is not enough memory of the host for blocks on their way to other ranks; "
-        "use a smaller width, height or block-latents", dev->name);
   return ok;
 }
 
@@ -264,7 +524,7 @@ mpi_take (DpTransport *transport)
 
   g_mutex_lock (&end->lock);
   /* What is idle beyond the credits; else one comes back from MPI soon, or from the ring. */
-  while (!end->down && end->pool.n_idle <= end->owed && end->inbox.length == 0 && end->under_way + end->outbox.length > 0)
+  while (!end->down && end->pool.n_idle <= end->owed && end->inbox.length == 0 && end->under_way + end->leaving > 0)
     g_cond_wait (&end->changed, &end->lock);
   if (!end->down && end->pool.n_idle > end->owed)
     block = dp_block_pool_take (&end->pool);
@@ -276,12 +536,29 @@ mpi_take (DpTransport *transport)
   return block;
 }
 
+/* For the sender, in the order of the device's queue. */
+static void
+see_off_later (End *end, Slot *slot, gboolean leaves)
+{
+  slot->leaves = leaves;
+  g_mutex_lock (&end->lock);
+  end->leaving++;
+  g_queue_push_tail (&end->out.slots, slot);
+  g_cond_broadcast (&end->changed);
+  g_mutex_unlock (&end->lock);
+}
+
 static void
 mpi_give (DpTransport *transport, DpBlock *block)
 {
   End *end = (End *) transport;
+  DpDevice *dev = end->pool.dev;
 
-  /* What is queued on the device and uses the block's buffers comes before an upload into them; a host's is done. */
+  if (end->host) {
+    dev->ops->mark (dev, block->computed);
+    see_off_later (end, slot_of (end, block), FALSE);
+    return;
+  }
   g_mutex_lock (&end->lock);
   make_idle (end, block);
   g_mutex_unlock (&end->lock);
@@ -298,22 +575,67 @@ name_stage (const End *end, DpBlock *block)
   dp_block_fail (block, error);
 }
 
+/* Copies what MPI is to send of a block to the host, behind its pass. */
+static void
+copy_out (End *end, Slot *slot)
+{
+  DpDevice *dev = end->pool.dev;
+  DpBlock *block = slot->block;
+  DpTransferArgs args = { .from = dev, .to = end->host, .after = { block->computed }, .done = slot->copied };
+
+  dev->ops->mark (dev, block->computed);
+  args.src = block->latents;
+  args.dst = slot->latents;
+  args.bytes = slot->sizes[0];
+  dev->ops->transfer (dev, &args);
+  args.src = block->tokens;
+  args.dst = slot->tokens;
+  args.bytes = slot->sizes[1];
+  dev->ops->transfer (dev, &args);
+}
+
+/* Copies what MPI brought to the device. */
+static void
+copy_in (End *end, Slot *slot)
+{
+  DpDevice *dev = end->pool.dev, *host = end->host;
+  DpBlock *block = slot->block;
+  DpTransferArgs args = { .from = host, .to = dev, .done = block->arrived };
+  GError *error = NULL;
+
+  args.src = slot->latents;
+  args.dst = block->latents;
+  args.bytes = slot->sizes[0];
+  host->ops->transfer (host, &args);
+  args.src = slot->tokens;
+  args.dst = block->tokens;
+  args.bytes = slot->sizes[1];
+  host->ops->transfer (host, &args);
+  dev->ops->follow (dev, block->arrived);
+  if (block->header.error == 0 && !dp_error_check_latch (host, &error, "a block that came from another rank"))
+    dp_block_fail (block, error);
+}
+
 static void
 send (End *end, DpBlock *block)
 {
-  DpDevice *dev = end->pool.dev;
   Slot *slot = slot_of (end, block);
   gsize frames = block->header.context + block->header.own;
 
   if (block->header.error && !slot->failed)
     name_stage (end, block);
+  g_mutex_lock (&end->lock);
+  slot->wired = end->out.connected && block->header.error == 0;
+  g_mutex_unlock (&end->lock);
   slot->sizes[0] = block->header.error ? 0 : sizeof (float) * frames * end->size.latents;
-  slot->sizes[1] = block->header.error || next_of (end) == 0 ? 0 : sizeof (float) * frames * end->size.tokens;
-  if (!dev->host_memory) {
-    dev->ops->download (dev, slot->latents, block->latents, slot->sizes[0]);
-    dev->ops->download (dev, slot->tokens, block->tokens, slot->sizes[1]);
+  slot->sizes[1] = block->header.error || next_of (end) == 0 || slot->wired ? 0 : sizeof (float) * frames * end->size.tokens;
+  if (end->host) {
+    copy_out (end, slot);
+    see_off_later (end, slot, TRUE);
+    return;
   }
   g_mutex_lock (&end->lock);
+  end->leaving++;
   g_queue_push_tail (&end->outbox, slot);
   if (!end->down)
     send_with_credit (end);
@@ -336,14 +658,9 @@ receive (End *end, gboolean wait)
   g_mutex_unlock (&end->lock);
   for (DpConditioning *c; (c = g_queue_pop_head (&prompts)); dp_conditioning_unref (c))
     end->base.told (c, end->base.user_data);
-  if (slot == NULL)
-    return NULL;
-  DpDevice *dev = end->pool.dev;
-  if (!dev->host_memory) {
-    dev->ops->upload (dev, slot->block->latents, slot->latents, slot->sizes[0]);
-    dev->ops->upload (dev, slot->block->tokens, slot->tokens, slot->sizes[1]);
-  }
-  return slot->block;
+  if (slot && end->host)
+    copy_in (end, slot);
+  return slot ? slot->block : NULL;
 }
 
 static DpBlock *
@@ -385,11 +702,33 @@ mpi_shut_down (DpTransport *transport)
 }
 
 static void
+join (Side *side)
+{
+  if (side->thread)
+    g_thread_join (g_steal_pointer (&side->thread));
+}
+
+static void
+free_slot (End *end, Slot *s)
+{
+  DpDevice *dev = end->pool.dev;
+
+  if (end->host == NULL)
+    return;
+  dev->ops->host_free (dev, s->latents);
+  dev->ops->host_free (dev, s->tokens);
+  dev->ops->mark_free (dev, s->copied);
+  dev->ops->mark_free (dev, s->block->arrived);
+}
+
+static void
 mpi_close (DpTransport *transport)
 {
   End *end = (End *) transport;
   gint64 until = g_get_monotonic_time () + CLOSE_US;
 
+  join (&end->out);
+  join (&end->in);
   g_mutex_lock (&end->lock);
   while ((end->under_way > 0 || end->arriving) && !end->lost && g_cond_wait_until (&end->changed, &end->lock, until));
   gboolean lost = end->lost || end->under_way > 0 || end->arriving;
@@ -397,16 +736,11 @@ mpi_close (DpTransport *transport)
   dp_post_unlisten (end->spec.session);
   if (lost)                     /* MPI has the buffers, so nobody else gets them */
     return;
-  for (int i = 0; i < end->pool.n_blocks; i++) {
-    Slot *s = &end->slots[i];
-
-    if (s->latents != s->block->latents)
-      end->pool.dev->ops->host_free (end->pool.dev, s->latents);
-    if (s->tokens != s->block->tokens)
-      end->pool.dev->ops->host_free (end->pool.dev, s->tokens);
-  }
+  for (int i = 0; i < end->pool.n_blocks; i++)
+    free_slot (end, &end->slots[i]);
   if (end->pool.n_blocks > 0)
     dp_block_pool_close (&end->pool);
+  dp_device_close (end->host);
 }
 
 static void
@@ -417,6 +751,10 @@ mpi_free (DpTransport *transport)
   g_queue_clear_full (&end->prompts, (GDestroyNotify) dp_conditioning_unref);
   g_queue_clear (&end->inbox);
   g_queue_clear (&end->outbox);
+  g_queue_clear (&end->out.slots);
+  g_queue_clear (&end->in.slots);
+  g_free (end->id);
+  g_free (end->answer);
   if (end->under_way > 0)       /* what MPI gives back later is told to it */
     return;
   g_cond_clear (&end->changed);

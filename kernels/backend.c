@@ -85,7 +85,7 @@ find_cuda (const char *name, bool *broken, char *error, size_t error_size)
 
   pthread_mutex_lock (&opening);
   if (cuda == NULL && (module = open_module (name, &found, error, error_size))) {
-    get = (const DpBackend *(*) (void)) dlsym (module, "dp_cuda_backend_v3");
+    get = (const DpBackend *(*) (void)) dlsym (module, "dp_cuda_backend_v4");
     cuda = get ? get () : NULL;
     if (cuda == NULL)
       snprintf (error, error_size, "device %s: %s is of another version than this program; install both from one build", name,
@@ -140,6 +140,15 @@ dp_device_close (DpDevice *dev)
       return;
     }
   cuda->close (dev);
+}
+
+const DpWireOps *
+dp_device_wires (const DpDevice *dev)
+{
+  for (size_t i = 0; i < sizeof backends / sizeof *backends; i++)
+    if (strcmp (dev->ops->name, backends[i]->name) == 0)
+      return backends[i]->wires;
+  return cuda->wires;
 }
 
 bool

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "device.h"
+#include "wire.h"
 
 /** Thread-safety: all from anywhere, as in device.h. */
 typedef struct
@@ -13,6 +14,7 @@ typedef struct
   DpDevice *(*open) (const char *name, int threads, char *error, size_t error_size);    /* threads >= 1 */
   void (*close) (DpDevice *dev);
   bool (*info) (const char *name, DpDeviceInfo *info, char *error, size_t error_size);
+  const DpWireOps *wires;       /* NULL: it has none */
 } DpBackend;
 
 extern const DpBackend dp_backend_ref, dp_backend_cpu;

@@ -172,4 +172,11 @@ info_cuda (const char *name, DpDeviceInfo *info, char *error, size_t error_size)
   return true;
 }
 
-const DpBackend dp_backend_cuda = { "cuda", open_cuda, close_cuda, info_cuda };
+#ifdef DP_HAVE_NCCL
+extern const DpWireOps dp_wires_cuda;
+#define DP_CUDA_WIRES &dp_wires_cuda
+#else
+#define DP_CUDA_WIRES NULL
+#endif
+
+const DpBackend dp_backend_cuda = { "cuda", open_cuda, close_cuda, info_cuda, DP_CUDA_WIRES };

@@ -175,10 +175,9 @@ transport (void)
 
   dp_post_open (&here, &error);
   g_assert_no_error (error);
-  dev->host_memory = here.rank == 2;
   dp_post_listen (0, &base, NULL);
   end = dp_transport_mpi_new (&(DpTransportMpiSpec) { .rank = here.rank, .ranks = here.ranks, .session = SESSION, .name = "stage 0",
-      .letter = take_letter, .gone = take_gone });
+      .letter = take_letter, .gone = take_gone, .as_gpu = here.rank != 2 });
   end->told = told;
   dp_transport_mpi_listen (end);
   if (here.rank == 1)           /* its neighbours are ready long before it */
@@ -188,7 +187,6 @@ transport (void)
     drive ();
   else
     relay ();
-  dev->host_memory = TRUE;      /* it is, and its marks need to know */
   end->close (end);
   end->free (end);
   g_assert_cmpuint (dev->bytes, ==, 0);

@@ -30,10 +30,10 @@ info_gpu (const char *name, DpDeviceInfo *info, char *error, size_t error_size)
 
 static const DpBackend backend = { .name = "cuda", .info = info_gpu };
 
-const DpBackend *dp_cuda_backend_v3 (void);
+const DpBackend *dp_cuda_backend_v4 (void);
 
 const DpBackend *
-dp_cuda_backend_v3 (void)
+dp_cuda_backend_v4 (void)
 {
   return &backend;
 }
