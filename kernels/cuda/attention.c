@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Five ways, by what the heads are like. Long rows of keys in bfloat16, d <= 128: cuDNN, with fp8 in e4m3. Fewer keys, or biases (the
+ * Six ways, by what the heads are like. Long rows of keys in bfloat16, d <= 128: an own kernel on the GPUs that it is written for where d
+ * is 128, else cuDNN; with fp8 cuDNN in e4m3. Fewer keys, or biases (the
  * text's padding, the text encoder): an own kernel on tensor cores, which needs no plan, so prompts of any length cost nothing to prepare.
  * Wide heads (the VAE's single one): two matrix products with a softmax between them, some queries at a time. The rest: an own kernel in
  * float32. Which way is chosen depends on the keys and never on the number of queries.
@@ -400,6 +401,15 @@ is_aligned (const DpAttentionArgs *a)
   return pointers % 16 == 0 && strides % 8 == 0;
 }
 
+static void
+run_hopper (DpDeviceCuda *dev, const DpAttentionArgs *args)
+{
+  void *workspace = dp_cuda_workspace (dev, dp_attention_hopper_workspace (args));
+
+  if (workspace)
+    dp_attention_hopper (dev, args, workspace);
+}
+
 void
 attention_cuda (DpDevice *base, const DpAttentionArgs *given)
 {
@@ -420,6 +430,8 @@ attention_cuda (DpDevice *base, const DpAttentionArgs *given)
     args.fp8 &= dev->capability == DP_CUDA_FP8 && args.head_dim % 16 == 0;
     if (args.fp8)
       run_fp8 (dev, &args);
+    else if (dev->capability == DP_CUDA_HOPPER && args.head_dim == 128)
+      run_hopper (dev, &args);
     else
       run_cudnn (dev, &args);
   }

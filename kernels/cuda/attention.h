@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * attention.h: the kernels of attention.c, in attention.cu. Each enqueues on the device's stream; a launch that fails is latched.
+ * attention.h: the kernels of attention.c, in attention.cu and attention_hopper.cu. Each enqueues on the device's stream; a launch that fails is latched.
  * Strides in the arguments are filled in (never 0). Shapes as in ops.h: H heads of d channels.
  */
 #pragma once
@@ -23,6 +23,12 @@ void dp_attention_simple (DpDeviceCuda *dev, const DpAttentionArgs *args);
  *  alike. s is float32 and scaled already; s and p have `pitch` elements a row. */
 void dp_attention_softmax (DpDeviceCuda *dev, const DpAttentionArgs *args, int head, int first, int rows, int pitch, const float *s,
     void *p);
+
+/** Attention of bfloat16 heads of 128 channels on a GPU of compute capability 9.0. Pointers and rows are multiples of 16 bytes; no
+ *  rel_bias. The probabilities are rounded to bfloat16 for the product with v. A query's bits depend on no other query. The workspace holds
+ *  what dp_attention_hopper_workspace() says. */
+void dp_attention_hopper (DpDeviceCuda *dev, const DpAttentionArgs *args, void *workspace);
+size_t dp_attention_hopper_workspace (const DpAttentionArgs *args);
 
 #ifdef __cplusplus
 }

@@ -21,6 +21,8 @@ extern "C" {
 
 /* The compute capability whose e4m3 products cuBLASLt scales by rows, and for which cuDNN has attention in e4m3 of every size. */
 enum { DP_CUDA_FP8 = 90 };
+/* The one that attention_hopper.cu is written for. */
+enum { DP_CUDA_HOPPER = 90 };
 
 /** Thread-safety: as DpDevice. */
 typedef struct
