@@ -159,7 +159,6 @@ take_block (End *end, const DpLetter *letter)
   }
   end->arriving = NULL;
   slot->block->header = body->header;
-  slot->block->header.sent_us = g_get_monotonic_time ();        /* the sender's clock may be another host's */
   g_strlcpy (slot->block->error, body->error, sizeof slot->block->error);
   slot->failed = body->header.error != 0;
   slot->sizes[0] = letter->payload[0];
@@ -307,6 +306,7 @@ send (End *end, DpBlock *block)
 
   if (block->header.error && !slot->failed)
     name_stage (end, block);
+  block->header.sent_us = g_get_monotonic_time ();
   slot->sizes[0] = block->header.error ? 0 : sizeof (float) * frames * end->size.latents;
   slot->sizes[1] = block->header.error || next_of (end) == 0 ? 0 : sizeof (float) * frames * end->size.tokens;
   if (!dev->host_memory) {
