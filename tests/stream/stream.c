@@ -78,8 +78,8 @@ stream_small (void)
 {
   gboolean slow = stream_slowness () > 1;
 
-  return (DpSettings) { .model = stream_model (), .devices = stream_devices (1), .width = slow ? 32 : 64, .height = slow ? 32 : 48, .steps = 2,
-    .guidance_scale = slow ? 1 : 3, .block_latents = 4, .context_latents = 4, .queue_blocks = 2, .sampler = "unipc",
+  return (DpSettings) { .model = stream_model (), .devices = stream_devices (1), .width = slow ? 32 : 64, .height = slow ? 32 : 48,
+    .steps = 2, .guidance_scale = slow ? 1 : 3, .block_latents = 4, .context_latents = 4, .queue_blocks = 2, .sampler = "unipc",
     .num_frames = -1, .threads = 2, .seed = 7, .format = DP_FORMAT_I420, .prompt = "a red ball bouncing over a green meadow" };
 }
 

@@ -324,7 +324,7 @@ check_rows (void)
     int k, n;
   } shapes[] = { { 20, 24 }, { 96, 33 }, { 192, 576 }, { 768, 192 }, { 1536, 64 }, { 4096, 48 }, { 8960, 32 }, { 13824, 17 } };
 #if defined (__SANITIZE_THREAD__)
-  enum { SHAPES = 5 };          /* what races with 4096 channels does so with 1536; it would spend two minutes on zeros beside single rows */
+  enum { SHAPES = 5 };          /* what races with 4096 channels does so with 1536; the zeros beside single rows would take minutes */
 #else
   enum { SHAPES = LENGTH (shapes) };
 #endif
