@@ -1,39 +1,58 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "agreement.h"
+#include "wan/found.h"
 
-#include <stdio.h>
+#include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #define GROUP "ring"
+#define WISHES "wishes"         /* of rank 0; nothing to agree on */
 #define ENDS 65536              /* bytes of a weight file's beginning and end */
 
 /* ---- the model ---- */
+
+static gboolean
+read_at (int file, guint8 *to, gsize bytes, gint64 at)
+{
+  while (bytes > 0) {
+    ssize_t n = pread (file, to, bytes, at);
+
+    if (n < 0 && errno == EINTR)
+      continue;
+    errno = n == 0 ? EIO : errno;       /* it was cut off just now */
+    if (n <= 0)
+      return FALSE;
+    to += n;
+    bytes -= n;
+    at += n;
+  }
+  return TRUE;
+}
 
 static gboolean
 hash_file (GChecksum *sum, const char *dir, const char *name, GError **error)
 {
   g_autofree char *path = g_build_filename (dir, name, NULL);
   g_autofree guint8 *bytes = g_malloc (ENDS);
-  FILE *file = fopen (path, "rb");
-  gint64 size = -1;
+  gint64 size;
+  int file = dp_found_open (path, NULL, &size, error);
+  gboolean ok = file >= 0;
 
-  if (file && fseeko (file, 0, SEEK_END) == 0)
-    size = ftello (file);
-  for (int end = 0; end < 2 && size >= 0; end++) {
+  for (int end = 0; end < 2 && ok; end++) {
     gsize n = MIN (size, ENDS);
 
-    if (fseeko (file, end ? size - (gint64) n : 0, SEEK_SET) != 0 || fread (bytes, 1, n, file) != n)
-      size = -1;
-    else
+    if ((ok = read_at (file, bytes, n, end ? size - (gint64) n : 0)))
       g_checksum_update (sum, bytes, n);
+    else
+      dp_found_unreadable (path, errno, NULL, error);
   }
-  if (file)
-    fclose (file);
+  if (file < 0)
+    return FALSE;
+  close (file);
   g_autofree char *line = g_strdup_printf ("%s %" G_GINT64_FORMAT ";", name, size);
   g_checksum_update (sum, (const guchar *) line, -1);
-  if (size < 0)
-    g_set_error (error, DP_ERROR, DP_ERROR_NOT_FOUND, "%s: cannot be read", path);
-  return size >= 0;
+  return ok;
 }
 
 static int
@@ -158,6 +177,7 @@ dp_agreement_new (const DpPlan *plan, GError **error)
   for (gsize i = 0; i < G_N_ELEMENTS (doubles); i++)
     g_key_file_set_double (text, GROUP, doubles[i].key, G_STRUCT_MEMBER (double, s, doubles[i].offset));
   g_key_file_set_int64 (text, GROUP, "num-frames", s->num_frames);
+  g_key_file_set_boolean (text, WISHES, "trace", s->trace != NULL);
   return g_key_file_to_data (text, NULL, NULL);
 }
 
@@ -179,6 +199,7 @@ dp_agreement_read (const char *data, DpSettings *s, int *stages, DpHalves (*cuts
     .precision = precision ? g_string_chunk_insert (storage, precision) : NULL,
     .text_encoder = "streamed",         /* is rank 0's */
     .num_frames = g_key_file_get_int64 (text, GROUP, "num-frames", NULL),
+    .trace = g_key_file_get_boolean (text, WISHES, "trace", NULL) ? "rank 0" : NULL,
   };
   for (gsize i = 0; i < G_N_ELEMENTS (ints); i++)
     G_STRUCT_MEMBER (int, s, ints[i].offset) = g_key_file_get_integer (text, GROUP, ints[i].key, NULL);
@@ -211,7 +232,7 @@ dp_agreement_check (const char *rank_0, const char *here, GError **error)
 
     if (strcmp (keys[i], "model") == 0 || g_strcmp0 (x, y) == 0)
       continue;
-    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "its model, %s, is not that of rank 0: %s differs, \"%.100s\" here and \"%.100s\" "
+    dp_error_set (error, DP_ERROR_SETTINGS, "its model, %s, is not that of rank 0: %s differs, \"%.100s\" here and \"%.100s\" "
         "there; give all ranks the same files", model, keys[i], y ? y : "nothing", x);
     return FALSE;
   }

@@ -16,8 +16,7 @@
 typedef struct
 {
   gint64 block, iteration;      /* of the pass, as DpPass has them */
-  gint64 sent_us;               /* g_get_monotonic_time() of the sender when it gave it away; between
-                                 * processes, of the receiver when all of it had come */
+  gint64 sent_us;               /* g_get_monotonic_time() of the sender when it gave it away */
   gint32 step;                  /* sampling step, 0..T-1 */
   gint32 first_step;            /* 0, or the step at which the block restarted: the model sees 0 */
   guint32 prompt;               /* id of its conditioning, told before */

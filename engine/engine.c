@@ -313,6 +313,8 @@ dp_engine_mark (DpEngine *e, const char *what)
 gboolean
 dp_engine_end_trace (DpEngine *e, GError **error)
 {
+  if (e->trace)
+    dp_ring_collect (e->ring);
   return dp_trace_end (e->trace, error);
 }
 

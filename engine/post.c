@@ -11,6 +11,8 @@
 
 #define SECOND G_USEC_PER_SEC
 #define PING_US SECOND
+#define FIRST_PINGS 8           /* they come in quick succession, so that the clocks are known */
+#define FIRST_PING_US (SECOND / 20)
 #define SILENCE_US (4 * SECOND)
 #define SHORT_US 100            /* from one look to the next */
 #define OPEN_US 1000
@@ -58,6 +60,15 @@ typedef struct
   DpLetter letter;
 } Kept;
 
+/* What a ping and its answer said of another rank's clock. */
+typedef struct
+{
+  gint64 at_us;                 /* 0: nothing yet */
+  gint64 offset_us, error_us;
+} Clock;
+
+#define DRIFT_PPM 100           /* by which two clocks may run apart */
+
 /* There is one MPI a process, so there is one post. */
 static struct
 {
@@ -78,6 +89,7 @@ static struct
   GQueue out;                   /* of Outgoing */
   GArray *joining;              /* of Listener: will listen at the next turn */
   char *gone[DP_MAX_STAGES];    /* why; NULL: it is there */
+  Clock clocks[DP_MAX_STAGES];
 
   /* -- protected by dispatch, which is held while a listener or a DpPostSent is called -- */
   GMutex dispatch;
@@ -89,6 +101,7 @@ static struct
   GPtrArray *sending;           /* of Outgoing */
   GQueue in[DP_MAX_STAGES];     /* of Incoming, by rank */
   gint64 heard[DP_MAX_STAGES], pinged, looked, busy;
+  int pings;
   gboolean bye;                 /* rank 0 said so, or this is rank 0 and says so */
 } post;
 
@@ -299,19 +312,53 @@ place (int from, Incoming *in)
 }
 
 static void
+answer_ping (const DpLetter *ping)
+{
+  gint64 times[2] = { 0, g_get_monotonic_time () };
+
+  if (ping->bytes != sizeof times[0])
+    return;
+  memcpy (times, ping->body, sizeof times[0]);
+  start_outgoing (outgoing_new (ping->from, DP_POST_PONG, 0, times, sizeof times));
+}
+
+/* The other rank looked at its clock between our ping and now. An older answer is trusted less. */
+static void
+take_pong (const DpLetter *pong)
+{
+  gint64 now = g_get_monotonic_time (), times[2], half;
+  Clock *clock = &post.clocks[pong->from];
+
+  if (pong->bytes != sizeof times)
+    return;
+  memcpy (times, pong->body, sizeof times);
+  half = (now - times[0]) / 2;
+  g_mutex_lock (&post.lock);
+  if (clock->at_us == 0 || half <= clock->error_us + (now - clock->at_us) * DRIFT_PPM / 1000000)
+    *clock = (Clock) { now, times[0] + half - times[1], half };
+  g_mutex_unlock (&post.lock);
+}
+
+static void
 deliver (int from, const Incoming *in)
 {
   DpLetter letter = letter_of (from, in);
   const Listener *l;
 
-  if (letter.kind == DP_POST_PING)
+  if (letter.kind == DP_POST_PING) {
+    answer_ping (&letter);
     return;
-  if (letter.kind == DP_POST_GONE && letter.bytes > sizeof (gint32)) {
+  }
+  if (letter.kind == DP_POST_PONG) {
+    take_pong (&letter);
+    return;
+  }
+  if (letter.kind == DP_POST_GONE) {
     gint32 rank;
+    const char *why = dp_post_text (&letter, &rank);
 
-    memcpy (&rank, letter.body, sizeof rank);
-    if (rank >= 0 && rank < post.place.ranks)
-      gone (rank, (const char *) letter.body + sizeof rank);
+    if (why && rank >= 0 && rank < post.place.ranks)
+      gone (rank, why);
     return;
   }
   if (letter.kind == DP_POST_BYE)
@@ -415,12 +462,8 @@ gone (int rank, const char *why)
   g_queue_init (&post.in[rank]);
   if (post.place.rank != 0 || post.bye)
     return;
-  gsize bytes = sizeof (gint32) + strlen (post.gone[rank]) + 1;
-  g_autofree char *body = g_malloc (bytes);
-  memcpy (body, &(gint32) { rank }, sizeof (gint32));
-  strcpy (body + sizeof (gint32), post.gone[rank]);
   for (int i = 1; i < post.place.ranks; i++)
-    dp_post_send (i, DP_POST_GONE, 0, body, bytes);
+    dp_post_send_text (i, DP_POST_GONE, 0, rank, post.gone[rank]);
 }
 
 static void
@@ -439,11 +482,15 @@ watch (gint64 now)
   for (int i = first; i <= last; i++)
     if (now - post.heard[i] > SILENCE_US && !is_gone (i))
       gone (i, "nothing was heard of it for 4 seconds");
-  if (now - post.pinged < PING_US)
+  if (now - post.pinged < (post.pings < FIRST_PINGS ? FIRST_PING_US : PING_US))
     return;
   post.pinged = now;
-  for (int i = first; i <= last; i++)
-    start_outgoing (outgoing_new (i, DP_POST_PING, 0, NULL, 0));
+  post.pings++;
+  for (int i = first; i <= last; i++) {
+    gint64 time = g_get_monotonic_time ();
+
+    start_outgoing (outgoing_new (i, DP_POST_PING, 0, &time, post.place.rank == 0 ? sizeof time : 0));
+  }
 }
 
 /* Returns how long to wait before the next look. */
@@ -636,6 +683,28 @@ dp_post_send (int to, DpPostKind kind, guint32 session, gconstpointer body, gsiz
 }
 
 void
+dp_post_send_text (int to, DpPostKind kind, guint32 session, gint32 number, const char *text)
+{
+  gsize bytes = sizeof number + strlen (text) + 1;
+  g_autofree char *body = g_malloc (bytes);
+
+  memcpy (body, &number, sizeof number);
+  strcpy (body + sizeof number, text);
+  dp_post_send (to, kind, session, body, bytes);
+}
+
+const char *
+dp_post_text (const DpLetter *letter, gint32 *number)
+{
+  const char *body = letter->body;
+
+  if (letter->bytes <= sizeof *number || body[letter->bytes - 1] != 0)
+    return NULL;
+  memcpy (number, body, sizeof *number);
+  return body + sizeof *number;
+}
+
+void
 dp_post_send_payload (int to, DpPostKind kind, guint32 session, gconstpointer body, gsize bytes, const void *const payload[2],
     const gsize sizes[2], DpPostSent sent, gpointer user_data)
 {
@@ -648,6 +717,17 @@ dp_post_send_payload (int to, DpPostKind kind, guint32 session, gconstpointer bo
   o->sent = sent;
   o->user_data = user_data;
   queue (o);
+}
+
+gboolean
+dp_post_clock (int rank, gint64 *offset_us, gint64 *error_us)
+{
+  g_mutex_lock (&post.lock);
+  Clock clock = post.clocks[rank];
+  g_mutex_unlock (&post.lock);
+  *offset_us = clock.offset_us;
+  *error_us = clock.error_us;
+  return clock.at_us != 0;
 }
 
 char *

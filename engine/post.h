@@ -20,18 +20,22 @@
 typedef enum
 {
   /* -- the post's own -- */
-  DP_POST_PING,                 /* a sign of life */
+  DP_POST_PING,                 /* a sign of life; from rank 0, body: its time */
+  DP_POST_PONG,                 /* to rank 0, at once; body: the time that the ping had, and the time here */
   DP_POST_GONE,                 /* from rank 0; body: the rank and why, a string */
   DP_POST_BYE,                  /* from rank 0: its process ends. Given to the listener too */
 
   /* -- of session 0 -- */
   DP_POST_HELLO,                /* to rank 0; body: ranks.h */
-  DP_POST_OPEN,                 /* from rank 0: a session begins; body: agreement.h */
+  DP_POST_OPEN,                 /* from rank 0: a session begins; body: its number, a text of agreement.h */
 
   /* -- of a session -- */
   DP_POST_LOADED,               /* to rank 0: this stage has its weights */
   DP_POST_FAILED,               /* to rank 0; body: a DpError and the sentence, a string */
   DP_POST_STATS,                /* to rank 0; body: DpRemoteStats */
+  DP_POST_COLLECT,              /* from rank 0: send statistics and trace up to now, then COLLECTED */
+  DP_POST_TRACE,                /* to rank 0; body: DpTraceEvents */
+  DP_POST_COLLECTED,            /* to rank 0 */
   DP_POST_DOWN,                 /* from rank 0: the session ends */
   DP_POST_CREDIT,               /* to the previous stage: one more block has room */
   DP_POST_TOLD,                 /* to the next stage: a conditioning */
@@ -89,9 +93,18 @@ void dp_post_send (int to, DpPostKind kind, guint32 session, gconstpointer body,
  *  still had it: it may not even be freed. */
 typedef void (*DpPostSent) (gboolean lost, gpointer user_data);
 
+/** The same with a number and a string as its body. */
+void dp_post_send_text (int to, DpPostKind kind, guint32 session, gint32 number, const char *text);
+/** The string behind the number of such a body, which is lent; NULL: that is no such body. */
+const char *dp_post_text (const DpLetter *letter, gint32 *number);
+
 /** The same with payload, which stays where it is until `sent` is called. */
 void dp_post_send_payload (int to, DpPostKind kind, guint32 session, gconstpointer body, gsize bytes, const void *const payload[2],
     const gsize sizes[2], DpPostSent sent, gpointer user_data);
+
+/** Rank 0: microseconds to add to a time of that rank to get one of this process, and by how many that may be wrong: half of the time that
+ *  a ping and its answer took. FALSE and zeros while nothing is known yet, or the rank is this one. */
+gboolean dp_post_clock (int rank, gint64 *offset_us, gint64 *error_us);
 
 /** Why a rank is gone, as in DpPostListener; NULL: it is there. New string. */
 char *dp_post_why_gone (int rank);

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#define PROTOCOL 1              /* a change of what ranks send each other is a new number */
+#define PROTOCOL 2              /* a change of what ranks send each other is a new number */
 #define HELLO_US (60 * G_USEC_PER_SEC)
 
 typedef struct
@@ -35,7 +35,9 @@ static struct
 char *
 dp_rank_name (int rank, const DpRank *r)
 {
-  return g_strdup_printf ("stage %d (rank %d on %s, %s)", rank, rank, r->host, r->device);
+  g_autofree char *host = dp_quote (r->host, DP_QUOTE_MAX), *device = dp_quote (r->device, DP_QUOTE_MAX);
+
+  return g_strdup_printf ("stage %d (rank %d on %s, %s)", rank, rank, host, device);
 }
 
 void
@@ -93,14 +95,13 @@ check_hello (int rank, GError **error)
   g_autofree char *name = NULL;
 
   if (memcmp (h->magic, magic, sizeof magic) != 0 || h->protocol != PROTOCOL || strcmp (h->version, DP_VERSION) != 0) {
-    g_autofree char *version = g_utf8_make_valid (h->version, -1);
-    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "ranks=mpi: rank %d runs version \"%s\" (protocol %u), and rank 0 is %s (protocol %d); "
-        "install the same version on every host", rank, version, h->protocol, DP_VERSION, PROTOCOL);
+    dp_error_set (error, DP_ERROR_SETTINGS, "ranks=mpi: rank %d runs version \"%s\" (protocol %u), and rank 0 is %s (protocol %d); "
+        "install the same version on every host", rank, h->version, h->protocol, DP_VERSION, PROTOCOL);
     return FALSE;
   }
   name = dp_rank_name (rank, &h->rank);
   if (h->broken[0])
-    g_set_error (error, DP_ERROR, DP_ERROR_DEVICE, "%s: %s", name, h->broken);
+    dp_error_set (error, DP_ERROR_DEVICE, "%s: %.512s", name, h->broken);
   return !h->broken[0];
 }
 

@@ -66,7 +66,8 @@ dp_ring_new (const DpRingSpec *spec, GError **error)
       .passes = plan->passes, .elements = plan->elements, .seed = s->seed, .noise = s->noise, .noise_latents = s->noise_latents,
       .condition = condition, .poll = poll_prompts, .conditioner = spec->conditioner }, error);
   if (ring->schedule && plan->across)
-    ring->session = dp_session_new (&(DpSessionSpec) { .plan = plan, .loaded = remote_loaded, .failed = failed, .user_data = ring }, error);
+    ring->session = dp_session_new (&(DpSessionSpec) { .plan = plan, .trace = spec->trace, .loaded = remote_loaded, .failed = failed,
+        .user_data = ring }, error);
   if (ring->schedule == NULL || (plan->across && ring->session == NULL)) {
     dp_schedule_free (ring->schedule);
     g_free (ring);
@@ -102,10 +103,19 @@ dp_ring_cancel (DpRing *ring)
 }
 
 void
+dp_ring_collect (DpRing *ring)
+{
+  if (ring->session && !g_atomic_int_get (&ring->cancel))
+    dp_session_collect (ring->session);
+}
+
+void
 dp_ring_free (DpRing *ring, int linger)
 {
   if (ring == NULL)
     return;
+  if (ring->spec.trace)
+    dp_ring_collect (ring);
   dp_ring_cancel (ring);
   for (int i = 0; i < ring->n_stages; i++)
     dp_worker_join (ring->workers[i]);

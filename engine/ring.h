@@ -34,6 +34,9 @@ typedef struct _DpRing DpRing;
 /** Starts the threads, which load first what was not left warm. Between dp_part_cache_begin() and dp_part_cache_end(). Errors:
  *  DP_ERROR_NO_MEMORY. */
 DpRing *dp_ring_new (const DpRingSpec *spec, GError **error);
+/** Gets what stages of other processes have to say: what dp_ring_get_stats() and the trace have of them is up to date then. Waits for
+ *  half a second at most. */
+void dp_ring_collect (DpRing *ring);
 /** Makes every thread return within its current operation. */
 void dp_ring_cancel (DpRing *ring);
 /** Cancels, joins, frees; each stage's layers stay warm for `linger` seconds. NULL is fine. */

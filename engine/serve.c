@@ -13,8 +13,8 @@
 /* What the post's thread tells the one that serves. */
 typedef struct
 {
-  DpPostKind kind;              /* OPEN, DOWN, BYE or GONE */
-  guint32 session;              /* OPEN, DOWN */
+  DpPostKind kind;              /* OPEN, COLLECT, DOWN, BYE or GONE */
+  guint32 session;              /* OPEN, COLLECT, DOWN */
   char *text;                   /* OPEN: the agreement, GONE: a sentence */
 } Event;
 
@@ -38,6 +38,7 @@ typedef struct
   DpStageSpec stage_spec;
   DpStage *stage;
   DpTransport *end;
+  DpTrace *trace;               /* or NULL: rank 0 wants none */
   DpWorker *worker;
   int cancel;                   /* atomic */
   gint failed;                  /* atomic */
@@ -58,22 +59,22 @@ static void
 take_letter (const DpLetter *letter, gpointer data)
 {
   Server *s = data;
-  guint32 number;
+  gint32 number;
+  const char *text;
 
   if (letter->kind == DP_POST_BYE)
     push (s, DP_POST_BYE, 0, NULL);
-  if (letter->kind == DP_POST_OPEN && letter->bytes > sizeof number) {
-    memcpy (&number, letter->body, sizeof number);
-    push (s, DP_POST_OPEN, number, g_strndup ((const char *) letter->body + sizeof number, letter->bytes - sizeof number));
-  }
+  if (letter->kind == DP_POST_OPEN && (text = dp_post_text (letter, &number)))
+    push (s, DP_POST_OPEN, (guint32) number, g_strdup (text));
 }
 
 static void
 take_gone (int rank, const char *why, gpointer data)
 {
   Server *s = data;
+  g_autofree char *said = dp_quote (why, DP_QUOTE_MAX);
 
-  push (s, DP_POST_GONE, 0, g_strdup_printf ("%s ends: rank %d is gone: %s", s->name, rank, why));
+  push (s, DP_POST_GONE, 0, g_strdup_printf ("%s ends: rank %d is gone: %s", s->name, rank, said));
 }
 
 static void
@@ -81,6 +82,8 @@ take_session_letter (const DpLetter *letter, gpointer data)
 {
   Session *session = data;
 
+  if (letter->kind == DP_POST_COLLECT)
+    push (session->server, DP_POST_COLLECT, session->number, NULL);
   if (letter->kind != DP_POST_DOWN)
     return;
   g_atomic_int_set (&session->cancel, 1);
@@ -111,13 +114,8 @@ static void
 send_failure (Server *s, guint32 session, const GError *error)
 {
   g_autofree char *message = g_strdup_printf ("%s: %s", s->name, error->message);
-  gint32 code = error->domain == DP_ERROR ? error->code : DP_ERROR_FAILED;
-  gsize bytes = sizeof code + strlen (message) + 1;
-  g_autofree char *body = g_malloc (bytes);
 
-  memcpy (body, &code, sizeof code);
-  strcpy (body + sizeof code, message);
-  dp_post_send (0, DP_POST_FAILED, session, body, bytes);
+  dp_post_send_text (0, DP_POST_FAILED, session, error->domain == DP_ERROR ? error->code : DP_ERROR_FAILED, message);
 }
 
 static void
@@ -148,6 +146,14 @@ connected (const char *how, gpointer data)
   g_autofree char *sentence = g_strdup_printf ("%s: %s", session->server->name, how);
 
   say (session->server, sentence);
+}
+
+static void
+send_events (const DpTraceEvent *events, guint n, gpointer data)
+{
+  Session *session = data;
+
+  dp_post_send (0, DP_POST_TRACE, session->number, events, n * sizeof *events);
 }
 
 static gboolean
@@ -197,15 +203,20 @@ start_stage (Session *session)
       .session = session->number, .name = s->name, .letter = take_session_letter, .gone = take_session_gone,
       .failed = failed, .connected = connected, .user_data = session });
   dp_transport_mpi_listen (session->end);       /* before the worker gives credits: what they bring must find the end */
+  if (session->plan->settings.trace)
+    session->trace = dp_trace_new_remote (send_events, session);
   session->worker = dp_worker_new (&(DpWorkerSpec) { .index = s->place.rank, .stages = s->place.ranks,
-      .elements = session->plan->elements, .stage = session->stage, .transport = session->end, .cancel = &session->cancel,
-      .loaded = loaded, .loaded_data = session, .failed = failed, .failed_data = session });
+      .elements = session->plan->elements, .stage = session->stage, .transport = session->end, .trace = session->trace,
+      .cancel = &session->cancel, .loaded = loaded, .loaded_data = session, .failed = failed, .failed_data = session });
 }
 
+/* What this stage did so far. */
 static void
-send_stats (Session *session)
+send_account (Session *session)
 {
   DpWorkerStats w;
+
+  dp_trace_pass_on (session->trace);
 
   dp_worker_get_stats (session->worker, &w);
   dp_post_send (0, DP_POST_STATS, session->number, &(DpRemoteStats) { w.busy_us, dp_recent_percentile (&w.pass_seconds, 50), w.bytes,
@@ -222,6 +233,7 @@ end_stage (Session *session)
   dp_worker_join (session->worker);
   session->end->close (session->end);
   dp_worker_free (session->worker);
+  dp_trace_free (session->trace);
   dp_stage_free (session->stage, g_atomic_int_get (&session->failed) ? 0 : linger);
   session->end->free (session->end);
 }
@@ -233,9 +245,12 @@ next_event (Session *session)
   Event *e;
 
   do {
-    if ((e = g_async_queue_timeout_pop (session->server->events, G_USEC_PER_SEC)) == NULL)
-      send_stats (session);
-    else if (e->kind == DP_POST_DOWN && e->session != session->number)
+    e = g_async_queue_timeout_pop (session->server->events, G_USEC_PER_SEC);
+    if (e == NULL || e->kind == DP_POST_COLLECT)
+      send_account (session);
+    if (e && e->kind == DP_POST_COLLECT)
+      dp_post_send (0, DP_POST_COLLECTED, e->session, NULL, 0);
+    if (e && (e->kind == DP_POST_COLLECT || (e->kind == DP_POST_DOWN && e->session != session->number)))
       g_clear_pointer (&e, g_free);
   } while (e == NULL);
   return e;
@@ -303,7 +318,7 @@ choose_device (Server *s)
     asked = "cpu";
   }
   g_strlcpy (s->self.device, asked, sizeof s->self.device);
-  return dp_device_info (asked, &s->self.info, message, sizeof message) ? NULL : g_utf8_make_valid (message, -1);
+  return dp_device_info (asked, &s->self.info, message, sizeof message) ? NULL : dp_quote (message, sizeof message);
 }
 
 gboolean

@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#define COLLECT_US (G_USEC_PER_SEC / 2)
+
 struct _DpSession
 {
   DpSessionSpec spec;
@@ -15,14 +17,86 @@ struct _DpSession
   char *text;                   /* what the ranks must agree on */
   DpTransport *end;
   gint finished;                /* atomic */
+  GAsyncQueue *traces;          /* of GBytes, DpTraceEvents; an empty one ends the tracer */
+  GThread *tracer;              /* writes them: a slow disk must not keep the post's thread */
 
   /* -- protected by lock -- */
   GMutex lock;
+  GCond changed;
   DpRemoteStats stats[DP_MAX_STAGES];
+  guint asked, collected[DP_MAX_STAGES];        /* times that all was asked for, and came from each rank */
+  guint queued, written;        /* of what was put into `traces` */
 };
 
 static gint is_open;            /* atomic: a session of this process is */
 static gint last_number;        /* atomic */
+
+/* ---- traces ---- */
+
+static gint64
+clock_of (int stage)
+{
+  gint64 offset, error;
+
+  dp_post_clock (stage, &offset, &error);
+  return offset;
+}
+
+static void
+write_events (DpSession *s, const DpTraceEvent *events, gsize n)
+{
+  gint64 offset, error;
+
+  if (dp_post_clock (events[0].stage, &offset, &error))
+    dp_trace_instant (s->spec.trace, DP_TRACE_STAGE + events[0].stage, "clock", "\"offset_us\":%" G_GINT64_FORMAT ",\"error_us\":%"
+        G_GINT64_FORMAT, offset, error);
+  for (gsize i = 0; i < n; i++)
+    dp_trace_event (s->spec.trace, &events[i]);
+}
+
+static gpointer
+trace_thread (gpointer data)
+{
+  DpSession *s = data;
+  gsize size;
+
+  do {
+    g_autoptr (GBytes) bytes = g_async_queue_pop (s->traces);
+    const DpTraceEvent *events = g_bytes_get_data (bytes, &size);
+
+    if (size > 0)
+      write_events (s, events, size / sizeof *events);
+    g_mutex_lock (&s->lock);
+    s->written++;
+    g_cond_broadcast (&s->changed);
+    g_mutex_unlock (&s->lock);
+  } while (size > 0);
+  return NULL;
+}
+
+static void
+queue_events (DpSession *s, GBytes *bytes)
+{
+  g_mutex_lock (&s->lock);
+  s->queued++;
+  g_mutex_unlock (&s->lock);
+  g_async_queue_push (s->traces, bytes);
+}
+
+/* Only what can be true of the rank that sent it. */
+static void
+take_events (DpSession *s, const DpLetter *letter)
+{
+  gsize n = letter->bytes / sizeof (DpTraceEvent);
+  g_autofree DpTraceEvent *events = g_memdup2 (letter->body, n * sizeof *events);
+
+  for (gsize i = 0; i < n; i++) {
+    events[i].stage = letter->from;
+    events[i].from = letter->from - 1;
+  }
+  if (n > 0)
+    queue_events (s, g_bytes_new (events, n * sizeof *events));
+}
 
 /* ---- on the post's thread ---- */
 
@@ -31,6 +105,7 @@ take_letter (const DpLetter *letter, gpointer data)
 {
   DpSession *s = data;
   gint32 code = DP_ERROR_FAILED;
+  const char *text;
 
   if (letter->kind == DP_POST_LOADED)
     s->spec.loaded (s->spec.user_data);
@@ -39,9 +114,16 @@ take_letter (const DpLetter *letter, gpointer data)
     memcpy (&s->stats[letter->from], letter->body, letter->bytes);
     g_mutex_unlock (&s->lock);
   }
-  if (letter->kind == DP_POST_FAILED && letter->bytes > sizeof code) {
-    memcpy (&code, letter->body, sizeof code);
-    g_autofree char *message = g_utf8_make_valid ((const char *) letter->body + sizeof code, -1);
+  if (letter->kind == DP_POST_TRACE && s->tracer)
+    take_events (s, letter);
+  if (letter->kind == DP_POST_COLLECTED) {
+    g_mutex_lock (&s->lock);
+    s->collected[letter->from]++;
+    g_cond_broadcast (&s->changed);
+    g_mutex_unlock (&s->lock);
+  }
+  if (letter->kind == DP_POST_FAILED && (text = dp_post_text (letter, &code))) {
+    g_autofree char *message = dp_quote (text, DP_QUOTE_SENTENCE);
     s->spec.failed (g_error_new_literal (DP_ERROR, code, message), s->spec.user_data);
   }
 }
@@ -78,6 +160,7 @@ dp_session_new (const DpSessionSpec *spec, GError **error)
   }
   s = g_new0 (DpSession, 1);
   g_mutex_init (&s->lock);
+  g_cond_init (&s->changed);
   s->spec = *spec;
   s->ranks = spec->plan->n_stages;
   s->number = g_atomic_int_add (&last_number, 1) + 1;
@@ -87,6 +170,11 @@ dp_session_new (const DpSessionSpec *spec, GError **error)
   if (s->text == NULL) {
     dp_session_free (s);
     return NULL;
+  }
+  dp_trace_set_clock (spec->trace, clock_of);
+  if (spec->trace) {
+    s->traces = g_async_queue_new ();
+    s->tracer = g_thread_new ("dp-trace", trace_thread, s);
   }
   s->end = dp_transport_mpi_new (&(DpTransportMpiSpec) { .rank = 0, .ranks = s->ranks, .session = s->number, .name = s->names[0],
       .letter = take_letter, .gone = take_gone, .failed = failed, .user_data = s });
@@ -102,14 +190,9 @@ dp_session_end (DpSession *s)
 void
 dp_session_start (DpSession *s)
 {
-  gsize bytes = sizeof s->number + strlen (s->text) + 1;
-  g_autofree char *body = g_malloc (bytes);
-
-  memcpy (body, &s->number, sizeof s->number);
-  strcpy (body + sizeof s->number, s->text);
   dp_transport_mpi_listen (s->end);
   for (int i = 1; i < s->ranks; i++)
-    dp_post_send (i, DP_POST_OPEN, 0, body, bytes);
+    dp_post_send_text (i, DP_POST_OPEN, 0, (gint32) s->number, s->text);
 }
 
 void
@@ -120,6 +203,29 @@ dp_session_finish (DpSession *s)
   s->end->shut_down (s->end);
   for (int i = 1; i < s->ranks; i++)
     dp_post_send (i, DP_POST_DOWN, s->number, NULL, 0);
+}
+
+/* Under lock. */
+static gboolean
+all_collected (const DpSession *s)
+{
+  for (int i = 1; i < s->ranks; i++)
+    if (s->collected[i] < s->asked)
+      return FALSE;
+  return s->written == s->queued;
+}
+
+void
+dp_session_collect (DpSession *s)
+{
+  gint64 until = g_get_monotonic_time () + COLLECT_US;
+
+  g_mutex_lock (&s->lock);
+  s->asked++;
+  for (int i = 1; i < s->ranks; i++)
+    dp_post_send (i, DP_POST_COLLECT, s->number, NULL, 0);
+  while (!all_collected (s) && g_cond_wait_until (&s->changed, &s->lock, until));
+  g_mutex_unlock (&s->lock);
 }
 
 void
@@ -137,9 +243,15 @@ dp_session_free (DpSession *s)
     return;
   if (s->end)
     s->end->free (s->end);
+  if (s->tracer) {
+    queue_events (s, g_bytes_new (NULL, 0));
+    g_thread_join (s->tracer);
+    g_async_queue_unref (s->traces);
+  }
   for (int i = 0; i < s->ranks; i++)
     g_free (s->names[i]);
   g_free (s->text);
+  g_cond_clear (&s->changed);
   g_mutex_clear (&s->lock);
   g_free (s);
   g_atomic_int_set (&is_open, FALSE);

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "plan.h"
+#include "trace.h"
 #include "transport.h"
 
 /** What a stage elsewhere says of itself each second. */
@@ -21,6 +22,7 @@ typedef struct
 typedef struct
 {
   const DpPlan *plan;           /* must outlive it */
+  DpTrace *trace;               /* gets what the other ranks did, on this process's clock; NULL: none; must outlive it */
   /** From the post's thread: a stage has its weights; a stage failed, or its rank is gone (takes the error). */
   void (*loaded) (gpointer user_data);
   void (*failed) (GError *error, gpointer user_data);
@@ -38,6 +40,9 @@ DpTransport *dp_session_end (DpSession *session);
 void dp_session_start (DpSession *session);
 /** Ends it there and here. More than once is fine. */
 void dp_session_finish (DpSession *session);
+/** Asks all ranks for their statistics and traces up to now, and waits until all of it is here: half a second at most, for a rank may hang.
+ *  Not after dp_session_finish(). */
+void dp_session_collect (DpSession *session);
 void dp_session_get_stats (DpSession *session, int stage, DpRemoteStats *stats);
 /** After its end was closed. NULL is fine. */
 void dp_session_free (DpSession *session);

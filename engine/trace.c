@@ -12,6 +12,7 @@
 #define BUFFER (64 * 1024)
 #define EVENT 512               /* the longest event, most are a third of that */
 #define FLUSH_US G_USEC_PER_SEC
+#define BATCH 64                /* events that are sent together */
 
 static const char ending[] = "\n]\n";
 
@@ -21,6 +22,9 @@ struct _DpTrace
   char *path;
   gint64 opened_us;
   gsize limit;
+  DpTraceClock clock;           /* or NULL: all stages are in this process */
+  DpTraceSend send;             /* NULL: there is a file */
+  gpointer user_data;
 
   /* -- protected by lock -- */
   GMutex lock;
@@ -30,6 +34,8 @@ struct _DpTrace
   gint64 flushed_us;
   int failure;                  /* errno of what could not be written; 0: none */
   guint64 transfers;
+  DpTraceEvent batch[BATCH];    /* of one that is sent */
+  guint batched;
   char buffer[BUFFER];
 };
 
@@ -170,6 +176,44 @@ dp_trace_new (const char *path, int stages, gsize limit, GError **error)
   return t;
 }
 
+DpTrace *
+dp_trace_new_remote (DpTraceSend send, gpointer user_data)
+{
+  DpTrace *t = g_new0 (DpTrace, 1);
+
+  t->fd = -1;
+  t->send = send;
+  t->user_data = user_data;
+  g_mutex_init (&t->lock);
+  return t;
+}
+
+/* Under lock. */
+static void
+pass_on (DpTrace *t)
+{
+  if (t->batched > 0)
+    t->send (t->batch, t->batched, t->user_data);
+  t->batched = 0;
+}
+
+void
+dp_trace_pass_on (DpTrace *t)
+{
+  if (t == NULL)
+    return;
+  g_mutex_lock (&t->lock);
+  pass_on (t);
+  g_mutex_unlock (&t->lock);
+}
+
+void
+dp_trace_set_clock (DpTrace *t, DpTraceClock clock)
+{
+  if (t)
+    t->clock = clock;
+}
+
 gboolean
 dp_trace_end (DpTrace *t, GError **error)
 {
@@ -252,4 +296,29 @@ dp_trace_counter (DpTrace *t, const char *kind, gint64 value)
     return;
   write_event (t, ",\n{\"name\":\"%s\",\"ph\":\"C\",\"pid\":1,\"ts\":%" G_GINT64_FORMAT ",\"args\":{\"%s\":%" G_GINT64_FORMAT "}}", kind,
       g_get_monotonic_time () - t->opened_us, kind, value);
+}
+
+void
+dp_trace_event (DpTrace *t, const DpTraceEvent *e)
+{
+  if (t == NULL)
+    return;
+  if (t->send) {
+    g_mutex_lock (&t->lock);
+    t->batch[t->batched++] = *e;
+    if (t->batched == BATCH)
+      pass_on (t);
+    g_mutex_unlock (&t->lock);
+    return;
+  }
+  gint64 clock = t->clock ? t->clock (e->stage) : 0, start = e->start_us + clock, end = e->end_us + clock;
+  if (e->what == DP_TRACE_TRANSFER)
+    dp_trace_transfer (t, e->from, e->stage, e->block, e->step, e->start_us + (t->clock ? t->clock (e->from) : 0), end);
+  else if (e->what == DP_TRACE_PASS)
+    dp_trace_span (t, DP_TRACE_STAGE + e->stage, "pass", e->block, start, end, "\"block\":%" G_GINT64_FORMAT ",\"step\":%d,\"element\":%d,"
+        "\"iteration\":%" G_GINT64_FORMAT ",\"first_layer\":%g,\"layers\":%g", e->block, e->step, e->element, e->iteration,
+        e->first_half / 2.0, e->halves / 2.0);
+  else
+    dp_trace_span (t, DP_TRACE_STAGE + e->stage, "load", -1, start, end, "\"first_layer\":%g,\"layers\":%g",
+        e->first_half / 2.0, e->halves / 2.0);
 }

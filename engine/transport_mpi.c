@@ -206,7 +206,6 @@ take_block (End *end, const DpLetter *letter)
   }
   end->arriving = NULL;
   slot->block->header = body->header;
-  slot->block->header.sent_us = g_get_monotonic_time ();        /* the sender's clock may be another host's */
   g_strlcpy (slot->block->error, body->error, sizeof slot->block->error);
   slot->failed = body->header.error != 0;
   slot->sizes[0] = letter->payload[0];
@@ -624,6 +623,7 @@ send (End *end, DpBlock *block)
 
   if (block->header.error && !slot->failed)
     name_stage (end, block);
+  block->header.sent_us = g_get_monotonic_time ();
   g_mutex_lock (&end->lock);
   slot->wired = end->out.connected && block->header.error == 0;
   g_mutex_unlock (&end->lock);

@@ -60,9 +60,9 @@ settle (DpWorker *w, guint left)
     w->stats.allocations = w->dev->allocations;
     g_mutex_unlock (&w->lock);
     halves = dp_stage_halves (w->spec.stage, h->element);
-    dp_trace_span (w->spec.trace, DP_TRACE_STAGE + w->spec.index, "pass", h->block, start, end, "\"block\":%" G_GINT64_FORMAT
-        ",\"step\":%d,\"element\":%d,\"iteration\":%" G_GINT64_FORMAT ",\"first_layer\":%g,\"layers\":%g", h->block, h->step,
-        h->element, h->iteration, halves.first / 2.0, (halves.last - halves.first) / 2.0);
+    dp_trace_event (w->spec.trace, &(DpTraceEvent) { .what = DP_TRACE_PASS, .stage = w->spec.index, .step = h->step, .element = h->element,
+        .first_half = halves.first, .halves = halves.last - halves.first, .block = h->block, .iteration = h->iteration, .start_us = start,
+        .end_us = end });
   }
 }
 
@@ -93,8 +93,9 @@ exchange (DpWorker *w, DpBlock *b, gboolean wait)
 
   b = spec->transport->exchange (spec->transport, b, wait);
   if (b && spec->stages > 1)
-    dp_trace_transfer (spec->trace, (spec->index + spec->stages - 1) % spec->stages, spec->index, b->header.block, b->header.step,
-        b->header.sent_us, g_get_monotonic_time ());
+    dp_trace_event (spec->trace, &(DpTraceEvent) { .what = DP_TRACE_TRANSFER, .from = (spec->index + spec->stages - 1) % spec->stages,
+        .stage = spec->index, .block = b->header.block, .step = b->header.step, .element = b->header.element,
+        .start_us = b->header.sent_us, .end_us = g_get_monotonic_time () });
   return b;
 }
 
@@ -278,8 +279,8 @@ worker_thread (gpointer data)
 
   if (load (w, &error)) {
     halves = dp_stage_halves (w->spec.stage, 0);
-    dp_trace_span (w->spec.trace, DP_TRACE_STAGE + w->spec.index, "load", -1, began, g_get_monotonic_time (),
-        "\"first_layer\":%g,\"layers\":%g", halves.first / 2.0, (halves.last - halves.first) / 2.0);
+    dp_trace_event (w->spec.trace, &(DpTraceEvent) { .what = DP_TRACE_LOAD, .stage = w->spec.index, .first_half = halves.first,
+        .halves = halves.last - halves.first, .start_us = began, .end_us = g_get_monotonic_time () });
     w->spec.loaded (w->spec.loaded_data);
     if (w->spec.schedule)
       drive (w, &error);

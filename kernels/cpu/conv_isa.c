@@ -192,9 +192,15 @@ tile (const bool pairs, const int group, const int vecs, const DpConvJob *job, c
 
 /* ---- from channel rows back to pixels ---- */
 
+/* ThreadSanitizer need not watch tiles, which cost it more than all else of a test: they read
+ * weights that nothing writes after loading, and what they read and write besides is this thread's
+ * scratch. What is shared with other threads is read by pack_frame() and written by store_tile().
+ * Both are watched, because a function is not inlined into one that is watched less. */
+#define UNWATCHED __attribute__ ((no_sanitize ("thread")))
+
 /* to[pixels][stride] from planes[group][pixels], pixels a multiple of 4. Writes whole fours of channels, pixel after pixel: with
  * stride < 4 the next pixel overwrites what is too much. */
-static void
+UNWATCHED static void
 interleave (const float *planes, int group, int pixels, float *to, int stride)
 {
   for (int c = 0; c < group; c += 4)
@@ -318,7 +324,7 @@ chunk_of (const bool pairs, const DpConvJob *job, int chunk, float *planes)
   }
 }
 
-static void
+UNWATCHED static void
 chunk (const DpConvJob *job, int chunk, void *scratch)
 {
 #if defined (__AVX512BF16__)

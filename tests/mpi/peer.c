@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * peer transport|cycles|again|late|stranger: what a test under mpirun runs as one of its ranks. The exit status counts.
+ * peer transport|cycles|again|late|stranger|traced FILE: what a test under mpirun runs as one of its ranks. The exit status counts.
  */
 #include "engine/dualparal.h"
 #include "engine/transport_mpi.h"
 #include "tests/unit/devices.h"
+#include "traced.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -328,6 +329,8 @@ main (int argc, char **argv)
     again ();
   else if (strcmp (role, "late") == 0)
     late ();
+  else if (strcmp (role, "traced") == 0 && argc > 2)
+    traced (argv[2]);
   else
     return 2;
   return strcmp (role, "again") == 0 || strcmp (role, "late") == 0;     /* what they ask for cannot be had */

@@ -67,11 +67,20 @@ stream_slowness (void)
   return preload && strstr (preload, "vgpreload") ? 60 : 1;
 }
 
+const char *
+stream_model (void)
+{
+  return g_str_has_prefix (stream_device (), "cuda") ? g_getenv ("DUALPARAL_TEST_MODEL") : STREAM_MODEL;
+}
+
 DpSettings
 stream_small (void)
 {
-  return (DpSettings) { .model = g_getenv ("DUALPARAL_TEST_MODEL"), .devices = stream_devices (1), .width = 64, .height = 48, .steps = 2,
-    .guidance_scale = stream_slowness () > 1 ? 1 : 3, .num_frames = -1, .threads = 2, .seed = 7, .format = DP_FORMAT_I420 };
+  gboolean slow = stream_slowness () > 1;
+
+  return (DpSettings) { .model = stream_model (), .devices = stream_devices (1), .width = slow ? 32 : 64, .height = slow ? 32 : 48,
+    .steps = 2, .guidance_scale = slow ? 1 : 3, .block_latents = 4, .context_latents = 4, .queue_blocks = 2, .sampler = "unipc",
+    .num_frames = -1, .threads = 2, .seed = 7, .format = DP_FORMAT_I420, .prompt = "a red ball bouncing over a green meadow" };
 }
 
 DpPlan *

@@ -23,8 +23,12 @@ const char *stream_device (void);
 /** How much longer things may take under a sanitizer or valgrind; 1 in a plain build. */
 double stream_slowness (void);
 
-/** 64x48, two steps with guidance (without where things are slow), two threads, on stream_devices (1). Endless;
- * every field may be changed. DUALPARAL_TEST_MODEL names the model where the embedded one does not lie where this was built. */
+/** A model that loads in milliseconds and computes fast, for what does not depend on the picture: random, of tests/parity. On a GPU, whose
+ *  kernels are made for real sizes, the embedded one, that is NULL or what DUALPARAL_TEST_MODEL names. */
+const char *stream_model (void);
+
+/** stream_model (), 64x48, two steps with guidance (where things are slow 32x32 and without), two threads, on stream_devices (1).
+ *  Endless; every field may be changed. */
 DpSettings stream_small (void);
 
 /** Plans and opens. */

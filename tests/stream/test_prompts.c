@@ -242,6 +242,7 @@ test_auto (void)
   /* and it takes less memory */
   for (int i = 0; i < 2; i++) {
     s = stream_small ();
+    s.model = g_getenv ("DUALPARAL_TEST_MODEL");        /* of a small model's memory, most is a backend's own */
     s.text_encoder = i ? "streamed" : "resident";
     s.text_length = 32;         /* not much longer than the prompt is: what is planned is its full length */
     g_autoptr (DpEngine) engine = stream_open (&s);
@@ -645,6 +646,7 @@ test_embeds (void)
   g_autofree float *prompt = NULL, *negative = NULL;
   int length, dim, real = 0;
 
+  s.model = g_getenv ("DUALPARAL_TEST_MODEL");
   s.prompt = "a red ball";
   g_autoptr (DpEngine) engine = stream_open (&s);
   g_assert_true (dp_engine_prompt_embeds (engine, &prompt, &negative, &length, &dim, &error));

@@ -12,8 +12,10 @@ heavy (void)
 {
   DpSettings s = stream_small ();
 
-  return (DpSettings) { .model = s.model, .devices = s.devices, .width = 1280, .height = 720, .steps = 1000, .num_frames = -1, .threads = 2,
-    .format = DP_FORMAT_I420 };
+  s.width = 1280;
+  s.height = 720;
+  s.steps = 1000;
+  return s;
 }
 
 static void
@@ -104,7 +106,7 @@ test_decoding (void)
   DpSettings s = heavy ();
   StreamWatch watch;
 
-  s.steps = 1;
+  s.steps = s.queue_blocks = 1;
   s.guidance_scale = 1;
   s.block_latents = 1;
   s.context_latents = -1;

@@ -92,7 +92,7 @@ test_other_size (void)
   g_autofree char *after = NULL, *alone = NULL;
   gsize large;
 
-  small.width = small.height = 32;
+  small.width = small.height = 16;
   g_free (run (&s, NULL));
   large = dp_part_cache_bytes (stream_device ());
   after = run (&small, NULL);

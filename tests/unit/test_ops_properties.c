@@ -323,7 +323,12 @@ check_rows (void)
   {
     int k, n;
   } shapes[] = { { 20, 24 }, { 96, 33 }, { 192, 576 }, { 768, 192 }, { 1536, 64 }, { 4096, 48 }, { 8960, 32 }, { 13824, 17 } };
-  size_t n = strcmp (dev->ops->name, "ref") == 0 ? 2 : LENGTH (shapes);
+#if defined (__SANITIZE_THREAD__)
+  enum { SHAPES = 5 };          /* what races with 4096 channels does so with 1536; the zeros beside single rows would take minutes */
+#else
+  enum { SHAPES = LENGTH (shapes) };
+#endif
+  size_t n = strcmp (dev->ops->name, "ref") == 0 ? 2 : SHAPES;
 
   for (size_t i = 0; i < n; i++)
     for (DpType type = DP_TYPE_F32; type <= DP_TYPE_BF16; type++) {
