@@ -3,6 +3,7 @@
 #include "wan/found.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 

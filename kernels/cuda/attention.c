@@ -10,6 +10,7 @@
 #include "graph.h"
 #include "quantize.h"
 
+#include <cudaTypedefs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -401,12 +402,36 @@ is_aligned (const DpAttentionArgs *a)
   return pointers % 16 == 0 && strides % 8 == 0;
 }
 
+bool
+dp_cuda_map (DpDeviceCuda *dev, CUtensorMap *map, const DpCudaMap *t)
+{
+  cuuint64_t dims[3] = { t->dims[0], t->dims[1], t->dims[2] }, strides[2] = { t->strides[0], t->strides[1] };
+  cuuint32_t boxes[3] = { t->box[0], t->box[1], t->box[2] }, steps[3] = { 1, 1, 1 };
+  PFN_cuTensorMapEncodeTiled_v12000 encode;
+  enum cudaDriverEntryPointQueryResult found;
+  void *function = NULL;
+
+  if (!dp_cuda_ok (dev, cudaGetDriverEntryPointByVersion ("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found),
+      "attention"))
+    return false;
+  encode = (PFN_cuTensorMapEncodeTiled_v12000) function;
+  if (encode && encode (map, t->element == 1 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, (void *) t->x, dims,
+          strides, boxes, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, t->swizzle == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B,
+          CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS)
+    return true;
+  dp_device_fail (&dev->base, "%s: attention: the driver cannot describe a tensor of %dx%dx%d to the GPU", dev->base.name, t->dims[0],
+      t->dims[1], t->dims[2]);
+  return false;
+}
+
 static void
 run_hopper (DpDeviceCuda *dev, const DpAttentionArgs *args)
 {
-  void *workspace = dp_cuda_workspace (dev, dp_attention_hopper_workspace (args));
+  void *workspace = dp_cuda_workspace (dev, args->fp8 ? dp_attention_e4m3_workspace (args) : dp_attention_hopper_workspace (args));
 
-  if (workspace)
+  if (workspace && args->fp8)
+    dp_attention_e4m3 (dev, args, workspace);
+  else if (workspace)
     dp_attention_hopper (dev, args, workspace);
 }
 
@@ -428,10 +453,10 @@ attention_cuda (DpDevice *base, const DpAttentionArgs *given)
     run_wide (dev, &args);
   else if (args.type == DP_TYPE_BF16 && args.head_dim <= 128 && args.kv_len >= CUDNN_KEYS && !biased && is_aligned (&args)) {
     args.fp8 &= dev->capability == DP_CUDA_FP8 && args.head_dim % 16 == 0;
-    if (args.fp8)
-      run_fp8 (dev, &args);
-    else if (dev->capability == DP_CUDA_HOPPER && args.head_dim == 128)
+    if (dev->capability == DP_CUDA_HOPPER && args.head_dim == 128 && args.heads <= 64)
       run_hopper (dev, &args);
+    else if (args.fp8)
+      run_fp8 (dev, &args);
     else
       run_cudnn (dev, &args);
   }

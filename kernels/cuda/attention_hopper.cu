@@ -20,7 +20,6 @@
 #include "attention.h"
 #include "hopper.cuh"
 
-#include <cudaTypedefs.h>
 #include <stdio.h>
 
 using namespace hopper;
@@ -57,22 +56,6 @@ struct __align__ (1024) Shared
   uint64_t q_full, q_empty, k_full[STAGES], k_empty[STAGES], v_full[STAGES], v_empty[STAGES];
 };
 
-/* Position in a ring, and the parity of the round. */
-struct Ring
-{
-  int stage;
-  uint32_t phase;
-
-  __device__ __forceinline__ void
-  next ()
-  {
-    if (++stage == STAGES) {
-      stage = 0;
-      phase ^= 1;
-    }
-  }
-};
-
 static __device__ __forceinline__ int
 tiles_of (const Job &job)
 {
@@ -105,7 +88,7 @@ template<bool AGAIN> static __device__ __forceinline__ void
 produce (Shared &s, const CUtensorMap *q, const CUtensorMap *k, const CUtensorMap *v, const Job &job)
 {
   int tiles = tiles_of (job), steps = (job.kv_len + KEYS - 1) / KEYS, per_head = tiles / job.heads;
-  Ring at_k = { 0, 0 }, at_v = { 0, 0 };
+  Ring<STAGES> at_k = { 0, 0 }, at_v = { 0, 0 };
   uint32_t q_phase = 0;
 
   for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
@@ -237,24 +220,6 @@ rescale (float (&o)[D / 2], const float (&factor)[2])
     o[i] *= factor[i / 2 % 2];
 }
 
-/* Four threads have two columns each of four times eight; afterwards each has one of the four eights. */
-static __device__ __forceinline__ void
-transpose_quad (uint32_t (&x)[4], int quad)
-{
-  uint32_t a = __shfl_xor_sync (~0u, quad & 1 ? x[0] : x[1], 1), b = __shfl_xor_sync (~0u, quad & 1 ? x[2] : x[3], 1);
-
-  x[0] = quad & 1 ? a : x[0];
-  x[1] = quad & 1 ? x[1] : a;
-  x[2] = quad & 1 ? b : x[2];
-  x[3] = quad & 1 ? x[3] : b;
-  a = __shfl_xor_sync (~0u, quad & 2 ? x[0] : x[2], 2);
-  b = __shfl_xor_sync (~0u, quad & 2 ? x[1] : x[3], 2);
-  x[0] = quad & 2 ? a : x[0];
-  x[1] = quad & 2 ? b : x[1];
-  x[2] = quad & 2 ? x[2] : a;
-  x[3] = quad & 2 ? x[3] : b;
-}
-
 /* Divides by the sums and stores. `row`: the thread's first one in the tile. */
 template<bool AGAIN> static __device__ __forceinline__ void
 store (const Job &job, int tile, int first, int head, int row, int lane, const float (&o)[D / 2], float (&sum)[2])
@@ -292,14 +257,12 @@ consume (Shared &sh, const Job &job, int group)
   int thread = threadIdx.x % 128, lane = thread % 32, row = group * QUERIES + thread / 32 * 16 + lane / 4;
   int turn = 1 + group, next = 1 + (group + 1) % GROUPS;
   uint64_t q = matrix (shared (&sh.q[0][group * QUERIES][0]), 16, 1024);
-  Ring at_k = { 0, 0 }, at_v = { 0, 0 };
+  Ring<STAGES> at_k = { 0, 0 }, at_v = { 0, 0 };
   uint32_t q_phase = 0;
   float s[KEYS / 2], o[D / 2];
   uint32_t p[KEYS / 4];
 
-#pragma unroll
-  for (int i = 0; i < D / 2; i++)
-    asm volatile ("mov.f32 %0, 0f00000000;" : "=f" (o[i]));
+  clear (o);
   if (group == GROUPS - 1)
     turn_give (next, 256);
   for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
@@ -419,23 +382,9 @@ attend (const __grid_constant__ CUtensorMap q, const __grid_constant__ CUtensorM
 static bool
 map_rows (DpDeviceCuda *dev, CUtensorMap *map, const void *x, int rows, int heads, int stride, int box)
 {
-  static PFN_cuTensorMapEncodeTiled_v12000 encode;
-  cudaDriverEntryPointQueryResult found;
-  cuuint64_t dims[3] = { 64, (cuuint64_t) rows, (cuuint64_t) heads * 2 }, strides[2] = { (cuuint64_t) stride * 2, 128 };
-  cuuint32_t boxes[3] = { 64, (cuuint32_t) box, 1 }, steps[3] = { 1, 1, 1 };
-  void *function = NULL;
+  const DpCudaMap tensor = { x, 2, 128, { 64, rows, 2 * heads }, { (size_t) stride * 2, 128 }, { 64, box, 1 } };
 
-  if (encode == NULL) {
-    if (!dp_cuda_ok (dev, cudaGetDriverEntryPointByVersion ("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found),
-        "attention"))
-      return false;
-    encode = (PFN_cuTensorMapEncodeTiled_v12000) function;
-  }
-  if (encode && encode (map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, (void *) x, dims, strides, boxes, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-          CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS)
-    return true;
-  dp_device_fail (&dev->base, "%s: attention: the driver cannot describe %d rows of %d heads to the GPU", dev->base.name, rows, heads);
-  return false;
+  return dp_cuda_map (dev, map, &tensor);
 }
 
 size_t

@@ -73,12 +73,13 @@ load_box (void *to, const CUtensorMap *map, int x, int y, int z, uint64_t *barri
 
 /* ---- matrix products ---- */
 
-/* A matrix in shared memory, in rows of 128 bytes that are swizzled in groups of eight: `stride` bytes from one group to the next, and
- * `leading` bytes between two blocks of 64 columns, where a transposed matrix has several. */
+/* A matrix in shared memory, in rows of 128 bytes (or 64) that are swizzled in groups of eight: `stride` bytes from one group to the next,
+ * and `leading` bytes between two blocks of 64 columns, where a transposed matrix has several. */
 static __device__ __forceinline__ uint64_t
-matrix (uint32_t address, int leading, int stride)
+matrix (uint32_t address, int leading, int stride, int row_bytes = 128)
 {
-  return (uint64_t) (address >> 4 & 0x3fff) | (uint64_t) (leading >> 4) << 16 | (uint64_t) (stride >> 4) << 32 | (uint64_t) 1 << 62;
+  return (uint64_t) (address >> 4 & 0x3fff) | (uint64_t) (leading >> 4) << 16 | (uint64_t) (stride >> 4) << 32
+      | (uint64_t) (row_bytes == 128 ? 1 : 2) << 62;
 }
 
 static __device__ __forceinline__ void
@@ -151,7 +152,70 @@ multiply_128 (float (&c)[64], const uint32_t *a, uint64_t b, int add)
       : "r" (a[0]), "r" (a[1]), "r" (a[2]), "r" (a[3]), "l" (b), "r" (add));
 }
 
+#define DP_R4(x, i) "+r" (x[i]), "+r" (x[i + 1]), "+r" (x[i + 2]), "+r" (x[i + 3])
+#define DP_R16(x, i) DP_R4 (x, i), DP_R4 (x, i + 4), DP_R4 (x, i + 8), DP_R4 (x, i + 12)
+
+/* c [64, 192] (+)= a [64, 32] . b [192, 32]^T, e4m3, c in half precision, two columns in one register. */
+static __device__ __forceinline__ void
+multiply_192_e4m3 (uint32_t (&c)[48], uint64_t a, uint64_t b, int add)
+{
+  asm volatile ("{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %50, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n192k32.f16.e4m3.e4m3 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47}, "
+      "%48, %49, add, 1, 1;\n"
+      "}" : DP_R16 (c, 0), DP_R16 (c, 16), DP_R16 (c, 32) : "l" (a), "l" (b), "r" (add));
+}
+
+/* c [64, 136] (+)= a [64, 32] . b [136, 32]^T, e4m3, a in registers. */
+static __device__ __forceinline__ void
+multiply_136_e4m3 (float (&c)[64], float (&last)[4], const uint32_t *a, uint64_t b, int add)
+{
+  asm volatile ("{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %73, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n136k32.f32.e4m3.e4m3 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
+      "%64, %65, %66, %67}, {%68, %69, %70, %71}, %72, add, 1, 1;\n"
+      "}" : DP_F16 (c, 0), DP_F16 (c, 16), DP_F16 (c, 32), DP_F16 (c, 48), DP_F4 (last, 0)
+      : "r" (a[0]), "r" (a[1]), "r" (a[2]), "r" (a[3]), "l" (b), "r" (add));
+}
+
 /* ---- arithmetic ---- */
+
+/* Without the compiler seeing a constant, which it would not leave in the registers of products. */
+template<int N> static __device__ __forceinline__ void
+clear (float (&x)[N])
+{
+#pragma unroll
+  for (int i = 0; i < N; i++)
+    asm volatile ("mov.f32 %0, 0f00000000;" : "=f" (x[i]));
+}
+
+/* max (0, x * y + z), of two halves each. */
+static __device__ __forceinline__ uint32_t
+multiply_add_relu (uint32_t x, uint32_t y, uint32_t z)
+{
+  uint32_t r;
+
+  asm ("fma.rn.relu.f16x2 %0, %1, %2, %3;" : "=r" (r) : "r" (x), "r" (y), "r" (z));
+  return r;
+}
+
+static __device__ __forceinline__ uint32_t
+max_of (uint32_t x, uint32_t y)
+{
+  uint32_t r;
+
+  asm ("max.f16x2 %0, %1, %2;" : "=r" (r) : "r" (x), "r" (y));
+  return r;
+}
 
 static __device__ __forceinline__ float
 exp2_fast (float x)
@@ -170,5 +234,41 @@ pack (float low, float high)
 
   asm ("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r" (x) : "f" (high), "f" (low));
   return x;
+}
+
+/* ---- what both kernels of attention have ---- */
+
+/* Position in a ring, and the parity of the round. */
+template<int STAGES> struct Ring
+{
+  int stage;
+  uint32_t phase;
+
+  __device__ __forceinline__ void
+  next ()
+  {
+    if (++stage == STAGES) {
+      stage = 0;
+      phase ^= 1;
+    }
+  }
+};
+
+/* Four threads have two columns each of four times eight; afterwards each has one of the four eights. */
+static __device__ __forceinline__ void
+transpose_quad (uint32_t (&x)[4], int quad)
+{
+  uint32_t a = __shfl_xor_sync (~0u, quad & 1 ? x[0] : x[1], 1), b = __shfl_xor_sync (~0u, quad & 1 ? x[2] : x[3], 1);
+
+  x[0] = quad & 1 ? a : x[0];
+  x[1] = quad & 1 ? x[1] : a;
+  x[2] = quad & 1 ? b : x[2];
+  x[3] = quad & 1 ? x[3] : b;
+  a = __shfl_xor_sync (~0u, quad & 2 ? x[0] : x[2], 2);
+  b = __shfl_xor_sync (~0u, quad & 2 ? x[1] : x[3], 2);
+  x[0] = quad & 2 ? a : x[0];
+  x[1] = quad & 2 ? b : x[1];
+  x[2] = quad & 2 ? x[2] : a;
+  x[3] = quad & 2 ? x[3] : b;
 }
 }
