@@ -558,9 +558,9 @@ post_thread (gpointer data)
     post.heard[i] = post.looked;
   g_mutex_lock (&post.lock);
   post.ready = TRUE;
-  if (!ok)
+  if (!ok && post.error == NULL)
     post.error = g_error_new (DP_ERROR, DP_ERROR_DEVICE, "ranks=mpi: %s", message);
-  else if (post.place.ranks > DP_MAX_STAGES)
+  else if (post.error == NULL && post.place.ranks > DP_MAX_STAGES)
     post.error = g_error_new (DP_ERROR, DP_ERROR_SETTINGS, "ranks=mpi: there are %d ranks; a ring has at most %d stages, so start fewer",
         post.place.ranks, DP_MAX_STAGES);
   g_cond_broadcast (&post.changed);
@@ -600,8 +600,24 @@ close_post (void)
     g_thread_join (post.thread);
 }
 
+/* Nothing can stop MPI_Init(). If it returns later, its thread finds the error and ends. */
+static gboolean
+wait_ready (int seconds)
+{
+  gint64 until = seconds > 0 ? g_get_monotonic_time () + seconds * SECOND : G_MAXINT64;
+
+  g_mutex_lock (&post.lock);
+  while (!post.ready && g_cond_wait_until (&post.changed, &post.lock, until));
+  gboolean ready = post.ready;
+  if (!ready)
+    post.error = g_error_new (DP_ERROR, DP_ERROR_DEVICE, "ranks=mpi: MPI did not start within %d seconds; it waits until every process that "
+        "mpirun started uses it, so start every rank but the first with `dualparal worker`", seconds);
+  g_mutex_unlock (&post.lock);
+  return ready;
+}
+
 gboolean
-dp_post_open (DpPostPlace *place, GError **error)
+dp_post_open (DpPostPlace *place, int seconds, GError **error)
 {
   g_mutex_lock (&post.opening);
   if (!post.tried) {
@@ -612,11 +628,8 @@ dp_post_open (DpPostPlace *place, GError **error)
     post.mpi = dp_mpi_library_open (&post.error);
     if (post.mpi) {
       post.thread = g_thread_new ("dp-mpi", post_thread, NULL);
-      g_mutex_lock (&post.lock);
-      while (!post.ready)
-        g_cond_wait (&post.changed, &post.lock);
-      g_mutex_unlock (&post.lock);
-      atexit (close_post);      /* registered after MPI's own, so it runs before them */
+      if (wait_ready (seconds))
+        atexit (close_post);    /* registered after MPI's own, so it runs before them */
     }
   }
   if (post.error && error)

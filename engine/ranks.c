@@ -5,6 +5,7 @@
 #include <string.h>
 
 #define PROTOCOL 2              /* a change of what ranks send each other is a new number */
+#define START_SECONDS 60
 #define HELLO_US (60 * G_USEC_PER_SEC)
 
 typedef struct
@@ -149,7 +150,7 @@ dp_ranks_gather (DpPostPlace *place, GError **error)
   gboolean ok = FALSE;
 
   g_mutex_lock (&all.gathering);
-  if (!dp_post_open (place, error))
+  if (!dp_post_open (place, START_SECONDS, error))
     goto out;
   if (place->ranks == 1) {
     g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "ranks=mpi: this process is the only rank; start it with mpirun, with a `dualparal "

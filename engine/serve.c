@@ -291,7 +291,7 @@ serve_session (Server *s, guint32 number, const char *text)
 static gboolean
 join (Server *s, GError **error)
 {
-  if (!dp_post_open (&s->place, error))
+  if (!dp_post_open (&s->place, 0, error))
     return FALSE;
   if (s->place.ranks == 1)
     return dp_settings_refuse (error, "a worker was started alone; mpirun starts it together with rank 0, which makes the video: mpirun "

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * peer transport|cycles|again|late|stranger|traced FILE: what a test under mpirun runs as one of its ranks. The exit status counts.
+ * peer transport|cycles COUNT|again|late|start|stranger|traced FILE: what a test under mpirun runs as one of its ranks. The exit status counts.
  */
 #include "engine/dualparal.h"
 #include "engine/transport_mpi.h"
@@ -8,7 +8,9 @@
 #include "traced.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- transport: random bytes go around; each stage adds its number ---- */
 
@@ -174,7 +176,7 @@ transport (void)
   DpDevice *dev = open_device ("cpu");  /* all ranks but one of five treat its memory as a GPU's */
   GError *error = NULL;
 
-  dp_post_open (&here, &error);
+  dp_post_open (&here, 0, &error);
   g_assert_no_error (error);
   dp_post_listen (0, &base, NULL);
   end = dp_transport_mpi_new (&(DpTransportMpiSpec) { .rank = here.rank, .ranks = here.ranks, .session = SESSION, .name = "stage 0",
@@ -211,10 +213,11 @@ open_engine (const DpSettings *settings)
   return engine;
 }
 
+/* Returns the microseconds that the engine took to go away. */
 static gint64
-cycle (int frames, gint64 wait_us, gboolean across, GChecksum *sum)
+cycle (int width, int height, int frames, gint64 wait_us, gboolean across, GChecksum *sum)
 {
-  DpSettings settings = { .devices = "cpu", .ranks = across ? "mpi" : "none", .num_frames = -1, .width = 128, .height = 64,
+  DpSettings settings = { .devices = "cpu", .ranks = across ? "mpi" : "none", .num_frames = -1, .width = width, .height = height,
     .steps = 3, .block_latents = 2, .context_latents = 1, .seed = 5, .format = DP_FORMAT_I420, .linger = 5 };
   g_autoptr (GError) error = NULL;
   DpEngine *engine = open_engine (&settings);
@@ -235,19 +238,72 @@ cycle (int frames, gint64 wait_us, gboolean across, GChecksum *sum)
   return g_get_monotonic_time () - start;
 }
 
-static void
-cycles (void)
+typedef struct
 {
+  int files, threads;
+  double mib;                   /* resident */
+} Held;
+
+static int
+count_entries (const char *pid, const char *what)
+{
+  g_autofree char *path = g_build_filename ("/proc", pid, what, NULL);
+  GDir *dir = g_dir_open (path, 0, NULL);
+  int n = 0;
+
+  g_assert_nonnull (dir);
+  while (g_dir_read_name (dir))
+    n++;
+  g_dir_close (dir);
+  return n;
+}
+
+/* What each rank has: they are all children of mpirun. Returns how many. */
+static int
+look_at_all (int cycle, Held held[8])
+{
+  g_autofree char *path = g_strdup_printf ("/proc/%d/task/%d/children", getppid (), getppid ()), *children = NULL;
+  int n = 0;
+
+  g_usleep (300000);            /* threads end */
+  g_assert_true (g_file_get_contents (path, &children, NULL, NULL));
+  g_auto (GStrv) pids = g_strsplit (g_strstrip (children), " ", 8);
+  for (; pids[n]; n++) {
+    g_autofree char *status_path = g_build_filename ("/proc", pids[n], "status", NULL), *status = NULL;
+
+    g_assert_true (g_file_get_contents (status_path, &status, NULL, NULL));
+    held[n] = (Held) { count_entries (pids[n], "fd"), count_entries (pids[n], "task"), atoi (strstr (status, "VmRSS:") + 6) / 1024.0 };
+    fprintf (stderr, "after %3d engines: process %d has %.1f MiB, %d files, %d threads\n", cycle, n, held[n].mib, held[n].files,
+        held[n].threads);
+  }
+  return n;
+}
+
+/* Nothing adds up from the half of the engines to the last. */
+static void
+cycles (int count)
+{
+  Held half[8], end[8];
   GChecksum *one = g_checksum_new (G_CHECKSUM_MD5), *many = g_checksum_new (G_CHECKSUM_MD5);
   g_autoptr (GRand) rand = g_rand_new_with_seed (7);
   gint64 longest = 0;
 
-  for (int i = 0; i < 16; i++)
-    longest = MAX (longest, cycle (i % 5 == 2 ? i : 0, i % 4 == 3 ? -1 : g_rand_int_range (rand, 0, i % 2 ? 150000 : 3000), TRUE, NULL));
+  for (int i = 0; i < count; i++) {
+    if (i == count / 2)
+      look_at_all (i, half);
+    longest = MAX (longest, cycle (128, 64, i % 5 == 2 ? i : 0, i % 4 == 3 ? -1 : g_rand_int_range (rand, 0, i % 2 ? 150000 : 3000), TRUE, NULL));
+  }
+  for (int n = look_at_all (count, end); n-- > 0;) {
+    g_assert_cmpint (end[n].files, ==, half[n].files);
+    g_assert_cmpint (end[n].threads, <=, half[n].threads + 1);  /* that of what lingers */
+    g_assert_cmpfloat (end[n].mib, <, half[n].mib + 16);
+  }
+  /* in the middle of a pass that takes seconds */
+  longest = MAX (longest, cycle (832, 480, 0, G_USEC_PER_SEC, TRUE, NULL));
   fprintf (stderr, "the longest teardown took %.3f s\n", longest / 1e6);
   g_assert_cmpint (longest, <, G_USEC_PER_SEC);
-  cycle (21, -1, TRUE, many);
-  cycle (21, -1, FALSE, one);
+  cycle (128, 64, 21, -1, TRUE, many);
+  cycle (128, 64, 21, -1, FALSE, one);
   g_assert_cmpstr (g_checksum_get_string (many), ==, g_checksum_get_string (one));
   g_checksum_free (one);
   g_checksum_free (many);
@@ -295,6 +351,17 @@ late (void)
   g_assert_null (dp_plan_new (&settings, NULL));
 }
 
+/* ---- start: a rank never uses MPI ---- */
+
+static void
+start (void)
+{
+  g_autoptr (GError) error = NULL;
+
+  g_assert_false (dp_post_open (&here, 2, &error));
+  fprintf (stderr, "%s\n", error->message);
+}
+
 /* ---- stranger: a rank of another version; it stays until rank 0 ends ---- */
 
 static void
@@ -308,7 +375,7 @@ stranger (void)
     char version[32];
   } hello = { "dualpar", 99, "9.9" };
 
-  g_assert_true (dp_post_open (&here, NULL));
+  g_assert_true (dp_post_open (&here, 0, NULL));
   dp_post_listen (0, &listener, NULL);
   dp_post_send (0, DP_POST_HELLO, 0, &hello, sizeof hello);
   wait_for_bye ();
@@ -322,16 +389,18 @@ main (int argc, char **argv)
   if (strcmp (role, "transport") == 0)
     transport ();
   else if (strcmp (role, "cycles") == 0)
-    cycles ();
+    cycles (argc > 2 ? atoi (argv[2]) : 16);
   else if (strcmp (role, "stranger") == 0)
     stranger ();
   else if (strcmp (role, "again") == 0)
     again ();
   else if (strcmp (role, "late") == 0)
     late ();
+  else if (strcmp (role, "start") == 0)
+    start ();
   else if (strcmp (role, "traced") == 0 && argc > 2)
     traced (argv[2]);
   else
     return 2;
-  return strcmp (role, "again") == 0 || strcmp (role, "late") == 0;     /* what they ask for cannot be had */
+  return strcmp (role, "again") == 0 || strcmp (role, "late") == 0 || strcmp (role, "start") == 0;     /* what they ask for cannot be had */
 }

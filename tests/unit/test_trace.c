@@ -229,6 +229,74 @@ test_none (void)
   dp_trace_free (NULL);
 }
 
+/* ---- what another process did ---- */
+
+static GArray *sent;            /* of DpTraceEvent */
+static guint sendings;
+
+static void
+send_events (const DpTraceEvent *events, guint n, gpointer data)
+{
+  g_assert_true (data == &sendings);
+  g_array_append_vals (sent, events, n);
+  sendings++;
+}
+
+/* Stage 1 is a second ahead. */
+static gint64
+clock_of (int stage)
+{
+  return stage == 1 ? -G_USEC_PER_SEC : 0;
+}
+
+static gint64
+number_of (const char *text, const char *event, const char *key)
+{
+  const char *at = strstr (text, event), *value = at ? strstr (at, key) : NULL;
+
+  g_assert_nonnull (value);
+  return g_ascii_strtoll (value + strlen (key), NULL, 10);
+}
+
+/* All of it arrives, in order, and each time is put to this process's clock. */
+static void
+test_remote (void)
+{
+  g_autofree char *path = path_of ("remote"), *text = NULL;
+  DpTrace *remote = dp_trace_new_remote (send_events, &sendings), *t = open_trace (path, DP_TRACE_LIMIT);
+  gint64 now = g_get_monotonic_time (), there = now + G_USEC_PER_SEC;
+  gsize size;
+
+  sent = g_array_new (FALSE, FALSE, sizeof (DpTraceEvent));
+  for (int i = 0; i < 150; i++)
+    dp_trace_event (remote, &(DpTraceEvent) { .what = DP_TRACE_PASS, .stage = 1, .block = i, .start_us = there + 1000 * i,
+        .end_us = there + 1000 * i + 500 });
+  dp_trace_event (remote, &(DpTraceEvent) { .what = DP_TRACE_TRANSFER, .stage = 1, .from = 0, .block = 7, .start_us = now + 10,
+      .end_us = there + 30 });
+  dp_trace_event (remote, &(DpTraceEvent) { .what = DP_TRACE_LOAD, .stage = 1, .layers = 3, .start_us = there, .end_us = there + 5 });
+  g_assert_cmpuint (sendings, ==, 2);   /* by dozens */
+  dp_trace_pass_on (remote);
+  g_assert_cmpuint (sendings, ==, 3);
+  dp_trace_pass_on (remote);    /* nothing is left */
+  g_assert_cmpuint (sendings, ==, 3);
+  g_assert_cmpuint (sent->len, ==, 152);
+  dp_trace_free (remote);
+
+  dp_trace_set_clock (t, clock_of);
+  for (guint i = 0; i < sent->len; i++)
+    dp_trace_event (t, &g_array_index (sent, DpTraceEvent, i));
+  dp_trace_free (t);
+  g_assert_cmpint (count (path, "load", "", &size), ==, 1);
+  g_assert_cmpint (count (path, "stage 0 to 1", "", &size), ==, 2);
+  g_assert_true (g_file_get_contents (path, &text, NULL, NULL));
+  gint64 first = number_of (text, "\"block 0\"", "\"ts\":");
+  g_assert_cmpint (ABS (first), <, G_USEC_PER_SEC / 2); /* since the file was opened */
+  g_assert_cmpint (number_of (text, "\"block 149\"", "\"ts\":") - first, ==, 149000);
+  g_assert_cmpint (number_of (text, "\"ph\":\"b\"", "\"ts\":") - first, ==, 10);
+  g_assert_cmpint (number_of (text, "\"ph\":\"e\"", "\"ts\":") - first, ==, 30);
+  g_array_unref (sent);
+}
+
 int
 main (int argc, char **argv)
 {
@@ -243,8 +311,9 @@ main (int argc, char **argv)
   g_test_add_func ("/trace/refused", test_refused);
   g_test_add_func ("/trace/full-disk", test_full_disk);
   g_test_add_func ("/trace/none", test_none);
+  g_test_add_func ("/trace/remote", test_remote);
   result = g_test_run ();
-  static const char *const names[] = { "events", "unfinished", "limit", "threads", "taken", "pipe", "ended" };
+  static const char *const names[] = { "events", "unfinished", "limit", "threads", "taken", "pipe", "ended", "remote" };
   for (guint i = 0; i < G_N_ELEMENTS (names); i++) {
     g_autofree char *path = path_of (names[i]);
     g_unlink (path);
