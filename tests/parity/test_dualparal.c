@@ -14,7 +14,7 @@ static const char *const cases[] = {
   "small-context-lag1-cfg", "small-context-lag1", "small-context-lag3-cfg", "small-context-lag3",
   "full-context-lag1-cfg", "full-context-lag1", "full-context-lag3-cfg", "full-context-lag3",
   "short-last", "one-in-flight", "no-context", "uneven",
-  "experts-lag1", "experts-lag2", "experts-lag3", "experts-unguided", NULL
+  "experts-lag1", "experts-lag2", "experts-lag3", "experts-unguided", "restart", NULL
 };
 
 static void
