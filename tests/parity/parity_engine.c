@@ -54,6 +54,7 @@ parity_settings (const ParityCase *c, DpSettings *settings)
     int context = parity_int (c, "context_latents");
     settings->block_latents = parity_int (c, "block_latents");
     settings->context_latents = context ? context : -1;
+    settings->context_mode = string_or_null (o, "context");
     settings->queue_blocks = parity_int (c, "queue_blocks");
     settings->flow_shift = json_object_get_double_member (o, "flow_shift");
     settings->sampler = string_or_null (o, "sampler");
