@@ -173,6 +173,7 @@ dp_agreement_new (const DpPlan *plan, GError **error)
       return NULL;
   g_key_file_set_string (text, GROUP, "sampler", s->sampler);
   g_key_file_set_string (text, GROUP, "precision", s->precision);
+  g_key_file_set_string (text, GROUP, "context-mode", s->context_mode);
   for (gsize i = 0; i < G_N_ELEMENTS (ints); i++)
     g_key_file_set_integer (text, GROUP, ints[i].key, G_STRUCT_MEMBER (int, s, ints[i].offset));
   for (gsize i = 0; i < G_N_ELEMENTS (doubles); i++)
@@ -186,18 +187,20 @@ gboolean
 dp_agreement_read (const char *data, DpSettings *s, int *stages, DpHalves (*cuts)[2], GStringChunk *storage, GError **error)
 {
   g_autoptr (GKeyFile) text = g_key_file_new ();
-  g_autofree char *model = NULL, *sampler = NULL, *precision = NULL, *cut = NULL;
+  g_autofree char *model = NULL, *sampler = NULL, *precision = NULL, *cut = NULL, *mode = NULL;
 
   if (!g_key_file_load_from_data (text, data, -1, G_KEY_FILE_NONE, error))
     return FALSE;
   model = g_key_file_get_string (text, GROUP, "model", NULL);
   sampler = g_key_file_get_string (text, GROUP, "sampler", NULL);
   precision = g_key_file_get_string (text, GROUP, "precision", NULL);
+  mode = g_key_file_get_string (text, GROUP, "context-mode", NULL);
   *stages = g_key_file_get_integer (text, GROUP, "stages", NULL);
   *s = (DpSettings) {
     .model = model ? g_string_chunk_insert (storage, model) : NULL,
     .sampler = sampler ? g_string_chunk_insert (storage, sampler) : NULL,
     .precision = precision ? g_string_chunk_insert (storage, precision) : NULL,
+    .context_mode = mode ? g_string_chunk_insert (storage, mode) : NULL,
     .text_encoder = "streamed",         /* is rank 0's */
     .num_frames = g_key_file_get_int64 (text, GROUP, "num-frames", NULL),
     .trace = g_key_file_get_boolean (text, WISHES, "trace", NULL) ? "rank 0" : NULL,

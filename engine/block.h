@@ -21,10 +21,13 @@ typedef struct
   gint32 first_step;            /* 0, or the step at which the block restarted: the model sees 0 */
   guint32 prompt;               /* id of its conditioning, told before */
   guint32 oldest_prompt;        /* no later pass asks for a conditioning with a smaller id */
-  guint16 context;              /* latent frames of the previous block in front */
+  guint16 context;              /* latent frames of the previous block in front, which go through the layers with the block */
   guint16 own;                  /* latent frames of this block */
   guint16 next_cached;          /* frames of the following block whose keys the stages hold; 0: none */
   guint16 to_cache;             /* first own frames whose keys the previous block's pass will want */
+  guint16 previous_cached;      /* last frames of the previous block whose keys the stages hold, in front; 0: none */
+  guint16 previous_step;        /*   of the pass of the previous block that made them */
+  guint16 to_keep;              /* last own frames whose keys passes of the following block may want */
   guint16 element, elements;    /* a guided pass is two messages: 0 of 2 with the prompt, 1 of 2 with the
                                  * negative prompt, which takes the step; else 0 of 1 */
   guint32 error;                /* 0; else 1 + the DpError of the stage that failed, and DpBlock.error

@@ -27,6 +27,20 @@ dp_block_queue_depth (const DpBlockQueue *queue)
   return (queue->steps + queue->lag - 1) / queue->lag;
 }
 
+/* Block b's are written in iterations b lag + lag - 1 to b lag + T - 1 and last read in b lag + lag + T - 1: T + 1 iterations, from the
+ * first to the last. */
+int
+dp_block_queue_kept (const DpBlockQueue *queue)
+{
+  return MIN (queue->steps / queue->lag + 1, queue->blocks - 1);
+}
+
+int
+dp_block_queue_previous_step (const DpBlockQueue *queue, int step)
+{
+  return MIN (step + queue->lag, queue->steps) - 1;
+}
+
 gboolean
 dp_block_queue_next (DpBlockQueue *queue, DpPass *pass)
 {

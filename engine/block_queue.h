@@ -31,6 +31,11 @@ typedef struct
 void dp_block_queue_init (DpBlockQueue *queue, int steps, int queue_blocks, gint64 blocks);
 /** Most blocks that are in flight at a time: ceil (T / lag). */
 int dp_block_queue_depth (const DpBlockQueue *queue);
+/** Most blocks at a time whose last latents' keys and values are kept for a cached context: a pass reads what the previous block's latest
+ *  pass before this iteration made. From step lag - 1 on, therefore, until the following block leaves. 0 for a single block. */
+int dp_block_queue_kept (const DpBlockQueue *queue);
+/** The step of that pass of the previous block, for a pass of step `step`. */
+int dp_block_queue_previous_step (const DpBlockQueue *queue, int step);
 /** The next pass, or FALSE when every block has left. */
 gboolean dp_block_queue_next (DpBlockQueue *queue, DpPass *pass);
 

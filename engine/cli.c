@@ -353,7 +353,8 @@ inspect (GError **error)
   print_model (plan->model);
   printf ("settings\n  %dx%d at %d/%d frames a second, %s, %d steps, guidance %s, flow shift %g\n", s->width, s->height,
       plan->info.fps_n, plan->info.fps_d, s->sampler, s->steps, guidance, s->flow_shift);
-  printf ("  blocks of %d latents, context %d, queue of %d frames\n", s->block_latents, plan->context_latents, s->max_queue_frames);
+  printf ("  blocks of %d latents, context %d %s, queue of %d frames\n", s->block_latents, plan->context_latents, s->context_mode,
+      s->max_queue_frames);
   if (!dp_model_check (plan->model, spec.max_input + spec.max_cached, spec.latent_h, spec.latent_w, error))
     return FALSE;
   printf ("plan for devices=%s\n%s", dp_cli_settings.devices ? dp_cli_settings.devices : "auto", description);

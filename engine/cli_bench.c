@@ -135,6 +135,7 @@ print_json (const Bench *m)
   json_builder_begin_object (b);
   add_text (b, "model", m->plan->info.name);
   add_text (b, "precision", m->plan->settings.precision);
+  add_text (b, "context_mode", m->plan->settings.context_mode);
   add_number (b, "width", m->plan->settings.width);
   add_number (b, "height", m->plan->settings.height);
   add_number (b, "stages", m->plan->n_stages);
@@ -167,8 +168,9 @@ print_table (const Bench *m)
   const DpStats *last = &m->last;
   g_autofree char *guidance = dp_cli_settings_guidance (s);
 
-  printf ("%s %dx%d, %d steps, guidance %s, B %d, C %d, Q %d, %s, %d stage%s, %d threads\n", plan->info.name, s->width, s->height, s->steps,
-      guidance, s->block_latents, plan->context_latents, s->queue_blocks, s->precision, plan->n_stages, plan->n_stages == 1 ? "" : "s",
+  printf ("%s %dx%d, %d steps, guidance %s, B %d, C %d%s, Q %d, %s, %d stage%s, %d threads\n", plan->info.name, s->width, s->height,
+      s->steps, guidance, s->block_latents, plan->context_latents, plan->kept_blocks > 0 ? " cached" : "", s->queue_blocks,
+      s->precision, plan->n_stages, plan->n_stages == 1 ? "" : "s",
       s->threads);
   printf ("  block-steps per second  %8.2f\n", passes_per_second (m));
   printf ("  frames per second       %8.2f   (%.2f x real time)\n", frames_per_second (m), realtime_factor (m));

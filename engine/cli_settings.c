@@ -31,6 +31,8 @@ const GOptionEntry dp_cli_settings_options[] = {
   { "seed", 0, G_OPTION_FLAG_FILENAME, G_OPTION_ARG_CALLBACK, parse_seed, "Same seed, same video", "N" },
   { "block-latents", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.block_latents, "Latent frames a block owns", "B" },
   { "context-latents", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.context_latents, "Latent frames taken from each neighbour; -1: none", "C" },
+  { "context-mode", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.context_mode, "auto, recomputed or cached (faster, more memory)",
+      "NAME" },
   { "queue-blocks", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.queue_blocks, "Most blocks in flight, at most T", "Q" },
   { "times", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.times, "Table of measured times, made by bench --add-times, by which layers are "
       "shared out", "FILE.json" },

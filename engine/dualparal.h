@@ -61,6 +61,9 @@ typedef struct
   double flow_shift;            /* shift of the noise schedule towards high noise */
   int block_latents;            /* B, latent frames a block owns */
   int context_latents;          /* C, latent frames taken from each neighbour, 1..B; -1: none */
+  const char *context_mode;     /* what a block sees of the one before it: "recomputed", its last latents, which go through the model with
+                                 * the block in each step; "cached", the keys and values that its own latest pass left on the devices, for
+                                 * less work and more memory; NULL: "auto", cached where neighbours stand 3 steps apart or more */
   int queue_blocks;             /* Q, most blocks in flight, 1..T; neighbours then stand ceil (T / Q) steps apart */
   guint64 seed;                 /* as it is: 0 is a seed like any other */
   gint64 num_frames;            /* > 0, or -1: endless; 0, alone of all fields, is invalid */

@@ -266,13 +266,18 @@ check_noise (const DpPlan *plan, GError **error)
 
 /* A block's next pass waits for the previous block's pass of this iteration, which starts right behind its own. That pass of E messages
  * is back after the time of N + E - 1 messages; meanwhile, with n blocks in flight, (n - 1) E messages start. So no stage waits where
- * n >= (N + 2 E - 1) / E. On average n is T / lag. */
+ * n >= (N + 2 E - 1) / E. On average n is T / lag. With a cached context it waits for its own pass alone: n >= (N + E - 1) / E. Where the
+ * mode follows from the lag (`follows`), a lag at which the context would be recomputed keeps to the first rule. */
 static void
-check_queue (DpPlan *plan)
+check_queue (DpPlan *plan, gboolean follows)
 {
   int steps = plan->settings.steps, stages = plan->n_stages, elements = plan->elements;
-  int wanted = stages + 2 * elements - 1, lag = elements * steps / wanted;
+  int wanted = stages + (plan->kept_blocks > 0 ? 1 : 2) * elements - 1, lag = elements * steps / wanted;
 
+  if (plan->kept_blocks > 0 && follows && plan->lag > lag && lag < DP_CACHED_LAG) {
+    wanted += elements;
+    lag = elements * steps / wanted;
+  }
   if (stages == 1 || (lag > 0 && plan->lag <= lag))
     return;
   g_autofree char *help = lag > 0 ? g_strdup_printf ("queue-blocks=%d keeps all of them busy", (steps + lag - 1) / lag)
@@ -282,9 +287,10 @@ check_queue (DpPlan *plan)
   plan->starved = g_string_chunk_insert (plan->storage, sentence);
 }
 
-/* Block 0 has no context in front, every other one C; the longest input is one of the two. */
+/* Block 0 has no context in front, every other one C; the longest input is one of the two. `asked`: the context mode that was asked
+ * for. */
 static gboolean
-plan_blocks (DpPlan *plan, GError **error)
+plan_blocks (DpPlan *plan, const char *asked, GError **error)
 {
   const DpSettings *s = &plan->settings;
   const DpVaeConfig *vae = &plan->model->config.vae;
@@ -304,10 +310,11 @@ plan_blocks (DpPlan *plan, GError **error)
   dp_block_queue_init (&queue, s->steps, s->queue_blocks, dp_blocks_of (plan->latents, B, C));
   plan->lag = queue.lag;
   plan->depth = dp_block_queue_depth (&queue);
+  plan->kept_blocks = C > 0 && strcmp (s->context_mode, "cached") == 0 ? dp_block_queue_kept (&queue) : 0;
   plan->elements = dp_stage_elements (&(DpStageSpec) { .guidance_scales = { s->guidance_scale, s->guidance_scale_2 } });
   plan->passes = dp_plan_passes (plan->n_stages, plan->elements, plan->depth);
   plan->switch_step = switch_step (plan);
-  check_queue (plan);
+  check_queue (plan, asked == NULL || strcmp (asked, "auto") == 0);
   return check_noise (plan, error);
 }
 
@@ -321,7 +328,7 @@ dp_plan_stage_spec (const DpPlan *plan)
     .type = plan->type, .fp8 = plan->fp8, .switch_step = plan->switch_step,
     .guidance_scales = { s->guidance_scale, s->guidance_scale_2 }, .latent_h = plan->latent_h, .latent_w = plan->latent_w,
     .max_own = plan->max_own, .max_input = plan->max_input, .max_cached = plan->context_latents, .depth = plan->depth,
-    .text_length = s->text_length };
+    .kept_blocks = plan->kept_blocks, .text_length = s->text_length };
 }
 
 gsize
@@ -343,7 +350,8 @@ layer_products (const DpPlan *plan, double *attention, double *rest)
 {
   const DpDitConfig *c = &plan->model->config.dit;
   double frame = plan->latent_h / 2.0 * (plan->latent_w / 2), D = (double) c->heads * c->head_dim;
-  double rows = plan->max_input * frame, keys = rows + plan->context_latents * frame;
+  double rows = (plan->kept_blocks > 0 ? plan->settings.block_latents : plan->max_input) * frame;
+  double keys = (plan->max_input + plan->context_latents) * frame;
 
   *attention = rows * (4 * D * D + ATTENTION_COST * 2 * keys * D);
   *rest = rows * (2 * D * D + 2 * D * c->ffn + ATTENTION_COST * 2 * plan->settings.text_length * D);
@@ -512,7 +520,7 @@ make (DpModel *model, const DpSettings *settings, const DpPlan *chosen, const Dp
   else if (!plan_devices (plan, stages, asked, error) || !plan_precision (plan, asked, error))
     return NULL;
   plan->given = cuts;
-  if (!plan_blocks (plan, error) || !plan_cuts (plan, error))
+  if (!plan_blocks (plan, settings->context_mode, error) || !plan_cuts (plan, error))
     return NULL;
   plan->given = NULL;
   plan_memory (plan);
@@ -631,6 +639,22 @@ describe_layers (const DpPlan *plan, const DpPlanStage *stage, GString *text)
     g_string_append_printf (text, " and %g-%g", h[1].first / 2.0, h[1].last / 2.0);
 }
 
+/* What the kept keys and values take is in each stage's bytes; here it is told alone, for it is what the mode costs. */
+static void
+describe_context (const DpPlan *plan, GString *text)
+{
+  DpStageSpec spec = dp_plan_stage_spec (plan);
+  gsize bytes = 0;
+
+  if (plan->kept_blocks == 0) {
+    g_string_append_printf (text, "  context       %s\n", plan->context_latents > 0 ? "recomputed" : "none");
+    return;
+  }
+  for (int i = 0; i < plan->n_stages; i++)
+    bytes += dp_stage_kept_bytes (&spec, plan->stages[i].halves);
+  g_string_append_printf (text, "  context       cached, of %d blocks: %.1f MiB in all stages\n", plan->kept_blocks, bytes / 1048576.0);
+}
+
 char *
 dp_plan_describe (const DpPlan *plan)
 {
@@ -646,6 +670,7 @@ dp_plan_describe (const DpPlan *plan)
   if (plan->n_stages > 1)
     g_string_append_printf (text, ", %d of them between stages", plan->passes);
   g_string_append_c (text, '\n');
+  describe_context (plan, text);
   for (int i = 0; i < plan->n_stages; i++) {
     const DpPlanStage *stage = &plan->stages[i];
 

@@ -52,6 +52,7 @@ struct _DpPlan
   gint64 latents;               /* latent frames of the video, -1: endless */
   int max_own, max_input;       /* most latent frames that a block owns, and that a pass has */
   int lag, depth;               /* iterations from a block to the next; most blocks in flight */
+  int kept_blocks;              /* with a cached context: those whose last keys and values each stage keeps; 0: the context is recomputed */
   int elements;                 /* messages a pass: 2 with guidance, else 1 */
   double attention;             /* share of a layer's time that its self-attention takes */
   int passes;                   /* on their way between stages at a time */

@@ -63,7 +63,8 @@ dp_ring_new (const DpRingSpec *spec, GError **error)
   ring->schedule = dp_schedule_new (&(DpScheduleSpec) {
       .sampler = plan->sampler, .block_latents = s->block_latents, .context_latents = plan->context_latents,
       .queue_blocks = s->queue_blocks, .latents = plan->latents, .max_own = plan->max_own, .latent_size = dp_plan_latent_size (plan),
-      .passes = plan->passes, .elements = plan->elements, .seed = s->seed, .noise = s->noise, .noise_latents = s->noise_latents,
+      .passes = plan->passes, .elements = plan->elements, .cached = plan->kept_blocks > 0, .seed = s->seed, .noise = s->noise,
+      .noise_latents = s->noise_latents,
       .condition = condition, .poll = poll_prompts, .conditioner = spec->conditioner }, error);
   if (ring->schedule && plan->across)
     ring->session = dp_session_new (&(DpSessionSpec) { .plan = plan, .trace = spec->trace, .loaded = remote_loaded, .failed = failed,

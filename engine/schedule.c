@@ -206,7 +206,21 @@ dp_schedule_next (DpSchedule *s, GError **error)
 
 /* ---- passes ---- */
 
-/* Its own block's state, and the previous block's as the iteration before this one left it. */
+/* Whether the stages hold what the pass at hand needs of the previous block. They hold keys and values that have seen that block's prompt
+ * and, if it restarted, what it was before: where it matters, the context is recomputed in all steps of the block. */
+static gboolean
+is_cached (const DpSchedule *s)
+{
+  const Slot *own = slot_of (s, s->pass.block), *previous;
+
+  if (!s->spec.cached || s->pass.block == 0)
+    return FALSE;
+  previous = slot_of (s, s->pass.block - 1);
+  return own->conditioning->id == previous->conditioning->id && previous->first_step == 0;
+}
+
+/* Its own block's state, and the previous block's as the iteration before this one left it. What the stages hold of the previous block is
+ * right when the pass gets there, because passes do not overtake each other. */
 gboolean
 dp_schedule_is_ready (const DpSchedule *s)
 {
@@ -214,7 +228,7 @@ dp_schedule_is_ready (const DpSchedule *s)
 
   if (s->on_the_way == s->spec.passes || slot_of (s, pass->block)->steps_done != pass->step)
     return FALSE;
-  return pass->block == 0 || slot_of (s, pass->block - 1)->steps_done == MIN (pass->step + s->queue.lag, s->queue.steps);
+  return pass->block == 0 || is_cached (s) || slot_of (s, pass->block - 1)->steps_done == MIN (pass->step + s->queue.lag, s->queue.steps);
 }
 
 void
@@ -223,18 +237,21 @@ dp_schedule_compose (DpSchedule *s, int element, DpBlock *b)
   const DpScheduleSpec *spec = &s->spec;
   const DpPass *pass = &s->pass;
   Slot *own = slot_of (s, pass->block), *previous = pass->block > 0 ? slot_of (s, pass->block - 1) : NULL;
-  int C = spec->context_latents, T = s->queue.steps, lag = s->queue.lag;
+  int C = spec->context_latents, T = s->queue.steps, lag = s->queue.lag, in_front = previous ? MIN (C, previous->n) : 0;
+  gboolean cached = is_cached (s), kept = spec->cached && pass->step >= lag - 1 && pass->block < s->queue.blocks - 1;
   gint64 head = MAX (0, (pass->iteration - T + lag) / lag);
   gsize frame = sizeof (float) * spec->latent_size;
 
   g_assert (element > 0 || dp_schedule_is_ready (s));
   if (own->fresh)
     draw_noise (s, pass->block);
-  if (previous && previous->fresh)
+  if (previous && previous->fresh && !cached)
     draw_noise (s, pass->block - 1);
   b->header = (DpBlockHeader) {
     .block = pass->block, .iteration = pass->iteration, .step = pass->step, .first_step = own->first_step, .own = own->n,
-    .context = previous ? MIN (C, previous->n) : 0,
+    .context = cached ? 0 : in_front,
+    .previous_cached = cached ? in_front : 0, .previous_step = dp_block_queue_previous_step (&s->queue, pass->step),
+    .to_keep = kept ? MIN (C, own->n) : 0,
     .next_cached = pass->has_next ? MIN (C, dp_block_latents (pass->block + 1, spec->latents, spec->block_latents, C)) : 0,
     .to_cache = previous && pass->step + lag < T ? MIN (C, own->n) : 0, /* the previous block is next, unless it has left */
     .element = element, .elements = spec->elements, .prompt = own->conditioning->id, .oldest_prompt = slot_of (s, head)->conditioning->id };

@@ -3,7 +3,7 @@
  * schedule.h: stage 0's part of the scheme: which pass is next, what it is made of, what comes back.
  *
  * It walks the block queue and keeps the latents of every block in flight, and of the one that left
- * last. For each pass it says whether the two blocks that the pass needs are back in the state the
+ * last. For each pass it says whether the blocks that the pass needs are back in the state the
  * scheme asks for, composes the message, and takes the result in. Which states are used follows
  * from the schedule, never from timing: one stage and eight give the same bits.
  *
@@ -26,6 +26,7 @@ typedef struct
   gsize latent_size;            /* floats of a latent frame */
   int passes;                   /* most of them on their way at a time */
   int elements;                 /* messages a pass: 2 with guidance, else 1 */
+  gboolean cached;              /* the stages keep what a pass needs of the previous block; see design.md, "The scheme" */
   guint64 seed;
   const float *noise;           /* [noise_latents, latent_size] in place of the pool, or NULL */
   gint64 noise_latents;

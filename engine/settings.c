@@ -68,6 +68,7 @@ fill_defaults (DpSettings *s, const DpModel *model, GStringChunk *storage)
   s->sampler = g_string_chunk_insert (storage, s->sampler ? s->sampler : d->sampler[0] ? d->sampler : scheduler->sampler);
   s->precision = g_string_chunk_insert (storage, s->precision ? s->precision : "auto");
   s->text_encoder = g_string_chunk_insert (storage, s->text_encoder ? s->text_encoder : "auto");
+  s->context_mode = g_string_chunk_insert (storage, s->context_mode ? s->context_mode : "auto");
   s->times = s->times ? g_string_chunk_insert (storage, s->times) : NULL;
   s->trace = s->trace ? g_string_chunk_insert (storage, s->trace) : NULL;
   s->width = s->width ? s->width : d->width;
@@ -94,7 +95,8 @@ check_values (const DpSettings *s, const DpModel *model, GError **error)
 {
   static const char *const samplers[] = { "unipc", "euler", NULL }, *const rank_words[] = { "none", "mpi", NULL };
   static const char *const precisions[] = { "auto", "float32", "bfloat16", "fp8", NULL };
-  static const char *const text_encoders[] = { "auto", "resident", "streamed", NULL };
+  static const char *const text_encoders[] = { "auto", "resident", "streamed", NULL }, *const modes[] = { "auto", "recomputed",
+    "cached", NULL };
 
   if (!check_size (model, "width", s->width, error) || !check_size (model, "height", s->height, error)
       || !check_range (error, "steps", s->steps, 1, DP_MAX_STEPS)
@@ -127,7 +129,15 @@ check_values (const DpSettings *s, const DpModel *model, GError **error)
       && check_word ("ranks", s->ranks, rank_words, "none or mpi", error)
       && check_word ("precision", s->precision, precisions, "auto, float32, bfloat16 or fp8", error)
       && check_word ("text-encoder", s->text_encoder, text_encoders, "auto, resident or streamed", error)
+      && check_word ("context-mode", s->context_mode, modes, "auto, recomputed or cached", error)
       && dp_prompt_check (s->prompt, error) && dp_prompt_check (s->negative_prompt, error);
+}
+
+/* With a small lag the kept keys are as noisy as the block that reads them, and the video suffers. */
+static gboolean
+is_cached (const DpSettings *s)
+{
+  return s->context_latents > 0 && (s->steps + s->queue_blocks - 1) / s->queue_blocks >= DP_CACHED_LAG;
 }
 
 gboolean
@@ -142,5 +152,9 @@ gboolean
 dp_settings_fill (DpSettings *settings, const DpModel *model, GStringChunk *storage, GError **error)
 {
   fill_defaults (settings, model, storage);
-  return check_values (settings, model, error);
+  if (!check_values (settings, model, error))
+    return FALSE;
+  if (strcmp (settings->context_mode, "auto") == 0)
+    settings->context_mode = is_cached (settings) ? "cached" : "recomputed";
+  return TRUE;
 }

@@ -10,6 +10,9 @@
 #include "dualparal.h"
 #include "wan/model.h"
 
+/** The least lag at which context-mode=auto is "cached": docs/design.md, "Choices". */
+#define DP_CACHED_LAG 3
+
 /** Fills in every default and checks each value and their combination. Only what is a choice among
  *  devices stays open: "auto" in devices, precision and text_encoder, and 0 threads. Strings are copied
  *  into `storage`. Errors: DP_ERROR_SETTINGS; the settings are undefined then. */

@@ -163,7 +163,7 @@ dp_simulate (const DpPlan *plan, const DpRingTimes *times, int blocks, DpRingSpe
       .sampler = plan->sampler, .block_latents = s->block_latents, .context_latents = plan->context_latents,
       .queue_blocks = s->queue_blocks, .latents = plan->context_latents + (gint64) r.blocks * s->block_latents,
       .max_own = s->block_latents + plan->context_latents, .latent_size = 1, .passes = plan->passes, .elements = plan->elements,
-      .condition = condition, .poll = poll_prompts, .conditioner = &prompt }, error);
+      .cached = plan->kept_blocks > 0, .condition = condition, .poll = poll_prompts, .conditioner = &prompt }, error);
   ok = dev && r.schedule && dp_schedule_open (r.schedule, dev, error);
   if (ok) {
     r.messages = g_array_new (FALSE, FALSE, sizeof (Message));

@@ -14,11 +14,21 @@ typedef struct
   DpDitText *texts[2][2];       /* by expert and element; NULL until a pass wants it */
 } Prompt;
 
+/* Keys and values that a pass left, and which pass it was. */
+typedef struct
+{
+  DpDitCache *cache;
+  gint64 block, iteration;
+  int step;
+  guint32 prompt;
+} Kept;
+
 /* The feature cache of one element of guidance. */
 typedef struct
 {
-  DpDitCache *caches[2];        /* one is read (the following block's), one is written (this block's) */
+  Kept heads[2];                /* one is read (the following block's), one is written (this block's) */
   int written;                  /* index of the one the last pass wrote */
+  Kept *tails;                  /* [kept_blocks] by block number, of each block's latest pass */
 } Element;
 
 /* What is loaded. */
@@ -107,12 +117,23 @@ dp_stage_block_bytes (const DpStageSpec *spec)
 }
 
 gsize
+dp_stage_kept_bytes (const DpStageSpec *spec, const DpHalves halves[2])
+{
+  DpDitSpec dit = dit_spec (spec, halves);
+  gsize bytes = 0;
+
+  for (int e = 0; e < dp_stage_elements (spec); e++)
+    bytes += spec->kept_blocks * dp_dit_cache_bytes (&spec->dit, &dit, halves[e]);
+  return bytes;
+}
+
+gsize
 dp_stage_bytes (const DpStageSpec *spec, const DpHalves halves[2])
 {
   DpDitSpec dit = dit_spec (spec, halves);
   gsize n = (gsize) spec->max_own * spec->latent_h * spec->latent_w * spec->latent_channels;
   int elements = dp_stage_elements (spec);
-  gsize bytes = dp_dit_bytes (&spec->dit, &dit, spec->experts);
+  gsize bytes = dp_dit_bytes (&spec->dit, &dit, spec->experts) + dp_stage_kept_bytes (spec, halves);
 
   for (int e = 0; e < elements; e++)
     bytes += 2 * dp_dit_cache_bytes (&spec->dit, &dit, halves[e])
@@ -201,6 +222,28 @@ load_layers (DpStage *s, GError **error)
   return TRUE;
 }
 
+static gboolean
+kept_open (DpStage *s, int element, Kept *kept, GError **error)
+{
+  *kept = (Kept) { .cache = dp_dit_cache_new (s->dits[0], s->halves[element], error), .block = -1 };
+  return kept->cache != NULL;
+}
+
+static gboolean
+open_caches (DpStage *s, int element, GError **error)
+{
+  Element *e = &s->elements[element];
+
+  e->tails = g_new0 (Kept, s->spec.kept_blocks);
+  for (int i = 0; i < 2; i++)
+    if (!kept_open (s, element, &e->heads[i], error))
+      return FALSE;
+  for (int i = 0; i < s->spec.kept_blocks; i++)
+    if (!kept_open (s, element, &e->tails[i], error))
+      return FALSE;
+  return TRUE;
+}
+
 gboolean
 dp_stage_load (DpStage *s, GError **error)
 {
@@ -208,12 +251,9 @@ dp_stage_load (DpStage *s, GError **error)
     return FALSE;
   s->dev = s->layers->warm.dev;
   s->dev->cancel = s->spec.cancel;
-  for (int i = 0; i < 2 * s->n_elements && s->spec.max_cached > 0; i++) {
-    DpDitCache **cache = &s->elements[i / 2].caches[i % 2];
-
-    if ((*cache = dp_dit_cache_new (s->dits[0], s->halves[i / 2], error)) == NULL)
+  for (int i = 0; i < s->n_elements && s->spec.max_cached > 0; i++)
+    if (!open_caches (s, i, error))
       return FALSE;
-  }
   return !is_last (s) || setup_sampling (s, error);
 }
 
@@ -233,8 +273,15 @@ dp_stage_free (DpStage *s, int linger)
   for (guint i = 0; i < s->prompts->len; i++)
     prompt_clear (s, &g_array_index (s->prompts, Prompt, i));
   g_array_unref (s->prompts);
-  for (int i = 0; i < 4; i++)
-    dp_dit_cache_free (s->dits[0], s->elements[i / 2].caches[i % 2]);
+  for (int i = 0; i < 2; i++) {
+    Element *e = &s->elements[i];
+
+    for (int j = 0; j < 2; j++)
+      dp_dit_cache_free (s->dits[0], e->heads[j].cache);
+    for (int j = 0; j < s->spec.kept_blocks && e->tails; j++)
+      dp_dit_cache_free (s->dits[0], e->tails[j].cache);
+    g_free (e->tails);
+  }
   dp_arena_free (&s->arena);
   dp_part_cache_give (&s->layers->warm, linger);
   g_free (s->states);
@@ -332,6 +379,41 @@ step_sampler (DpStage *s, DpBlock *b, const int *steps)
   dp_sampler_step (s->spec.sampler, s->dev, &s->states[h->block % s->spec.depth], h->step, h->first_step, s->velocities[0], own, n);
 }
 
+/* What the previous block's latest pass before this iteration kept. */
+static DpDitKept
+previous_of (const DpStage *s, const DpBlockHeader *h)
+{
+  const Kept *kept;
+
+  if (h->previous_cached == 0)
+    return (DpDitKept) { 0 };
+  g_assert (s->spec.kept_blocks > 0);
+  kept = &s->elements[h->element].tails[(h->block - 1) % s->spec.kept_blocks];
+  g_assert (kept->block == h->block - 1 && kept->step == h->previous_step && kept->prompt == h->prompt);
+  return (DpDitKept) { kept->cache, h->previous_cached };
+}
+
+/* What the following block's pass of this iteration kept. */
+static DpDitKept
+next_of (const DpStage *s, const DpBlockHeader *h)
+{
+  const Element *e = &s->elements[h->element];
+  const Kept *kept = &e->heads[e->written];
+
+  g_assert (h->next_cached == 0 || (kept->block == h->block + 1 && kept->iteration == h->iteration));
+  return (DpDitKept) { kept->cache, h->next_cached };
+}
+
+static DpDitKeep
+keep (Kept *kept, const DpBlockHeader *h, int first, int frames)
+{
+  kept->block = h->block;
+  kept->iteration = h->iteration;
+  kept->step = h->step;
+  kept->prompt = h->prompt;
+  return (DpDitKeep) { kept->cache, first, frames };
+}
+
 gboolean
 dp_stage_run (DpStage *s, DpBlock *b, GError **error)
 {
@@ -347,8 +429,12 @@ dp_stage_run (DpStage *s, DpBlock *b, GError **error)
     dp_dit_embed (dit, frames, b->latents, b->tokens);
   for (int i = 0; i < frames; i++)      /* the context is told the same step as the block */
     steps[i] = model_step (h);
-  dp_dit_run (dit, &(DpDitPass) { .halves = s->halves[h->element], .frames = frames, .steps = steps, .text = text, .tokens = b->tokens,
-      .behind = { e->caches[e->written], h->next_cached }, .keep_head = { e->caches[!e->written], h->context, h->to_cache } });
+
+  DpDitPass pass = { .halves = s->halves[h->element], .frames = frames, .steps = steps, .text = text, .tokens = b->tokens,
+    .before = previous_of (s, h), .behind = next_of (s, h), .keep_head = keep (&e->heads[!e->written], h, h->context, h->to_cache) };
+  if (h->to_keep > 0)
+    pass.keep_tail = keep (&e->tails[h->block % s->spec.kept_blocks], h, frames - h->to_keep, h->to_keep);
+  dp_dit_run (dit, &pass);
   e->written = !e->written;
   if (is_last (s))
     step_sampler (s, b, steps);

@@ -3,8 +3,8 @@
  * stage.h: one device and its range of layers, running passes.
  *
  * A stage owns its device, its part of the transformer, the feature cache of the block that passed just before, the text
- * of every prompt in flight and, at the end of the ring, the samplers' history of every block in flight. It keeps nothing else between
- * passes.
+ * of every prompt in flight and, at the end of the ring, the samplers' history of every block in flight. With a cached context it also
+ * keeps the last keys and values of every block whose follower may want them. It keeps nothing else between passes.
  *
  * A model may have two transformers of the same sizes, *experts*: one for the noisy steps, which come first, and one for the others. Then a
  * stage holds the same layers of both, and a pass goes through the one of its step.
@@ -34,6 +34,7 @@ typedef struct
   int latent_h, latent_w;
   int max_own, max_input, max_cached;   /* latent frames */
   int depth;                    /* most blocks in flight */
+  int kept_blocks;              /* with a cached context: dp_block_queue_kept(); else 0 */
   int text_length;
   const int *cancel;            /* of its device: non-zero makes loading and running end early */
 } DpStageSpec;
@@ -60,6 +61,8 @@ int dp_stage_elements (const DpStageSpec *spec);
 
 /** Device memory that a stage of these layers will take with one prompt of full length, and a block on its way. */
 gsize dp_stage_bytes (const DpStageSpec *spec, const DpHalves halves[2]);
+/** What of it a cached context takes. */
+gsize dp_stage_kept_bytes (const DpStageSpec *spec, const DpHalves halves[2]);
 gsize dp_stage_block_bytes (const DpStageSpec *spec);
 
 /** What a block must have room for. The stage must be loaded. */

@@ -80,6 +80,25 @@ gst_dualparal_text_encoder_get_type (void)
 }
 
 GType
+gst_dualparal_context_mode_get_type (void)
+{
+  static gsize type = 0;
+  static const GEnumValue values[] = {
+    {GST_DUALPARAL_CONTEXT_MODE_AUTO,
+        "Cached if neighbouring blocks stand three steps apart or more", "auto"},
+    {GST_DUALPARAL_CONTEXT_MODE_RECOMPUTED,
+        "The previous block's last latents go through the model again",
+        "recomputed"},
+    {GST_DUALPARAL_CONTEXT_MODE_CACHED,
+        "What the previous block's own pass computed of them is kept",
+        "cached"},
+    {0, NULL, NULL},
+  };
+
+  return gst_dualparal_register_once (&type, "GstDualParalContextMode", values);
+}
+
+GType
 gst_dualparal_ranks_get_type (void)
 {
   static gsize type = 0;

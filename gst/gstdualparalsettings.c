@@ -231,6 +231,20 @@ gst_dualparal_settings_init_engine_props (void)
       "block-latents (0 = the model's default, -1 = none)", -1,
       DP_MAX_BLOCK_LATENTS, 0, READY);
   /**
+   * GstDualParalSrc:context-mode:
+   *
+   * How a block sees the one before it. With `cached`, each device keeps what the previous block's
+   * own passes computed of its last latents. The video is made faster, and the devices need more
+   * memory. `auto` is `cached` if neighbouring blocks stand three steps apart or more. The mode
+   * changes the video.
+   *
+   * Since: 0.1
+   */
+  props[GST_DUALPARAL_PROP_CONTEXT_MODE] =
+      g_param_spec_enum ("context-mode", "Context mode",
+      "How a block sees the one before it", GST_TYPE_DUALPARAL_CONTEXT_MODE,
+      GST_DUALPARAL_CONTEXT_MODE_AUTO, READY);
+  /**
    * GstDualParalSrc:queue-blocks:
    *
    * Maximum number of blocks in flight, not above #GstDualParalSrc:steps. More keep more devices
@@ -525,6 +539,7 @@ gst_dualparal_settings_install_properties (GObjectClass * klass)
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_PRECISION, 0);
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_PROMPT_LATENCY, 0);
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_TEXT_ENCODER, 0);
+  gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_CONTEXT_MODE, 0);
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_RANKS, 0);
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_UNDERRUN_POLICY, 0);
   gst_type_mark_as_plugin_api (GST_TYPE_DUALPARAL_STARTUP_POLICY, 0);
@@ -664,6 +679,7 @@ gst_dualparal_settings_for_engine (GstDualParalSettings * settings,
     .sampler = WORD (SAMPLER),
     .precision = WORD (PRECISION),
     .text_encoder = WORD (TEXT_ENCODER),
+    .context_mode = WORD (CONTEXT_MODE),
     .guidance_scale = DOUBLE (GUIDANCE_SCALE),
     .guidance_scale_2 = DOUBLE (GUIDANCE_SCALE_2),
     .flow_shift = DOUBLE (FLOW_SHIFT),

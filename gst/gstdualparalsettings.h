@@ -84,6 +84,26 @@ typedef enum
 } GstDualParalTextEncoder;
 
 /**
+ * GstDualParalContextMode:
+ * @GST_DUALPARAL_CONTEXT_MODE_AUTO: cached if neighbouring blocks stand three
+ *   steps apart or more
+ * @GST_DUALPARAL_CONTEXT_MODE_RECOMPUTED: the previous block's last latents go
+ *   through the model again, in each step
+ * @GST_DUALPARAL_CONTEXT_MODE_CACHED: what the previous block's own pass
+ *   computed of them is kept
+ *
+ * How a block sees the one before it.
+ *
+ * Since: 0.1
+ */
+typedef enum
+{
+  GST_DUALPARAL_CONTEXT_MODE_AUTO,
+  GST_DUALPARAL_CONTEXT_MODE_RECOMPUTED,
+  GST_DUALPARAL_CONTEXT_MODE_CACHED,
+} GstDualParalContextMode;
+
+/**
  * GstDualParalUnderrunPolicy:
  * @GST_DUALPARAL_UNDERRUN_REPEAT: send the previous frame again
  * @GST_DUALPARAL_UNDERRUN_STALL: send nothing until a frame is ready
@@ -144,6 +164,8 @@ GType gst_dualparal_precision_get_type (void);
 GType gst_dualparal_prompt_latency_get_type (void);
 #define GST_TYPE_DUALPARAL_TEXT_ENCODER (gst_dualparal_text_encoder_get_type ())
 GType gst_dualparal_text_encoder_get_type (void);
+#define GST_TYPE_DUALPARAL_CONTEXT_MODE (gst_dualparal_context_mode_get_type ())
+GType gst_dualparal_context_mode_get_type (void);
 #define GST_TYPE_DUALPARAL_RANKS (gst_dualparal_ranks_get_type ())
 GType gst_dualparal_ranks_get_type (void);
 #define GST_TYPE_DUALPARAL_UNDERRUN_POLICY \
@@ -169,6 +191,7 @@ enum
   GST_DUALPARAL_PROP_SAMPLER,
   GST_DUALPARAL_PROP_BLOCK_LATENTS,
   GST_DUALPARAL_PROP_CONTEXT_LATENTS,
+  GST_DUALPARAL_PROP_CONTEXT_MODE,
   GST_DUALPARAL_PROP_QUEUE_BLOCKS,
   GST_DUALPARAL_PROP_DEVICES,
   GST_DUALPARAL_PROP_RANKS,

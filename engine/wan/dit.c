@@ -673,7 +673,8 @@ dp_dit_cache_new (DpDit *d, DpHalves halves, GError **error)
   cache->rows = (gsize) d->spec.max_cached * d->tokens_per_frame;
   cache->memory = d->ops->alloc (d->dev, MAX (bytes, 64));
   if (cache->memory == NULL) {
-    dp_error_no_room (d->dev, error, bytes, "a smaller context-latents needs less", "the feature cache");
+    dp_error_no_room (d->dev, error, bytes, "a smaller context-latents needs less, and so does context-mode=recomputed",
+        "the feature cache");
     g_free (cache);
     return NULL;
   }

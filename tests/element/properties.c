@@ -32,6 +32,7 @@ GST_START_TEST (test_defaults)
   GstElement *src = source_new ("");
   gchar *model, *prompt, *negative, *devices;
   gint steps, block, context, queue, frames, threads, sampler, precision, text;
+  gint mode;
   gdouble guidance, guidance_2, shift;
   guint64 seed;
   gint64 num_frames;
@@ -41,7 +42,8 @@ GST_START_TEST (test_defaults)
       &negative, "devices", &devices, "steps", &steps, "block-latents", &block,
       "context-latents", &context, "queue-blocks", &queue, "max-queue-frames",
       &frames, "threads", &threads, "sampler", &sampler, "precision",
-      &precision, "text-encoder", &text, "guidance-scale", &guidance,
+      &precision, "text-encoder", &text, "context-mode", &mode,
+      "guidance-scale", &guidance,
       "guidance-scale-2", &guidance_2,
       "flow-shift", &shift, "seed", &seed, "num-frames", &num_frames, "stats",
       &stats, NULL);
@@ -49,7 +51,7 @@ GST_START_TEST (test_defaults)
   fail_unless_equals_string (devices, "auto");
   fail_unless (steps == 0 && block == 0 && context == 0 && queue == 0
       && frames == 0 && threads == 0 && sampler == 0 && precision == 0
-      && text == 0);
+      && text == 0 && mode == 0);
   fail_unless (guidance == 0 && guidance_2 == 0 && shift == 0 && seed == 0);
   fail_unless_equals_int64 (num_frames, -1);
   fail_unless (gst_structure_has_name (stats, "application/x-dualparal-stats"));
@@ -66,6 +68,7 @@ GST_START_TEST (test_read_back)
   GstElement *src = source_new ("");
   gchar *model, *prompt, *negative, *devices, *storyboard;
   gint steps, block, context, queue, frames, threads, sampler, precision, text;
+  gint mode;
   gdouble guidance, guidance_2, shift;
   guint64 seed;
   gint64 num_frames;
@@ -75,14 +78,15 @@ GST_START_TEST (test_read_back)
       "negative-prompt", "", "devices", "cpu, cpu", "steps", 7,
       "block-latents", 3, "context-latents", -1, "queue-blocks", 2,
       "max-queue-frames", 5, "threads", 9, "sampler", 2, "precision", 1,
-      "text-encoder", 2, "prompt-latency", 1, "storyboard", "/some/where.srt",
+      "text-encoder", 2, "context-mode", 2, "prompt-latency", 1, "storyboard", "/some/where.srt",
       "guidance-scale", 0.1, "guidance-scale-2", 0.2, "flow-shift", 1. / 3,
       "seed", G_MAXUINT64, "num-frames", MOST_FRAMES, NULL);
   g_object_get (src, "model", &model, "prompt", &prompt, "negative-prompt",
       &negative, "devices", &devices, "steps", &steps, "block-latents", &block,
       "context-latents", &context, "queue-blocks", &queue, "max-queue-frames",
       &frames, "threads", &threads, "sampler", &sampler, "precision",
-      &precision, "text-encoder", &text, "prompt-latency", &latency,
+      &precision, "text-encoder", &text, "context-mode", &mode,
+      "prompt-latency", &latency,
       "storyboard", &storyboard, "guidance-scale", &guidance,
       "guidance-scale-2", &guidance_2,
       "flow-shift", &shift, "seed", &seed, "num-frames", &num_frames, NULL);
@@ -99,6 +103,7 @@ GST_START_TEST (test_read_back)
   fail_unless_equals_int (sampler, 2);
   fail_unless_equals_int (precision, 1);
   fail_unless_equals_int (text, 2);
+  fail_unless_equals_int (mode, 2);
   fail_unless_equals_int (latency, 1);
   fail_unless_equals_string (storyboard, "/some/where.srt");
   g_free (storyboard);

@@ -2,9 +2,11 @@
 """DualParal, slowly and plainly, over diffusers' WanTransformer3DModel.
 
 The transformer runs as diffusers wrote it; only its self-attention's processor is replaced, by one that can put neighbours' keys and values before
-and behind the input's; the scheme itself puts none before. Everything else of the scheme (the queue, who sees what, whose sampler) is the loop of dualparal() below.
+and behind the input's. Everything else of the scheme (the queue, who sees what, whose sampler) is the loop of dualparal() below.
 
-Words: B block latents, C context latents, T steps, k lag. A *pass* is one block going once through all layers.
+Words: B block latents, C context latents, T steps, k lag. A *pass* is one block going once through all layers. The context in front of a block
+is *recomputed* where the previous block's last latents go through the pass with it, *cached* where the keys and values are used that the
+previous block's own pass of the iteration before made of them.
 Source: "Minute-Long Videos with Dual Parallelisms" (arXiv 2505.21070), with a lag between neighbours (k = 1 is the paper).
 """
 import collections
@@ -29,7 +31,7 @@ class PassState:
         self.tokens = tokens            # L, of the input
         self.before = before            # per layer (k, v) [1, K, D], k normed and not rotated; or None
         self.behind = behind            # likewise, K'
-        self.store = store              # slice of the input's tokens whose k and v are kept for the block in front
+        self.store = store              # slice of the input's tokens whose k and v are kept for the neighbours
         self.stored = []                # per layer (k, v), as above
 
 
@@ -91,17 +93,43 @@ class CachedTransformer:
         return velocity, state.stored
 
 
+def part(stored, per_frame, first, count):
+    """Of the keys and values that a pass returned, those of frames [first, + count)."""
+    return [tuple(t[:, first * per_frame:(first + count) * per_frame] for t in layer) for layer in stored]
+
+
 class Block:
     """A run of latents that is denoised together, with its own conditioning, sampler and place in the schedule."""
 
-    def __init__(self, index, latents, text, scheduler, steps):
+    def __init__(self, index, latents, text, make_scheduler, steps):
         self.index = index
-        self.latents = latents          # [1, c, n, h, w]
-        self.text = text                # (conditional, unconditional or None), each [1, length, text_dim]
-        self.scheduler = scheduler      # this block's alone: it is a multistep method
-        self.scheduler.set_timesteps(steps)
-        self.scheduler.set_begin_index(0)
+        self.noise = latents
         self.step = 0                   # steps done
+        self.start(text, make_scheduler, steps)
+        self.tail = None                # keys and values of its last C latents, of the last pass: conditional, unconditional
+        self.tail_step = None           # the step of that pass
+
+    def start(self, text, make_scheduler, steps):
+        """From its noise; it keeps its place in the schedule."""
+        self.text = text                # (conditional, unconditional or None), each [1, length, text_dim]
+        self.latents = self.noise.clone()       # [1, c, n, h, w]
+        self.first_step = self.step
+        s = self.scheduler = make_scheduler()   # this block's alone: it is a multistep method
+        s.set_timesteps(steps)
+        self.timesteps, self.sigmas = s.timesteps, s.sigmas
+        s.timesteps, s.sigmas, s.num_inference_steps = s.timesteps[self.step:], s.sigmas[self.step:], steps - self.step
+        s.set_begin_index(0)
+
+    def timestep(self):
+        """What the model is told: its latents are noise in the first step, wherever that is in the schedule."""
+        return self.timesteps[0 if self.step == self.first_step else self.step]
+
+    def take_step(self, velocity):
+        latents = self.latents
+        if self.step == self.first_step > 0:    # straight to the level at which its place in the schedule is
+            latents = latents + (self.sigmas[self.step] - self.sigmas[0]) * velocity
+        self.latents = self.scheduler.step(velocity, self.timesteps[self.step], latents, return_dict=False)[0]
+        self.step += 1
 
 
 def cut(latents, B, C):
@@ -123,17 +151,24 @@ class LowNoise:
         self.guidance = guidance        # of its steps
 
 
+RESTART_NOISE = 0.8     # least level of noise of a block that restarts
+
+
 @torch.no_grad()
-def dualparal(transformer, make_scheduler, noise, text_of_block, *, steps, B, C, queue_blocks, guidance, cached=None, low_noise=None):
+def dualparal(transformer, make_scheduler, noise, text_of_block, *, steps, B, C, queue_blocks, guidance, context="recomputed", restart_in=None,
+              cached=None, low_noise=None):
     """Denoises a whole video, block by block.
 
-    noise [c, L, h, w]: what latent frame l starts from. make_scheduler() gives a fresh scheduler. text_of_block(b) gives (conditional,
-    unconditional) embeds [1, length, text_dim]; the latter is not used with guidance <= 1. low_noise: a LowNoise, or None: one transformer.
+    noise [c, L, h, w]: what latent frame l starts from. make_scheduler() gives a fresh scheduler. text_of_block(b, iteration) gives
+    (conditional, unconditional) embeds [1, length, text_dim] of a block that starts then, the same objects for the same prompts; the latter
+    is not used with guidance <= 1. context: "recomputed" or "cached". restart_in: the iteration in which blocks that are mostly noise
+    restart with the text of then, or None. low_noise: a LowNoise, or None: one transformer.
     Returns latents [c, L, h, w] as they leave the sampler (normalised).
     """
     model = cached or CachedTransformer(transformer)
     second = CachedTransformer(low_noise.transformer) if low_noise else None
     guided = guidance > 1 or (low_noise is not None and low_noise.guidance > 1)
+    per_frame = (noise.shape[2] // 2) * (noise.shape[3] // 2)
     lag = math.ceil(steps / queue_blocks)
     pieces = cut(noise.shape[1], B, C)
     queue = collections.deque()         # head (oldest, cleanest) left, tail (newest) right
@@ -144,32 +179,50 @@ def dualparal(transformer, make_scheduler, noise, text_of_block, *, steps, B, C,
         if queue and queue[0].step == steps:
             last_left = queue.popleft()
             done.append(last_left.latents[0])
+        if iteration == restart_in:
+            for block in queue:
+                if block.sigmas[block.step] >= RESTART_NOISE:
+                    block.start(text_of_block(block.index, iteration), make_scheduler, steps)
         admitted = len(done) + len(queue)
         if iteration % lag == 0 and admitted < len(pieces):
             first, count = pieces[admitted]
-            queue.append(Block(admitted, noise[None, :, first:first + count].clone(), text_of_block(admitted), make_scheduler(), steps))
+            queue.append(Block(admitted, noise[None, :, first:first + count], text_of_block(admitted, iteration), make_scheduler, steps))
 
         # Every block's state after the previous iteration: the only state of a neighbour that anyone may see.
         before = {block.index: block.latents.clone() for block in queue}
+        neighbours = {block.index: block for block in queue}
         if last_left is not None:
             before[last_left.index] = last_left.latents
+            neighbours[last_left.index] = last_left
 
         caches = [None, None]           # of the block behind: conditional, unconditional. The tail has none behind it.
         for block in reversed(queue):   # from tail to head
             own = block.latents
-            front = before[block.index - 1][:, :, -C:] if block.index > 0 and C > 0 else own[:, :, :0]
+            previous = neighbours.get(block.index - 1) if C > 0 else None
+            front = before[previous.index][:, :, -C:] if previous else own[:, :, :0]
+            kept = [None, None]
+            if previous and context == "cached" and not is_guarded(block, previous):
+                front, kept = front[:, :, :0], previous.tail    # of its pass in the iteration before: it has not been visited in this one
+                assert previous.tail_step == min(block.step + lag - 1, steps - 1)
             window = torch.cat((front, own), dim=2)
-            t = block.scheduler.timesteps[block.step]            # the block's own, for every token of the window
+            t = block.timestep()                                 # the block's own, for every token of the window
             expert, scale = model, guidance
             if low_noise and t < low_noise.boundary:
                 expert, scale = second, low_noise.guidance
-            velocity = []
-            for i in range(2 if guided else 1):                  # the keys behind may be the other expert's
-                v, stored = expert.forward(window, t, block.text[i], caches[i], front.shape[2], min(C, own.shape[2]))
+            velocity, tail = [], []
+            for i in range(2 if guided else 1):                  # the keys of neighbours may be the other expert's
+                v, stored = expert.forward(window, t, block.text[i], caches[i], front.shape[2], own.shape[2], kept[i])
                 velocity.append(v[:, :, front.shape[2]:])
-                caches[i] = stored if C > 0 else None
+                lent = min(C, own.shape[2])
+                caches[i] = part(stored, per_frame, 0, lent) if C > 0 else None
+                tail.append(part(stored, per_frame, own.shape[2] - lent, lent))
+            block.tail, block.tail_step = tail, block.step
             v = velocity[0] if scale <= 1 else velocity[1] + scale * (velocity[0] - velocity[1])
-            block.latents = block.scheduler.step(v, t, own, return_dict=False)[0]
-            block.step += 1
+            block.take_step(v)
         iteration += 1
     return torch.cat(done, dim=1)
+
+
+def is_guarded(block, previous):
+    """Whether a block's context is recomputed all the same: the kept keys have seen another prompt, or what was there before a restart."""
+    return any(a is not b for a, b in zip(block.text, previous.text)) or previous.first_step > 0

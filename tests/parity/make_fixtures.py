@@ -370,7 +370,7 @@ def make_run():
         own = frames_of(name, latents)
         assert (own.float() - frames).abs().max() < 1e-3
         # The scheme's reference with a single block is the pipeline.
-        again = dualparal(m.transformer, lambda: make_scheduler(name), noise, lambda b: (embeds, negative),
+        again = dualparal(m.transformer, lambda: make_scheduler(name), noise, lambda b, iteration: (embeds, negative),
                           steps=steps, B=L, C=0, queue_blocks=1, guidance=guidance, low_noise=second_expert(m, guidance_2))
         error = ((again - latents).norm() / latents.norm()).item()
         print(f"  dualparal of one block against the pipeline: {error:.1e}")
@@ -381,8 +381,9 @@ def make_run():
                                       "latents": latents, "frames": own})
 
 
-def change(block, prompt, negative=None):
-    return {"block": block, "prompt": PROMPTS[prompt], "negative_prompt": negative}
+def change(block, prompt, negative=None, restart_in=0):
+    """From `block` on; with `restart_in`, in that iteration, for blocks that restart: `block` must be the first of them."""
+    return {"block": block, "prompt": PROMPTS[prompt], "negative_prompt": negative} | ({"restart_in": restart_in} if restart_in else {})
 
 
 # model, L, B, C, T, Q, guidance (of each expert where there are two), sampler, text length, prompt changes, every 4th frame kept
@@ -409,7 +410,13 @@ CASES = {
     "experts-lag2": ("pair", 16, 3, 1, 6, 3, (3.0, 1.0), None, 64, [change(2, 3, NEGATIVES[1])], False),
     "experts-lag3": ("pair", 12, 2, 2, 7, 3, (1.0, 3.0), "euler", 64, [change(3, 1)], False),
     "experts-unguided": ("pair", 11, 2, 1, 6, 6, (1.0, 1.0), None, 512, [change(1, 2)], False),
+    # a prompt for which two blocks restart, that have done three steps and one
+    "restart": ("odd", 15, 2, 1, 9, 5, 2.0, None, 64, [change(2, 1, restart_in=7)], False),
 }
+# the same ones with a cached context: "cached-NAME"
+CACHED = ("small-context-lag1-cfg", "full-context-lag1", "uneven", "small-context-lag3-cfg", "small-context-lag3", "full-context-lag3-cfg",
+          "short-last", "one-in-flight", "experts-lag1", "experts-lag2", "experts-lag3", "restart")
+CASES |= {f"cached-{name}": CASES[name] for name in CACHED}
 
 
 def run_case(name, variant=None):
@@ -421,6 +428,8 @@ def run_case(name, variant=None):
     settings = {"model": model, "latents": L, "block_latents": B, "context_latents": C, "steps": T, "queue_blocks": Q,
                 "guidance_scale": guidance, "sampler": sampler, "flow_shift": MODELS[model]["flow_shift"], "text_length": length,
                 "prompt": PROMPTS[0], "negative_prompt": NEGATIVES[0], "changes": changes, "width": m.w * 8, "height": m.h * 8}
+    context = "cached" if name.startswith("cached-") else "recomputed"
+    settings["context"] = context
     if guidance_2 is not None:
         settings["guidance_scale_2"] = guidance_2
     embeds = {}
@@ -430,16 +439,17 @@ def run_case(name, variant=None):
             embeds[prompt] = pipe.encode_prompt(prompt, None, False, max_sequence_length=length)[0]
         return embeds[prompt]
 
-    def text_of_block(block):
+    def text_of_block(block, iteration):
         prompt, negative = PROMPTS[0], NEGATIVES[0]
         for c in changes:
-            if c["block"] <= block:
+            if c["block"] <= block and c.get("restart_in", 0) <= iteration:
                 prompt, negative = c["prompt"], c["negative_prompt"] or negative
         return embed(prompt), embed(negative)
 
     run = variant or dualparal
     latents = run(m.transformer, lambda: make_scheduler(model, sampler), noise_of(m)[:, :L], text_of_block,
-                  steps=T, B=B, C=C, queue_blocks=Q, guidance=guidance, low_noise=second_expert(m, guidance_2))
+                  steps=T, B=B, C=C, queue_blocks=Q, guidance=guidance, context=context, low_noise=second_expert(m, guidance_2),
+                  restart_in=next((c["restart_in"] for c in changes if "restart_in" in c), None))
     del models[model]
     return settings, latents
 

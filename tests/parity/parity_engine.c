@@ -54,6 +54,7 @@ parity_settings (const ParityCase *c, DpSettings *settings)
     int context = parity_int (c, "context_latents");
     settings->block_latents = parity_int (c, "block_latents");
     settings->context_latents = context ? context : -1;
+    settings->context_mode = string_or_null (o, "context");
     settings->queue_blocks = parity_int (c, "queue_blocks");
     settings->flow_shift = json_object_get_double_member (o, "flow_shift");
     settings->sampler = string_or_null (o, "sampler");
@@ -149,9 +150,15 @@ parity_run (const ParityCase *c, const DpSettings *settings)
     JsonArray *changes = json_object_get_array_member (c->settings, "changes");
     for (guint i = 0; i < json_array_get_length (changes); i++) {
       JsonObject *o = json_array_get_object_element (changes, i);
-      dp_engine_queue_prompt (engine, &(DpPrompt) { .prompt = json_object_get_string_member (o, "prompt"),
-          .negative_prompt = string_or_null (o, "negative_prompt"), .at_frame = dp_engine_first_frame (engine, json_object_get_int_member (o, "block")) },
-          &error);
+      DpPrompt prompt = { .prompt = json_object_get_string_member (o, "prompt"), .negative_prompt = string_or_null (o, "negative_prompt"),
+        .at_frame = -1 };
+
+      if (json_object_has_member (o, "restart_in")) {
+        dp_engine_queue_prompt_in (engine, &prompt, json_object_get_int_member (o, "restart_in"), &error);
+      } else {
+        prompt.at_frame = dp_engine_first_frame (engine, json_object_get_int_member (o, "block"));
+        dp_engine_queue_prompt (engine, &prompt, &error);
+      }
       g_assert_no_error (error);
     }
   }

@@ -18,12 +18,12 @@ MISTAKES = {
     "context of this iteration": ("for block in reversed(queue):   # from tail to head",
                                   "for block in queue:\n            before = {x.index: x.latents for x in queue} | "
                                   "({last_left.index: last_left.latents} if last_left else {})"),
-    "no context in front": ("if block.index > 0 and C > 0", "if False"),
+    "no context in front": ("neighbours.get(block.index - 1) if C > 0 else None", "None"),
     "first latents of the neighbour": ("[:, :, -C:]", "[:, :, :C]"),
-    "no cache": ("caches[i] = stored if C > 0 else None", "caches[i] = None"),
+    "no cache": ("caches[i] = part(stored, per_frame, 0, lent) if C > 0 else None", "caches[i] = None"),
     "cache not dropped": ("        caches = [None, None]           # of",
                           "        caches = caches if iteration else [None, None]           # of"),
-    "cached keys of the neighbour's context": ("caches[i], front.shape[2], min(", "caches[i], 0, min("),
+    "cached keys of the neighbour's context": ("caches[i], front.shape[2], own", "caches[i], 0, own"),
     "conditional cache for both": ("caches[i], front.shape[2]", "caches[0], front.shape[2]"),
     "cached keys at position 0": ("k = rotate(k, cos[:, :k.shape[1]], sin[:, :k.shape[1]])",
                                   "k = torch.cat((rotate(k[:, :s.tokens], cos[:, :s.tokens], sin[:, :s.tokens]), "
@@ -36,17 +36,26 @@ MISTAKES = {
                                   "self.transformer.rope(latents.new_empty(1, c, n + cached + 1, h, w)))"),
     "keys cached before the norm": ("k = attn.norm_k(attn.to_k(hidden_states))",
                                     "raw = attn.to_k(hidden_states)\n        k = attn.norm_k(raw)"),
-    "prompt of block 0": ("text_of_block(admitted), make", "text_of_block(0), make"),
-    "timestep of the block in front": ("block.scheduler.timesteps[block.step] ",
-                                       "block.scheduler.timesteps[min(block.step + lag * (block.index > 0), steps - 1)] "),
+    "prompt of block 0": ("text_of_block(admitted, iteration), make", "text_of_block(0, iteration), make"),
+    "timestep of the block in front": ("t = block.timestep() ",
+                                       "t = block.timesteps[min(block.step + lag * (block.index > 0), steps - 1)] "),
     "guidance the other way": ("velocity[1] + scale * (velocity[0] - velocity[1])", "velocity[0] + scale * (velocity[1] - velocity[0])"),
     "the second expert at the boundary": ("t < low_noise.boundary", "t <= low_noise.boundary"),
     "one expert": ("expert, scale = second, low_noise.guidance", "scale = low_noise.guidance"),
     "one guidance scale": ("expert, scale = second, low_noise.guidance", "expert = second"),
-    "no cache from the other expert": ("            velocity = []\n",
+    "no cache from the other expert": ("            velocity, tail = [], []\n",
                                        "            caches = caches if block is queue[-1] or expert is last else [None, None]\n"
-                                       "            last = expert\n            velocity = []\n"),
+                                       "            last = expert\n            velocity, tail = [], []\n"),
     "block 0 owns B": ("first, count = [], 0, B + C", "first, count = [], 0, B"),
+    "restart: told the step": ("self.timesteps[0 if self.step == self.first_step else self.step]", "self.timesteps[self.step]"),
+    "restart: level of the noise": ("(self.sigmas[self.step] - self.sigmas[0]) * velocity", "0 * velocity"),
+    "kept: first latents": ("part(stored, per_frame, own.shape[2] - lent, lent)", "part(stored, per_frame, 0, lent)"),
+    "kept: a step older": ("block.tail, block.tail_step = tail, block.step",
+                           "block.tail, block.older, block.tail_step = getattr(block, 'older', tail), tail, block.step"),
+    "kept: conditional for both": ("own.shape[2], kept[i])", "own.shape[2], kept[0])"),
+    "kept: behind": ("caches[i], front.shape[2], own.shape[2], kept[i])", "caches[i] or kept[i], front.shape[2], own.shape[2])"),
+    "kept: after a change": ("any(a is not b for a, b in zip(block.text, previous.text))", "False"),
+    "kept: after a restart": (" or previous.first_step > 0", ""),
 }
 
 
@@ -71,12 +80,16 @@ def main():
     torch.set_num_threads(1)
     right = {name: make_fixtures.run_case(name)[1] for name in make_fixtures.CASES}
     rows = [(name, variant(*change)) for name, change in MISTAKES.items()] + [("rounding", rounding)]
-    print(f"{'':40}" + " ".join(f"{n[:12]:>12}" for n in right))
+    print(f"{'':40}" + " ".join(f"{n.replace('cached-', 'c-')[:12]:>12}" for n in right))
     for title, run in rows:
         cells = []
         for name, latents in right.items():
-            wrong = make_fixtures.run_case(name, run)[1]
-            cells.append(f"{((wrong - latents).norm() / latents.norm()).item():12.1e}")
+            try:
+                wrong = make_fixtures.run_case(name, run)[1]
+                cells.append(f"{((wrong - latents).norm() / latents.norm()).item():12.1e}")
+            except AssertionError:                              # the reference itself noticed
+                del make_fixtures.models[make_fixtures.CASES[name][0]]
+                cells.append(f"{'refused':>12}")
         print(f"{title:40}" + " ".join(cells), flush=True)
 
 

@@ -47,6 +47,7 @@ generate (const ParityCase *c, const char *dump)
     add (argv, "--guidance-scale-2=%g", json_object_get_double_member (o, "guidance_scale_2"));
   add (argv, "--block-latents=%d", blocks ? parity_int (c, "block_latents") : latents);
   add (argv, "--context-latents=%d", context ? context : -1);
+  add (argv, "--context-mode=%s", blocks ? json_object_get_string_member (o, "context") : "recomputed");
   add (argv, "--queue-blocks=%d", blocks ? parity_int (c, "queue_blocks") : 1);
   add (argv, "--precision=float32");
   add (argv, "--devices=cpu,cpu");
@@ -144,7 +145,8 @@ main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
   parity_add ("/parity/generate", test_generate,
-      (const char *const[]) { "run-wide", "run-pair", "dualparal-full-context-lag1-cfg", "dualparal-small-context-lag3", NULL });
+      (const char *const[]) { "run-wide", "run-pair", "dualparal-full-context-lag1-cfg", "dualparal-small-context-lag3",
+        "dualparal-cached-small-context-lag3", NULL });
   g_test_add_func ("/parity/inspect", test_inspect);
   return g_test_run ();
 }

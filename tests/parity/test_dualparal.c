@@ -14,7 +14,10 @@ static const char *const cases[] = {
   "small-context-lag1-cfg", "small-context-lag1", "small-context-lag3-cfg", "small-context-lag3",
   "full-context-lag1-cfg", "full-context-lag1", "full-context-lag3-cfg", "full-context-lag3",
   "short-last", "one-in-flight", "no-context", "uneven",
-  "experts-lag1", "experts-lag2", "experts-lag3", "experts-unguided", NULL
+  "experts-lag1", "experts-lag2", "experts-lag3", "experts-unguided", "restart",
+  "cached-small-context-lag1-cfg", "cached-full-context-lag1", "cached-uneven", "cached-small-context-lag3-cfg",
+  "cached-small-context-lag3", "cached-full-context-lag3-cfg", "cached-short-last", "cached-one-in-flight", "cached-experts-lag1",
+  "cached-experts-lag2", "cached-experts-lag3", "cached-restart", NULL
 };
 
 static void

@@ -4,6 +4,7 @@
 
     measure.py BUILD_DIR                            the defaults: 120 prompts, those with two subjects with more seeds, prompt changes, 1,025 frames of ten
     measure.py BUILD_DIR --settings [--prompts 40]  a table over settings, and the whole sequence at once as the reference
+    measure.py BUILD_DIR --set context-mode=recomputed --parts prompts,changes      some of the first with another setting
 
 Obedience is the share of prompts of which the named thing is seen: each subject by its silhouette, its colour, what it does, the background. Too many is
 the share of looks in which more things are wholly in the picture than the prompt names. The seam ratio is how much frames differ across block borders,
@@ -61,7 +62,7 @@ def make(args, prompt, frames, settings, seed=1, more=()):
     """[F, 144, 256, 3] uint8, by the engine. settings: {option: value}; noise=fresh is no option of it but a file of noise that is new everywhere."""
     command = [args.program, "generate", "--prompt", prompt, "--frames", str(frames), "--seed", str(seed), "--threads", "1", "--output", "-", *more]
     with contextlib.ExitStack() as stack:
-        for key, value in settings.items():
+        for key, value in (args.set | settings).items():
             if key == "noise":
                 value = stack.enter_context(fresh_noise(frames, seed))
             command += [f"--{key}", str(value)]
@@ -85,8 +86,10 @@ def fresh_noise(frames, seed):
 
 
 def defaults(args):
+    """The model's, but for what --set says."""
     directory = pathlib.Path(args.model) if args.model else ROOT / "models" / "tiny"
-    return json.loads((directory / "dualparal.json").read_text())
+    found = json.loads((directory / "dualparal.json").read_text())
+    return found | {k: type(found[k])(v) for k, v in ((k.replace("-", "_"), v) for k, v in args.set.items()) if k in found}
 
 
 def borders(args, settings, frames):
@@ -157,6 +160,26 @@ def table(rows, columns):
 def looks(pool, args, prompts, settings={}, frames=FRAMES, seeds=(1,)):
     """As they become ready, what look() says."""
     return pool.imap_unordered(look, [(args, p, frames, settings, seed) for seed in seeds for p in prompts])
+
+
+def measure_prompts(pool, args, prompts):
+    """What look() said of each."""
+    results = list(looks(pool, args, prompts))
+    result = Score(results)
+    name = ", ".join(f"{k} {v}" for k, v in args.set.items()) or "the defaults"
+    print(f"{len(prompts)} prompts, {FRAMES} frames\n")
+    table([(name, result.row())], COLUMNS)
+    for scene, seen in result.misses if args.misses else ():
+        print(f"  {scene['prompt']}: {seen}")
+    return results
+
+
+def measure_two(pool, args, duos, once):
+    """`once`: what look() said of the first seed, if it was asked."""
+    again = [r for r in once if r[3][0]["relation"]]
+    if duos:
+        print(f"\nthe {len(duos)} of them with two subjects, four seeds\n")
+        table([("two subjects", Score(again + list(looks(pool, args, duos, seeds=(2, 3, 4) if again else (1, 2, 3, 4)))).row())], COLUMNS)
 
 
 # ---- a long video ----
@@ -254,7 +277,7 @@ def look_in_torch(job):
 
 def real_time(args, settings):
     """Times real time on all processors, alone."""
-    command = [args.program, "bench", "--blocks", "10", "--json"] + [x for k, v in settings.items() if k != "noise" for x in (f"--{k}", str(v))]
+    command = [args.program, "bench", "--blocks", "10", "--json"] + [x for k, v in (args.set | settings).items() if k != "noise" for x in (f"--{k}", str(v))]
     done = subprocess.run(command + (["--model", args.model] if args.model else []), capture_output=True, check=True)
     return json.loads(done.stdout)["realtime_factor"]
 
@@ -269,6 +292,9 @@ def variants(d):
     for k in (1, 2, 3, steps):
         if k != lag:
             yield f"lag {k}" + (": one block after the other" if k == steps else ""), {"queue-blocks": -(-steps // k)}
+    yield "context recomputed", {"context-mode": "recomputed"}
+    for k in (1, 2):
+        yield f"lag {k}, context cached", {"queue-blocks": -(-steps // k), "context-mode": "cached"}
     for b in (2, 3, 6, 8):
         yield f"B {b}", {"block-latents": b, "context-latents": min(b, d["context_latents"])}
     for c in (0, 1, 2, 3):
@@ -301,9 +327,13 @@ def main():
     parser.add_argument("--model", help="a directory; the embedded model by default")
     parser.add_argument("--prompts", type=int, default=len(PROMPTS), help="so many of them, evenly spread")
     parser.add_argument("--settings", action="store_true", help="the table over settings")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of `dualparal` for every video")
+    parser.add_argument("--parts", default="prompts,two,changes,long", help="which of them (default: %(default)s)")
     parser.add_argument("--misses", action="store_true", help="say what was seen in place of what the prompt says")
     args = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)     # a file is to have what is known so far, too
+    args.set = dict(s.split("=", 1) for s in args.set)
+    parts = args.parts.split(",")
     args.program = os.path.join(args.build, "engine", "dualparal")
     prompts = [PROMPTS[i * len(PROMPTS) // args.prompts] for i in range(args.prompts)]
     judge.backgrounds(), judge.coarse_backgrounds(), judge.silhouettes()      # once, before the processes
@@ -311,19 +341,13 @@ def main():
         if args.settings:
             measure_settings(pool, args, prompts)
             return
-        once = list(looks(pool, args, prompts))
-        result = Score(once)
-        print(f"{len(prompts)} prompts, {FRAMES} frames\n")
-        table([("the defaults", result.row())], COLUMNS)
-        for scene, seen in result.misses if args.misses else ():
-            print(f"  {scene['prompt']}: {seen}")
-        duos = [p for p in prompts if p["relation"]]
-        if duos:
-            print(f"\nthe {len(duos)} of them with two subjects, four seeds\n")
-            again = [r for r in once if r[3][0]["relation"]] + list(looks(pool, args, duos, seeds=(2, 3, 4)))
-            table([("two subjects", Score(again).row())], COLUMNS)
-        measure_changes(pool, args, 20)
-        measure_long(pool, args)
+        once = measure_prompts(pool, args, prompts) if "prompts" in parts else []
+        if "two" in parts:
+            measure_two(pool, args, [p for p in prompts if p["relation"]], once)
+        if "changes" in parts:
+            measure_changes(pool, args, 20)
+        if "long" in parts:
+            measure_long(pool, args)
 
 
 if __name__ == "__main__":

@@ -350,10 +350,11 @@ dp_plan_new (const DpSettings * settings, GError ** error)
   DpPlan *plan = g_new0 (DpPlan, 1);
   DpSettings *s = &plan->settings;
   const gchar *const defaults[] = { "scripted", "a prompt", "", "cpu", "unipc",
-    "float32", "resident"
+    "float32", "resident", "recomputed"
   };
   const gchar **strings[] = { &s->model, &s->prompt, &s->negative_prompt,
-    &s->devices, &s->sampler, &s->precision, &s->text_encoder
+    &s->devices, &s->sampler, &s->precision, &s->text_encoder,
+    &s->context_mode
   };
   guint i;
 

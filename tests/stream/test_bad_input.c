@@ -100,6 +100,8 @@ test_values (void)
     { WITH (.text_encoder = "maybe"), DP_ERROR_SETTINGS, "text-encoder|maybe|auto, resident or streamed" },
     { WITH (.text_encoder = "\377"), DP_ERROR_SETTINGS, "text-encoder|streamed" },
     { WITH (.text_encoder = ""), DP_ERROR_SETTINGS, "text-encoder|streamed" },
+    { WITH (.context_mode = "kept"), DP_ERROR_SETTINGS, "context-mode|kept|auto, recomputed or cached" },
+    { WITH (.context_mode = "\377"), DP_ERROR_SETTINGS, "context-mode|cached" },
     { WITH (.threads = -1), DP_ERROR_SETTINGS, "threads|-1" },
     { WITH (.threads = 1025), DP_ERROR_SETTINGS, "threads|1025|1024" },
     { WITH (.first_frame = -1), DP_ERROR_SETTINGS, "first-frame|-1" },

@@ -127,7 +127,8 @@ test_usage (void)
   g_assert_cmpint (command_help.status, ==, 0);
   static const char *const options[] = { "--model", "--prompt", "--negative-prompt", "--frames", "--width", "--height", "--steps",
       "--guidance-scale=",
-    "--guidance-scale-2", "--flow-shift", "--sampler", "--seed", "--block-latents", "--context-latents", "--queue-blocks", "--devices", "--ranks",
+    "--guidance-scale-2", "--flow-shift", "--sampler", "--seed", "--block-latents", "--context-latents", "--context-mode",
+    "--queue-blocks", "--devices", "--ranks",
     "--text-encoder", "--noise", "--dump", "--output", "--trace" };
   for (guint i = 0; i < G_N_ELEMENTS (options); i++)
     if (strstr (command_help.out, options[i]) == NULL)

@@ -10,6 +10,23 @@ typedef struct
   int step;
 } Standing;
 
+/* As a stage does with a cached context: a pass reads what the previous block's last pass before this iteration kept, then keeps its own.
+ * Newer blocks may not have taken the place of what is still to be read. */
+static void
+keep (const DpBlockQueue *queue, Standing *kept, const DpPass *pass)
+{
+  int slots = dp_block_queue_kept (queue);
+
+  if (pass->block > 0) {
+    const Standing *k = &kept[(pass->block - 1) % slots];
+
+    g_assert_cmpint (k->block, ==, pass->block - 1);
+    g_assert_cmpint (k->step, ==, dp_block_queue_previous_step (queue, pass->step));
+  }
+  if (pass->step >= queue->lag - 1 && pass->block < queue->blocks - 1)
+    kept[pass->block % slots] = (Standing) { pass->block, pass->step };
+}
+
 /* The paper's loop: admit at the tail, visit from tail to head, let the finished head go. */
 static void
 simulate (int steps, int queue_blocks, gint64 blocks, int passes)
@@ -22,6 +39,8 @@ simulate (int steps, int queue_blocks, gint64 blocks, int passes)
   gint64 admitted = 0;
 
   dp_block_queue_init (&queue, steps, queue_blocks, blocks);
+  g_autofree Standing *kept = g_new0 (Standing, MAX (dp_block_queue_kept (&queue), 0));
+  g_assert_cmpint (dp_block_queue_kept (&queue), <=, dp_block_queue_depth (&queue) + 1);
   for (gint64 i = 0; seen < passes && (fifo->len > 0 || admitted < blocks); i++) {
     if (i % lag == 0 && admitted < blocks) {
       Standing s = { admitted++, 0 };
@@ -37,6 +56,7 @@ simulate (int steps, int queue_blocks, gint64 blocks, int passes)
       g_assert_cmpint (pass.iteration, ==, i);
       g_assert_cmpint (pass.step, ==, s->step++);
       g_assert_cmpint (pass.has_next, ==, k + 1 < (int) fifo->len);
+      keep (&queue, kept, &pass);
       seen++;
     }
     if (fifo->len && g_array_index (fifo, Standing, 0).step == steps)

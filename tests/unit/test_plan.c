@@ -185,9 +185,9 @@ test_refused (void)
   check_refused (dp_plan_new (&s, &error), &error, DP_ERROR_SETTINGS, "9 frames of video need 3");
 }
 
-/* The number that is told is the least that the rule allows, and is not too small itself. */
+/* The number that is told is the least that the rule allows, and is not too small itself. A cached context waits for less. */
 static void
-starved (int elements)
+starved (int elements, const char *mode)
 {
   for (int stages = 1; stages <= 7; stages++)
     for (int steps = 1; steps <= 12; steps++) {
@@ -203,10 +203,12 @@ starved (int elements)
         s.steps = steps;
         s.queue_blocks = q;
         s.guidance_scale = elements;
+        s.context_mode = mode;
         g_autoptr (DpPlan) plan = plan_for (&s);
+        int waits_for = plan->kept_blocks > 0 ? 1 : 2;
         const char *starved = dp_plan_starved (plan), *told = starved ? strstr (starved, "queue-blocks=") : NULL;
 
-        g_assert_cmpint (starved == NULL, ==, stages == 1 || elements * steps >= plan->lag * (stages + 2 * elements - 1));
+        g_assert_cmpint (starved == NULL, ==, stages == 1 || elements * steps >= plan->lag * (stages + waits_for * elements - 1));
         if (starved == NULL)
           enough = q;
         else if (enough)
@@ -220,8 +222,52 @@ starved (int elements)
 static void
 test_starved (void)
 {
-  starved (1);
-  starved (2);
+  for (int elements = 1; elements <= 2; elements++) {
+    starved (elements, NULL);
+    starved (elements, "recomputed");
+    starved (elements, "cached");
+  }
+}
+
+/* By itself a context is cached from a lag of 3 on; what is kept is planned, and said. */
+static void
+test_context (void)
+{
+  static const struct { int steps, queue_blocks, context; gint64 frames; const char *asked, *is; int kept; } cases[] = {
+    { 8, 8, 2, -1, NULL, "recomputed", 0 }, { 8, 4, 2, -1, "auto", "recomputed", 0 }, { 8, 3, 2, -1, NULL, "cached", 3 },
+    { 8, 1, 2, -1, "auto", "cached", 2 }, { 8, 3, 2, -1, "recomputed", "recomputed", 0 }, { 8, 8, 2, -1, "cached", "cached", 9 },
+    { 50, 9, 2, -1, NULL, "cached", 9 }, { 8, 3, -1, -1, NULL, "recomputed", 0 }, { 8, 3, -1, -1, "cached", "cached", 0 },
+    { 8, 3, 2, 9, NULL, "cached", 0 }, { 8, 3, 2, 37, NULL, "cached", 1 },     /* one block, and two */
+  };
+
+  for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
+    DpSettings s = small;
+    gsize bytes[2];
+
+    s.devices = "cpu";
+    s.block_latents = 4;
+    s.steps = cases[i].steps;
+    s.queue_blocks = cases[i].queue_blocks;
+    s.context_latents = cases[i].context;
+    s.num_frames = cases[i].frames;
+    for (int recomputed = 0; recomputed < 2; recomputed++) {
+      s.context_mode = recomputed ? "recomputed" : cases[i].asked;
+      g_autoptr (DpPlan) plan = plan_for (&s);
+      g_autofree char *text = dp_plan_describe (plan);
+      int kept = recomputed ? 0 : cases[i].kept;
+      DpStageSpec spec = dp_plan_stage_spec (plan);
+
+      if (!recomputed)
+        g_assert_cmpstr (dp_plan_settings (plan)->context_mode, ==, cases[i].is);
+      g_assert_cmpint (plan->kept_blocks, ==, kept);
+      g_assert_cmpint (spec.kept_blocks, ==, kept);
+      g_assert_nonnull (strstr (text, kept ? "context       cached" : cases[i].context > 0 ? "context       recomputed"
+          : "context       none"));
+      bytes[recomputed] = plan->stages[0].bytes - dp_stage_kept_bytes (&spec, plan->stages[0].halves);
+      g_assert_cmpint (dp_stage_kept_bytes (&spec, plan->stages[0].halves) > 0, ==, kept > 0);
+    }
+    g_assert_cmpuint (bytes[0], ==, bytes[1]);
+  }
 }
 
 int
@@ -235,5 +281,6 @@ main (int argc, char **argv)
   g_test_add_func ("/plan/with", test_with);
   g_test_add_func ("/plan/refused", test_refused);
   g_test_add_func ("/plan/starved", test_starved);
+  g_test_add_func ("/plan/context", test_context);
   return g_test_run ();
 }

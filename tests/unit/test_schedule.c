@@ -63,6 +63,7 @@ typedef struct
   int steps, queue_blocks, passes;
   gint64 latents, replan_in;
   int elements;
+  gboolean cached;
 } Case;
 
 /* Noise that says which block it is for. */
@@ -102,6 +103,43 @@ take_step (DpDevice *dev, DpBlock *b)
 /* A block that restarted has the noise of its beginning again; what it has in the end shows from where. */
 static int restarted[MAX_BLOCKS];
 
+/* What a stage keeps for a cached context: of which pass, by block number. */
+typedef struct
+{
+  gint64 block;
+  int step, frames;
+  guint prompt;
+} Kept;
+
+/* Where the prompt of a block is another one than that of the block before it, and behind a block that restarted, the context goes through
+ * the layers all the same. Else what is kept must be of the pass that the scheme names. */
+static void
+check_context (const Case *t, const DpBlockHeader *h, int lag, Kept *kept, int slots)
+{
+  gint64 first_restarted = 0;
+  while (first_restarted < MAX_BLOCKS && restarted[first_restarted] == 0)
+    first_restarted++;
+  gint64 change = t->replan_in ? first_restarted : 5;
+  gboolean recomputed = !t->cached || h->block == change || (h->block > 0 && restarted[h->block - 1] > 0);
+
+  g_assert_cmpint (h->context, ==, h->block && recomputed ? C : 0);
+  g_assert_cmpint (h->previous_cached, ==, h->block && !recomputed ? C : 0);
+  if (h->previous_cached) {
+    const Kept *k = &kept[(h->block - 1) % slots];
+
+    g_assert_cmpint (k->block, ==, h->block - 1);
+    g_assert_cmpint (k->frames, ==, h->previous_cached);
+    g_assert_cmpint (k->step, ==, h->previous_step);
+    g_assert_cmpint (k->step, ==, MIN (h->step + lag, t->steps) - 1);
+    g_assert_cmpuint (k->prompt, ==, h->prompt);
+  }
+  if (h->to_keep) {
+    g_assert_true (t->cached);
+    g_assert_cmpint (h->to_keep, ==, MIN (C, h->own));
+    kept[h->block % slots] = (Kept) { h->block, h->step, h->to_keep, h->prompt };
+  }
+}
+
 static void
 check_pass (const Case *t, DpDevice *dev, const DpBlock *b, int lag)
 {
@@ -110,7 +148,6 @@ check_pass (const Case *t, DpDevice *dev, const DpBlock *b, int lag)
 
   g_assert_cmpint (h->iteration, ==, h->block * lag + h->step);
   g_assert_cmpint (h->own, ==, MIN (left, h->block ? B : B + C));
-  g_assert_cmpint (h->context, ==, h->block ? C : 0);
   for (gint64 i = 0; i <= h->block && t->replan_in && h->iteration == t->replan_in; i++)
     restarted[i] = t->replan_in - i * lag;
   g_assert_cmpint (h->first_step, ==, restarted[h->block]);
@@ -136,6 +173,7 @@ run_case (const Case *t, guint seed)
   g_autoptr (GRand) rand = g_rand_new_with_seed (seed);
   gint64 left = 0, blocks = dp_blocks_of (t->latents, B, C);
   int lag = (t->steps + t->queue_blocks - 1) / t->queue_blocks, told = 0, passes = 0, more;
+  Kept kept[MAX_BLOCKS] = { { 0 } };
   guint oldest = 0;
 
   g_assert_no_error (error);
@@ -144,7 +182,8 @@ run_case (const Case *t, guint seed)
     restarted[i] = 0;
   s = dp_schedule_new (&(DpScheduleSpec) {
       .sampler = sampler, .block_latents = B, .context_latents = C, .queue_blocks = t->queue_blocks, .latents = t->latents,
-      .max_own = B + C, .latent_size = SIZE, .passes = t->passes, .elements = t->elements, .noise = noise, .noise_latents = t->latents,
+      .max_own = B + C, .latent_size = SIZE, .passes = t->passes, .elements = t->elements, .cached = t->cached, .noise = noise,
+      .noise_latents = t->latents,
       .condition = condition, .poll = poll_prompts, .conditioner = &prompts }, &error);
   g_assert_no_error (error);
   g_assert_true (dp_schedule_open (s, dev, &error));
@@ -161,6 +200,8 @@ run_case (const Case *t, guint seed)
 
         dp_schedule_compose (s, e, b);
         check_pass (t, dev, b, lag);
+        if (e == 0)
+          check_context (t, &b->header, lag, kept, MIN (t->steps / lag + 1, MAX (blocks - 1, 1)));
         g_assert_cmpint (b->header.element, ==, e);
         g_assert_cmpint (b->header.elements, ==, t->elements);
         g_assert_cmpuint (b->header.oldest_prompt, >=, oldest);
@@ -214,16 +255,62 @@ test_states (void)
   };
 
   for (gsize i = 0; i < G_N_ELEMENTS (cases); i++)
-    for (guint seed = 0; seed < 10; seed++)
-      run_case (&cases[i], seed);
+    for (guint seed = 0; seed < 20; seed++) {
+      Case t = cases[i];
+
+      t.cached = seed % 2;
+      run_case (&t, seed);
+    }
 }
 
 /* With a shift of 3 and eight steps, blocks that have done at most three steps restart. */
 static void
 test_restart (void)
 {
-  for (guint seed = 0; seed < 10; seed++)
-    run_case (&(Case) { 8, 4, 3, B + C + 4 * B, 3, 1 + seed % 2 }, seed);
+  for (guint seed = 0; seed < 20; seed++)
+    run_case (&(Case) { 8, 4, 3, B + C + 6 * B, 3, 1 + seed % 2, seed % 4 > 1 }, seed);
+}
+
+/* With a cached context a pass waits for its own block alone, else for the previous one too: two blocks, and nothing ever comes back. */
+static void
+test_waiting (void)
+{
+  DpSchedulerConfig config = { .sampler = "euler", .train_timesteps = 1000, .flow_shift = 3 };
+  DpSampler *sampler = dp_sampler_new ("euler", 4, 3, &config, NULL);
+  Prompts prompts = { .asked = -1, .change_at = G_MAXINT64, .prompts = { conditioning_new (0), NULL } };
+  DpDevice *dev = open_device (test_device (0));
+
+  for (int cached = 0; cached < 2; cached++) {
+    GError *error = NULL;
+    DpSchedule *s = dp_schedule_new (&(DpScheduleSpec) {
+        .sampler = sampler, .block_latents = B, .context_latents = C, .queue_blocks = 4, .latents = -1, .max_own = B + C,
+        .latent_size = SIZE, .passes = 4, .elements = 1, .cached = cached, .condition = condition, .poll = poll_prompts,
+        .conditioner = &prompts }, &error);
+    DpBlockPool pool;
+    DpBlock *first, *b;
+    DpFinished f;
+
+    prompts.asked = -1;
+    g_assert_true (dp_schedule_open (s, dev, &error));
+    g_assert_true (dp_block_pool_open (&pool, dev, &(DpBlockSize) { B + 2 * C, SIZE, 1 }, 3, &error));
+    g_assert_cmpint (dp_schedule_next (s, &error), ==, 1);      /* block 0, step 0 */
+    dp_schedule_compose (s, 0, first = dp_block_pool_take (&pool));
+    g_assert_cmpint (dp_schedule_next (s, &error), ==, 1);      /* block 1, step 0 */
+    g_assert_cmpint (dp_schedule_is_ready (s), ==, cached);
+    if (cached)
+      dp_schedule_compose (s, 0, b = dp_block_pool_take (&pool));
+    dp_schedule_absorb (s, first, &f);
+    if (!cached)
+      dp_schedule_compose (s, 0, b = dp_block_pool_take (&pool));
+    g_assert_cmpint (b->header.context, ==, cached ? 0 : C);
+    g_assert_cmpint (b->header.previous_cached, ==, cached ? C : 0);
+    dp_schedule_close (s);
+    dp_schedule_free (s);
+    dp_block_pool_close (&pool);
+  }
+  dp_conditioning_unref (prompts.prompts[0]);
+  dp_sampler_free (sampler);
+  dp_device_close (dev);
 }
 
 static void
@@ -261,6 +348,7 @@ main (int argc, char **argv)
   g_test_init (&argc, &argv, NULL);
   g_test_add_func ("/schedule/states", test_states);
   g_test_add_func ("/schedule/restart", test_restart);
+  g_test_add_func ("/schedule/waiting", test_waiting);
   g_test_add_func ("/schedule/refusals", test_refusals);
   return g_test_run ();
 }

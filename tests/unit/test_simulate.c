@@ -6,6 +6,9 @@
 
 #include <string.h>
 
+/* Of the plans below: a pass waits for less with a cached context. */
+static const char *mode = "recomputed";
+
 static DpPlan *
 plan_for (int stages, int steps, int queue_blocks, double guidance_scale)
 {
@@ -16,7 +19,7 @@ plan_for (int stages, int steps, int queue_blocks, double guidance_scale)
     memcpy (devices + 4 * i, "cpu", 3);
   DpPlan *plan = dp_plan_new (&(DpSettings) { .width = 64, .height = 48, .steps = steps, .queue_blocks = queue_blocks,
       .block_latents = 2, .context_latents = 1, .num_frames = -1, .devices = devices,
-      .guidance_scale = guidance_scale }, &error);
+      .guidance_scale = guidance_scale, .context_mode = mode }, &error);
   g_assert_no_error (error);
   return plan;
 }
@@ -117,6 +120,27 @@ test_guided (void)
   assert_near (guided_speed_of (6, 24, 1, 5, 1, 0, 0).block, 24 * (6 + 1) / 12.0);
 }
 
+/* With a cached context a block waits for its own pass alone: as many blocks as stages keep all of them busy, (N + 1) / 2 of guided ones. */
+static void
+test_cached (void)
+{
+  mode = "cached";
+  assert_near (speed_of (1, 6, 3, 1, 99, 0).block, 6);
+  for (int stages = 2; stages <= 6; stages++)
+    for (int elements = 1; elements <= 2; elements++) {
+      int lag = elements * 24 / (stages + elements - 1), enough = (24 + lag - 1) / lag;
+      DpRingSpeed s = guided_speed_of (stages, 24, enough, elements == 2 ? 5 : 1, 1, 0, 0);
+
+      assert_near (s.block, 24.0 / stages);
+      for (int i = 0; i < stages; i++)
+        g_assert_cmpfloat (s.busy[i], >, 0.999);
+    }
+  DpRingSpeed cached = speed_of (4, 12, 4, 1, 0, 0);
+  mode = "recomputed";
+  assert_near (cached.block, 12.0 / 4);
+  g_assert_cmpfloat (speed_of (4, 12, 4, 1, 0, 0).block, >, cached.block * 1.1);
+}
+
 int
 main (int argc, char **argv)
 {
@@ -126,5 +150,6 @@ main (int argc, char **argv)
   g_test_add_func ("/simulate/starved", test_starved);
   g_test_add_func ("/simulate/uneven", test_uneven);
   g_test_add_func ("/simulate/guided", test_guided);
+  g_test_add_func ("/simulate/cached", test_cached);
   return g_test_run ();
 }
