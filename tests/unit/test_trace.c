@@ -273,7 +273,7 @@ test_remote (void)
         .end_us = there + 1000 * i + 500 });
   dp_trace_event (remote, &(DpTraceEvent) { .what = DP_TRACE_TRANSFER, .stage = 1, .from = 0, .block = 7, .start_us = now + 10,
       .end_us = there + 30 });
-  dp_trace_event (remote, &(DpTraceEvent) { .what = DP_TRACE_LOAD, .stage = 1, .layers = 3, .start_us = there, .end_us = there + 5 });
+  dp_trace_event (remote, &(DpTraceEvent) { .what = DP_TRACE_LOAD, .stage = 1, .halves = 3, .start_us = there, .end_us = there + 5 });
   g_assert_cmpuint (sendings, ==, 2);   /* by dozens */
   dp_trace_pass_on (remote);
   g_assert_cmpuint (sendings, ==, 3);
