@@ -120,6 +120,17 @@ add_numbers (JsonBuilder *b, const char *name, const double *values, guint n)
   json_builder_end_array (b);
 }
 
+/* On all devices together, as the plan has it. */
+static double
+planned_bytes (const DpPlan *plan)
+{
+  double bytes = plan->decoder_bytes + plan->text_bytes;
+
+  for (int i = 0; i < plan->n_stages; i++)
+    bytes += plan->stages[i].bytes;
+  return bytes;
+}
+
 static void
 print_json (const Bench *m)
 {
@@ -127,7 +138,10 @@ print_json (const Bench *m)
   guint blocks = m->memory->len;
   g_autofree double *held = g_new (double, blocks), *in_use = g_new (double, blocks);
   g_autoptr (JsonBuilder) b = json_builder_new ();
+  double stage_bytes[DP_MAX_STAGES];
 
+  for (int i = 0; i < last->stages; i++)
+    stage_bytes[i] = last->stage_bytes[i];
   for (guint i = 0; i < blocks; i++) {
     held[i] = g_array_index (m->memory, Memory, i).held;
     in_use[i] = g_array_index (m->memory, Memory, i).in_use;
@@ -151,6 +165,11 @@ print_json (const Bench *m)
   add_number (b, "decode_busy", last->decode_busy);
   add_numbers (b, "stage_busy", last->stage_busy, last->stages);
   add_number (b, "device_bytes", last->device_bytes);
+  add_number (b, "planned_bytes", planned_bytes (m->plan));
+  add_numbers (b, "stage_bytes", stage_bytes, last->stages);
+  add_number (b, "decoder_bytes", last->decoder_bytes);
+  add_number (b, "text_bytes", last->text_bytes);
+  add_numbers (b, "pass_seconds", last->pass_seconds, last->stages);
   add_numbers (b, "device_bytes_by_block", held, blocks);
   add_numbers (b, "in_use_bytes_by_block", in_use, blocks);
   add_number (b, "peak_rss_bytes", peak_rss ());

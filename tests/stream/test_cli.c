@@ -448,7 +448,7 @@ test_inspect (void)
   const char *model = strstr (zeros, "\nmodel "), *room = strstr (zeros, "\nall of it on one device\n");
   g_assert_true (model && room && strncmp (model, strstr (out, "\nmodel "), room - model) == 0);
   static const char *const words[] = { "cpu", "oneDNN", "GiB", "cuda:0", "tiny", " layers", "256x144", "unipc", "guidance",
-    "\nplan for devices=auto\n  precision     float32\n", "\n  stage 0       cpu, layers 0 to 6, ", "\n  decoder       cpu, ",
+    "\nplan for devices=auto\n  precision     float32\n", "\n  stage 0       cpu, layers 0-7, ", "\n  decoder       cpu, ",
     "\n  text encoder  cpu, resident, ", " MiB on cpu\n" };       /* where no GPU is to be seen */
 
   for (guint i = 0; i < G_N_ELEMENTS (words); i++)
@@ -457,8 +457,8 @@ test_inspect (void)
   g_assert_null (strstr (out, "cannot be used"));       /* nothing is wrong with a GPU that is not there */
 
   g_autofree char *three = run_ok ("inspect --devices cpu,cpu,cpu --threads 4");
-  static const char *const stages[] = { "\n  stage 0       cpu, layers 0 to 2, host threads 1, ",
-    "\n  stage 1       cpu, layers 3 to 4, host threads 1, ", "\n  stage 2       cpu, layers 5 to 6, host threads 1, " };
+  static const char *const stages[] = { "\n  stage 0       cpu, layers 0-2.5, host threads 1, ",
+    "\n  stage 1       cpu, layers 2.5-5, host threads 1, ", "\n  stage 2       cpu, layers 5-7, host threads 1, " };
   for (guint i = 0; i < G_N_ELEMENTS (stages); i++)
     if (strstr (three, stages[i]) == NULL)
       g_test_fail_printf ("inspect does not say \"%s\": %s", stages[i], three);
@@ -567,7 +567,7 @@ test_inspect_gpus (void)
     return;
   static const char *const lines[] = { "\n  cuda:0   a GPU; no libraries; 80.0 of 80.0 GiB free\n",
       "\n  cuda:1   device cuda:1: it is too old\n",
-    "\n  cuda:2   a GPU; ", "\n  stage 0       cuda:0, layers 0 to 6, ", "\n  cuda:0   fits: ", "\n  cuda:2   does not fit: ",
+    "\n  cuda:2   a GPU; ", "\n  stage 0       cuda:0, layers 0-7, ", "\n  cuda:0   fits: ", "\n  cuda:2   does not fit: ",
     " where 1.0 are free, in bfloat16, text encoder streamed\n" };
   for (guint i = 0; i < G_N_ELEMENTS (lines); i++)
     if (strstr (out, lines[i]) == NULL)
@@ -584,7 +584,7 @@ test_inspect_passed_over (void)
 
   if (out == NULL)
     return;
-  g_assert_nonnull (strstr (out, "\n  stage 0       cpu, layers 0 to 6, "));
+  g_assert_nonnull (strstr (out, "\n  stage 0       cpu, layers 0-7, "));
   g_assert_nonnull (strstr (out, "\n  devices=auto uses the CPU, because the GPU cannot be used: device cuda:0: it is too old\n"));
 }
 

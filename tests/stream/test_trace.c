@@ -264,7 +264,10 @@ test_whole (void)
   double active = FRAMES * (double) info.fps_d / info.fps_n / stats.realtime_factor;
   for (int i = 0; i < STAGES; i++) {
     g_test_message ("stage %d: busy for %.3f of %.3f s", i, busy[i] / 1e6, active);
-    g_assert_cmpfloat_with_epsilon (stats.stage_busy[i], MIN (1, busy[i] / 1e6 / active), 1e-9);
+    /* the last messages that a GPU computed may not be counted yet */
+    double late = clock_slack () > 0 ? 2.0 * busy[i] / (blocks * T * ELEMENTS) / 1e6 / active : 0;
+    g_assert_cmpfloat (stats.stage_busy[i], <=, MIN (1, busy[i] / 1e6 / active) + 1e-9);
+    g_assert_cmpfloat (stats.stage_busy[i], >=, MIN (1, busy[i] / 1e6 / active) - late - 1e-9);
     g_assert_cmpuint (stats.stage_bytes[i], >, 0);
   }
   g_assert_cmpfloat (stats.decode_busy, >, decoding / 1e6 / active);    /* frames are packed besides */
