@@ -18,6 +18,7 @@ struct _DpWorker
 
   /* -- owned by the thread -- */
   DpDevice *dev;                /* NULL until the stage is loaded */
+  gboolean failed;              /* a pass, here or before it came here */
   Pass passes[2];
   guint queued, settled;        /* passes so far */
   gint64 pass_us;               /* that the elements of the pass have taken so far */
@@ -66,10 +67,15 @@ settle (DpWorker *w, guint left)
   }
 }
 
-/* Queues a message's pass. What fails on a GPU while the pass is computed may be noticed one pass later. */
+/* Queues a message's pass. What fails on a GPU while the pass is computed may be noticed one pass later. Behind a pass that failed nothing is
+ * computed: what passes leave for each other has a gap then, and stage 0 ends when the failed one is back. */
 static void
 run (DpWorker *w, DpBlock *b)
 {
+  w->failed |= b->header.error != 0;
+  if (w->failed)
+    return;
+
   Pass *p = &w->passes[w->queued % G_N_ELEMENTS (w->passes)];
   GError *error = NULL;
 
@@ -82,8 +88,10 @@ run (DpWorker *w, DpBlock *b)
   settle (w, w->dev->host_memory ? 0 : 1);
   if (ok && !dp_error_check_latch (w->dev, &error, "in block %" G_GINT64_FORMAT ", step %d", b->header.block, b->header.step))
     ok = FALSE;
-  if (!ok)
+  if (!ok) {
     dp_block_fail (b, error);
+    w->failed = TRUE;
+  }
 }
 
 static DpBlock *
@@ -115,8 +123,7 @@ serve (DpWorker *w)
   DpBlock *b = NULL;
 
   while ((b = exchange (w, b, TRUE)) && !cancelled (w)) {
-    if (b->header.error == 0)
-      run (w, b);
+    run (w, b);
     if (ends_here (w, b))
       transport->give (transport, g_steal_pointer (&b));
   }

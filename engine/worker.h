@@ -5,7 +5,7 @@
  * It loads the stage, then takes blocks from its transport, runs them and sends them on. The one of
  * stage 0 starts them: it asks the schedule for the next pass, and hands finished blocks to the
  * decoder. A stage that fails sends its block on with the error in it, so that stage 0 hears of it
- * wherever it happened.
+ * wherever it happened. Behind it no stage computes anything any more.
  *
  * On a GPU the thread queues one pass behind the one that is being computed, and never drains the
  * device.

@@ -4,6 +4,9 @@
  * stages.
  */
 #include "parity_engine.h"
+#include "engine/part_cache.h"
+#include "engine/plan.h"
+#include "engine/worker.h"
 
 #include <string.h>
 
@@ -84,6 +87,75 @@ test_guidance_of_other (void)
   parity_settings_clear (&settings);
 }
 
+static void
+loaded (gpointer data)
+{
+}
+
+static void
+failed (GError *error, gpointer data)
+{
+  g_error ("the second stage: %s", error->message);
+}
+
+/* Behind a pass that failed a stage computes nothing, and passes on what comes: what a pass would read may be missing. */
+static void
+test_failed_pass (void)
+{
+  g_autoptr (ParityCase) c = parity_case_open ("dualparal", "cached-small-context-lag3");
+  g_autoptr (ParityModel) model = parity_model_open ("odd");
+  g_autoptr (GError) error = NULL;
+  DpSettings settings;
+  DpTransport *ends[2];
+  DpBlock *back[2];
+  char message[256];
+  int cancel = 0, n = 0;
+  parity_settings (c, &settings);
+  settings.devices = "cpu,cpu";
+  g_autoptr (DpPlan) plan = dp_plan_new (&settings, &error);
+  g_assert_no_error (error);
+  DpWeights *weights = parity_model_weights (model, "transformer");
+  DpStageSpec spec = dp_plan_stage_spec (plan);
+  spec.cancel = &cancel;
+  dp_transport_local_new (2, ends);
+  dp_part_cache_begin ();
+  DpStage *stage = dp_stage_new (&spec, "cpu", 1, (const DpWeights *const[2]) { weights, NULL }, plan->stages[1].halves);
+  DpWorker *worker = dp_worker_new (&(DpWorkerSpec) { .index = 1, .stages = 2, .elements = 1, .stage = stage, .transport = ends[1],
+      .cancel = &cancel, .loaded = loaded, .failed = failed });
+  dp_part_cache_end ();
+
+  DpDevice *dev = dp_device_open ("cpu", 1, message, sizeof message);
+  g_assert_true (ends[0]->open (ends[0], dev, &(DpBlockSize) { .frames = plan->max_input, .latents = dp_plan_latent_size (plan),
+      .tokens = (gsize) plan->latent_h / 2 * (plan->latent_w / 2) * spec.dit.heads * spec.dit.head_dim }, &error));
+  g_autofree float *embeds = g_new0 (float, spec.dit.text_dim);
+  DpConditioning prompt = { .refs = 9, .embeds = { embeds }, .n = { 1 }, .dim = spec.dit.text_dim };    /* never freed */
+  ends[0]->tell (ends[0], &prompt);
+  for (int i = 0; i < 2; i++) {
+    DpBlock *b = ends[0]->take (ends[0]);
+    b->header = (DpBlockHeader) { .block = 1 - i, .own = 2, .elements = 1, .next_cached = i, .previous_cached = 1 - i };
+    if (i == 0)
+      dp_block_fail (b, g_error_new_literal (DP_ERROR, DP_ERROR_FAILED, "broken"));
+    if ((b = ends[0]->exchange (ends[0], b, FALSE)))
+      back[n++] = b;
+  }
+  for (; n < 2; n++)
+    back[n] = ends[0]->exchange (ends[0], NULL, TRUE);
+  g_assert_cmpstr (back[0]->error, ==, "broken");
+  g_assert_cmpint (back[1]->header.block, ==, 0);
+
+  ends[0]->shut_down (ends[0]);
+  dp_worker_join (worker);
+  for (int i = 0; i < 2; i++)
+    ends[i]->close (ends[i]);
+  dp_worker_free (worker);
+  dp_stage_free (stage, 0);
+  for (int i = 0; i < 2; i++)
+    ends[i]->free (ends[i]);
+  dp_device_close (dev);
+  dp_weights_free (weights);
+  parity_settings_clear (&settings);
+}
+
 int
 main (int argc, char **argv)
 {
@@ -91,5 +163,6 @@ main (int argc, char **argv)
   parity_add ("/parity/dualparal", test_parity, cases);
   parity_add ("/parity/stages", test_stages, cases);
   g_test_add_func ("/parity/guidance-of-other", test_guidance_of_other);
+  g_test_add_func ("/parity/failed-pass", test_failed_pass);
   return g_test_run ();
 }
