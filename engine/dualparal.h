@@ -140,8 +140,7 @@ typedef struct
   double decode_busy;                   /* share of that time the decoder worked */
   int stages;
   double stage_busy[DP_MAX_STAGES];     /* share of that time each stage computed */
-  double pass_seconds[DP_MAX_STAGES];   /* of a pass on each stage, the mean of the latest 256 without the slowest
-                                         * 30 %, during which the device may also have decoded */
+  double pass_seconds[DP_MAX_STAGES];   /* of a pass on each stage, the median of the latest 256 */
   gsize device_bytes;                   /* memory held on the devices, in all */
   gsize stage_bytes[DP_MAX_STAGES], decoder_bytes, text_bytes;     /* by whom */
   guint64 allocations;                  /* device allocations so far: stands still after the first block, until the next prompt */

@@ -367,6 +367,12 @@ decoder_products (const DpPlan *plan)
   return DECODER_COST / 2 * pixels * c->base_dim * c->base_dim;
 }
 
+double
+dp_plan_decode_seconds (const DpPlan *plan)
+{
+  return plan->settings.block_latents * decoder_products (plan) / plan->stages[dp_plan_decoder_stage (plan)].speed;
+}
+
 /* Stages of this process that have the same device share it. */
 static int
 sharers (const DpPlan *plan, int stage)
@@ -413,7 +419,7 @@ plan_cuts (DpPlan *plan, GError **error)
 
     speeds[i] = alone / n;
     if (n == 1 && i == dp_plan_decoder_stage (plan))
-      others[i] = (stage->layer > 0 ? stage->decode : s->block_latents * decoder_products (plan) / stage->speed) / s->steps;
+      others[i] = (stage->layer > 0 ? stage->decode : dp_plan_decode_seconds (plan)) / s->steps;
   }
   dp_cut (&(DpCutSpec) { .layers = plan->model->config.dit.layers, .elements = plan->elements, .stages = plan->n_stages,
       .attention = plan->attention, .speeds = speeds, .others = others }, cut);

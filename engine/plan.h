@@ -90,6 +90,9 @@ gsize dp_plan_text_bytes (const DpPlan *plan, gboolean streamed);
 /** Seconds that a message of an element takes on a stage, by the table of times, which there must be. */
 double dp_plan_seconds (const DpPlan *plan, int stage, int element);
 
+/** Seconds that decoding a block is expected to take on its stage's device, by what that says of itself. */
+double dp_plan_decode_seconds (const DpPlan *plan);
+
 /** The stage whose device decodes. */
 int dp_plan_decoder_stage (const DpPlan *plan);
 

@@ -34,35 +34,16 @@ compare (const void *a, const void *b)
   return (x > y) - (x < y);
 }
 
-/* Sorted into `sorted` [DP_WINDOW]; returns how many there are. */
-static int
-sort (const DpRecent *w, double *sorted)
-{
-  int n = size_of (w);
-
-  memcpy (sorted, w->values, sizeof (double) * n);
-  qsort (sorted, n, sizeof (double), compare);
-  return n;
-}
-
 double
 dp_recent_percentile (const DpRecent *w, int percent)
 {
   double sorted[DP_WINDOW];
-  int n = sort (w, sorted);
+  int n = size_of (w);
 
   g_assert (percent >= 1 && percent <= 100);
-  return n == 0 ? 0 : sorted[(percent * n + 99) / 100 - 1];
-}
-
-double
-dp_recent_mean_without (const DpRecent *w, int percent)
-{
-  double sorted[DP_WINDOW], sum = 0;
-  int n = sort (w, sorted), left = n - percent * n / 100;
-
-  g_assert (percent >= 0 && percent <= 99);
-  for (int i = 0; i < left; i++)
-    sum += sorted[i];
-  return sum / MAX (left, 1);
+  if (n == 0)
+    return 0;
+  memcpy (sorted, w->values, sizeof (double) * n);
+  qsort (sorted, n, sizeof (double), compare);
+  return sorted[(percent * n + 99) / 100 - 1];
 }

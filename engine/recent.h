@@ -21,5 +21,3 @@ void dp_recent_add (DpRecent *window, double value);
 /** 0 of an empty one. The percentile is the smallest number that `percent` % (1..100) of them do not exceed. */
 double dp_recent_mean (const DpRecent *window);
 double dp_recent_percentile (const DpRecent *window, int percent);
-/** The mean of those that are not among the largest `percent` % (0..99); 0 of an empty one. */
-double dp_recent_mean_without (const DpRecent *window, int percent);

@@ -144,7 +144,7 @@ dp_ring_get_stats (DpRing *ring, DpRingStats *stats)
 
     dp_worker_get_stats (ring->workers[i], &s);
     stats->busy_us[i] = s.busy_us;
-    stats->pass_seconds[i] = dp_recent_mean_without (&s.pass_seconds, DP_SLOW_PASSES);
+    stats->pass_seconds[i] = dp_recent_percentile (&s.pass_seconds, 50);
     stats->bytes[i] = s.bytes;
     stats->allocations += s.allocations;
     if (i == 0)

@@ -23,7 +23,7 @@ typedef struct
 {
   DpWorkerStats first;          /* stage 0's, with blocks and passes */
   gint64 busy_us[DP_MAX_STAGES];
-  double pass_seconds[DP_MAX_STAGES];   /* of a pass, as in DpStats */
+  double pass_seconds[DP_MAX_STAGES];   /* of a pass, the median of the latest */
   gsize bytes[DP_MAX_STAGES];   /* on each stage's device */
   guint64 allocations;
 } DpRingStats;

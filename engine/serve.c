@@ -219,7 +219,7 @@ send_account (Session *session)
   dp_trace_pass_on (session->trace);
 
   dp_worker_get_stats (session->worker, &w);
-  dp_post_send (0, DP_POST_STATS, session->number, &(DpRemoteStats) { w.busy_us, dp_recent_mean_without (&w.pass_seconds, DP_SLOW_PASSES), w.bytes,
+  dp_post_send (0, DP_POST_STATS, session->number, &(DpRemoteStats) { w.busy_us, dp_recent_percentile (&w.pass_seconds, 50), w.bytes,
       w.allocations }, sizeof (DpRemoteStats));
 }
 

@@ -15,7 +15,7 @@
 typedef struct
 {
   gint64 busy_us;
-  double pass_seconds;          /* of a pass, as in DpStats */
+  double pass_seconds;          /* the median of the latest */
   guint64 bytes, allocations;
 } DpRemoteStats;
 

@@ -35,9 +35,6 @@ typedef struct
   gpointer failed_data;
 } DpWorkerSpec;
 
-/* Percent of the passes that do not count when the time of one is told: those during which the device also decoded. */
-#define DP_SLOW_PASSES 30
-
 typedef struct
 {
   gint64 busy_us;               /* time in which the device computed */

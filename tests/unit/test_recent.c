@@ -8,7 +8,6 @@ test_empty (void)
 
   g_assert_cmpfloat (dp_recent_mean (&w), ==, 0);
   g_assert_cmpfloat (dp_recent_percentile (&w, 50), ==, 0);
-  g_assert_cmpfloat (dp_recent_mean_without (&w, 25), ==, 0);
 }
 
 static void
@@ -27,9 +26,6 @@ test_few (void)
   g_assert_cmpfloat (dp_recent_percentile (&w, 34), ==, 3);
   g_assert_cmpfloat (dp_recent_percentile (&w, 50), ==, 3);
   g_assert_cmpfloat (dp_recent_percentile (&w, 95), ==, 7);
-  g_assert_cmpfloat (dp_recent_mean_without (&w, 0), ==, 3);
-  g_assert_cmpfloat (dp_recent_mean_without (&w, 34), ==, 1);
-  g_assert_cmpfloat (dp_recent_mean_without (&w, 99), ==, -1);
 }
 
 /* Only the latest count. */
