@@ -4,7 +4,7 @@
  *
  * The backend is a module of its own (libdualparal-cuda.so), opened by ../backend.c when a device "cuda:N" is asked for, so that
  * nothing else links CUDA. A device is one stream: every op enqueues on it and returns, so ops complete in the order of their
- * calls and share one workspace. Matrix products are cuBLASLt's, attention and convolution cuDNN's, the rest own kernels (.cu).
+ * calls and share one workspace. Matrix products are cuBLASLt's, convolution and some of attention cuDNN's, the rest own kernels (.cu).
  * Each op begins with dp_cuda_enter(), and every call into a library passes one of the dp_cuda_*_ok(), which latch a failure.
  */
 #pragma once
@@ -21,7 +21,7 @@ extern "C" {
 
 /* The compute capability whose e4m3 products cuBLASLt scales by rows, and for which cuDNN has attention in e4m3 of every size. */
 enum { DP_CUDA_FP8 = 90 };
-/* The one that attention_hopper.cu is written for. */
+/* The one that attention_hopper.cu and attention_e4m3.cu are written for. */
 enum { DP_CUDA_HOPPER = 90 };
 
 /** Thread-safety: as DpDevice. */
