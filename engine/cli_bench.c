@@ -15,6 +15,7 @@ static gboolean as_json;
 static gint64 bench_blocks = 10;
 static char *add_times_to, *gpu_model = "";
 static int gpus_assumed;
+static double network;
 
 const GOptionEntry dp_cli_bench_options[] = {
   { "blocks", 0, 0, G_OPTION_ARG_INT64, &bench_blocks, "How many blocks to measure after the first one (default: 10)", "N" },
@@ -29,6 +30,8 @@ const GOptionEntry dp_cli_plan_options[] = {
   { "gpus", 0, 0, G_OPTION_ARG_INT, &gpus_assumed, "Plan for so many GPUs, which need not be here", "N" },
   { "gpu-model", 0, 0, G_OPTION_ARG_FILENAME, &gpu_model, "Which of the table's: a part of its name (default: the first that fits)",
       "NAME" },
+  { "network", 0, 0, G_OPTION_ARG_DOUBLE, &network, "Gigabytes a second that tokens travel with between stages (default: so many that passes hide "
+      "it)", "GB/S" },
   { NULL }
 };
 
@@ -288,6 +291,8 @@ speed_of (const DpPlan *plan, DpRingSpeed *speed, GError **error)
 {
   DpRingTimes ring = { .decode = plan->stages[dp_plan_decoder_stage (plan)].decode };
 
+  if (network > 0)
+    ring.hop_frame = dp_plan_token_bytes (plan) / (network * 1e9);
   for (int i = 0; i < plan->n_stages; i++)
     for (int e = 0; e < plan->elements; e++)
       ring.stage[i][e] = dp_plan_seconds (plan, i, e);
@@ -336,6 +341,10 @@ dp_cli_plan (GError **error)
   DpSpeed times;
 
   untimed.times = NULL;
+  if (!(network >= 0 && network < G_MAXDOUBLE) || (network > 0 && settings.times == NULL)) {
+    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "--network is %g; it must be above 0, and needs --times", network);
+    return FALSE;
+  }
   if (gpus_assumed < 0) {
     g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "--gpus is %d; it must be at least 1", gpus_assumed);
     return FALSE;

@@ -332,6 +332,14 @@ dp_plan_stage_spec (const DpPlan *plan)
 }
 
 gsize
+dp_plan_token_bytes (const DpPlan *plan)
+{
+  const DpDitConfig *c = &plan->model->config.dit;
+
+  return sizeof (float) * (plan->latent_h / 2) * (plan->latent_w / 2) * c->heads * c->head_dim;
+}
+
+gsize
 dp_plan_latent_size (const DpPlan *plan)
 {
   return (gsize) plan->latent_h * plan->latent_w * plan->model->latent_channels;

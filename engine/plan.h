@@ -78,6 +78,9 @@ char *dp_plan_stage_name (const DpPlan *plan, int stage);
 /** What every stage is made for; `cancel` is set by the ring. */
 DpStageSpec dp_plan_stage_spec (const DpPlan *plan);
 
+/** Bytes of a latent frame's tokens, as they go from stage to stage. */
+gsize dp_plan_token_bytes (const DpPlan *plan);
+
 /** Floats of a latent frame. */
 gsize dp_plan_latent_size (const DpPlan *plan);
 

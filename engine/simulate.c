@@ -21,6 +21,7 @@ typedef struct
   float *latents;               /* one block's; nothing looks at them */
   double now;
   double free_at[DP_MAX_STAGES];        /* when each device has done what it has */
+  double link_free_at[DP_MAX_STAGES];   /* when tokens may start on the way to each stage */
   double busy[DP_MAX_STAGES];           /* seconds, while blocks [from, to) were the next to finish */
   double *admitted, *finished;  /* [blocks] */
   int blocks, n_finished;
@@ -80,6 +81,18 @@ take_in (Ring *r, const DpBlock *b)
   occupy (r, dp_plan_decoder_stage (r->plan), r->times->decode);
 }
 
+/* When a message that leaves now for a stage is there. Stage 0 gets latents, which are small. */
+static double
+arrival (Ring *r, int stage, const DpBlockHeader *h)
+{
+  double start = MAX (r->now, r->link_free_at[stage]);
+
+  if (r->plan->n_stages == 1)
+    return r->now;
+  r->link_free_at[stage] = stage > 0 ? start + (h->context + h->own) * r->times->hop_frame : start;
+  return r->link_free_at[stage] + r->times->hop;
+}
+
 /* What is due now moves on. */
 static void
 move (Ring *r)
@@ -96,7 +109,7 @@ move (Ring *r)
     } else if (m->computing) {  /* it leaves; alone, it is back already */
       m->computing = FALSE;
       m->stage = m->stage == last ? 0 : m->stage + 1;
-      m->at = r->now + (last > 0 ? r->times->hop : 0);
+      m->at = arrival (r, m->stage, &m->block.header);
       i--;
     } else if (m->stage == 0) {
       take_in (r, &m->block);

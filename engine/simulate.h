@@ -14,7 +14,8 @@
 typedef struct
 {
   double stage[DP_MAX_STAGES][2];       /* a message of each element through the layers of each stage */
-  double hop;                   /* a block from one stage to the next */
+  double hop;                   /* a message from one stage to the next, whatever its size */
+  double hop_frame;             /* and its tokens, for each latent frame; one message after the other */
   double decode;                /* a block of B latent frames, on the decoder's stage */
 } DpRingTimes;
 

@@ -574,23 +574,28 @@ name_stage (const End *end, DpBlock *block)
   dp_block_fail (block, error);
 }
 
+/* Queues the copies of what a slot sends, or of what came, beside the passes. */
+static void
+copy (DpTransferArgs args, const Slot *slot, gboolean out)
+{
+  float *const device[2] = { slot->block->latents, slot->block->tokens }, *const host[2] = { slot->latents, slot->tokens };
+
+  for (int i = 0; i < 2; i++) {
+    args.src = out ? device[i] : host[i];
+    args.dst = out ? host[i] : device[i];
+    args.bytes = slot->sizes[i];
+    args.from->ops->transfer (args.from, &args);
+  }
+}
+
 /* Copies what MPI is to send of a block to the host, behind its pass. */
 static void
 copy_out (End *end, Slot *slot)
 {
   DpDevice *dev = end->pool.dev;
-  DpBlock *block = slot->block;
-  DpTransferArgs args = { .from = dev, .to = end->host, .after = { block->computed }, .done = slot->copied };
 
-  dev->ops->mark (dev, block->computed);
-  args.src = block->latents;
-  args.dst = slot->latents;
-  args.bytes = slot->sizes[0];
-  dev->ops->transfer (dev, &args);
-  args.src = block->tokens;
-  args.dst = slot->tokens;
-  args.bytes = slot->sizes[1];
-  dev->ops->transfer (dev, &args);
+  dev->ops->mark (dev, slot->block->computed);
+  copy ((DpTransferArgs) { .from = dev, .to = end->host, .after = { slot->block->computed }, .done = slot->copied }, slot, TRUE);
 }
 
 /* Copies what MPI brought to the device. */
@@ -599,17 +604,9 @@ copy_in (End *end, Slot *slot)
 {
   DpDevice *dev = end->pool.dev, *host = end->host;
   DpBlock *block = slot->block;
-  DpTransferArgs args = { .from = host, .to = dev, .done = block->arrived };
   GError *error = NULL;
 
-  args.src = slot->latents;
-  args.dst = block->latents;
-  args.bytes = slot->sizes[0];
-  host->ops->transfer (host, &args);
-  args.src = slot->tokens;
-  args.dst = block->tokens;
-  args.bytes = slot->sizes[1];
-  host->ops->transfer (host, &args);
+  copy ((DpTransferArgs) { .from = host, .to = dev, .done = block->arrived }, slot, FALSE);
   dev->ops->follow (dev, block->arrived);
   if (block->header.error == 0 && !dp_error_check_latch (host, &error, "a block that came from another rank"))
     dp_block_fail (block, error);

@@ -100,6 +100,21 @@ test_uneven (void)
   g_assert_cmpfloat_with_epsilon (s.busy[1], 0.5, 0.01);
 }
 
+/* A network that takes longer for a block's tokens than a stage for its pass is the limit. */
+static void
+test_network (void)
+{
+  g_autoptr (DpPlan) plan = plan_for (2, 12, 12, 1);    /* of recomputed context: 3 latent frames a message */
+  DpRingTimes times = { .stage = { { 0.5 }, { 0.5 } }, .hop_frame = 0.1 };
+  DpRingSpeed s;
+
+  g_assert_true (dp_simulate (plan, &times, 40, &s, NULL));
+  g_assert_cmpfloat_with_epsilon (s.block, 12 * 0.5, 0.05);
+  times.hop_frame = 0.3;
+  g_assert_true (dp_simulate (plan, &times, 40, &s, NULL));
+  g_assert_cmpfloat_with_epsilon (s.block, 12 * 0.9, 0.1);
+}
+
 /* Guidance makes a pass two messages: alone it takes as long; in a ring the second follows the first, so half as many blocks keep it
  * busy. */
 static void
@@ -149,6 +164,7 @@ main (int argc, char **argv)
   g_test_add_func ("/simulate/full", test_full);
   g_test_add_func ("/simulate/starved", test_starved);
   g_test_add_func ("/simulate/uneven", test_uneven);
+  g_test_add_func ("/simulate/network", test_network);
   g_test_add_func ("/simulate/guided", test_guided);
   g_test_add_func ("/simulate/cached", test_cached);
   return g_test_run ();
