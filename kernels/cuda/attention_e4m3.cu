@@ -235,6 +235,8 @@ round_values (const bf16 *v, size_t stride, int rows, const Head *head, int pitc
   }
 }
 
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL       /* compiled for other GPUs too, whose kernel is empty */
+
 /* ---- the warp group that copies: one thread of it ---- */
 
 static __device__ __forceinline__ void
@@ -559,6 +561,8 @@ consume (Shared &sh, const Job &job, int group)
   if (group == 0)               /* the last turn given */
     turn_wait (turn, 256);
 }
+
+#endif
 
 static __global__ void __launch_bounds__ (THREADS, 1)
 attend (const __grid_constant__ CUtensorMap q, const __grid_constant__ CUtensorMap k, const __grid_constant__ CUtensorMap v, const Job job)

@@ -56,6 +56,8 @@ struct __align__ (1024) Shared
   uint64_t q_full, q_empty, k_full[STAGES], k_empty[STAGES], v_full[STAGES], v_empty[STAGES];
 };
 
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL       /* compiled for other GPUs too, whose kernel is empty */
+
 static __device__ __forceinline__ int
 tiles_of (const Job &job)
 {
@@ -344,6 +346,8 @@ consume (Shared &sh, const Job &job, int group)
   if (group == 0)               /* the last turn given */
     turn_wait (turn, 256);
 }
+
+#endif
 
 template<bool AGAIN> static __global__ void __launch_bounds__ (THREADS, 1)
 attend (const __grid_constant__ CUtensorMap q, const __grid_constant__ CUtensorMap k, const __grid_constant__ CUtensorMap v, const Job job)
