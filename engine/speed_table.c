@@ -51,7 +51,9 @@ read_table (const char *path, gboolean may_be_new, GError **error)
 static const char *
 text_in (JsonObject *line, const char *name)
 {
-  return json_object_get_string_member_with_default (line, name, "");
+  const char *text = json_object_get_string_member_with_default (line, name, "");
+
+  return text ? text : "";     /* it is none where it is not a string */
 }
 
 static gboolean

@@ -130,6 +130,7 @@ gboolean
 gst_dualparal_generator_start (GstDualParalGenerator * gen)
 {
   const DpSettings *r;
+  DpSettings unsized;
   GError *error = NULL;
   gchar *storyboard, *texts[2];
   gboolean ok;
@@ -142,8 +143,10 @@ gst_dualparal_generator_start (GstDualParalGenerator * gen)
   gst_dualparal_generator_copy_prompts (gen, texts);
 
   /* Errors in the model and the settings are reported now, before any weight is read and whatever
-   * the size will be */
-  gen->base_plan = dp_plan_new (&gen->base_settings, &error);
+   * the size will be. Measured times are of one size, so they wait until that is known */
+  unsized = gen->base_settings;
+  unsized.times = NULL;
+  gen->base_plan = dp_plan_new (&unsized, &error);
   ok = gen->base_plan
       && gst_dualparal_generator_check_prompts (texts[0], texts[1], &error);
   if (ok) {

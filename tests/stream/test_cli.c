@@ -623,6 +623,10 @@ test_plan (void)
   g_assert_nonnull (strstr (three, "stage 2       cuda:2, layers "));
   g_assert_nonnull (strstr (three, " for 3 stages"));
   run_bad ("plan " SMALL "--precision float32 --block-latents 2 --gpus 3 --times %s/times.json", 1, "has no times for any device");
+  char *wrong = path_of ("wrong.json");
+  g_assert_true (g_file_set_contents (wrong, "[{\"device\": \"\", \"work\": 3, \"layer\": []}]", -1, NULL));
+  g_free (wrong);
+  run_bad ("plan " SMALL "--times %s/wrong.json", 1, "has no times");
   run_bad ("plan " SMALL "--gpus 3", 1, "--times");
   run_bad ("plan " SMALL "--times %s/none.json", 1, "none.json");
   run_bad ("bench " SMALL "--devices cpu,cpu --blocks 1 --add-times %s/times.json", 1, "one device");
