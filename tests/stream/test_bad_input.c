@@ -365,6 +365,26 @@ test_headers (void)
   }
 }
 
+static void
+test_times (void)
+{
+  static const struct { const char *text, *needles; } bad[] = {
+    { "{}", "not a table of times" }, { "[1]", "not a table of times" }, { "[", "cannot be read" },
+    { "[{\"device\":\"a\",\"memory\":010}]", "cannot be read|decimal" }, { "[{\"device\":\"a\",\"layer\":[0x10]}]", "cannot be read|decimal" },
+  };
+  g_autofree char *path = NULL;
+  int fd = g_file_open_tmp ("dp-times-XXXXXX", &path, NULL);
+
+  g_assert_cmpint (fd, >=, 0);
+  close (fd);
+  for (guint i = 0; i < G_N_ELEMENTS (bad); i++) {
+    g_assert_true (g_file_set_contents (path, bad[i].text, -1, NULL));
+    check_refused (&WITH (.times = path, .devices = "cpu,cpu"), DP_ERROR_BAD_MODEL, bad[i].needles);
+  }
+  g_unlink (path);
+  check_refused (&WITH (.times = path, .devices = "cpu,cpu"), DP_ERROR_NOT_FOUND, "cannot be read");
+}
+
 /* ---- NaN and infinity ---- */
 
 /* The file with all numbers of a tensor, or only one, replaced. */
@@ -746,6 +766,7 @@ main (int argc, char **argv)
   g_test_add_func ("/bad-input/missing-files", test_missing_files);
   g_test_add_func ("/bad-input/truncated", test_truncated);
   g_test_add_func ("/bad-input/headers", test_headers);
+  g_test_add_func ("/bad-input/times", test_times);
   g_test_add_func ("/bad-input/not-finite", test_not_finite);
   g_test_add_func ("/bad-input/not-finite-streamed", test_not_finite_streamed);
   g_test_add_func ("/bad-input/overflow", test_overflow);
