@@ -373,8 +373,8 @@ frames_are_finite (DpDecoder *d, const Job *job, const void *frames, int n, gboo
   if (dp_device_failed (d->dev) || g_atomic_int_get (&d->cancel)
       || dp_all_finite (d->spec.type, seen, n * bytes / dp_type_size (d->spec.type)))
     return TRUE;
-  dp_error_set (error, DP_ERROR_BAD_MODEL, "the decoder (vae) made NaN or infinity of block %" G_GINT64_FORMAT ", whose latents are finite; "
-      "its weights are damaged, or not made for this precision", job->block);
+  dp_error_set (error, DP_ERROR_BAD_MODEL, "the decoder (vae) made NaN or infinity of block %" G_GINT64_FORMAT ", whose latents are "
+      "finite; its weights are damaged, or not made for this precision", job->block);
   return FALSE;
 }
 

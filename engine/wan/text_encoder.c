@@ -363,7 +363,8 @@ embed (DpTextEncoder *e, const DpTokens *text, float *x, GError **error)
     }
     dp_tensor_to_f32 (e->table, text->ids[i] * d, d, e->host + i * d);
     if (!dp_all_finite (DP_TYPE_F32, e->host + i * d, d)) {
-      dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s, row %d: expected finite numbers, found NaN or infinity; fetch the file again",
+      dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s, row %d: expected finite numbers, found NaN or infinity; fetch the "
+          "file again",
           dp_weights_path (e->weights), e->table->name, text->ids[i]);
       return FALSE;
     }
@@ -381,7 +382,8 @@ result_is_finite (const DpTextEncoder *e, const DpTokens *text, GError **error)
   for (int i = 0; i < text->n; i++)
     if (!dp_all_finite (DP_TYPE_F32, text->out + i * d, d)) {
       dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: the text encoder makes NaN or infinity of token %d of %d, which is number %d of the "
-          "vocabulary; the weights are damaged, or not made for this precision", dp_weights_path (e->weights), i + 1, text->n, text->ids[i]);
+          "vocabulary; the weights are damaged, or not made for this precision", dp_weights_path (e->weights), i + 1, text->n,
+          text->ids[i]);
       return FALSE;
     }
   return TRUE;

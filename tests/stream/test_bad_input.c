@@ -370,7 +370,8 @@ test_times (void)
 {
   static const struct { const char *text, *needles; } bad[] = {
     { "{}", "not a table of times" }, { "[1]", "not a table of times" }, { "[", "cannot be read" },
-    { "[{\"device\":\"a\",\"memory\":010}]", "cannot be read|decimal" }, { "[{\"device\":\"a\",\"layer\":[0x10]}]", "cannot be read|decimal" },
+    { "[{\"device\":\"a\",\"memory\":010}]", "cannot be read|decimal" },
+    { "[{\"device\":\"a\",\"layer\":[0x10]}]", "cannot be read|decimal" },
   };
   g_autofree char *path = NULL;
   int fd = g_file_open_tmp ("dp-times-XXXXXX", &path, NULL);
