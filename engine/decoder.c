@@ -4,6 +4,7 @@
 #include "wan/device_error.h"
 #include "wan/vae.h"
 #include "part_cache.h"
+#include "kernels/host.h"
 
 #include <string.h>
 
@@ -71,6 +72,7 @@ struct _DpDecoder
   DpVae *vae;
   float *latents;               /* what is decoded at a time, [latents_at_once, h, w, C] on the device */
   guint8 *packed;               /* a frame, on the device */
+  void *seen;                   /* a decoded frame, in host memory; NULL where the device's is that */
   guint last_prompt;            /* its prompt_id */
   guint n_prompts;              /* that took effect after the first: one replaced in flight never did */
   gint64 block_us;              /* when the last frame of the last block was in the queue, 0: none */
@@ -191,6 +193,13 @@ loaded_key (const DpDecoder *d)
   return key;
 }
 
+/* Of a frame as it is decoded. */
+static gsize
+pixel_bytes (const DpDecoder *d)
+{
+  return dp_type_size (d->spec.type) * d->width * d->height * 3;
+}
+
 static gboolean
 make_room (DpDecoder *d, GError **error)
 {
@@ -210,6 +219,12 @@ make_room (DpDecoder *d, GError **error)
   }
   for (int i = 0; i < d->n_slots; i++)
     d->slots[i].memory = memory + i * d->frame_bytes;
+  if (!d->dev->host_memory && (d->seen = d->dev->ops->host_alloc (d->dev, pixel_bytes (d))) == NULL) {
+    if (dp_error_check_device (d->dev, error, "while a frame was allocated"))
+      dp_error_set (error, DP_ERROR_NO_MEMORY, "a frame needs %.1f MiB, which this machine has not left; use a smaller width or height",
+          pixel_bytes (d) / 1048576.0);
+    return FALSE;
+  }
   return TRUE;
 }
 
@@ -330,10 +345,43 @@ emit_frame (DpDecoder *d, const void *pixels, const Job *job)
   return TRUE;
 }
 
+/* NaN spreads over a block while it is denoised, so it is enough to look once the last step is done. */
 static gboolean
-decode_block (DpDecoder *d, const Job *job)
+latents_are_finite (const DpDecoder *d, const Job *job, GError **error)
 {
-  gsize pixel_bytes = dp_type_size (dp_vae_type (d->vae)) * d->width * d->height * 3;
+  if (dp_all_finite (DP_TYPE_F32, job->latents, job->n * d->latent_size) || g_atomic_int_get (&d->cancel))
+    return TRUE;
+  dp_error_set (error, DP_ERROR_BAD_MODEL, "the transformer made NaN or infinity of block %" G_GINT64_FORMAT ", seen after its last step; "
+      "its weights are damaged, or not made for this precision", job->block);
+  return FALSE;
+}
+
+/* Of n decoded frames. From a GPU only the last frame of a block is fetched: the decoder's past keeps NaN. */
+static gboolean
+frames_are_finite (DpDecoder *d, const Job *job, const void *frames, int n, gboolean last, GError **error)
+{
+  const void *seen = frames;
+  gsize bytes = pixel_bytes (d);
+
+  if (!d->dev->host_memory) {
+    if (!last)
+      return TRUE;
+    seen = d->seen;
+    d->dev->ops->download (d->dev, d->seen, (const char *) frames + (n - 1) * bytes, bytes);
+    n = 1;
+  }
+  if (dp_device_failed (d->dev) || g_atomic_int_get (&d->cancel)
+      || dp_all_finite (d->spec.type, seen, n * bytes / dp_type_size (d->spec.type)))
+    return TRUE;
+  dp_error_set (error, DP_ERROR_BAD_MODEL, "the decoder (vae) made NaN or infinity of block %" G_GINT64_FORMAT ", whose latents are "
+      "finite; its weights are damaged, or not made for this precision", job->block);
+  return FALSE;
+}
+
+/* FALSE with an error, or without one when cancelled, when the device failed, and when the stream has all its frames. */
+static gboolean
+decode_block (DpDecoder *d, const Job *job, GError **error)
+{
   gint64 began = g_get_monotonic_time (), end;
 
   for (int i = 0, n; i < job->n; i += n) {
@@ -348,8 +396,10 @@ decode_block (DpDecoder *d, const Job *job)
     add_busy (d, end - start);
     dp_trace_span (d->spec.trace, DP_TRACE_DECODER, "latent", -1, start, end, "\"block\":%" G_GINT64_FORMAT ",\"latent\":%d,\"latents\":%d",
         job->block, i, n);
+    if (!frames_are_finite (d, job, frames, n_frames, i + n == job->n, error))
+      return FALSE;
     for (int f = 0; f < n_frames; f++)
-      if (!emit_frame (d, (const char *) frames + f * pixel_bytes, job))
+      if (!emit_frame (d, (const char *) frames + f * pixel_bytes (d), job))
         return FALSE;
   }
   end = g_get_monotonic_time ();
@@ -390,11 +440,14 @@ run (DpDecoder *d)
     gpointer callback_data = d->callback_data;
     g_mutex_unlock (&d->lock);
 
+    GError *error = NULL;
     if (callback)
       callback (job->latents, job->n, d->spec.latent_h, d->spec.latent_w, d->spec.vae.z_dim, callback_data);
-    decode_block (d, job);
-    GError *error = NULL;
-    if (!dp_error_check_device (d->dev, &error, "while block %" G_GINT64_FORMAT " was decoded", job->block))
+    if (latents_are_finite (d, job, &error))
+      decode_block (d, job, &error);
+    if (error)
+      fail (d, error);
+    else if (!dp_error_check_device (d->dev, &error, "while block %" G_GINT64_FORMAT " was decoded", job->block))
       fail (d, error);
 
     g_mutex_lock (&d->lock);
@@ -471,6 +524,7 @@ dp_decoder_free (DpDecoder *d, int linger)
   }
   if (d->dev) {
     d->dev->ops->host_free (d->dev, d->slots[0].memory);
+    d->dev->ops->host_free (d->dev, d->seen);
     d->dev->ops->free (d->dev, d->packed);
     d->dev->ops->free (d->dev, d->latents);
   }

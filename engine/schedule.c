@@ -2,6 +2,7 @@
 #include "schedule.h"
 #include "noise.h"
 #include "wan/arena.h"
+#include "kernels/host.h"
 
 #define REPLAN_NOISE 0.8        /* least noise level of a block in flight that restarts with a new prompt: docs/design.md, "Choices" */
 
@@ -162,6 +163,11 @@ admit (DpSchedule *s, gint64 block, GError **error)
   if (spec->noise && end > spec->noise_latents) {
     g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "the noise given has %" G_GINT64_FORMAT " latent frames, but the video needs at least "
         "%" G_GINT64_FORMAT "; give more noise or ask for fewer frames", spec->noise_latents, end);
+    return FALSE;
+  }
+  if (spec->noise && !dp_all_finite (DP_TYPE_F32, spec->noise + (end - slot->n) * spec->latent_size, slot->n * spec->latent_size)) {
+    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "the noise given has NaN or infinity in latent frames %" G_GINT64_FORMAT " to %"
+        G_GINT64_FORMAT "; expected finite numbers", end - slot->n, end - 1);
     return FALSE;
   }
   dp_noise_pool_next (s->pool, slot->pool_frames);

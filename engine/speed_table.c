@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "speed_table.h"
+#include "wan/json_cursor.h"
 
 #include <json-glib/json-glib.h>
 #include <math.h>
@@ -31,13 +32,24 @@ read_table (const char *path, gboolean may_be_new, GError **error)
 {
   g_autoptr (JsonParser) parser = json_parser_new ();
   g_autoptr (GError) cause = NULL;
+  g_autofree char *text = NULL;
+  const char *wild;
   JsonNode *root;
+  gsize size;
 
   if (may_be_new && !g_file_test (path, G_FILE_TEST_EXISTS))
     return json_array_new ();
-  if (!json_parser_load_from_file (parser, path, &cause)) {
+  if (!g_file_get_contents (path, &text, &size, &cause)) {
     dp_error_set (error, g_error_matches (cause, G_FILE_ERROR, G_FILE_ERROR_NOENT) ? DP_ERROR_NOT_FOUND : DP_ERROR_BAD_MODEL,
         "%s: cannot be read: %.500s", path, cause->message);
+    return NULL;
+  }
+  if ((wild = dp_json_found_wild (text, size))) {
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: cannot be read: found %s", path, wild);
+    return NULL;
+  }
+  if (!json_parser_load_from_data (parser, text, size, &cause)) {
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: cannot be read: %.500s", path, cause->message);
     return NULL;
   }
   root = json_parser_get_root (parser);

@@ -17,6 +17,7 @@
 struct _GstDualParalBuffering
 {
   GstElement *element;
+  GstDualParalPoster *poster;
   GstDualParalGenerator *gen;
 
   gint playing;                 /* atomic */
@@ -30,11 +31,13 @@ struct _GstDualParalBuffering
 };
 
 GstDualParalBuffering *
-gst_dualparal_buffering_new (GstElement * element, GstDualParalGenerator * gen)
+gst_dualparal_buffering_new (GstElement * element,
+    GstDualParalPoster * poster, GstDualParalGenerator * gen)
 {
   GstDualParalBuffering *buffering = g_new0 (GstDualParalBuffering, 1);
 
   buffering->element = element;
+  buffering->poster = poster;
   buffering->gen = gen;
   return buffering;
 }
@@ -89,7 +92,7 @@ static void
 gst_dualparal_buffering_post (GstDualParalBuffering * buffering, gint percent)
 {
   GST_DEBUG_OBJECT (buffering->element, "buffering %d%%", percent);
-  gst_element_post_message (buffering->element,
+  gst_dualparal_poster_post (buffering->poster,
       gst_message_new_buffering (GST_OBJECT (buffering->element), percent));
 }
 

@@ -22,7 +22,7 @@ G_BEGIN_DECLS
 typedef struct _GstDualParalBuffering GstDualParalBuffering;
 
 GstDualParalBuffering *gst_dualparal_buffering_new (GstElement * element,
-    GstDualParalGenerator * gen);
+    GstDualParalPoster * poster, GstDualParalGenerator * gen);
 void gst_dualparal_buffering_free (GstDualParalBuffering * buffering);
 
 /** Without a streaming thread. Forgets everything; stop() keeps the statistics. */

@@ -42,14 +42,14 @@ struct _GstDualParalGenerator
 
 GstDualParalGenerator *
 gst_dualparal_generator_new (GstElement * element,
-    GstDualParalSettings * settings)
+    GstDualParalPoster * poster, GstDualParalSettings * settings)
 {
   GstDualParalGenerator *gen = g_new0 (GstDualParalGenerator, 1);
 
   gen->element = element;
   gen->settings = settings;
   g_mutex_init (&gen->lock);
-  gen->progress = gst_dualparal_progress_new (element);
+  gen->progress = gst_dualparal_progress_new (element, poster);
   gst_dualparal_prompts_init (&gen->prompts);
   return gen;
 }

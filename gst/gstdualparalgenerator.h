@@ -8,6 +8,7 @@
 
 #include <gst/video/video.h>
 #include "dualparal.h"
+#include "gstdualparalposter.h"
 #include "gstdualparalprompts.h"
 #include "gstdualparalsettings.h"
 
@@ -18,7 +19,7 @@ G_BEGIN_DECLS
 typedef struct _GstDualParalGenerator GstDualParalGenerator;
 
 GstDualParalGenerator *gst_dualparal_generator_new (GstElement * element,
-    GstDualParalSettings * settings);
+    GstDualParalPoster * poster, GstDualParalSettings * settings);
 void gst_dualparal_generator_free (GstDualParalGenerator * gen);
 
 /** Checks the model and the settings; reads no weights. FALSE with a posted error. */

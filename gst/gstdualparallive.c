@@ -11,6 +11,7 @@
 struct _GstDualParalLive
 {
   GstBaseSrc *src;
+  GstDualParalPoster *poster;
   GstDualParalGenerator *gen;
   GstDualParalSettings *settings;
 
@@ -52,12 +53,13 @@ struct _GstDualParalLive
 };
 
 GstDualParalLive *
-gst_dualparal_live_new (GstBaseSrc * src, GstDualParalGenerator * gen,
-    GstDualParalSettings * settings)
+gst_dualparal_live_new (GstBaseSrc * src, GstDualParalPoster * poster,
+    GstDualParalGenerator * gen, GstDualParalSettings * settings)
 {
   GstDualParalLive *live = g_new0 (GstDualParalLive, 1);
 
   live->src = src;
+  live->poster = poster;
   live->gen = gen;
   live->settings = settings;
   g_mutex_init (&live->lock);
@@ -379,7 +381,7 @@ gst_dualparal_live_report_miss (GstDualParalLive * live, GstClockTime now)
       1000000);
   gst_message_set_qos_stats (message, GST_FORMAT_BUFFERS, live->taken,
       live->repeated);
-  gst_element_post_message (GST_ELEMENT (live->src), message);
+  gst_dualparal_poster_post (live->poster, message);
 }
 
 static void

@@ -39,7 +39,8 @@ typedef struct
 typedef struct _GstDualParalLive GstDualParalLive;
 
 GstDualParalLive *gst_dualparal_live_new (GstBaseSrc * src,
-    GstDualParalGenerator * gen, GstDualParalSettings * settings);
+    GstDualParalPoster * poster, GstDualParalGenerator * gen,
+    GstDualParalSettings * settings);
 void gst_dualparal_live_free (GstDualParalLive * live);
 
 /** After the generator's start, without a streaming thread. Begins in PAUSED. */

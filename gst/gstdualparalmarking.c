@@ -12,10 +12,12 @@
 struct _GstDualParalMarker
 {
   GstBaseSrc *src;
+  GstDualParalPoster *poster;
   GstDualParalMarking marking;
   gchar *announced;             /* the last prompt that downstream was told */
   guint64 announced_frame;      /* and its first frame */
   guint prompt_id;
+  GQueue events;                /* for the next buffer */
 };
 
 const guint8 gst_dualparal_sei_uuid[GST_DUALPARAL_SEI_UUID_SIZE] = {
@@ -51,18 +53,48 @@ gst_dualparal_marking_register (void)
   gst_meta_register_custom (GST_DUALPARAL_META_NAME, tags, NULL, NULL, NULL);
 }
 
+/* A sink posts a message of each tag event, and a handler of it may go to PAUSED. The base class
+ * would send our events right before the buffer too, but under the lock that PAUSED takes. */
+static GstPadProbeReturn
+gst_dualparal_marking_send (GstPad * pad, GstPadProbeInfo * info,
+    gpointer user_data)
+{
+  GstDualParalMarker *marker = user_data;
+  GstEvent *event;
+
+  while ((event = g_queue_pop_head (&marker->events)))
+    gst_pad_push_event (pad, event);
+  return GST_PAD_PROBE_OK;
+}
+
+static void
+gst_dualparal_marking_add (GstDualParalMarker * marker, GstEvent * event)
+{
+  g_queue_push_tail (&marker->events, event);
+}
+
+static void
+gst_dualparal_marking_drop_events (GstDualParalMarker * marker)
+{
+  g_queue_clear_full (&marker->events, (GDestroyNotify) gst_event_unref);
+}
+
 GstDualParalMarker *
-gst_dualparal_marking_new (GstBaseSrc * src)
+gst_dualparal_marking_new (GstBaseSrc * src, GstDualParalPoster * poster)
 {
   GstDualParalMarker *marker = g_new0 (GstDualParalMarker, 1);
 
   marker->src = src;
+  marker->poster = poster;
+  gst_pad_add_probe (GST_BASE_SRC_PAD (src), GST_PAD_PROBE_TYPE_BUFFER,
+      gst_dualparal_marking_send, marker, NULL);
   return marker;
 }
 
 void
 gst_dualparal_marking_free (GstDualParalMarker * marker)
 {
+  gst_dualparal_marking_drop_events (marker);
   g_free (marker->announced);
   g_free (marker);
 }
@@ -72,6 +104,7 @@ gst_dualparal_marking_start (GstDualParalMarker * marker,
     GstDualParalMarking marking)
 {
   marker->marking = marking;
+  gst_dualparal_marking_drop_events (marker);
   g_clear_pointer (&marker->announced, g_free);
   marker->prompt_id = 0;
 }
@@ -113,14 +146,6 @@ gst_dualparal_marking_describe (GstDualParalMarker * marker,
       "frame", G_TYPE_UINT64, marker->announced_frame, NULL);
 }
 
-/* The base class sends serialized events right before the buffer */
-static void
-gst_dualparal_marking_send (GstDualParalMarker * marker, GstEvent * event)
-{
-  GST_ELEMENT_GET_CLASS (marker->src)->send_event (GST_ELEMENT (marker->src),
-      event);
-}
-
 gboolean
 gst_dualparal_marking_announce (GstDualParalMarker * marker,
     const DpFrame * frame, guint64 n, GstClockTime pts, const DpPlan * plan)
@@ -145,14 +170,14 @@ gst_dualparal_marking_announce (GstDualParalMarker * marker,
       ", block %" G_GINT64_FORMAT ": \"%.100s\"", marker->prompt_id, n,
       frame->block, prompt);
 
-  gst_dualparal_marking_send (marker, gst_event_new_custom
+  gst_dualparal_marking_add (marker, gst_event_new_custom
       (GST_EVENT_CUSTOM_DOWNSTREAM, gst_dualparal_marking_describe (marker,
               "dualparal/prompt", frame->block)));
   if (marker->marking & GST_DUALPARAL_MARKING_TAGS)
-    gst_dualparal_marking_send (marker,
+    gst_dualparal_marking_add (marker,
         gst_event_new_tag (gst_dualparal_marking_tags (prompt, plan)));
   if (marker->prompt_id > 0)
-    gst_dualparal_marking_send (marker,
+    gst_dualparal_marking_add (marker,
         gst_video_event_new_downstream_force_key_unit (pts, stream_time,
             running_time, TRUE, marker->prompt_id));
 
@@ -161,7 +186,7 @@ gst_dualparal_marking_announce (GstDualParalMarker * marker,
   gst_structure_set (s, "timestamp", GST_TYPE_CLOCK_TIME, pts,
       "stream-time", GST_TYPE_CLOCK_TIME, stream_time,
       "running-time", GST_TYPE_CLOCK_TIME, running_time, NULL);
-  gst_element_post_message (GST_ELEMENT (marker->src),
+  gst_dualparal_poster_post (marker->poster,
       gst_message_new_element (GST_OBJECT (marker->src), s));
   return TRUE;
 }

@@ -10,6 +10,7 @@
 
 #include <gst/base/gstbasesrc.h>
 #include "dualparal.h"
+#include "gstdualparalposter.h"
 
 G_BEGIN_DECLS
 
@@ -51,15 +52,16 @@ void gst_dualparal_marking_register (void);
 /** Thread-safety: start without a streaming thread, else the streaming thread's. */
 typedef struct _GstDualParalMarker GstDualParalMarker;
 
-GstDualParalMarker *gst_dualparal_marking_new (GstBaseSrc * src);
+GstDualParalMarker *gst_dualparal_marking_new (GstBaseSrc * src,
+    GstDualParalPoster * poster);
 void gst_dualparal_marking_free (GstDualParalMarker * marker);
 
 /** A video begins: no prompt was announced yet. */
 void gst_dualparal_marking_start (GstDualParalMarker * marker,
     GstDualParalMarking marking);
 
-/** Before frame `n` of the video is sent, shown at `pts`: if a prompt begins with it, sends the
- *  events and posts the message, and returns TRUE. The frame may come by again. */
+/** Before frame `n` of the video is sent, shown at `pts`: if a prompt begins with it, posts the
+ *  message, and returns TRUE. The events go right before the next buffer. The frame may come by again. */
 gboolean gst_dualparal_marking_announce (GstDualParalMarker * marker,
     const DpFrame * frame, guint64 n, GstClockTime pts, const DpPlan * plan);
 

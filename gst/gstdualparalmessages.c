@@ -4,17 +4,16 @@
 GST_DEBUG_CATEGORY (gst_dualparal_src_debug);
 #define GST_CAT_DEFAULT gst_dualparal_src_debug
 
-/* Several threads may report. One of them posts for all, so that messages keep their order. */
+/* Several threads may report */
 struct _GstDualParalProgress
 {
   GstElement *element;
+  GstDualParalPoster *poster;
 
-  /* -- protected by lock, which is released while a message is posted */
+  /* -- protected by lock */
   GMutex lock;
   gint percent;                 /* highest so far, -1 before the start */
   gboolean ended;
-  gboolean posting;             /* some thread posts */
-  GQueue messages;
 };
 
 void
@@ -57,11 +56,13 @@ gst_dualparal_post_error (GstElement * element, const GError * error)
 }
 
 GstDualParalProgress *
-gst_dualparal_progress_new (GstElement * element)
+gst_dualparal_progress_new (GstElement * element,
+    GstDualParalPoster * poster)
 {
   GstDualParalProgress *progress = g_new0 (GstDualParalProgress, 1);
 
   progress->element = element;
+  progress->poster = poster;
   progress->percent = -1;
   g_mutex_init (&progress->lock);
   return progress;
@@ -74,6 +75,7 @@ gst_dualparal_progress_free (GstDualParalProgress * progress)
   g_free (progress);
 }
 
+/* With the lock, for the order */
 static void
 gst_dualparal_progress_add (GstDualParalProgress * progress,
     GstProgressType type, const gchar * code, const gchar * text, gint percent)
@@ -83,24 +85,7 @@ gst_dualparal_progress_add (GstDualParalProgress * progress,
 
   gst_structure_set (gst_message_writable_structure (message), "percent",
       G_TYPE_INT, percent, NULL);
-  g_queue_push_tail (&progress->messages, message);
-}
-
-/* With the lock, which is released while a message is posted */
-static void
-gst_dualparal_progress_post (GstDualParalProgress * progress)
-{
-  GstMessage *message;
-
-  if (progress->posting)
-    return;
-  progress->posting = TRUE;
-  while ((message = g_queue_pop_head (&progress->messages))) {
-    g_mutex_unlock (&progress->lock);
-    gst_element_post_message (progress->element, message);
-    g_mutex_lock (&progress->lock);
-  }
-  progress->posting = FALSE;
+  gst_dualparal_poster_post (progress->poster, message);
 }
 
 /* Several threads report, so an older report may come after a newer one */
@@ -133,7 +118,6 @@ gst_dualparal_progress_report (GstDualParalProgress * progress,
         percent);
   progress->percent = percent;
   progress->ended = percent < 0 || percent >= 100;
-  gst_dualparal_progress_post (progress);
 out:
   g_mutex_unlock (&progress->lock);
 }

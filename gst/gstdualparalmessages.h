@@ -7,6 +7,7 @@
 
 #include <gst/gst.h>
 #include "dualparal.h"
+#include "gstdualparalposter.h"
 
 G_BEGIN_DECLS
 
@@ -21,7 +22,8 @@ void gst_dualparal_post_error (GstElement * element, const GError * error);
  *  reports. */
 typedef struct _GstDualParalProgress GstDualParalProgress;
 
-GstDualParalProgress *gst_dualparal_progress_new (GstElement * element);
+GstDualParalProgress *gst_dualparal_progress_new (GstElement * element,
+    GstDualParalPoster * poster);
 void gst_dualparal_progress_free (GstDualParalProgress * progress);
 void gst_dualparal_progress_report (GstDualParalProgress * progress,
     const gchar * code, const gchar * text, gint percent, gboolean canceled);

@@ -80,6 +80,7 @@
 #include "gstdualparalmarking.h"
 #include "gstdualparalmessages.h"
 #include "gstdualparalplaceholder.h"
+#include "gstdualparalposter.h"
 #include "gstdualparalsettings.h"
 #include "gstdualparalstats.h"
 
@@ -94,6 +95,7 @@ struct _GstDualParalSrc
 
   /* -- made with the element */
   GstDualParalSettings *settings;
+  GstDualParalPoster *poster;
   GstDualParalGenerator *gen;
   GstDualParalBuffering *buffering;     /* not live */
   GstDualParalLive *live;
@@ -247,6 +249,7 @@ gst_dualparal_src_stop (GstBaseSrc * src)
   gst_dualparal_stats_stop (self->stats);
   gst_dualparal_generator_stop (self->gen);
   gst_dualparal_buffering_stop (self->buffering);
+  gst_dualparal_poster_drain (self->poster);
   gst_clear_buffer (&self->placeholder);
   g_clear_pointer (&self->picture, gst_sample_unref);
   /* A query may be using it */
@@ -400,7 +403,7 @@ gst_dualparal_src_set_caps (GstBaseSrc * src, GstCaps * caps)
   if (gst_dualparal_live_set_framerate (self->live,
           GST_VIDEO_INFO_FPS_N (&info), GST_VIDEO_INFO_FPS_D (&info))
       && gst_base_src_is_live (src))
-    gst_element_post_message (GST_ELEMENT (self),
+    gst_dualparal_poster_post (self->poster,
         gst_message_new_latency (GST_OBJECT (self)));
   return TRUE;
 }
@@ -718,6 +721,7 @@ gst_dualparal_src_finalize (GObject * object)
   gst_dualparal_generator_free (self->gen);
   gst_dualparal_stats_free (self->stats);
   gst_dualparal_marking_free (self->marker);
+  gst_dualparal_poster_free (self->poster);
   gst_dualparal_settings_free (self->settings);
   gst_clear_object (&self->cuda);
   G_OBJECT_CLASS (parent_class)->finalize (object);
@@ -729,12 +733,15 @@ gst_dualparal_src_init (GstDualParalSrc * self)
   GstElement *element = GST_ELEMENT (self);
 
   self->settings = gst_dualparal_settings_new ();
-  self->stats = gst_dualparal_stats_new (element);
-  self->marker = gst_dualparal_marking_new (GST_BASE_SRC (self));
-  self->gen = gst_dualparal_generator_new (element, self->settings);
-  self->buffering = gst_dualparal_buffering_new (element, self->gen);
-  self->live = gst_dualparal_live_new (GST_BASE_SRC (self), self->gen,
+  self->poster = gst_dualparal_poster_new (element);
+  self->stats = gst_dualparal_stats_new (element, self->poster);
+  self->marker = gst_dualparal_marking_new (GST_BASE_SRC (self), self->poster);
+  self->gen = gst_dualparal_generator_new (element, self->poster,
       self->settings);
+  self->buffering = gst_dualparal_buffering_new (element, self->poster,
+      self->gen);
+  self->live = gst_dualparal_live_new (GST_BASE_SRC (self), self->poster,
+      self->gen, self->settings);
   gst_video_info_init (&self->info);
   gst_base_src_set_format (GST_BASE_SRC (self), GST_FORMAT_TIME);
 }

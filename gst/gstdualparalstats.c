@@ -7,9 +7,10 @@
 struct _GstDualParalStats
 {
   GstElement *element;
+  GstDualParalPoster *poster;
   GThread *thread;              /* between start() and stop(), if any */
 
-  /* -- protected by lock, which is not held while a message is posted */
+  /* -- protected by lock, which is not held while the property is read */
   GMutex lock;
   GCond cond;
   gboolean stopping;
@@ -19,11 +20,12 @@ struct _GstDualParalStats
 };
 
 GstDualParalStats *
-gst_dualparal_stats_new (GstElement * element)
+gst_dualparal_stats_new (GstElement * element, GstDualParalPoster * poster)
 {
   GstDualParalStats *stats = g_new0 (GstDualParalStats, 1);
 
   stats->element = element;
+  stats->poster = poster;
   stats->model_framerate = stats->framerate = 1;
   g_mutex_init (&stats->lock);
   g_cond_init (&stats->cond);
@@ -38,14 +40,17 @@ gst_dualparal_stats_free (GstDualParalStats * stats)
   g_free (stats);
 }
 
+/* If a handler is slow, messages are left out and do not pile up */
 static void
-gst_dualparal_stats_post (GstElement * element)
+gst_dualparal_stats_post (GstDualParalStats * stats)
 {
   GstStructure *s;
 
-  g_object_get (element, "stats", &s, NULL);
-  gst_element_post_message (element,
-      gst_message_new_element (GST_OBJECT (element), s));
+  if (!gst_dualparal_poster_is_idle (stats->poster))
+    return;
+  g_object_get (stats->element, "stats", &s, NULL);
+  gst_dualparal_poster_post (stats->poster,
+      gst_message_new_element (GST_OBJECT (stats->element), s));
 }
 
 static gpointer
@@ -59,7 +64,7 @@ gst_dualparal_stats_post_regularly (gpointer data)
     if (g_cond_wait_until (&stats->cond, &stats->lock, due))
       continue;
     g_mutex_unlock (&stats->lock);
-    gst_dualparal_stats_post (stats->element);
+    gst_dualparal_stats_post (stats);
     g_mutex_lock (&stats->lock);
     /* Missed ones are not made up for */
     due = MAX (due, g_get_monotonic_time () - stats->interval_us) +

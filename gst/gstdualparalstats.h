@@ -8,13 +8,15 @@
 
 #include <gst/gst.h>
 #include "dualparal.h"
+#include "gstdualparalposter.h"
 
 G_BEGIN_DECLS
 
 /** Thread-safety: start and stop from one thread, all others from any. */
 typedef struct _GstDualParalStats GstDualParalStats;
 
-GstDualParalStats *gst_dualparal_stats_new (GstElement * element);
+GstDualParalStats *gst_dualparal_stats_new (GstElement * element,
+    GstDualParalPoster * poster);
 void gst_dualparal_stats_free (GstDualParalStats * stats);
 
 /** The element starts. From now on its property `stats` is posted every `interval` milliseconds; 0:

@@ -277,6 +277,62 @@ dp_linear_rows (const DpLinearSpec *spec)
   return n;
 }
 
+/* The exponent of NaN and infinity is all ones. No early end within a run, so that the compiler makes vector code of it. */
+#define FINITE_RUN 4096
+#define ALL_FINITE(Word, name, exponent) \
+static bool \
+name (const void *data, size_t n) \
+{ \
+  const Word *words = data; \
+\
+  for (size_t i = 0; i < n; i += FINITE_RUN) { \
+    size_t end = n - i < FINITE_RUN ? n : i + FINITE_RUN; \
+    Word bad = 0; \
+\
+    for (size_t j = i; j < end; j++) \
+      bad |= (words[j] & (exponent)) == (exponent); \
+    if (bad) \
+      return false; \
+  } \
+  return true; \
+}
+
+ALL_FINITE (uint32_t, f32_finite, 0x7f800000)
+ALL_FINITE (uint16_t, bf16_finite, 0x7f80)
+ALL_FINITE (uint16_t, f16_finite, 0x7c00)
+
+bool
+dp_all_finite (DpType type, const void *data, size_t n)
+{
+  return (type == DP_TYPE_F32 ? f32_finite : type == DP_TYPE_BF16 ? bf16_finite : f16_finite) (data, n);
+}
+
+bool
+dp_weight_is_finite (DpDevice *dev, const DpHostWeight *weight, size_t n)
+{
+  if (dp_all_finite (weight->type, weight->data, n))
+    return true;
+  dp_device_fail (dev, "a weight is NaN or infinite");
+  return false;
+}
+
+bool
+dp_linear_is_finite (DpDevice *dev, const DpLinearSpec *spec)
+{
+  for (int i = 0; i < spec->n_weights; i++)
+    if (!dp_weight_is_finite (dev, &spec->weights[i], (size_t) spec->weights[i].rows * spec->k)
+        || (spec->biases && spec->biases[i].data && !dp_weight_is_finite (dev, &spec->biases[i], spec->weights[i].rows)))
+      return false;
+  return true;
+}
+
+bool
+dp_conv_is_finite (DpDevice *dev, const DpConvSpec *spec)
+{
+  return dp_weight_is_finite (dev, &spec->weight, (size_t) spec->co * spec->ci * spec->kt * spec->kh * spec->kw)
+      && (spec->bias.data == NULL || dp_weight_is_finite (dev, &spec->bias, spec->co));
+}
+
 void
 dp_weight_to_f32 (const DpHostWeight *weight, size_t n, DpType type, float *dst)
 {

@@ -35,6 +35,14 @@ int64_t dp_host_now (void);
 /** Rows of all pieces together: N. */
 int dp_linear_rows (const DpLinearSpec *spec);
 
+/** Whether none of n elements is NaN or infinite. */
+bool dp_all_finite (DpType type, const void *data, size_t n);
+
+/** The same of a weight of n elements, or of all that a layer is packed from. If one is not, false, and a failure latches. */
+bool dp_weight_is_finite (DpDevice *dev, const DpHostWeight *weight, size_t n);
+bool dp_linear_is_finite (DpDevice *dev, const DpLinearSpec *spec);
+bool dp_conv_is_finite (DpDevice *dev, const DpConvSpec *spec);
+
 /** dst = the n elements of a file's array as float32, first rounded to bfloat16 if `type` is that. */
 void dp_weight_to_f32 (const DpHostWeight *weight, size_t n, DpType type, float *dst);
 

@@ -8,16 +8,26 @@
 
 _Static_assert (DP_LOCATE_PATH >= PATH_MAX, "realpath() writes that much");
 
-bool
-dp_locate_path (char path[DP_LOCATE_PATH])
+static char found[DP_LOCATE_PATH];      /* "": nothing */
+
+/* The linker has the name that a library was opened by, which may be relative (a plugin in "build/gst"): resolved at once, before the
+ * program changes its directory. Of a program it knows what it was called as, which may be a name without a directory. */
+static void __attribute__ ((constructor))
+locate (void)
 {
   static const char here;
   Dl_info info;
 
-  /* of a program the linker knows what it was called as, which may be a name without a directory */
-  if (dladdr (&here, &info) && info.dli_fname && strchr (info.dli_fname, '/') && realpath (info.dli_fname, path))
-    return true;
-  return realpath ("/proc/self/exe", path) != NULL;
+  if (!(dladdr (&here, &info) && info.dli_fname && strchr (info.dli_fname, '/') && realpath (info.dli_fname, found))
+      && !realpath ("/proc/self/exe", found))
+    found[0] = 0;
+}
+
+bool
+dp_locate_path (char path[DP_LOCATE_PATH])
+{
+  strcpy (path, found);
+  return path[0] != 0;
 }
 
 bool

@@ -10,7 +10,8 @@
 
 #define DP_LOCATE_PATH 4096
 
-/** The program or library that this code is linked into, symbolic links resolved; false if it cannot be found. */
+/** The program or library that this code is linked into, as it was found when it was loaded, symbolic links resolved; false if it was
+ *  not. */
 bool dp_locate_path (char path[DP_LOCATE_PATH]);
 
 /** Whether that is a file of the build tree. */

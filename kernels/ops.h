@@ -43,7 +43,8 @@ dp_type_size (DpType type)
   return type == DP_TYPE_F32 ? 4 : 2;
 }
 
-/** A weight as it lies in host memory (usually inside a mapped file); read once, while packing. */
+/** A weight as it lies in host memory (usually inside a mapped file); read once, while packing. One that holds NaN or infinity is
+ *  refused then: a failure latches on the device, and nothing is packed. */
 typedef struct
 {
   const void *data;

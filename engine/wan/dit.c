@@ -130,10 +130,35 @@ get (Loader *l, int n_dims, const gint64 *dims, const char *name)
   return t;
 }
 
+/* A tensor that is read here. */
+static const DpTensor *
+get_finite (Loader *l, int n_dims, const gint64 *dims, const char *name)
+{
+  const DpTensor *t = get (l, n_dims, dims, name);
+
+  if (t && !dp_weights_check_finite (l->weights, t, l->error)) {
+    l->failed = TRUE;
+    return NULL;
+  }
+  return t;
+}
+
+/* Why the device packed no linear layer of these tensors. */
+static void
+not_packed (Loader *l, const DpTensor *const *tensors, int n, gsize bytes, const char *prefix, const char *name)
+{
+  l->failed = TRUE;
+  for (int i = 0; i < n; i++)
+    if (!dp_weights_check_finite (l->weights, tensors[i], l->error))
+      return;
+  dp_error_no_room (l->dit->dev, l->error, bytes, "use more devices, or a smaller model", "%s%s", prefix, name);
+}
+
 /* A linear layer of n outputs a part, each part "<prefix><part>.weight" and ".bias", stacked. */
 static DpLinear *
 load_linear (Loader *l, DpType type, gboolean fp8, int n, int k, const char *prefix, const char *const *parts)
 {
+  const DpTensor *tensors[6];
   DpHostWeight w[3], b[3];
   int count = 0;
 
@@ -147,17 +172,16 @@ load_linear (Loader *l, DpType type, gboolean fp8, int n, int k, const char *pre
       return NULL;
     w[count] = (DpHostWeight) { tw->data, tw->type, n };
     b[count] = (DpHostWeight) { tb->data, tb->type, n };
+    tensors[2 * count] = tw;
+    tensors[2 * count + 1] = tb;
   }
   if (l->failed)
     return NULL;
 
   DpLinear *linear = l->dit->ops->linear_new (l->dit->dev, &(DpLinearSpec) {
       .k = k, .type = type, .n_weights = count, .weights = w, .biases = b, .fp8 = fp8 });
-  if (linear == NULL) {
-    dp_error_no_room (l->dit->dev, l->error, (gsize) count * n * k * dp_type_size (type), "use more devices, or a smaller model", "%s%s",
-        prefix, parts[0]);
-    l->failed = TRUE;
-  }
+  if (linear == NULL)
+    not_packed (l, tensors, 2 * count, (gsize) count * n * k * dp_type_size (type), prefix, parts[0]);
   return linear;
 }
 
@@ -165,7 +189,7 @@ load_linear (Loader *l, DpType type, gboolean fp8, int n, int k, const char *pre
 static float *
 load_host (Loader *l, int n_dims, const gint64 *dims, const char *name)
 {
-  const DpTensor *t = get (l, n_dims, dims, name);
+  const DpTensor *t = get_finite (l, n_dims, dims, name);
   gsize n = 1;
 
   if (t == NULL)
@@ -258,11 +282,8 @@ load_patch_embedding (Loader *l)
   d->patch_embedding = d->ops->linear_new (d->dev, &(DpLinearSpec) {
       .k = 4 * C, .type = d->spec.type, .n_weights = 1,
       .weights = &(DpHostWeight) { w, DP_TYPE_F32, D }, .biases = &(DpHostWeight) { bias->data, bias->type, D } });
-  if (d->patch_embedding == NULL) {
-    dp_error_no_room (d->dev, l->error, (gsize) 4 * C * D * dp_type_size (d->spec.type), "use more devices, or a smaller model",
-        "patch_embedding");
-    l->failed = TRUE;
-  }
+  if (d->patch_embedding == NULL)
+    not_packed (l, &bias, 1, (gsize) 4 * C * D * dp_type_size (d->spec.type), "", "patch_embedding");
 }
 
 /* The reference makes the sinusoid in float32; at timesteps near 1000 that rounding is visible, so it is repeated here. */

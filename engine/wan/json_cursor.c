@@ -4,7 +4,97 @@
 
 #include <string.h>
 
-#define MAX_DEPTH 8
+#define MAX_DEPTH 8             /* told in dp_json_found_wild() */
+
+/* ---- words: what is outside of quotes and brackets ---- */
+
+static gboolean
+is_word_char (char c)
+{
+  return g_ascii_isalnum (c) || c == '+' || c == '-' || c == '.';
+}
+
+static gsize
+digits (const char *text, gsize n)
+{
+  gsize i = 0;
+
+  while (i < n && g_ascii_isdigit (text[i]))
+    i++;
+  return i;
+}
+
+/* -? (0 | [1-9] digits) (. digits)? ([eE] [+-]? digits)? */
+static gboolean
+is_number (const char *text, gsize n)
+{
+  gsize i = n > 0 && text[0] == '-', k = digits (text + i, n - i);
+
+  if (k == 0 || (k > 1 && text[i] == '0'))
+    return FALSE;
+  i += k;
+  if (i < n && text[i] == '.') {
+    k = digits (text + i + 1, n - i - 1);
+    if (k == 0)
+      return FALSE;
+    i += 1 + k;
+  }
+  if (i < n && (text[i] == 'e' || text[i] == 'E')) {
+    i++;
+    i += i < n && (text[i] == '+' || text[i] == '-');
+    k = digits (text + i, n - i);
+    if (k == 0)
+      return FALSE;
+    i += k;
+  }
+  return i == n;
+}
+
+static gboolean
+is_word (const char *text, gsize n)
+{
+  static const char *const words[] = { "true", "false", "null" };
+
+  for (gsize i = 0; i < G_N_ELEMENTS (words); i++)
+    if (n == strlen (words[i]) && memcmp (text, words[i], n) == 0)
+      return TRUE;
+  return is_number (text, n);
+}
+
+const char *
+dp_json_found_wild (const char *text, gsize length)
+{
+  int depth = 0;
+
+  for (gsize i = 0; i < length; i++) {
+    char c = text[i];
+
+    if (c == '"') {
+      for (i++; i < length && text[i] != '"'; i++)
+        if (text[i] == '\\')
+          i++;
+      if (i >= length)
+        return "text whose closing quote is missing: the file is cut off or damaged";
+    } else if (c == '{' || c == '[') {
+      if (++depth > MAX_DEPTH)
+        return "more than 8 levels of nesting";
+    } else if (c == '}' || c == ']') {
+      depth--;
+    } else if (is_word_char (c)) {
+      gsize first = i;
+
+      while (i + 1 < length && is_word_char (text[i + 1]))
+        i++;
+      if (!is_word (text + first, i + 1 - first))
+        return "a word outside of quotes that is neither a decimal number without leading zeros nor true, false or null";
+    } else if (c == 0 || !strchr (" \t\r\n:,", c)) {
+      return "characters that json does not have outside of quotes";
+    }
+  }
+  return NULL;
+}
+
+/* ---- the cursor ---- */
 
 gboolean
 dp_json_fail (DpJson *json, const char *expected)
@@ -115,6 +205,8 @@ count (DpJson *json, gint64 *out)
   dp_json_space (json);
   if (json->at == json->end || !g_ascii_isdigit (*json->at))
     return dp_json_fail (json, "a number that is not negative");
+  if (*json->at == '0' && json->end - json->at > 1 && g_ascii_isalnum (json->at[1]) && !strchr ("eE", json->at[1]))
+    return dp_json_fail (json, "a decimal number without leading zeros");
   for (; json->at < json->end && g_ascii_isdigit (*json->at); json->at++)
     if (__builtin_mul_overflow (n, 10, &n) || __builtin_add_overflow (n, *json->at - '0', &n))
       return dp_json_fail (json, "a number below 2^63");
@@ -167,10 +259,12 @@ dp_json_skip (DpJson *json, GString *scratch)
     } else {
       const char *first = json->at;
 
-      while (json->at < json->end && (g_ascii_isalnum (*json->at) || (*json->at && strchr ("+-.", *json->at))))
+      while (json->at < json->end && is_word_char (*json->at))
         json->at++;
-      if (json->at == first)
+      if (!is_word (first, json->at - first)) {
+        json->at = first;
         return dp_json_fail (json, "a value");
+      }
     }
   } while (depth > 0);
   return TRUE;

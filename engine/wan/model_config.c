@@ -2,13 +2,13 @@
 #include "model_config.h"
 #include "error.h"
 #include "found.h"
+#include "json_cursor.h"
 
 #include <json-glib/json-glib.h>
 #include <math.h>
 #include <string.h>
 
 #define MAX_FILE (1 << 20)
-#define MAX_DEPTH 8             /* told in json_is_wild() */
 
 /* Sizes are bounded so that no weight matrix has 2^31 elements. */
 #define MAX_WIDTH 16384
@@ -60,34 +60,6 @@ reader_expected (Reader *r, const char *key, JsonNode *node, const char *expecte
   reader_fail (r, "%s: expected %s, found %s", key, expected, found);
 }
 
-/* The json library recurses: depth is bounded here, and whatever could make it see other brackets than this loop does is refused
- * (it also reads comments and single quotes). Returns what was found, or NULL where it is tame. */
-static const char *
-json_is_wild (const char *text, gsize length)
-{
-  int depth = 0;
-
-  for (gsize i = 0; i < length; i++) {
-    char c = text[i];
-
-    if (c == '"') {
-      for (i++; i < length && text[i] != '"'; i++)
-        if (text[i] == '\\')
-          i++;
-      if (i >= length)
-        return "text whose closing quote is missing: the file is cut off or damaged";
-    } else if (c == '{' || c == '[') {
-      if (++depth > MAX_DEPTH)
-        return "more than 8 levels of nesting";
-    } else if (c == '}' || c == ']') {
-      depth--;
-    } else if (!g_ascii_isalnum (c) && (c == 0 || !strchr (" \t\r\n:,+-.", c))) {
-      return "characters that json does not have outside of quotes";
-    }
-  }
-  return NULL;
-}
-
 static gboolean
 reader_parse (Reader *r, const char *text, gsize length)
 {
@@ -100,7 +72,7 @@ reader_parse (Reader *r, const char *text, gsize length)
     reader_fail (r, "expected json, found %s", instead ? instead : "bytes that are not UTF-8");
     return FALSE;
   }
-  if ((wild = json_is_wild (text, length))) {
+  if ((wild = dp_json_found_wild (text, length))) {
     reader_fail (r, "expected json, found %s", wild);
     return FALSE;
   }

@@ -5,6 +5,7 @@
 #include "text_encoder.h"
 #include "arena.h"
 #include "device_error.h"
+#include "kernels/host.h"
 
 #include <math.h>
 
@@ -16,6 +17,7 @@ enum { TENSORS = 7 };
 typedef struct
 {
   DpHostWeight weights[TENSORS];        /* q, k, v, o, wi_0, wi_1, wo: in the file */
+  const DpTensor *tensors[TENSORS];     /* the same */
   float *norm0, *norm1;         /* [D], on the device */
   float *bias;                  /* [buckets, H], on the host */
 } Layer;
@@ -26,6 +28,7 @@ struct _DpTextEncoder
   DpTextConfig config;
   DpType type;
   int max_tokens;
+  const DpWeights *weights;
   const DpTensor *table;        /* [vocab, D], in the weights */
   gboolean streamed;
   Layer *layers;
@@ -99,7 +102,7 @@ load_norm (DpTextEncoder *e, const DpWeights *weights, float *norm, const char *
 {
   const DpTensor *t = dp_weights_get (weights, error, 1, (gint64[]) { e->config.d_model }, "%s", name);
 
-  if (t == NULL)
+  if (t == NULL || !dp_weights_check_finite (weights, t, error))
     return FALSE;
   dp_tensor_to_f32 (t, 0, e->config.d_model, e->host);
   e->dev->ops->upload (e->dev, norm, e->host, e->config.d_model * sizeof (float));
@@ -136,7 +139,18 @@ find_weights (DpTextEncoder *e, const DpWeights *weights, int layer, GError **er
     if (t == NULL)
       return FALSE;
     e->layers[layer].weights[i] = (DpHostWeight) { .data = t->data, .type = t->type, .rows = tensors[i].rows };
+    e->layers[layer].tensors[i] = t;
   }
+  return TRUE;
+}
+
+/* Of what the device did not pack. */
+static gboolean
+layer_is_finite (const DpTextEncoder *e, int layer, GError **error)
+{
+  for (int i = 0; i < TENSORS; i++)
+    if (!dp_weights_check_finite (e->weights, e->layers[layer].tensors[i], error))
+      return FALSE;
   return TRUE;
 }
 
@@ -145,6 +159,8 @@ no_room (DpTextEncoder *e, const DpLinearSpec *spec, int layer, GError **error)
 {
   gsize bytes = 0;
 
+  if (!layer_is_finite (e, layer, error))
+    return FALSE;
   for (int i = 0; i < spec->n_weights; i++)
     bytes += (gsize) spec->weights[i].rows * spec->k * dp_type_size (e->type);
   dp_error_no_room (e->dev, error, bytes, e->streamed ? "use another device for the first stage" : "text-encoder=streamed needs less",
@@ -172,7 +188,7 @@ load_bias (DpTextEncoder *e, const DpWeights *weights, int layer, GError **error
   const DpTensor *t = dp_weights_get (weights, error, 2, (gint64[]) { c->buckets, c->heads },
       "encoder.block.%d.layer.0.SelfAttention.relative_attention_bias.weight", layer);
 
-  if (t == NULL)
+  if (t == NULL || !dp_weights_check_finite (weights, t, error))
     return FALSE;
   e->layers[layer].bias = g_new (float, c->buckets * c->heads);
   dp_tensor_to_f32 (t, 0, c->buckets * c->heads, e->layers[layer].bias);
@@ -224,6 +240,7 @@ dp_text_encoder_new (DpDevice *dev, const DpTextConfig *config, const DpWeights 
   e->type = type;
   e->max_tokens = max_tokens;
   e->streamed = streamed;
+  e->weights = weights;
   e->layers = g_new0 (Layer, config->layers);
   e->linears = g_malloc0_n (streamed ? 1 : config->layers, sizeof *e->linears);
   e->host = g_new (float, MAX ((gsize) max_tokens * config->d_model, (gsize) config->heads * spread));
@@ -345,8 +362,30 @@ embed (DpTextEncoder *e, const DpTokens *text, float *x, GError **error)
       return FALSE;
     }
     dp_tensor_to_f32 (e->table, text->ids[i] * d, d, e->host + i * d);
+    if (!dp_all_finite (DP_TYPE_F32, e->host + i * d, d)) {
+      dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s, row %d: expected finite numbers, found NaN or infinity; fetch the "
+          "file again",
+          dp_weights_path (e->weights), e->table->name, text->ids[i]);
+      return FALSE;
+    }
   }
   e->dev->ops->upload (e->dev, x, e->host, text->n * d * sizeof (float));
+  return TRUE;
+}
+
+/* What a weight that is finite may still overflow to. */
+static gboolean
+result_is_finite (const DpTextEncoder *e, const DpTokens *text, GError **error)
+{
+  gsize d = e->config.d_model;
+
+  for (int i = 0; i < text->n; i++)
+    if (!dp_all_finite (DP_TYPE_F32, text->out + i * d, d)) {
+      dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: the text encoder makes NaN or infinity of token %d of %d, which is number %d of the "
+          "vocabulary; the weights are damaged, or not made for this precision", dp_weights_path (e->weights), i + 1, text->n,
+          text->ids[i]);
+      return FALSE;
+    }
   return TRUE;
 }
 
@@ -363,6 +402,8 @@ dp_text_encoder_encode (DpTextEncoder *e, const DpTokens *texts, int n_texts, GE
     DpLinear *const *linears = linears_of (e, i);
 
     ok = linears != NULL;
+    if (!ok && !layer_is_finite (e, i, error))
+      return FALSE;
     for (int t = 0; t < n_texts && ok; t++)
       run_layer (e, &e->layers[i], linears, texts[t].n, e->x[t]);
   }
@@ -374,5 +415,7 @@ dp_text_encoder_encode (DpTextEncoder *e, const DpTokens *texts, int n_texts, GE
     return FALSE;
   if (!ok)
     dp_error_set (error, DP_ERROR_NO_MEMORY, "the text encoder on %s: not enough memory to load a layer", e->dev->name);
+  for (int t = 0; t < n_texts && ok && !dp_device_cancelled (e->dev); t++)
+    ok = result_is_finite (e, &texts[t], error);
   return ok;
 }

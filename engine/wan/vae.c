@@ -103,8 +103,9 @@ load_conv (Loader *l, int kt, int k, int ci, int co, const char *name, gboolean 
   DpConv *conv = v->ops->conv_new (v->dev, &(DpConvSpec) { .ci = ci, .co = co, .kt = kt, .kh = k, .kw = k, .type = v->type,
       .weight = { tw->data, tw->type, co }, .bias = { tb->data, tb->type, co } });
   if (conv == NULL) {
-    dp_error_no_room (v->dev, l->error, (gsize) co * ci * kt * k * k * dp_type_size (v->type), "use another device for the last stage",
-        "the decoder's %s", name);
+    if (dp_weights_check_finite (l->weights, tw, l->error) && dp_weights_check_finite (l->weights, tb, l->error))
+      dp_error_no_room (v->dev, l->error, (gsize) co * ci * kt * k * k * dp_type_size (v->type), "use another device for the last stage",
+          "the decoder's %s", name);
     l->failed = TRUE;
   }
   return conv;
@@ -122,7 +123,7 @@ take_gamma (Loader *l, float **gamma, int channels, int n_dims, const char *name
   g_autofree char *full = g_strconcat ("decoder.", name, NULL);
   const gint64 dims[4] = { channels, 1, 1, 1 };
   const DpTensor *t = l->failed ? NULL : dp_weights_get (l->weights, l->error, n_dims, dims, "%s", full);
-  if (t == NULL) {
+  if (t == NULL || !dp_weights_check_finite (l->weights, t, l->error)) {
     l->failed = TRUE;
     return;
   }
@@ -240,7 +241,7 @@ load_post_quant (Loader *l)
     return;
   tw = dp_weights_get (l->weights, l->error, 5, (gint64[]) { z, z, 1, 1, 1 }, "post_quant_conv.weight");
   tb = tw ? dp_weights_get (l->weights, l->error, 1, (gint64[]) { z }, "post_quant_conv.bias") : NULL;
-  if (tb == NULL) {
+  if (tb == NULL || !dp_weights_check_finite (l->weights, tw, l->error) || !dp_weights_check_finite (l->weights, tb, l->error)) {
     l->failed = TRUE;
     return;
   }

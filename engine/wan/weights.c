@@ -3,6 +3,7 @@
 #include "error.h"
 #include "found.h"
 #include "json_cursor.h"
+#include "kernels/host.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -558,6 +559,18 @@ dp_weights_get (const DpWeights *weights, GError **error, int n_dims, const gint
     return NULL;
   }
   return &entry->tensor;
+}
+
+gboolean
+dp_weights_check_finite (const DpWeights *weights, const DpTensor *tensor, GError **error)
+{
+  const Entry *entry = g_hash_table_lookup (weights->entries, tensor->name);
+
+  if (dp_all_finite (tensor->type, tensor->data, tensor->bytes / dp_type_size (tensor->type)))
+    return TRUE;
+  dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected finite numbers, found NaN or infinity; fetch the file again",
+      entry->file->path, tensor->name);
+  return FALSE;
 }
 
 static float

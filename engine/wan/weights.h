@@ -46,6 +46,10 @@ const DpTensor *dp_weights_find (const DpWeights *weights, const char *name);
 const DpTensor *dp_weights_get (const DpWeights *weights, GError **error, int n_dims, const gint64 *dims, const char *format, ...)
     G_GNUC_PRINTF (5, 6);
 
+/** Whether no element of a tensor of `weights` is NaN or infinite: FALSE with DP_ERROR_BAD_MODEL that names file and tensor. Reads all
+ *  of it. Devices find these in what they pack themselves: only what they are not given needs it, and what they refused. */
+gboolean dp_weights_check_finite (const DpWeights *weights, const DpTensor *tensor, GError **error);
+
 /** Copies n elements of the tensor's data to float32. */
 void dp_tensor_to_f32 (const DpTensor *tensor, gsize first, gsize n, float *out);
 

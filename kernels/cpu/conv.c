@@ -443,7 +443,7 @@ conv_new_cpu (DpDevice *dev, const DpConvSpec *spec)
     .table = spec->co <= NARROW ? DP_ISA_PICK (cpu->isa, dp_conv_table) : NULL,
     .type = spec->type == DP_TYPE_BF16 && !cpu->dnnl_bf16 ? DP_TYPE_F32 : spec->type,
   };
-  ok = conv->bias != NULL;
+  ok = conv->bias != NULL && dp_conv_is_finite (dev, spec);
   if (ok) {
     memset (conv->bias, 0, bias_size);
     if (spec->bias.data)

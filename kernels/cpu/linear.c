@@ -445,8 +445,10 @@ linear_refill_cpu (DpDevice *base, DpLinear *linear, const DpLinearSpec *spec)
   bool ok = true;
 
   assert (linear->k == spec->k && linear->n == dp_linear_rows (spec) && linear->type == spec->type);
-  if (statuses == NULL)
+  if (statuses == NULL || !dp_linear_is_finite (base, spec)) {
+    free (statuses);
     return false;
+  }
   if (!dp_linear_biases (spec, linear->biases))
     memset (linear->biases, 0, linear->n * sizeof (float));
   dp_thread_pool_run (dev->team, linear->n_panels, pack_chunk, &job);

@@ -30,15 +30,19 @@ typedef struct
   char *to;
   const char *from;
   size_t bytes;
+  DpType type;
+  int broken;                   /* atomic: one element is NaN or infinite */
 } Copy;
 
 static void
 copy_chunk (void *arg, int chunk, int thread)
 {
-  const Copy *copy = arg;
-  size_t first = chunk * CHUNK, left = copy->bytes - first;
+  Copy *copy = arg;
+  size_t first = chunk * CHUNK, left = copy->bytes - first, size = left < CHUNK ? left : CHUNK;
 
-  memcpy (copy->to + first, copy->from + first, left < CHUNK ? left : CHUNK);
+  memcpy (copy->to + first, copy->from + first, size);
+  if (!dp_all_finite (copy->type, copy->to + first, size / dp_type_size (copy->type)))  /* while the cache has it */
+    __atomic_store_n (&copy->broken, 1, __ATOMIC_RELAXED);
 }
 
 void
@@ -82,16 +86,17 @@ open_upload (DpDeviceCuda *dev)
   return false;
 }
 
-/* Enqueues at most a PIECE. */
+/* Enqueues n elements of a weight, at most a PIECE. */
 static bool
-send (DpDeviceCuda *dev, void *dst, const char *host, size_t bytes)
+send (DpDeviceCuda *dev, void *dst, const char *host, DpType type, size_t n)
 {
+  size_t bytes = n * dp_type_size (type);
   struct DpUpload *u;
-  Copy copy = { .from = host, .bytes = bytes };
+  Copy copy = { .from = host, .bytes = bytes, .type = type };
   int i;
 
   if (bytes <= SMALL)
-    return dp_cuda_upload (dev, dst, host, bytes);
+    return dp_weight_is_finite (&dev->base, &(DpHostWeight) { .data = host, .type = type }, n) && dp_cuda_upload (dev, dst, host, bytes);
   if (dev->upload == NULL && !open_upload (dev))
     return false;
   u = dev->upload;
@@ -101,6 +106,10 @@ send (DpDeviceCuda *dev, void *dst, const char *host, size_t bytes)
     return false;
   copy.to = u->buffers[i];
   dp_thread_pool_run (u->team, dp_thread_pool_chunks (bytes, CHUNK), copy_chunk, &copy);
+  if (copy.broken) {
+    dp_device_fail (&dev->base, "a weight is NaN or infinite");
+    return false;
+  }
   return dp_cuda_ok (dev, cudaMemcpyAsync (dst, u->buffers[i], bytes, cudaMemcpyHostToDevice, dev->stream), "upload")
       && dp_cuda_ok (dev, cudaEventRecord (u->done[i], dev->stream), "upload");
 }
@@ -117,7 +126,7 @@ dp_cuda_upload_weight (DpDeviceCuda *dev, const DpHostWeight *weight, size_t n, 
     size_t m = n - i < piece ? n - i : piece;
     char *at = (char *) dst + i * to;
 
-    if (!dp_cuda_enter (dev) || !send (dev, raw ? raw : at, (const char *) weight->data + i * from, m * from))
+    if (!dp_cuda_enter (dev) || !send (dev, raw ? raw : at, (const char *) weight->data + i * from, weight->type, m))
       return false;
     if (raw)
       convert_cuda (&dev->base, m, weight->type, raw, type, at);

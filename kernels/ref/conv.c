@@ -25,7 +25,7 @@ conv_new_ref (DpDevice *dev, const DpConvSpec *spec)
     .weights = dp_host_memory_new (dev, n * sizeof (float)),
     .biases = dp_host_memory_new (dev, spec->co * sizeof (float)),
   };
-  if (conv->weights == NULL || conv->biases == NULL) {
+  if (conv->weights == NULL || conv->biases == NULL || !dp_conv_is_finite (dev, spec)) {
     conv_free_ref (dev, conv);
     return NULL;
   }

@@ -52,7 +52,10 @@ linear_new_ref (DpDevice *dev, const DpLinearSpec *spec)
     linear_free_ref (dev, linear);
     return NULL;
   }
-  linear_refill_ref (dev, linear, spec);
+  if (!linear_refill_ref (dev, linear, spec)) {
+    linear_free_ref (dev, linear);
+    return NULL;
+  }
   return linear;
 }
 
@@ -70,6 +73,8 @@ bool
 linear_refill_ref (DpDevice *dev, DpLinear *linear, const DpLinearSpec *spec)
 {
   assert (linear->k == spec->k && linear->n == dp_linear_rows (spec) && linear->type == spec->type);
+  if (!dp_linear_is_finite (dev, spec))
+    return false;
   dp_linear_weights (spec, linear->weights);
   for (int j = 0; j < linear->n && linear->fp8; j++)
     round_row (linear->weights + (size_t) j * linear->k, linear->k);

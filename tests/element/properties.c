@@ -169,6 +169,134 @@ GST_START_TEST (test_ranges)
 
 GST_END_TEST;
 
+static gboolean
+is_number (GParamSpec * spec)
+{
+  return G_IS_PARAM_SPEC_INT (spec) || G_IS_PARAM_SPEC_UINT (spec)
+      || G_IS_PARAM_SPEC_INT64 (spec) || G_IS_PARAM_SPEC_UINT64 (spec)
+      || G_IS_PARAM_SPEC_DOUBLE (spec) || GST_IS_PARAM_SPEC_FRACTION (spec);
+}
+
+/* The smallest or the largest value that the property takes */
+static void
+extreme (GParamSpec * spec, gboolean largest, GValue * value)
+{
+  if (G_IS_PARAM_SPEC_INT (spec))
+    g_value_set_int (value, largest ? G_PARAM_SPEC_INT (spec)->maximum :
+        G_PARAM_SPEC_INT (spec)->minimum);
+  else if (G_IS_PARAM_SPEC_UINT (spec))
+    g_value_set_uint (value, largest ? G_PARAM_SPEC_UINT (spec)->maximum :
+        G_PARAM_SPEC_UINT (spec)->minimum);
+  else if (G_IS_PARAM_SPEC_INT64 (spec))
+    g_value_set_int64 (value, largest ? G_PARAM_SPEC_INT64 (spec)->maximum :
+        G_PARAM_SPEC_INT64 (spec)->minimum);
+  else if (G_IS_PARAM_SPEC_UINT64 (spec))
+    g_value_set_uint64 (value, largest ? G_PARAM_SPEC_UINT64 (spec)->maximum :
+        G_PARAM_SPEC_UINT64 (spec)->minimum);
+  else if (G_IS_PARAM_SPEC_DOUBLE (spec))
+    g_value_set_double (value, largest ? G_PARAM_SPEC_DOUBLE (spec)->maximum :
+        G_PARAM_SPEC_DOUBLE (spec)->minimum);
+  else if (largest)
+    gst_value_set_fraction (value, GST_PARAM_SPEC_FRACTION (spec)->max_num,
+        GST_PARAM_SPEC_FRACTION (spec)->max_den);
+  else
+    gst_value_set_fraction (value, GST_PARAM_SPEC_FRACTION (spec)->min_num,
+        GST_PARAM_SPEC_FRACTION (spec)->min_den);
+}
+
+static GstPadProbeReturn
+take_nothing (GstPad * pad, GstPadProbeInfo * info, gpointer user_data)
+{
+  GstQuery *query = GST_PAD_PROBE_INFO_QUERY (info);
+  GstCaps *none;
+
+  if (GST_QUERY_TYPE (query) != GST_QUERY_CAPS)
+    return GST_PAD_PROBE_OK;
+  none = gst_caps_new_empty ();
+  gst_query_set_caps_result (query, none);
+  gst_caps_unref (none);
+  return GST_PAD_PROBE_HANDLED;
+}
+
+/* Whether the element starts with the value, or else why: all that depends on
+ * settings is said then. No caps are possible, so that no engine opens. */
+static gchar *
+refusal (GParamSpec * spec, gboolean largest, const gchar * properties)
+{
+  GstElement *pipeline = launch ("dualparalsrc name=src %s ! "
+      "fakesink name=sink", properties);
+  GstElement *src = gst_bin_get_by_name (GST_BIN (pipeline), "src");
+  GstElement *sink = gst_bin_get_by_name (GST_BIN (pipeline), "sink");
+  GstPad *pad = gst_element_get_static_pad (sink, "sink");
+  GValue value = G_VALUE_INIT;
+  GstMessage *message;
+  gchar *why = NULL;
+  GError *error;
+
+  gst_pad_add_probe (pad, GST_PAD_PROBE_TYPE_QUERY_DOWNSTREAM, take_nothing,
+      NULL, NULL);
+  g_value_init (&value, spec->value_type);
+  extreme (spec, largest, &value);
+  g_object_set_property (G_OBJECT (src), spec->name, &value);
+  g_value_unset (&value);
+  if (gst_element_set_state (pipeline, GST_STATE_PAUSED) ==
+      GST_STATE_CHANGE_FAILURE) {
+    message = wait_message (pipeline, GST_MESSAGE_ERROR, 30);
+    gst_message_parse_error (message, &error, NULL);
+    why = g_strdup (error->message);
+    g_error_free (error);
+    gst_message_unref (message);
+  }
+  gst_element_set_state (pipeline, GST_STATE_NULL);
+  gst_object_unref (pad);
+  gst_object_unref (sink);
+  gst_object_unref (src);
+  gst_object_unref (pipeline);
+  return why;
+}
+
+/* What a property takes, the engine takes too, beside others that go with it */
+GST_START_TEST (test_extremes)
+{
+  static const struct
+  {
+    const gchar *name, *with;
+    const gchar *why;           /* this model refuses the largest, others take it */
+  } others[] = {
+    {"context-latents", "block-latents=1024", NULL},
+    {"queue-blocks", "steps=1000", NULL},
+    {"guidance-scale-2", "", "second transformer"},
+  };
+  GstElement *src = source_new ("");
+  GParamSpec **specs;
+  guint n, i, j, numbers = 0;
+
+  specs = g_object_class_list_properties (G_OBJECT_GET_CLASS (src), &n);
+  for (i = 0; i < 2 * n; i++) {
+    GParamSpec *spec = specs[i / 2];
+    const gchar *with = "", *expected = NULL;
+    gchar *why;
+
+    if (spec->owner_type != G_OBJECT_TYPE (src) || !is_number (spec))
+      continue;
+    numbers++;
+    for (j = 0; j < G_N_ELEMENTS (others) && i % 2; j++)
+      if (g_str_equal (others[j].name, spec->name)) {
+        with = others[j].with;
+        expected = others[j].why;
+      }
+    why = refusal (spec, i % 2, with);
+    fail_unless (why == NULL || (expected && strstr (why, expected)),
+        "the %s %s: %s", i % 2 ? "largest" : "smallest", spec->name, why);
+    g_free (why);
+  }
+  fail_unless (numbers >= 2 * 14, "only %u", numbers);
+  g_free (specs);
+  gst_object_unref (src);
+}
+
+GST_END_TEST;
+
 GST_START_TEST (test_marking)
 {
   GstElement *src = source_new ("");
@@ -249,6 +377,7 @@ properties_suite (void)
   tcase_add_test (tc, test_read_back);
   tcase_add_test (tc, test_live_properties);
   tcase_add_test (tc, test_ranges);
+  tcase_add_test (tc, test_extremes);
   tcase_add_test (tc, test_marking);
   tcase_add_test (tc, test_flags);
   tcase_add_test (tc, test_stats);

@@ -470,6 +470,131 @@ GST_START_TEST (test_progress)
 
 GST_END_TEST;
 
+/* -- from a handler on the thread that posts */
+
+typedef struct
+{
+  GstElement *pipeline;
+  GstState state;               /* to go to */
+  GstMessageType type;
+  const gchar *name;            /* of the message's structure, or NULL */
+  guint skip;                   /* so many of these before */
+  gint done;                    /* atomic */
+} Handler;
+
+static GstBusSyncReply
+handle (GstBus * bus, GstMessage * message, gpointer data)
+{
+  Handler *h = data;
+
+  if (GST_MESSAGE_TYPE (message) == h->type && (!h->name
+          || gst_message_has_name (message, h->name))
+      && !g_atomic_int_get (&h->done) && h->skip-- == 0) {
+    gst_element_set_state (h->pipeline, h->state);
+    g_atomic_int_set (&h->done, TRUE);
+  }
+  return GST_BUS_PASS;
+}
+
+/* The same where the sink gets an event, which it posts a message of. Not in a handler of
+ * that message: there the sink holds a lock that PAUSED takes (GStreamer 1.22). */
+static GstPadProbeReturn
+handle_event (GstPad * pad, GstPadProbeInfo * info, gpointer data)
+{
+  Handler *h = data;
+
+  if (GST_EVENT_TYPE (GST_PAD_PROBE_INFO_EVENT (info)) != GST_EVENT_TAG)
+    return GST_PAD_PROBE_OK;
+  gst_element_set_state (h->pipeline, h->state);
+  g_atomic_int_set (&h->done, TRUE);
+  return GST_PAD_PROBE_REMOVE;
+}
+
+/* Plays until the handler has changed the state, and on. To PAUSED it is the
+ * second prompt's message, because of the moment that reach() tells about. */
+static void
+check_handler (const gchar * properties, GstState state, GstMessageType type,
+    const gchar * name, guint skip)
+{
+  GstElement *pipeline = pipeline_new (properties, SMALL);
+  GstBus *bus = gst_element_get_bus (pipeline);
+  GstElement *src = gst_bin_get_by_name (GST_BIN (pipeline), "src");
+  GstElement *sink = gst_bin_get_by_name (GST_BIN (pipeline), "sink");
+  Handler h = { pipeline, state, type, name, skip, FALSE };
+  TestClock start;
+  Counter counter;
+  guint frames;
+
+  g_object_set (sink, "signal-handoffs", TRUE, NULL);
+  counter_init (&counter, sink);
+  if (state == GST_STATE_PAUSED) {
+    reach (pipeline, GST_STATE_PLAYING);
+    counter_wait (&counter, 1);
+  }
+  if (type == GST_MESSAGE_TAG) {
+    GstPad *pad = gst_element_get_static_pad (sink, "sink");
+
+    gst_pad_add_probe (pad, GST_PAD_PROBE_TYPE_EVENT_DOWNSTREAM, handle_event,
+        &h, NULL);
+    gst_object_unref (pad);
+  } else {
+    gst_bus_set_sync_handler (bus, handle, &h, NULL);
+  }
+  if (state == GST_STATE_PAUSED)
+    g_object_set (src, "prompt", "a green square", NULL);
+  gst_element_set_state (pipeline, GST_STATE_PLAYING);
+  start = test_clock ();
+  while (!g_atomic_int_get (&h.done)) {
+    if (test_clock_seconds (start) > 20 * slowness ())
+      g_error ("%s: state %d hangs", properties, state);
+    g_usleep (1000);
+  }
+  g_mutex_lock (&counter.lock);
+  frames = counter.frames;
+  g_mutex_unlock (&counter.lock);
+  gst_element_set_state (pipeline, GST_STATE_PLAYING);
+  counter_wait (&counter, frames + 5);
+  stop_quickly (pipeline);
+  gst_bus_set_sync_handler (bus, NULL, NULL, NULL);
+  counter_clear (&counter);
+  gst_object_unref (sink);
+  gst_object_unref (src);
+  gst_object_unref (bus);
+  gst_object_unref (pipeline);
+}
+
+GST_START_TEST (test_stop_in_handler)
+{
+  guint i;
+
+  for (i = 0; i < 4; i++)
+    check_handler (FAST "linger=0", GST_STATE_NULL, GST_MESSAGE_PROGRESS, NULL,
+        i);
+  for (i = 0; i < 3; i++)
+    check_handler (FAST "stats-interval=5", GST_STATE_NULL,
+        GST_MESSAGE_ELEMENT, "application/x-dualparal-stats", i);
+  check_handler (FAST, GST_STATE_NULL, GST_MESSAGE_ELEMENT,
+      "dualparal-prompt-applied", 0);
+}
+
+GST_END_TEST;
+
+GST_START_TEST (test_pause_in_handler)
+{
+  static const gchar *const properties[] = { FAST "marking=tags is-live=true",
+    FAST "marking=tags"
+  };
+  guint i;
+
+  for (i = 0; i < 2; i++) {
+    check_handler (properties[i], GST_STATE_PAUSED, GST_MESSAGE_TAG, NULL, 0);
+    check_handler (properties[i], GST_STATE_PAUSED, GST_MESSAGE_ELEMENT,
+        "dualparal-prompt-applied", 0);
+  }
+}
+
+GST_END_TEST;
+
 static Suite *
 states_suite (void)
 {
@@ -489,6 +614,8 @@ states_suite (void)
   tcase_add_test (tc, test_damaged_weights);
   tcase_add_test (tc, test_linger);
   tcase_add_test (tc, test_progress);
+  tcase_add_test (tc, test_stop_in_handler);
+  tcase_add_test (tc, test_pause_in_handler);
   return s;
 }
 

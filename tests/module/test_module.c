@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * test_module.c: what a user of devices=cuda:0 is told where the CUDA module, a library below it or a driver is missing or too old.
+ * test_module.c: what a user of devices=cuda:0 is told where the CUDA module, a library below it or a driver is missing or too old;
+ * and where code finds itself after a change of directory.
  *
  * This program opens the device in a process of its own, as "test-module --open"; for what is not the build tree's, as a copy of itself
  * in an empty directory.
  */
 #include "kernels/device.h"
+#include "kernels/locate.h"
 
 #include <dlfcn.h>
 #include <gio/gio.h>
 #include <glib/gstdio.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define MODULE "libdualparal-cuda.so"
@@ -143,6 +146,29 @@ test_old_driver (void)
     g_test_skip ("this build has no CUDA module");
 }
 
+/* A plugin by a relative path, in a program that changes its directory afterwards. */
+static void
+test_relative (void)
+{
+  g_autofree char *before = g_get_current_dir (), *dir = g_path_get_dirname (LOCATED), *real = realpath (LOCATED, NULL);
+  g_autofree char *base = g_path_get_basename (LOCATED), *relative = g_build_filename (".", base, NULL);
+  bool (*path_of) (char path[DP_LOCATE_PATH]), (*in_build_tree) (void);
+  char path[DP_LOCATE_PATH] = "";
+  void *library;
+
+  g_assert_cmpint (g_chdir (dir), ==, 0);
+  library = dlopen (relative, RTLD_NOW | RTLD_LOCAL);
+  g_assert_nonnull (library);
+  g_assert_cmpint (g_chdir ("/"), ==, 0);
+  path_of = dlsym (library, "dp_locate_path");
+  in_build_tree = dlsym (library, "dp_locate_in_build_tree");
+  g_assert_true (path_of (path));
+  g_assert_cmpstr (path, ==, real);
+  g_assert_true (in_build_tree ());
+  dlclose (library);
+  g_assert_cmpint (g_chdir (before), ==, 0);
+}
+
 int
 main (int argc, char **argv)
 {
@@ -158,5 +184,6 @@ main (int argc, char **argv)
   g_test_add_func ("/module/other-version", test_other_version);
   g_test_add_func ("/module/no-driver", test_no_driver);
   g_test_add_func ("/module/old-driver", test_old_driver);
+  g_test_add_func ("/module/relative", test_relative);
   return g_test_run ();
 }

@@ -88,6 +88,7 @@ expect_percent (Player * player, gint expected)
 static void
 expect_no_percent (Player * player)
 {
+  script_posted ();
   fail_unless (gst_bus_pop_filtered (player->bus, GST_MESSAGE_BUFFERING) == NULL);
 }
 

@@ -132,6 +132,7 @@ expect_qos (Live * live, guint n, GstClockTime start)
   gboolean is_live;
   guint i = 0;
 
+  script_posted ();
   while ((message = gst_bus_pop_filtered (live->bus, GST_MESSAGE_QOS))) {
     gst_message_parse_qos (message, &is_live, &running, NULL, NULL, NULL);
     fail_unless (is_live);

@@ -86,6 +86,7 @@ expect_applied (Watch * watch, const gchar * prompt, guint prompt_id,
   guint64 n, time;
   guint id;
 
+  script_posted ();
   do {
     gst_clear_message (&message);
     message = gst_bus_pop_filtered (watch->bus, GST_MESSAGE_ELEMENT);

@@ -30,6 +30,7 @@ static struct
   guint changes;                /* of the script */
   GstClockID wait;              /* of the element, or NULL */
   GHashTable *marks;            /* word -> times that it was said */
+  guint calls;                  /* gst_element_call_async() that still run */
 } script;
 
 struct _DpPlan
@@ -77,6 +78,7 @@ begin (void)
 static void
 end (void)
 {
+  script_posted ();
   g_array_unref (script.times);
   g_hash_table_unref (script.marks);
   gst_clear_object (&script.clock);
@@ -198,6 +200,55 @@ script_step (void)
 {
   move_to (next_wait ());
   process_wait ();
+}
+
+/* -- in place of GStreamer's, whose threads nobody can wait for */
+
+typedef struct
+{
+  GstElement *element;
+  GstElementCallAsyncFunc func;
+  gpointer data;
+  GDestroyNotify destroy;
+} Call;
+
+static gpointer
+call (gpointer data)
+{
+  Call *c = data;
+
+  c->func (c->element, c->data);
+  if (c->destroy)
+    c->destroy (c->data);
+  gst_object_unref (c->element);
+  g_free (c);
+  g_mutex_lock (&script.lock);
+  script.calls--;
+  g_cond_broadcast (&script.cond);
+  g_mutex_unlock (&script.lock);
+  return NULL;
+}
+
+void
+gst_element_call_async (GstElement * element, GstElementCallAsyncFunc func,
+    gpointer user_data, GDestroyNotify destroy_notify)
+{
+  Call *c = g_new (Call, 1);
+
+  *c = (Call) { gst_object_ref (element), func, user_data, destroy_notify };
+  g_mutex_lock (&script.lock);
+  script.calls++;
+  g_mutex_unlock (&script.lock);
+  g_thread_unref (g_thread_new ("call", call, c));
+}
+
+void
+script_posted (void)
+{
+  g_mutex_lock (&script.lock);
+  while (script.calls > 0)
+    g_cond_wait (&script.cond, &script.lock);
+  g_mutex_unlock (&script.lock);
 }
 
 guint

@@ -49,6 +49,9 @@ void script_jump (GstClockTime time);
  *  be none. */
 void script_step (void);
 
+/** Waits until the messages are on the bus that the element had for it so far. */
+void script_posted (void);
+
 /** How many engines opened, and how often dp_engine_mark() said this. */
 guint script_opened (void);
 guint script_marked (const gchar * what);

@@ -204,6 +204,8 @@ test_noise (void)
   s.noise_latents = 2;
   s.num_frames = 5;
   g_autofree char *enough = stream_hash (&s);
+  noise[100] = NAN;
+  check_refused (&s, DP_ERROR_SETTINGS, "noise|NaN|latent frames 0 to 1");
 }
 
 /* What cannot fit is refused before it is written to, or the system would end the process. */
@@ -360,6 +362,119 @@ test_headers (void)
       check_file (weight_files[i], g_bytes_get_data (hostile, NULL), g_bytes_get_size (hostile),
           edit == MISSING ? DP_ERROR_NOT_FOUND : DP_ERROR_BAD_MODEL, needles);
     }
+  }
+}
+
+static void
+test_times (void)
+{
+  static const struct { const char *text, *needles; } bad[] = {
+    { "{}", "not a table of times" }, { "[1]", "not a table of times" }, { "[", "cannot be read" },
+    { "[{\"device\":\"a\",\"memory\":010}]", "cannot be read|decimal" },
+    { "[{\"device\":\"a\",\"layer\":[0x10]}]", "cannot be read|decimal" },
+  };
+  g_autofree char *path = NULL;
+  int fd = g_file_open_tmp ("dp-times-XXXXXX", &path, NULL);
+
+  g_assert_cmpint (fd, >=, 0);
+  close (fd);
+  for (guint i = 0; i < G_N_ELEMENTS (bad); i++) {
+    g_assert_true (g_file_set_contents (path, bad[i].text, -1, NULL));
+    check_refused (&WITH (.times = path, .devices = "cpu,cpu"), DP_ERROR_BAD_MODEL, bad[i].needles);
+  }
+  g_unlink (path);
+  check_refused (&WITH (.times = path, .devices = "cpu,cpu"), DP_ERROR_NOT_FOUND, "cannot be read");
+}
+
+/* ---- NaN and infinity ---- */
+
+/* The file with all numbers of a tensor, or only one, replaced. */
+static GBytes *
+with_number (GBytes *file, const char *name, gboolean all, float number)
+{
+  g_autoptr (JsonParser) parser = json_parser_new ();
+  gsize size;
+  char *data = g_memdup2 (g_bytes_get_data (file, NULL), size = g_bytes_get_size (file)), *at;
+  guint64 header;
+  guint32 bits;
+
+  memcpy (&header, data, 8);
+  memcpy (&bits, &number, 4);
+  g_assert_true (json_parser_load_from_data (parser, data + 8, header, NULL));
+  JsonObject *t = json_object_get_object_member (json_node_get_object (json_parser_get_root (parser)), name);
+  JsonArray *offsets = json_object_get_array_member (t, "data_offsets");
+  const char *dtype = json_object_get_string_member (t, "dtype");
+  gsize begin = json_array_get_int_element (offsets, 0), end = json_array_get_int_element (offsets, 1);
+  gsize element = g_str_equal (dtype, "F32") ? 4 : 2;
+  guint16 half = g_str_equal (dtype, "BF16") ? bits >> 16 : isnan (number) ? 0x7e00 : isinf (number) ? 0x7c00 : 0x7bff;
+
+  for (gsize i = all ? begin : end - element; i < end; i += element) {
+    at = data + 8 + header + i;
+    if (element == 4)
+      memcpy (at, &bits, 4);
+    else
+      memcpy (at, &half, 2);
+  }
+  return g_bytes_new_take (data, size);
+}
+
+static void
+test_not_finite (void)
+{
+  static const struct { int file; const char *tensor; } broken[] = {
+    { 0, "blocks.1.ffn.net.0.proj.weight" }, { 0, "blocks.0.attn1.to_k.bias" }, { 0, "blocks.0.attn1.norm_q.weight" },
+    { 0, "blocks.2.scale_shift_table" }, { 0, "patch_embedding.weight" }, { 0, "patch_embedding.bias" }, { 0, "proj_out.weight" },
+    { 0, "scale_shift_table" }, { 0, "condition_embedder.time_proj.bias" },
+    { 1, "decoder.conv_in.weight" }, { 1, "decoder.conv_out.bias" }, { 1, "decoder.norm_out.gamma" }, { 1, "post_quant_conv.weight" },
+    { 2, "encoder.block.1.layer.1.DenseReluDense.wo.weight" }, { 2, "encoder.final_layer_norm.weight" },
+    { 2, "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight" },
+  };
+
+  for (guint i = 0; i < G_N_ELEMENTS (broken); i++) {
+    const char *file = weight_files[broken[i].file];
+    g_autoptr (GBytes) good = stream_model_file (file);
+    g_autoptr (GBytes) bad = with_number (good, broken[i].tensor, FALSE, i % 2 ? NAN : -INFINITY);
+    g_autofree char *needles = g_strdup_printf ("%s|%s|NaN or infinity", file, broken[i].tensor);
+
+    check_file (file, g_bytes_get_data (bad, NULL), g_bytes_get_size (bad), DP_ERROR_BAD_MODEL, needles);
+  }
+}
+
+/* Read only when a prompt is encoded. */
+static void
+test_not_finite_streamed (void)
+{
+  static const struct { const char *tensor; gboolean all; } broken[] = {
+    { "encoder.block.1.layer.0.SelfAttention.o.weight", FALSE }, { "shared.weight", TRUE },
+  };
+
+  for (guint i = 0; i < G_N_ELEMENTS (broken); i++) {
+    g_autoptr (GBytes) good = stream_model_file (TEXT);
+    g_autoptr (GBytes) bad = with_number (good, broken[i].tensor, broken[i].all, NAN);
+    g_autofree char *needles = g_strdup_printf ("%s|%s|NaN or infinity", TEXT, broken[i].tensor);
+    char *dir = stream_model_new (TEXT, g_bytes_get_data (bad, NULL), g_bytes_get_size (bad));
+
+    check_refused (&WITH (.model = dir, .width = 64, .height = 64, .text_encoder = "streamed"), DP_ERROR_BAD_MODEL, needles);
+    stream_model_free (dir);
+  }
+}
+
+/* Weights that are finite themselves, of each part. */
+static void
+test_overflow (void)
+{
+  static const struct { int file; const char *tensor, *needles; } broken[] = {
+    { 0, "proj_out.weight", "transformer|block 0|last step|NaN or infinity" },
+    { 1, "decoder.conv_out.weight", "decoder|block 0|NaN or infinity" },
+    { 2, "encoder.final_layer_norm.weight", "text encoder|token 1 of|NaN or infinity" },
+  };
+
+  for (guint i = 0; i < G_N_ELEMENTS (broken); i++) {
+    const char *file = weight_files[broken[i].file];
+    g_autoptr (GBytes) good = stream_model_file (file);
+    g_autoptr (GBytes) bad = with_number (good, broken[i].tensor, TRUE, 3e38f);
+
+    check_file (file, g_bytes_get_data (bad, NULL), g_bytes_get_size (bad), DP_ERROR_BAD_MODEL, broken[i].needles);
   }
 }
 
@@ -652,6 +767,10 @@ main (int argc, char **argv)
   g_test_add_func ("/bad-input/missing-files", test_missing_files);
   g_test_add_func ("/bad-input/truncated", test_truncated);
   g_test_add_func ("/bad-input/headers", test_headers);
+  g_test_add_func ("/bad-input/times", test_times);
+  g_test_add_func ("/bad-input/not-finite", test_not_finite);
+  g_test_add_func ("/bad-input/not-finite-streamed", test_not_finite_streamed);
+  g_test_add_func ("/bad-input/overflow", test_overflow);
   g_test_add_func ("/bad-input/deep-json", test_deep_json);
   g_test_add_func ("/bad-input/tokenizer", test_tokenizer);
   g_test_add_func ("/bad-input/configs", test_configs);

@@ -312,6 +312,49 @@ test_not_json (void)
   }
 }
 
+/* The file with the number of a key spelled in another way. */
+static void
+put_spelled (const char *name, const char *key, const char *number)
+{
+  g_autofree char *text = original (name), *pattern = g_strdup_printf ("\"%s\": *[0-9]+", key), *changed = NULL;
+  g_autofree char *with = g_strdup_printf ("\"%s\": %s", key, number);
+  g_autoptr (GRegex) regex = g_regex_new (pattern, 0, 0, NULL);
+
+  g_assert_true (g_regex_match (regex, text, 0, NULL));
+  changed = g_regex_replace_literal (regex, text, -1, 0, with, 0, NULL);
+  put (name, changed);
+}
+
+/* The json library reads 010 as 8 and 0x10 as 16 */
+static void
+test_numbers (void)
+{
+  static const struct { int file; const char *key; } keys[] = { { 1, "d_model" }, { 2, "num_layers" }, { 3, "z_dim" },
+    { 4, "num_train_timesteps" }, { 5, "steps" } };
+  static const char *const bad[] = { "010", "0x10", "0X10", "00", "-010", "+8", "8.", ".5", "08", "0777", "1e", "1e+", "0b11", "1.5.2",
+    "True", "NaN", "Infinity", "-Infinity", "--8", "-", "8-8", "0e1x", "nul" };
+  static const char *const good[] = { "0", "-0", "10", "-17", "0.5", "1e3", "1E-3", "2.5e+1", "0.0e0", "true", "false", "null" };
+
+  for (gsize k = 0; k < G_N_ELEMENTS (keys); k++) {
+    const char *file = files[keys[k].file];
+
+    for (gsize i = 0; i < G_N_ELEMENTS (bad); i++) {
+      put_spelled (file, keys[k].key, bad[i]);
+      assert_refused (DP_ERROR_BAD_MODEL, file, "expected json");
+    }
+    restore (file);
+  }
+  for (gsize i = 0; i < G_N_ELEMENTS (good); i++) {
+    g_autofree char *text = original ("model_index.json"), *more = g_strdup_printf ("{ \"anything\": %s,", good[i]);
+    g_autofree char *changed = g_strconcat (more, strchr (text, '{') + 1, NULL);
+    DpModelConfig c;
+
+    put ("model_index.json", changed);
+    assert_read (&c);
+  }
+  restore ("model_index.json");
+}
+
 static void
 test_missing (void)
 {
@@ -349,6 +392,7 @@ main (int argc, char **argv)
   g_test_add_func ("/config/refused", test_refused);
   g_test_add_func ("/config/experts", test_experts);
   g_test_add_func ("/config/not_json", test_not_json);
+  g_test_add_func ("/config/numbers", test_numbers);
   g_test_add_func ("/config/missing", test_missing);
   failed = g_test_run ();
   for (gsize i = 0; i < G_N_ELEMENTS (files); i++) {

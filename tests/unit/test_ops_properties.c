@@ -415,6 +415,75 @@ check_refill (int k, int n, DpType type, DpType file_type, bool biased)
   free (results);
 }
 
+/* The latch has something to say, once. */
+static void
+check_refused (const char *what, DpType file_type, size_t at)
+{
+  char error[256] = "";
+
+  check (!dp_device_take_error (dev, error, sizeof error) && strstr (error, "NaN"), "%s, type %d, element %zu, on %s: says \"%s\"", what,
+      file_type, at, dev->name, error);
+  check (dp_device_take_error (dev, error, sizeof error), "%s on %s: %s", what, dev->name, error);
+}
+
+/* One element of a weight is NaN or infinite: nothing is packed, and nothing is left behind. */
+static void
+check_not_finite (DpType file_type, size_t k, size_t n, size_t at, bool bias)
+{
+  static const uint32_t numbers[] = { 0x7f800000, 0xff800000, 0x7fc00000, 0xff800001 };
+  static const uint16_t halves[] = { 0x7c00, 0xfc00, 0x7e00, 0xfc01 };
+  size_t size = dp_type_size (file_type), bytes = 0;
+  char *file = calloc (k * n, size), *good = calloc (k * n, size);
+  DpHostWeight weight = { good, file_type, n };
+  DpLinearSpec linear_spec = { .k = k, .type = DP_TYPE_BF16, .n_weights = 1, .weights = &weight, .biases = bias ? &weight : NULL };
+  DpConvSpec conv_spec = { .ci = k, .co = n, .kt = 1, .kh = 1, .kw = 1, .type = DP_TYPE_BF16, .weight = weight, .bias = { 0 } };
+  DpLinear *linear = dev->ops->linear_new (dev, &linear_spec);
+
+  check (linear, "finite weights on %s", dev->name);
+  for (int i = 0; i < 4; i++) {
+    DpHostWeight bad = { file, file_type, n };
+
+    memcpy (file + at * size, file_type == DP_TYPE_F32 ? (const void *) &numbers[i] : file_type == DP_TYPE_F16 ? (const void *) &halves[i]
+        : (const char *) &numbers[i] + 2, size);
+    if (file_type == DP_TYPE_BF16 && i == 3)
+      ((uint16_t *) file)[at] |= 1;
+    linear_spec.weights = bias ? &weight : &bad;
+    linear_spec.biases = bias ? &bad : NULL;
+    check (dev->ops->linear_new (dev, &linear_spec) == NULL, "linear_new on %s takes it", dev->name);
+    check_refused ("linear_new", file_type, at);
+    check (!dev->ops->linear_refill (dev, linear, &linear_spec), "linear_refill on %s takes it", dev->name);
+    check_refused ("linear_refill", file_type, at);
+    conv_spec.weight = bias ? weight : bad;
+    conv_spec.bias = bias ? bad : (DpHostWeight) { 0 };
+    check (dev->ops->conv_new (dev, &conv_spec) == NULL, "conv_new on %s takes it", dev->name);
+    check_refused ("conv_new", file_type, at);
+    bytes = i == 0 ? dev->bytes : bytes;        /* by then a GPU has its workspace */
+  }
+  check (dev->bytes == bytes, "refused weights on %s hold %zu bytes", dev->name, dev->bytes - bytes);
+  dev->ops->linear_free (dev, linear);
+  free (file);
+  free (good);
+}
+
+/* The largest numbers that there are pass. For a GPU also what goes there in several pieces. */
+static void
+check_finite (void)
+{
+  for (DpType type = DP_TYPE_F32; type <= DP_TYPE_F16; type++) {
+    check_not_finite (type, 33, 34, 0, false);
+    check_not_finite (type, 33, 34, 33 * 34 - 1, false);
+    check_not_finite (type, 130, 70, 4100, false);
+    check_not_finite (type, 33, 34, 33, true);
+    if (dev == harness_gpu ())
+      check_not_finite (type, 4096, 3001, 4096 * 3001 - 1, false);
+  }
+  uint16_t large[] = { 0x7f7f, 0xff7f, 0x0001, 0x7f7f };
+  DpLinear *linear = dev->ops->linear_new (dev, &(DpLinearSpec) { .k = 2, .type = DP_TYPE_BF16, .n_weights = 1,
+      .weights = &(DpHostWeight) { large, DP_TYPE_BF16, 2 } });
+  check (linear, "the largest weights on %s", dev->name);
+  dev->ops->linear_free (dev, linear);
+}
+
 /* For a GPU also what goes there in several pieces, the last of which is not full. */
 static void
 check_refills (void)
@@ -575,6 +644,7 @@ test_properties (void)
     check_device ();
     check_linear ();
     check_refills ();
+    check_finite ();
     check_conv ();
     check_attention ();
     check_norms ();

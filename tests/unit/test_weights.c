@@ -59,6 +59,9 @@ test_headers (void)
     { "{\"a\":" T ("F32", "[1]", 4, 0) "}", 4, "tensor a" },
     { "{\"a\":" T ("F32", "[-1]", 0, 4) "}", 4, "not negative" },
     { "{\"a\":" T ("F32", "[1.0]", 0, 4) "}", 4, "whole" },
+    { "{\"a\":" T ("F32", "[01]", 0, 4) "}", 4, "leading zeros" },
+    { "{\"a\":" T ("F32", "[0x1]", 0, 4) "}", 4, "leading zeros" },
+    { "{\"a\":" T ("F32", "[1]", 00, 4) "}", 4, "leading zeros" },
     { "{\"a\":" T ("F32", "[1,1,1,1,1,1,1,1,1]", 0, 4) "}", 4, "8 dimensions" },
     { "{\"a\":" T ("F32", "[4611686018427387904,4]", 0, 0) "}", 0, "tensor a" },
     { "{\"a\":" T ("F32", "[4611686018427387904,4,0]", 0, 0) "}", 0, "tensor a" },
@@ -197,6 +200,11 @@ test_shards (void)
     { INDEX ("{}"), DP_ERROR_BAD_MODEL, "weight_map" },
     { "{\"metadata\":[[[[[[[[[[]]]]]]]]]]}", DP_ERROR_BAD_MODEL, "nesting" },
     { "{\"metadata\":1}", DP_ERROR_BAD_MODEL, "weight_map" },
+    { "{\"metadata\":-1.5e+3}", DP_ERROR_BAD_MODEL, "weight_map" },
+    { "{\"metadata\":010}", DP_ERROR_BAD_MODEL, "a value" },
+    { "{\"metadata\":{\"total_size\":0x10}}", DP_ERROR_BAD_MODEL, "a value" },
+    { "{\"metadata\":[1,+2]}", DP_ERROR_BAD_MODEL, "a value" },
+    { "{\"metadata\":NaN}", DP_ERROR_BAD_MODEL, "a value" },
     { "", DP_ERROR_BAD_MODEL, "json" },
   };
   g_autofree char *one = make_file ("m-1.safetensors", "{\"a\":" T ("F32", "[1]", 0, 4) "}", 4);
