@@ -222,7 +222,8 @@ add_times (const Bench *m, GError **error)
   char message[256];
 
   if (m->last.passes == m->first.passes) {
-    g_set_error_literal (error, DP_ERROR, DP_ERROR_SETTINGS, "no pass was finished between the blocks that were measured; ask for more with --blocks");
+    g_set_error_literal (error, DP_ERROR, DP_ERROR_SETTINGS, "no pass was finished between the blocks that were measured; ask for "
+        "more with --blocks");
     return FALSE;
   }
   if (!dp_device_info (plan->stages[0].device, &info, message, sizeof message)) {
@@ -252,7 +253,8 @@ dp_cli_bench (GError **error)
   }
   m.plan = plan = dp_plan_new (&dp_cli_settings, error);
   if (plan && add_times_to && plan->n_stages > 1) {
-    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "--add-times measures one device, and devices names %d stages; name one", plan->n_stages);
+    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "--add-times measures one device, and devices names %d stages; name one",
+        plan->n_stages);
     return FALSE;
   }
   if (plan == NULL || !dp_engine_open (&engine, plan, NULL, NULL, error))

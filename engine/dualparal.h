@@ -70,8 +70,8 @@ typedef struct
   gint64 first_frame;           /* number of the first frame, where the video is the rest of a longer one: frames are counted from it */
   int max_queue_frames;         /* frames decoded ahead of the consumer, >= 1 */
   DpFormat format;
-  const char *times;            /* table of measured times that `dualparal bench --add-times` made: layers are shared out by them; NULL: by what
-                                 * devices say of themselves */
+  const char *times;            /* table of measured times that `dualparal bench --add-times` made, by which layers are shared out; NULL: by
+                                 * what devices say of themselves */
   int threads;                  /* host threads in all, shared by the CPU stages; 0: one per processor */
   const char *precision;        /* "float32", "bfloat16" (activations and weights), "fp8" (the same, but products and self-attention of the
                                  * transformer in e4m3; never chosen by itself); NULL: "auto", the faster of the first two on these

@@ -514,7 +514,8 @@ plan_text_encoder (DpPlan *plan, const DpDeviceInfo *info)
 /* ---- the whole ---- */
 
 /* Takes the reference to `model`, which may be NULL: `error` is set then. `chosen`: a plan whose devices and
- * precision are kept, or NULL. `assumed`: what devices say that are not asked, or NULL. `stages`: as in add_devices(); `cuts`: theirs, or NULL. */
+ * precision are kept, or NULL. `assumed`: what devices say that are not asked, or NULL. `stages`: as in add_devices();
+ * `cuts`: theirs, or NULL. */
 static DpPlan *
 make (DpModel *model, const DpSettings *settings, const DpPlan *chosen, const DpDeviceInfo *assumed, int stages,
     const DpHalves (*cuts)[2], GError **error)

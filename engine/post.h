@@ -75,8 +75,8 @@ typedef struct
 /* Thread-safety: every function from any thread. */
 
 /** Opens the post of this process, at the first call; waits until all ranks have done so, at most that many seconds (0: without limit).
- *  FALSE with the same error at every call when there is no MPI here, or a rank does not come. When the process exits normally, the post says goodbye and finalizes MPI, unless a rank is gone: then nobody
- *  would meet it in MPI_Finalize(), and it leaves without. */
+ *  FALSE with the same error at every call when there is no MPI here, or a rank does not come. When the process exits normally, the post
+ *  says goodbye and finalizes MPI, unless a rank is gone: then nobody would meet it in MPI_Finalize(), and it leaves without. */
 gboolean dp_post_open (DpPostPlace *place, int seconds, GError **error);
 
 /** Takes in the letters of a session from now on. It is told of ranks that are gone already, then of letters that came before it listened.

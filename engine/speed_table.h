@@ -4,8 +4,8 @@
  *
  * `dualparal bench --add-times FILE` measures one device and adds a line. A plan with the setting
  * `times` takes the line of each of its devices: it shares out the layers by them, and `dualparal
- * plan` says how fast such a ring would be. A line holds for one architecture, size, block, guidance and precision: nothing is extrapolated but the number
- * of layers a stage.
+ * plan` says how fast such a ring would be. A line holds for one architecture, size, block, context mode,
+ * guidance and precision: nothing is extrapolated but the number of layers a stage.
  */
 #pragma once
 

@@ -42,8 +42,8 @@ typedef struct
 /* Thread-safety: one thread at a time. */
 typedef struct _DpStage DpStage;
 
-/** A stage for the layers `halves` of each element on `device` with `threads` host threads. weights: of each expert, NULL where there is no second; they
- *  and `device` must outlive it. Between dp_part_cache_begin() and dp_part_cache_end(). */
+/** A stage for the layers `halves` of each element on `device` with `threads` host threads. weights: of each expert, NULL where there is no
+ *  second; they and `device` must outlive it. Between dp_part_cache_begin() and dp_part_cache_end(). */
 DpStage *dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const DpWeights *const weights[2],
     const DpHalves halves[2]);
 /** Loads its layers where they were not left warm, and makes room for everything else. Blocks. */

@@ -860,7 +860,8 @@ cross_attention (DpDit *d, const DpDitPass *pass, int index)
       .x_type = type, .weight = layer->cross_norm_q, .eps = d->config.eps, .y = d->qkv, .y_type = type });
   ops->attention (d->dev, &(DpAttentionArgs) { .type = type, .heads = d->config.heads, .head_dim = d->config.head_dim,
       .q_len = L, .kv_len = pass->text->n_keys, .q = d->qkv, .k = text_part (d, pass->text, index, 0),
-      .v = text_part (d, pass->text, index, 1), .out = d->attended, .scale = 1 / sqrtf (d->config.head_dim), .last_key_bias = pass->text->last_key_bias });
+      .v = text_part (d, pass->text, index, 1), .out = d->attended, .scale = 1 / sqrtf (d->config.head_dim),
+      .last_key_bias = pass->text->last_key_bias });
   ops->linear (d->dev, layer->cross_out, &(DpLinearArgs) { .rows = L, .x = d->attended, .y = pass->tokens, .accumulate = true });
 }
 

@@ -66,8 +66,8 @@ gsize dp_dit_cache_bytes (const DpDitConfig *config, const DpDitSpec *spec, DpHa
 /** Of a text of `length` rows. */
 gsize dp_dit_text_bytes (const DpDitConfig *config, const DpDitSpec *spec, DpHalves halves, int length);
 
-/** The text as the layers of `halves`, a part of the range, see it. embeds: [n, text_dim] float32 host rows, the real tokens; the text is padded to `length` with
- *  zero rows, which are folded into one row whose logit gets log (length - n). */
+/** The text as the layers of `halves`, a part of the range, see it. embeds: [n, text_dim] float32 host rows, the real tokens; the text is
+ *  padded to `length` with zero rows, which are folded into one row whose logit gets log (length - n). */
 DpDitText *dp_dit_text_new (DpDit *dit, DpHalves halves, const float *embeds, int n, int length, GError **error);
 void dp_dit_text_free (DpDit *dit, DpDitText *text);
 
@@ -94,8 +94,8 @@ typedef struct
   int first, frames;
 } DpDitKeep;
 
-/** One pass through a part of the range, in place. Positions in time count from the first frame in front: those of `before`, then the input's,
- *  then those of `behind`. A cache is read or written in a pass, not both. */
+/** One pass through a part of the range, in place. Positions in time count from the first frame in front: those of `before`, then the
+ *  input's, then those of `behind`. A cache is read or written in a pass, not both. */
 typedef struct
 {
   DpHalves halves;              /* caches and text must have been made for just these */

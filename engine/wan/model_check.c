@@ -106,7 +106,8 @@ check_transformer (const DpModel *model, int expert, DpDevice *dev, int max_keys
   const DpDitConfig *config = &model->config.dit;
   const float timesteps[1] = { 0 };
   g_autoptr (DpWeights) weights = dp_model_weights (model, DP_MODEL_TRANSFORMER + expert, error);
-  DpDit *dit = weights ? dp_dit_new (dev, config, weights, &(DpDitSpec) { .halves = dp_halves_of_layers (0, config->layers), .type = DP_TYPE_F32,
+  DpDit *dit = weights ? dp_dit_new (dev, config, weights, &(DpDitSpec) {
+      .halves = dp_halves_of_layers (0, config->layers), .type = DP_TYPE_F32,
       .latent_h = latent_h, .latent_w = latent_w, .max_input = 1, .max_keys = max_keys, .steps = 1, .timesteps = timesteps }, error) : NULL;
   gboolean ok = dit != NULL;
 

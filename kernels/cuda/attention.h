@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * attention.h: the kernels of attention.c, in attention.cu and attention_hopper.cu. Each enqueues on the device's stream; a launch that fails is latched.
+ * attention.h: the kernels of attention.c, in attention.cu, attention_hopper.cu and attention_e4m3.cu. Each enqueues on the device's
+ * stream; a launch that fails is latched.
  * Strides in the arguments are filled in (never 0). Shapes as in ops.h: H heads of d channels.
  */
 #pragma once
