@@ -8,8 +8,6 @@
 
 #include "cuda.h"
 
-#include <cuda.h>
-
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -36,19 +34,6 @@ size_t dp_attention_hopper_workspace (const DpAttentionArgs *args);
 /** The same in e4m3, where it may be so (DpAttentionArgs.fp8). A query's bits depend on no other query. */
 void dp_attention_e4m3 (DpDeviceCuda *dev, const DpAttentionArgs *args, void *workspace);
 size_t dp_attention_e4m3_workspace (const DpAttentionArgs *args);
-
-/** A tensor of three axes in device memory, as bulk copies take it in boxes. What lies beyond its end comes as zeros. */
-typedef struct
-{
-  const void *x;                /* at a multiple of 16 bytes */
-  int element;                  /* bytes: 1 or 2 (bfloat16) */
-  int swizzle;                  /* bytes of a box's row: 64 or 128 */
-  int dims[3];                  /* elements; the first axis is dense */
-  size_t strides[2];            /* bytes, multiples of 16 */
-  int box[3];
-} DpCudaMap;
-
-bool dp_cuda_map (DpDeviceCuda *dev, CUtensorMap *map, const DpCudaMap *tensor);
 
 #ifdef __cplusplus
 }

@@ -21,6 +21,7 @@
  */
 #include "attention.h"
 #include "hopper.cuh"
+#include "map.h"
 #include "vec.cuh"
 
 #include <cuda_fp8.h>

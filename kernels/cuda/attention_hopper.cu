@@ -19,6 +19,7 @@
  */
 #include "attention.h"
 #include "hopper.cuh"
+#include "map.h"
 
 #include <stdio.h>
 
