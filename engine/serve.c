@@ -217,7 +217,6 @@ send_account (Session *session)
   DpWorkerStats w;
 
   dp_trace_pass_on (session->trace);
-
   dp_worker_get_stats (session->worker, &w);
   dp_post_send (0, DP_POST_STATS, session->number, &(DpRemoteStats) { w.busy_us, dp_recent_percentile (&w.pass_seconds, 50), w.bytes,
       w.allocations }, sizeof (DpRemoteStats));

@@ -39,7 +39,7 @@ typedef struct
   /* -- on a GPU */
   gboolean leaves;              /* it goes to the next end; else it is only given back */
   gboolean wired;               /* its tokens go, or came, by wire */
-  DpMark *copied;               /* what is to be sent is in host memory */
+  DpMark *copied;               /* reached once the host has a copy of what MPI sends */
 } Slot;
 
 /* One side of an end on a GPU. */

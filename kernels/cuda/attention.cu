@@ -59,23 +59,6 @@ multiply (float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
       : "+f" (c[0]), "+f" (c[1]), "+f" (c[2]), "+f" (c[3]) : "r" (a[0]), "r" (a[1]), "r" (a[2]), "r" (a[3]), "r" (b0), "r" (b1));
 }
 
-static __device__ __forceinline__ float
-power_of_two (float x)
-{
-  float y;
-
-  asm ("ex2.approx.ftz.f32 %0, %1;" : "=f" (y) : "f" (x));
-  return y;
-}
-
-static __device__ __forceinline__ uint32_t
-pack (float low, float high)
-{
-  __nv_bfloat162 both = __floats2bfloat162_rn (low, high);
-
-  return *(uint32_t *) &both;
-}
-
 /* Rows [first, first + 64) of a head into a tile: zeros behind the last row and the last channel. */
 template<int D> static __device__ void
 load_tile (bf16 *tile, const bf16 *head, int64_t stride, int first, int rows, int d, bool vectors)

@@ -391,7 +391,7 @@ move_max (const uint32_t (&s)[KEYS / 4], Row (&row)[2], float (&factor)[2])
     factor[r] = 1;
     if (most[r] > old + LAZY) {
       row[r].set (most[r]);
-      factor[r] = exp2_fast ((old - row[r].reach ()) / 8);
+      factor[r] = power_of_two ((old - row[r].reach ()) / 8);
     }
   }
 }
@@ -573,17 +573,8 @@ attend (const __grid_constant__ CUtensorMap q, const __grid_constant__ CUtensorM
   Shared &s = *(Shared *) (((uintptr_t) memory + 1023) / 1024 * 1024);
   int group = __shfl_sync (~0u, threadIdx.x / 128, 0);  /* the same for a warp, and the compiler knows */
 
-  if (threadIdx.x == 0) {
-    barrier_init (&s.q_full, 1);
-    barrier_init (&s.q_empty, 4 * GROUPS);
-    for (int i = 0; i < STAGES; i++) {
-      barrier_init (&s.k_full[i], 1);
-      barrier_init (&s.k_empty[i], 4 * GROUPS);
-      barrier_init (&s.v_full[i], 1);
-      barrier_init (&s.v_empty[i], 4 * GROUPS);
-    }
-    asm volatile ("fence.mbarrier_init.release.cluster;" ::: "memory");
-  }
+  if (threadIdx.x == 0)
+    open_barriers (s, STAGES, 4 * GROUPS);
   __syncthreads ();
   if (group == 0) {
     asm volatile ("setmaxnreg.dec.sync.aligned.u32 24;");

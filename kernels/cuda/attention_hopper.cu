@@ -20,6 +20,7 @@
 #include "attention.h"
 #include "hopper.cuh"
 #include "map.h"
+#include "vec.cuh"
 
 #include <stdio.h>
 
@@ -160,7 +161,7 @@ exponentials (float (&s)[KEYS / 2], float scale, const float (&max)[2], float (&
   for (int j = 0; j < KEYS / 8; j++)
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-      s[4 * j + i] = exp2_fast (fmaf (s[4 * j + i], scale, -max[i / 2]));
+      s[4 * j + i] = power_of_two (fmaf (s[4 * j + i], scale, -max[i / 2]));
       sum[i / 2] += s[4 * j + i];
     }
 }
@@ -206,7 +207,7 @@ move_max (const float (&s)[KEYS / 2], float scale, float (&max)[2], float (&sum)
 
     factor[r] = 1;
     if (top > max[r] + LAZY_STEP) {
-      factor[r] = exp2_fast (max[r] - top);
+      factor[r] = power_of_two (max[r] - top);
       max[r] = top;
       sum[r] *= factor[r];
     }
@@ -358,17 +359,8 @@ attend (const __grid_constant__ CUtensorMap q, const __grid_constant__ CUtensorM
   Shared &s = *(Shared *) (((uintptr_t) memory + 1023) / 1024 * 1024);
   int group = __shfl_sync (~0u, threadIdx.x / 128, 0);  /* the same for a warp, and the compiler knows */
 
-  if (threadIdx.x == 0) {
-    barrier_init (&s.q_full, 1);
-    barrier_init (&s.q_empty, 4 * GROUPS);
-    for (int i = 0; i < STAGES; i++) {
-      barrier_init (&s.k_full[i], 1);
-      barrier_init (&s.k_empty[i], 4 * GROUPS);
-      barrier_init (&s.v_full[i], 1);
-      barrier_init (&s.v_empty[i], 4 * GROUPS);
-    }
-    asm volatile ("fence.mbarrier_init.release.cluster;" ::: "memory");
-  }
+  if (threadIdx.x == 0)
+    open_barriers (s, STAGES, 4 * GROUPS);
   __syncthreads ();
   if (group == 0) {
     asm volatile ("setmaxnreg.dec.sync.aligned.u32 32;");

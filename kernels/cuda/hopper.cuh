@@ -217,25 +217,6 @@ max_of (uint32_t x, uint32_t y)
   return r;
 }
 
-static __device__ __forceinline__ float
-exp2_fast (float x)
-{
-  float y;
-
-  asm ("ex2.approx.ftz.f32 %0, %1;" : "=f" (y) : "f" (x));
-  return y;
-}
-
-/* Two floats as bfloat16, the first in the lower half. */
-static __device__ __forceinline__ uint32_t
-pack (float low, float high)
-{
-  uint32_t x;
-
-  asm ("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r" (x) : "f" (high), "f" (low));
-  return x;
-}
-
 /* ---- what both kernels of attention have ---- */
 
 /* Position in a ring, and the parity of the round. */
@@ -253,6 +234,21 @@ template<int STAGES> struct Ring
     }
   }
 };
+
+/* The barriers of a block's shared memory: copies fill its rings, and each of the `warps` that compute says when it has done with a stage. */
+template<typename Shared> static __device__ __forceinline__ void
+open_barriers (Shared &s, int stages, int warps)
+{
+  barrier_init (&s.q_full, 1);
+  barrier_init (&s.q_empty, warps);
+  for (int i = 0; i < stages; i++) {
+    barrier_init (&s.k_full[i], 1);
+    barrier_init (&s.k_empty[i], warps);
+    barrier_init (&s.v_full[i], 1);
+    barrier_init (&s.v_empty[i], warps);
+  }
+  asm volatile ("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
 
 /* Four threads have two columns each of four times eight; afterwards each has one of the four eights. */
 static __device__ __forceinline__ void

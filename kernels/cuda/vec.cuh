@@ -51,6 +51,25 @@ store (T *y, const float (&f)[V])
   *reinterpret_cast<Vec<T, V> *> (y) = v;
 }
 
+static __device__ __forceinline__ float
+power_of_two (float x)
+{
+  float y;
+
+  asm ("ex2.approx.ftz.f32 %0, %1;" : "=f" (y) : "f" (x));
+  return y;
+}
+
+/* Two floats as bfloat16, the first in the lower half. */
+static __device__ __forceinline__ uint32_t
+pack (float low, float high)
+{
+  uint32_t x;
+
+  asm ("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r" (x) : "f" (high), "f" (low));
+  return x;
+}
+
 /* The sum over the `lanes` (a power of two) lanes that hold neighbouring values. Every lane of the warp takes part. */
 __device__ static inline float
 lane_sum (float f, int lanes)
