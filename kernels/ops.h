@@ -143,17 +143,27 @@ typedef struct
 {
   int k;                        /* input features */
   DpType type;                  /* of x, and of the packed weight */
+  int rows;                     /* of x, about, where it is to be fastest; 0 means many */
   int n_weights;
   const DpHostWeight *weights;  /* each [rows, k] */
   const DpHostWeight *biases;   /* each [rows], or NULL for no bias at all */
-  bool fp8;                     /* multiply in e4m3 where K and N are multiples of 16: each row of W and of x is scaled by a power of
-                                 * two (e4m3.h) and rounded; type is bfloat16. Only where DpDeviceInfo says so */
+  bool fp8;                     /* multiply in e4m3 where dp_linear_fits_e4m3(): each row of W and of x is scaled by a power of two
+                                 * (e4m3.h) and rounded; type is bfloat16. Only where DpDeviceInfo says so */
 } DpLinearSpec;
+
+/** Whether a layer of K -> N features can be multiplied in e4m3. */
+static inline bool
+dp_linear_fits_e4m3 (int k, int n)
+{
+  return k % 16 == 0 && n % 16 == 0;
+}
 
 typedef struct
 {
   int rows;                     /* L */
   const void *x;                /* [L, K], the type the layer was packed with */
+  const float *x_inverse;       /* [L] or NULL: x is in e4m3 already, and this is 1 / scale of each of its rows (layer_norm makes both);
+                                 * for a layer that multiplies in e4m3 */
   int x_stride;
   void *y;                      /* [L, N]; may not alias x */
   int y_stride;
@@ -213,8 +223,8 @@ typedef struct
   int out_stride;
   float scale;
   float last_key_bias;          /* added to the logit of the last key: log (n) makes it stand for n equal keys; else 0 */
-  const float *rel_bias;        /* [H, 2 * kv_len - 1], added to logit (i, j) at index j - i + kv_len - 1; or NULL;
-                                 * with it, q_len == kv_len */
+  const float *rel_bias;        /* [H, 2 * M - 1], added to logit (i, j) at index j - i + M - 1; or NULL; with it, q_len == kv_len */
+  int rel_bias_keys;            /* M, kv_len or more; 0 means kv_len */
   bool fp8;                     /* q, k, v, the probabilities and out may be rounded to e4m3, each matrix scaled as a whole by a power of
                                  * two: then a row does depend on the other rows. type is bfloat16 */
 } DpAttentionArgs;
@@ -232,7 +242,16 @@ typedef struct
   float eps;
   void *y;                      /* [rows, cols] dense; may not alias x */
   DpType y_type;
+  float *inverse;               /* [rows] or NULL: y is in e4m3, whatever y_type says, each row scaled by a power of two (e4m3.h), and
+                                 * here comes 1 / scale. Only where DpDeviceInfo.fp8 and dp_layer_norm_fits_e4m3() */
 } DpLayerNormArgs;
+
+/** Whether rows of so many numbers can be made in e4m3. */
+static inline bool
+dp_layer_norm_fits_e4m3 (int cols)
+{
+  return cols % 16 == 0 && cols <= 16384;
+}
 
 typedef void dp_layer_norm_fn (DpDevice *dev, const DpLayerNormArgs *args);
 

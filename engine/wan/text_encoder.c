@@ -19,7 +19,7 @@ typedef struct
   DpHostWeight weights[TENSORS];        /* q, k, v, o, wi_0, wi_1, wo: in the file */
   const DpTensor *tensors[TENSORS];     /* the same */
   float *norm0, *norm1;         /* [D], on the device */
-  float *bias;                  /* [buckets, H], on the host */
+  float *bias;                  /* [H, 2 M - 1], on the device: of relative position r at r + M - 1 */
 } Layer;
 
 struct _DpTextEncoder
@@ -34,7 +34,6 @@ struct _DpTextEncoder
   Layer *layers;
   DpLinear *(*linears)[PRODUCTS];       /* of each layer; streamed: one, filled with each layer in turn */
   float *norm;                  /* [D] */
-  int *bucket;                  /* [2 M - 1]: of relative position r at r + M - 1 */
   float *host;                  /* staging: [M, D] or [H, 2 M - 1] */
 
   DpArena arena;
@@ -44,7 +43,6 @@ struct _DpTextEncoder
   void *qkv;                    /* [M, 3 I] */
   void *att;                    /* [M, I] */
   void *h0, *h1;                /* [M, F] */
-  float *bias;                  /* [H, 2 M - 1], of the current layer */
 };
 
 /* transformers' T5 buckets, bidirectional: near positions have one each, far ones share them logarithmically. float32 as there. */
@@ -71,6 +69,7 @@ layout (DpTextEncoder *e)
   for (int i = 0; i < c->layers; i++) {
     e->layers[i].norm0 = dp_arena_take (a, d * 4);
     e->layers[i].norm1 = dp_arena_take (a, d * 4);
+    e->layers[i].bias = dp_arena_take (a, c->heads * (2 * m - 1) * 4);
   }
   e->norm = dp_arena_take (a, d * 4);
   for (int i = 0; i < DP_TEXT_ENCODER_TEXTS; i++)
@@ -81,7 +80,6 @@ layout (DpTextEncoder *e)
   e->att = dp_arena_take (a, m * inner * size);
   e->h0 = dp_arena_take (a, m * c->d_ff * size);
   e->h1 = dp_arena_take (a, m * c->d_ff * size);
-  e->bias = dp_arena_take (a, c->heads * (2 * m - 1) * 4);
 }
 
 gsize
@@ -117,7 +115,7 @@ spec_of (const DpTextEncoder *e, const Layer *layer, int product)
   const DpTextConfig *c = &e->config;
   const int k[] = { c->d_model, c->heads * c->d_kv, c->d_model, c->d_model, c->d_ff };
 
-  return (DpLinearSpec) { .k = k[product], .type = e->type, .n_weights = product == QKV ? 3 : 1,
+  return (DpLinearSpec) { .k = k[product], .type = e->type, .rows = e->max_tokens, .n_weights = product == QKV ? 3 : 1,
       .weights = layer->weights + first[product] };
 }
 
@@ -185,13 +183,16 @@ static gboolean
 load_bias (DpTextEncoder *e, const DpWeights *weights, int layer, GError **error)
 {
   const DpTextConfig *c = &e->config;
+  int m = e->max_tokens, spread = 2 * m - 1;
   const DpTensor *t = dp_weights_get (weights, error, 2, (gint64[]) { c->buckets, c->heads },
       "encoder.block.%d.layer.0.SelfAttention.relative_attention_bias.weight", layer);
 
   if (t == NULL || !dp_weights_check_finite (weights, t, error))
     return FALSE;
-  e->layers[layer].bias = g_new (float, c->buckets * c->heads);
-  dp_tensor_to_f32 (t, 0, c->buckets * c->heads, e->layers[layer].bias);
+  for (int i = 0; i < spread; i++)
+    for (int h = 0; h < c->heads; h++)
+      dp_tensor_to_f32 (t, bucket_of (i - (m - 1), c->buckets, c->max_distance) * c->heads + h, 1, &e->host[(gsize) h * spread + i]);
+  e->dev->ops->upload (e->dev, e->layers[layer].bias, e->host, sizeof (float) * c->heads * spread);
   return TRUE;
 }
 
@@ -232,7 +233,6 @@ dp_text_encoder_new (DpDevice *dev, const DpTextConfig *config, const DpWeights 
     GError **error)
 {
   DpTextEncoder *e = g_new0 (DpTextEncoder, 1);
-  int spread = 2 * max_tokens - 1;
 
   g_assert (max_tokens > 0 && type != DP_TYPE_F16);
   e->dev = dev;
@@ -243,10 +243,7 @@ dp_text_encoder_new (DpDevice *dev, const DpTextConfig *config, const DpWeights 
   e->weights = weights;
   e->layers = g_new0 (Layer, config->layers);
   e->linears = g_malloc0_n (streamed ? 1 : config->layers, sizeof *e->linears);
-  e->host = g_new (float, MAX ((gsize) max_tokens * config->d_model, (gsize) config->heads * spread));
-  e->bucket = g_new (int, spread);
-  for (int i = 0; i < spread; i++)
-    e->bucket[i] = bucket_of (i - (max_tokens - 1), config->buckets, config->max_distance);
+  e->host = g_new (float, (gsize) max_tokens * MAX (config->d_model, 2 * config->heads));
   if (!load (e, weights, error)) {
     dp_text_encoder_free (e);
     return NULL;
@@ -265,12 +262,9 @@ dp_text_encoder_free (DpTextEncoder *encoder)
   for (int i = 0; i < (encoder->streamed ? 1 : encoder->config.layers); i++)
     for (int k = 0; k < PRODUCTS; k++)
       ops->linear_free (encoder->dev, encoder->linears[i][k]);
-  for (int i = 0; i < encoder->config.layers; i++)
-    g_free (encoder->layers[i].bias);
   dp_arena_free (&encoder->arena);
   g_free (encoder->linears);
   g_free (encoder->layers);
-  g_free (encoder->bucket);
   g_free (encoder->host);
   g_free (encoder);
 }
@@ -298,19 +292,6 @@ add_product (DpTextEncoder *e, const DpLinear *linear, int n, const void *x, flo
   e->dev->ops->linear (e->dev, linear, &(DpLinearArgs) { .rows = n, .x = x, .y = y, .y_type = DP_TYPE_F32, .accumulate = true });
 }
 
-/* The layer's bias for n tokens: [H, 2 n - 1]. */
-static void
-upload_bias (DpTextEncoder *e, const Layer *l, int n)
-{
-  int heads = e->config.heads, spread = 2 * n - 1;
-  const int *bucket = e->bucket + (e->max_tokens - n);
-
-  for (int h = 0; h < heads; h++)
-    for (int i = 0; i < spread; i++)
-      e->host[(gsize) h * spread + i] = l->bias[bucket[i] * heads + h];
-  e->dev->ops->upload (e->dev, e->bias, e->host, (gsize) heads * spread * sizeof (float));
-}
-
 static void
 run_layer (DpTextEncoder *e, const Layer *l, DpLinear *const *linears, int n, float *x)
 {
@@ -318,12 +299,12 @@ run_layer (DpTextEncoder *e, const Layer *l, DpLinear *const *linears, int n, fl
   gsize inner = (gsize) c->heads * c->d_kv, size = dp_type_size (e->type);
   const char *qkv = e->qkv;
 
-  upload_bias (e, l, n);
   norm (e, n, x, l->norm0, e->normed, e->type);
   product (e, linears[QKV], n, e->normed, e->qkv, DP_ACT_NONE);
   e->dev->ops->attention (e->dev, &(DpAttentionArgs) { .type = e->type, .heads = c->heads, .head_dim = c->d_kv, .q_len = n, .kv_len = n,
           .q = qkv, .k = qkv + inner * size, .v = qkv + 2 * inner * size, .q_stride = 3 * inner, .k_stride = 3 * inner,
-          .v_stride = 3 * inner, .out = e->att, .out_stride = inner, .scale = 1, .rel_bias = e->bias });
+          .v_stride = 3 * inner, .out = e->att, .out_stride = inner, .scale = 1, .rel_bias = l->bias,
+          .rel_bias_keys = e->max_tokens });
   add_product (e, linears[O], n, e->att, x);
 
   norm (e, n, x, l->norm1, e->normed, e->type);

@@ -43,6 +43,7 @@ attention_cpu (DpDevice *dev, const DpAttentionArgs *args)
   a.k_stride = a.k_stride ? a.k_stride : a.heads * a.head_dim;
   a.v_stride = a.v_stride ? a.v_stride : a.heads * a.head_dim;
   a.out_stride = a.out_stride ? a.out_stride : a.heads * a.head_dim;
+  a.rel_bias_keys = a.rel_bias_keys ? a.rel_bias_keys : a.kv_len;
   job->args = &a;
   job->pairs = a.type == DP_TYPE_BF16 && call.table->pairs;
   per_lane = job->pairs ? 2 : 1;

@@ -353,7 +353,7 @@ add_biases (const DpAttentionArgs *a, int head, int row, int first, int keys, fl
   const float scale = a->scale * LOG2E;
 
   if (a->rel_bias != NULL && row < a->q_len) {
-    const float *bias = a->rel_bias + (size_t) head * (2 * a->kv_len - 1) + first - row + a->kv_len - 1;
+    const float *bias = a->rel_bias + (size_t) head * (2 * a->rel_bias_keys - 1) + first - row + a->rel_bias_keys - 1;
 
     for (int j = 0; j < keys; j++)
       s[j] = s[j] * scale + bias[j] * LOG2E;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Six ways, by what the heads are like. Long rows of keys in bfloat16, d <= 128: an own kernel on the GPUs that it is written for where d
- * is 128, else cuDNN; with fp8 cuDNN in e4m3. Fewer keys, or biases (the
- * text's padding, the text encoder): an own kernel on tensor cores, which needs no plan, so prompts of any length cost nothing to prepare.
- * Wide heads (the VAE's single one): two matrix products with a softmax between them, some queries at a time. The rest: an own kernel in
- * float32. Which way is chosen depends on the keys and never on the number of queries.
+ * Seven ways, by what the heads are like. Long rows of keys in bfloat16, d <= 128: own kernels, in bfloat16 and in e4m3, on the GPUs that
+ * they are written for where d is 128, else cuDNN's. Fewer keys, or biases (the text's padding, the text encoder): an own kernel on tensor
+ * cores, which needs no plan, so prompts of any length cost nothing to prepare; and one for the few keys of a short prompt. Wide heads (the
+ * VAE's single one): two matrix products with a softmax between them, some queries at a time. The rest: an own kernel in float32. Which way
+ * is chosen depends on the keys and never on the number of queries.
  */
 #include "attention.h"
 #include "graph.h"
@@ -426,6 +426,7 @@ attention_cuda (DpDevice *base, const DpAttentionArgs *given)
   args.k_stride = args.k_stride ? args.k_stride : width;
   args.v_stride = args.v_stride ? args.v_stride : width;
   args.out_stride = args.out_stride ? args.out_stride : width;
+  args.rel_bias_keys = args.rel_bias_keys ? args.rel_bias_keys : args.kv_len;
   if (args.head_dim > 128 && is_aligned (&args))
     run_wide (dev, &args);
   else if (args.type == DP_TYPE_BF16 && args.head_dim <= 128 && args.kv_len >= CUDNN_KEYS && !biased && is_aligned (&args)) {

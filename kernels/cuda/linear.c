@@ -19,14 +19,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ROWS 32768              /* what algorithms are chosen for: about 81 frames of 480x832 */
+#define ROWS 32768              /* what algorithms are chosen for unless the layer says more: about 81 frames of 480x832 */
 #define CANDIDATES 16
 #define STAGING ((size_t) 32 << 20)     /* front of the workspace: products to be finished (they stay in the L2 of large chips) */
 #define BLAS_WORKSPACE ((size_t) 32 << 20)      /* behind it */
 
 struct DpLinear
 {
-  int k, n;
+  int k, n, rows;
   DpType type;                  /* of x */
   bool fp8;
   void *weights;                /* [N, K]; one allocation with what follows */
@@ -47,7 +47,7 @@ typedef enum
 /* No padding: keys are compared as bytes. */
 typedef struct
 {
-  int k, n, type, fp8, y_type, x_stride, y_stride, x_align, y_align, ending, bias;
+  int k, n, rows, type, fp8, y_type, x_stride, y_stride, x_align, y_align, ending, bias;
 } Key;
 
 struct DpProduct
@@ -196,7 +196,7 @@ choose (DpDeviceCuda *dev, DpProduct *product)
   int n = 0;
   bool found = false;
 
-  if (lay_out (&product->key, ROWS, &l) && cublasLtMatmulPreferenceCreate (&preference) == CUBLAS_STATUS_SUCCESS
+  if (lay_out (&product->key, product->key.rows, &l) && cublasLtMatmulPreferenceCreate (&preference) == CUBLAS_STATUS_SUCCESS
       && set_preference (preference, &product->key)
       && cublasLtMatmulAlgoGetHeuristic (dev->blas, product->desc, &l.w, &l.x, &l.y, &l.y, preference, CANDIDATES, results, &n)
           != CUBLAS_STATUS_SUCCESS)
@@ -317,7 +317,7 @@ linear_new_cuda (DpDevice *base, const DpLinearSpec *spec)
   DpDeviceCuda *dev = dp_cuda (base);
   DpLinear *linear = calloc (1, sizeof *linear);
   int n = dp_linear_rows (spec);
-  bool fp8 = spec->fp8 && spec->k % 16 == 0 && n % 16 == 0;
+  bool fp8 = spec->fp8 && dp_linear_fits_e4m3 (spec->k, n);
   size_t weights = round_up ((size_t) n * spec->k * (fp8 ? 1 : dp_type_size (spec->type)));
   size_t inverse = fp8 ? round_up (n * sizeof (float)) : 0, bias = spec->biases ? round_up (n * sizeof (float)) : 0;
   size_t bias16 = spec->biases && spec->type == DP_TYPE_BF16 ? round_up (n * 2) : 0;
@@ -329,7 +329,8 @@ linear_new_cuda (DpDevice *base, const DpLinearSpec *spec)
   assert (!spec->fp8 || dev->capability == DP_CUDA_FP8);
   memory = dp_cuda_memory_new (dev, weights + inverse + bias + bias16, "a linear layer");
   *linear = (DpLinear) {
-    .k = spec->k, .n = n, .type = spec->type, .fp8 = fp8, .weights = memory, .inverse = fp8 ? (float *) (memory + weights) : NULL,
+    .k = spec->k, .n = n, .rows = spec->rows ? spec->rows : ROWS, .type = spec->type, .fp8 = fp8, .weights = memory,
+    .inverse = fp8 ? (float *) (memory + weights) : NULL,
     .bias = bias ? (float *) (memory + weights + inverse) : NULL, .bias16 = bias16 ? memory + weights + inverse + bias : NULL,
   };
   if (memory == NULL || !linear_refill_cuda (base, linear, spec)) {
@@ -396,7 +397,8 @@ static bool
 run_whole (DpDeviceCuda *dev, const DpLinear *linear, const DpLinearArgs *a)
 {
   Key key = {
-    .k = linear->k, .n = linear->n, .type = linear->type, .y_type = a->y_type, .x_stride = a->x_stride, .y_stride = a->y_stride,
+    .k = linear->k, .n = linear->n, .rows = linear->rows, .type = linear->type, .y_type = a->y_type,
+    .x_stride = a->x_stride, .y_stride = a->y_stride,
     .x_align = alignment (a->x, a->x_stride * dp_type_size (linear->type)),
     .y_align = alignment (a->y, a->y_stride * dp_type_size (a->y_type)), .ending = ending_of (a), .bias = linear->bias != NULL,
   };
@@ -425,19 +427,20 @@ run_whole (DpDeviceCuda *dev, const DpLinear *linear, const DpLinearArgs *a)
   return true;
 }
 
-/* The product of an fp8 layer: x is rounded behind the scratch of the others. */
+/* The product of an fp8 layer: x is rounded behind the scratch of the others, unless it comes so. */
 static void
 run_fp8 (DpDeviceCuda *dev, const DpLinear *linear, const DpLinearArgs *a)
 {
   Key key = {
-    .k = linear->k, .n = linear->n, .type = linear->type, .fp8 = true, .y_type = a->y_type, .x_stride = linear->k, .y_stride = a->y_stride,
+    .k = linear->k, .n = linear->n, .rows = linear->rows, .type = linear->type, .fp8 = true, .y_type = a->y_type,
+    .x_stride = linear->k, .y_stride = a->y_stride,
     .x_align = 16, .y_align = alignment (a->y, a->y_stride * dp_type_size (a->y_type)),
     .ending = a->accumulate ? ADD : ending_of (a), .bias = linear->bias != NULL,
   };
-  size_t x_size = round_up ((size_t) a->rows * linear->k), inverses = round_up (a->rows * sizeof (float));
+  size_t x_size = a->x_inverse ? 0 : round_up ((size_t) a->rows * linear->k), inverses = round_up (a->rows * sizeof (float));
   char *workspace = dp_cuda_workspace (dev, STAGING + BLAS_WORKSPACE + x_size + inverses), *x = workspace + STAGING + BLAS_WORKSPACE;
-  Factors f = { .x = x, .weights = linear->weights, .bias16 = linear->bias16, .inverse = linear->inverse,
-      .x_inverse = (float *) (x + x_size) };
+  Factors f = { .x = a->x_inverse ? a->x : x, .weights = linear->weights, .bias16 = linear->bias16, .inverse = linear->inverse,
+      .x_inverse = a->x_inverse ? a->x_inverse : (float *) (x + x_size) };
   DpProduct *product = workspace ? find_product (dev, &key) : NULL;
 
   if (product == NULL) {
@@ -445,7 +448,8 @@ run_fp8 (DpDeviceCuda *dev, const DpLinear *linear, const DpLinearArgs *a)
         linear->n);
     return;
   }
-  dp_cuda_round_rows (dev, a->rows, linear->k, a->x, a->x_stride, x, (float *) (x + x_size));
+  if (!a->x_inverse)
+    dp_cuda_round_rows (dev, a->rows, linear->k, a->x, a->x_stride, x, (float *) (x + x_size));
   if (a->gate) {
     f.inverse = (float *) workspace;
     dp_cuda_gate_rows (dev, linear->n, linear->inverse, linear->bias16, a->gate, (float *) workspace,
@@ -460,7 +464,8 @@ static void
 run_staged (DpDeviceCuda *dev, const DpLinear *linear, const DpLinearArgs *a)
 {
   Key key = {
-    .k = linear->k, .n = linear->n, .type = linear->type, .y_type = DP_TYPE_F32, .x_stride = a->x_stride, .y_stride = linear->n,
+    .k = linear->k, .n = linear->n, .rows = linear->rows, .type = linear->type, .y_type = DP_TYPE_F32,
+    .x_stride = a->x_stride, .y_stride = linear->n,
     .x_align = alignment (a->x, a->x_stride * dp_type_size (linear->type)),
     .y_align = alignment (dev->workspace, linear->n * sizeof (float)), .ending = STORE,
   };
@@ -490,6 +495,7 @@ linear_cuda (DpDevice *base, const DpLinear *linear, const DpLinearArgs *given)
   DpDeviceCuda *dev = dp_cuda (base);
   DpLinearArgs args = *given;
 
+  assert (!args.x_inverse || (linear->fp8 && args.x_stride == 0));
   assert (!args.accumulate || (args.y_type == DP_TYPE_F32 && args.act == DP_ACT_NONE));
   if (args.rows == 0 || !dp_cuda_enter (dev) || dp_cuda_workspace (dev, STAGING + BLAS_WORKSPACE) == NULL)
     return;

@@ -16,7 +16,7 @@ logit (const DpAttentionArgs *args, int head, int i, int j)
     sum += (double) dp_load (args->type, args->q, q + c) * dp_load (args->type, args->k, k + c);
   sum *= args->scale;
   if (args->rel_bias)
-    sum += args->rel_bias[(size_t) head * (2 * args->kv_len - 1) + j - i + args->kv_len - 1];
+    sum += args->rel_bias[(size_t) head * (2 * args->rel_bias_keys - 1) + j - i + args->rel_bias_keys - 1];
   if (j == args->kv_len - 1)
     sum += args->last_key_bias;
   return sum;
@@ -59,6 +59,7 @@ attention_ref (DpDevice *dev, const DpAttentionArgs *given)
   args.k_stride = args.k_stride ? args.k_stride : width;
   args.v_stride = args.v_stride ? args.v_stride : width;
   args.out_stride = args.out_stride ? args.out_stride : width;
+  args.rel_bias_keys = args.rel_bias_keys ? args.rel_bias_keys : args.kv_len;
   for (int head = 0; head < args.heads; head++)
     for (int i = 0; i < args.q_len && !dp_device_cancelled (dev); i++)
       attend (&args, head, i, p);
