@@ -16,7 +16,7 @@ struct Flash
   const bf16 *q, *k, *v;
   bf16 *out;
   int64_t q_stride, k_stride, v_stride, out_stride;
-  int q_len, kv_len, d;
+  int q_len, kv_len, d, rel_bias_keys;
   float scale, last_key_bias;   /* times log2 (e), as everything before the exponential */
   const float *rel_bias;
   bool vectors;                 /* everything is a multiple of 16 bytes */
@@ -59,13 +59,13 @@ multiply (float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
       : "+f" (c[0]), "+f" (c[1]), "+f" (c[2]), "+f" (c[3]) : "r" (a[0]), "r" (a[1]), "r" (a[2]), "r" (a[3]), "r" (b0), "r" (b1));
 }
 
-/* Rows [first, first + 64) of a head into a tile: zeros behind the last row and the last channel. */
-template<int D> static __device__ void
+/* Rows [first, first + N) of a head into a tile: zeros behind the last row and the last channel. */
+template<int D, int N = TILE> static __device__ void
 load_tile (bf16 *tile, const bf16 *head, int64_t stride, int first, int rows, int d, bool vectors)
 {
   constexpr int CHUNKS = D / 8;
 
-  for (int i = threadIdx.x; i < TILE * CHUNKS; i += WARPS * 32) {
+  for (int i = threadIdx.x; i < N * CHUNKS; i += WARPS * 32) {
     int row = i / CHUNKS, chunk = i % CHUNKS;
     bf16 *to = tile + tile_at<D> (row, chunk);
     const bf16 *from = head + (first + row) * stride + chunk * 8;
@@ -96,13 +96,13 @@ loads_wait (void)
 
 /* Logits of a tile, s: scaled, biased, and nothing for what is no key. Thread (g, t) of a warp has queries g and g + 8, and of every 8
  * keys 2t and 2t + 1. */
-static __device__ __forceinline__ void
-finish_logits (const Flash &f, float (&s)[TILE / 8][4], const float *rel, int query, int key)
+template<int M> static __device__ __forceinline__ void
+finish_logits (const Flash &f, float (&s)[M][4], const float *rel, int query, int key)
 {
-  bool plain = rel == NULL && key + TILE < f.kv_len;
+  bool plain = rel == NULL && key + 8 * M < f.kv_len;
 
 #pragma unroll
-  for (int j = 0; j < TILE / 8; j++)
+  for (int j = 0; j < M; j++)
 #pragma unroll
     for (int i = 0; i < 4; i++) {
       float x = s[j][i] * f.scale;
@@ -111,7 +111,7 @@ finish_logits (const Flash &f, float (&s)[TILE / 8][4], const float *rel, int qu
         int row = min (query + (i / 2) * 8, f.q_len - 1), col = key + j * 8 + (threadIdx.x % 4) * 2 + i % 2;
 
         if (rel != NULL && col < f.kv_len)
-          x += rel[col - row + f.kv_len - 1] * LOG2E;
+          x += rel[col - row + f.rel_bias_keys - 1] * LOG2E;
         if (col == f.kv_len - 1)
           x += f.last_key_bias;
         if (col >= f.kv_len)
@@ -122,21 +122,21 @@ finish_logits (const Flash &f, float (&s)[TILE / 8][4], const float *rel, int qu
 }
 
 /* s becomes the probabilities of a tile under the running maximum; what was summed so far shrinks to the new one. */
-template<int N> static __device__ __forceinline__ void
-softmax_tile (float (&s)[TILE / 8][4], float (&o)[N][4], float (&max)[2], float (&sum)[2])
+template<int M, int N> static __device__ __forceinline__ void
+softmax_tile (float (&s)[M][4], float (&o)[N][4], float (&max)[2], float (&sum)[2])
 {
 #pragma unroll
   for (int r = 0; r < 2; r++) {
     float top = max[r], shrink, total = 0;
 
 #pragma unroll
-    for (int j = 0; j < TILE / 8; j++)
+    for (int j = 0; j < M; j++)
       top = fmaxf (top, fmaxf (s[j][2 * r], s[j][2 * r + 1]));
     top = fmaxf (top, __shfl_xor_sync (~0u, top, 1));
     top = fmaxf (top, __shfl_xor_sync (~0u, top, 2));
     shrink = power_of_two (max[r] - top);
 #pragma unroll
-    for (int j = 0; j < TILE / 8; j++)
+    for (int j = 0; j < M; j++)
 #pragma unroll
       for (int i = 0; i < 2; i++)
         total += s[j][2 * r + i] = power_of_two (s[j][2 * r + i] - top);
@@ -150,65 +150,56 @@ softmax_tile (float (&s)[TILE / 8][4], float (&o)[N][4], float (&max)[2], float 
   }
 }
 
-template<int D> static __global__ void __launch_bounds__ (WARPS * 32, 3)
-flash (const Flash f)
+/* The 16 rows of queries that a warp has in a tile. */
+template<int D> static __device__ __forceinline__ void
+load_queries (uint32_t (&a)[D / 16][4], const bf16 *tile, int warp, int lane)
 {
-  extern __shared__ __align__ (128) bf16 shared[];
-  bf16 *const keys = shared, *const values = shared + 2 * TILE * D;   /* two tiles each */
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, first = blockIdx.x * TILE;
-  const int64_t head = (int64_t) blockIdx.y * f.d;
-  const bf16 *q = f.q + head, *k = f.k + head, *v = f.v + head;
-  const float *rel = f.rel_bias ? f.rel_bias + (int64_t) blockIdx.y * (2 * f.kv_len - 1) : NULL;
-  uint32_t a[D / 16][4];
-  float o[D / 8][4] = { }, max[2] = { -INFINITY, -INFINITY }, sum[2] = { };
-
-  load_tile<D> (keys + TILE * D, q, f.q_stride, first, f.q_len, f.d, f.vectors);
-  load_tile<D> (keys, k, f.k_stride, 0, f.kv_len, f.d, f.vectors);
-  load_tile<D> (values, v, f.v_stride, 0, f.kv_len, f.d, f.vectors);
-  loads_commit ();
-  loads_wait ();
-  __syncthreads ();
 #pragma unroll
   for (int c = 0; c < D / 16; c++)
-    load_matrices (a[c], keys + TILE * D + tile_at<D> (warp * 16 + lane % 16, c * 2 + lane / 16));
+    load_matrices (a[c], tile + tile_at<D> (warp * 16 + lane % 16, c * 2 + lane / 16));
+}
 
-  for (int key = 0, now = 0, next = TILE * D; key < f.kv_len; key += TILE, now ^= TILE * D, next ^= TILE * D) {
-    float s[TILE / 8][4] = { };
+/* s = q . k^T for a tile of 8 M keys. */
+template<int D, int M> static __device__ __forceinline__ void
+multiply_qk (float (&s)[M][4], const uint32_t (&a)[D / 16][4], const bf16 *keys, int lane)
+{
+#pragma unroll
+  for (int c = 0; c < D / 16; c++)
+#pragma unroll
+    for (int j = 0; j < M / 2; j++) {
+      uint32_t b[4];
 
-    loads_wait ();
-    __syncthreads ();           /* this tile is complete, and no thread reads the other one any more */
-    if (key + TILE < f.kv_len) {
-      load_tile<D> (keys + next, k, f.k_stride, key + TILE, f.kv_len, f.d, f.vectors);
-      load_tile<D> (values + next, v, f.v_stride, key + TILE, f.kv_len, f.d, f.vectors);
-      loads_commit ();
+      load_matrices (b, keys + tile_at<D> (j * 16 + lane / 16 * 8 + lane % 8, c * 2 + lane / 8 % 2));
+      multiply (s[2 * j], a[c], b[0], b[1]);
+      multiply (s[2 * j + 1], a[c], b[2], b[3]);
     }
-#pragma unroll
-    for (int c = 0; c < D / 16; c++)
-#pragma unroll
-      for (int j = 0; j < TILE / 16; j++) {
-        uint32_t b[4];
+}
 
-        load_matrices (b, keys + now + tile_at<D> (j * 16 + lane / 16 * 8 + lane % 8, c * 2 + lane / 8 % 2));
-        multiply (s[2 * j], a[c], b[0], b[1]);
-        multiply (s[2 * j + 1], a[c], b[2], b[3]);
-      }
-    finish_logits (f, s, rel, first + warp * 16 + g, key);
-    softmax_tile (s, o, max, sum);
+/* o += p . v, p being the numbers in s, rounded. */
+template<int D, int M> static __device__ __forceinline__ void
+multiply_pv (float (&o)[D / 8][4], const float (&s)[M][4], const bf16 *values, int lane)
+{
 #pragma unroll
-    for (int j = 0; j < TILE / 16; j++) {
-      uint32_t p[4] = { pack (s[2 * j][0], s[2 * j][1]), pack (s[2 * j][2], s[2 * j][3]), pack (s[2 * j + 1][0], s[2 * j + 1][1]),
-        pack (s[2 * j + 1][2], s[2 * j + 1][3]) };
+  for (int j = 0; j < M / 2; j++) {
+    uint32_t p[4] = { pack (s[2 * j][0], s[2 * j][1]), pack (s[2 * j][2], s[2 * j][3]), pack (s[2 * j + 1][0], s[2 * j + 1][1]),
+      pack (s[2 * j + 1][2], s[2 * j + 1][3]) };
 
 #pragma unroll
-      for (int n = 0; n < D / 16; n++) {
-        uint32_t b[4];
+    for (int n = 0; n < D / 16; n++) {
+      uint32_t b[4];
 
-        load_matrices_transposed (b, values + now + tile_at<D> (j * 16 + lane % 16, n * 2 + lane / 16));
-        multiply (o[2 * n], p, b[0], b[1]);
-        multiply (o[2 * n + 1], p, b[2], b[3]);
-      }
+      load_matrices_transposed (b, values + tile_at<D> (j * 16 + lane % 16, n * 2 + lane / 16));
+      multiply (o[2 * n], p, b[0], b[1]);
+      multiply (o[2 * n + 1], p, b[2], b[3]);
     }
   }
+}
+
+/* Divides the warp's 16 rows by their sums and stores them, from query `first` on, in whole vectors: by way of its rows of a tile. */
+template<int D> static __device__ __forceinline__ void
+store_rows (const Flash &f, float (&o)[D / 8][4], float (&sum)[2], bf16 *tile, int first, int warp, int lane)
+{
+  const int64_t head = (int64_t) blockIdx.y * f.d;
 
 #pragma unroll
   for (int r = 0; r < 2; r++) {
@@ -216,17 +207,16 @@ flash (const Flash f)
     sum[r] += __shfl_xor_sync (~0u, sum[r], 2);
     sum[r] = 1 / sum[r];
   }
-  /* Through shared memory, so that rows leave in whole vectors. Each warp has 16 rows of a tile to itself. */
-  __syncthreads ();
 #pragma unroll
   for (int n = 0; n < D / 8; n++)
 #pragma unroll
     for (int r = 0; r < 2; r++)
-      *(uint32_t *) (keys + tile_at<D> (warp * 16 + g + r * 8, n) + lane % 4 * 2) = pack (o[n][2 * r] * sum[r], o[n][2 * r + 1] * sum[r]);
+      *(uint32_t *) (tile + tile_at<D> (warp * 16 + lane / 4 + r * 8, n) + lane % 4 * 2) = pack (o[n][2 * r] * sum[r],
+          o[n][2 * r + 1] * sum[r]);
   __syncwarp ();
   for (int i = lane; i < 16 * (D / 8); i += 32) {
     int row = warp * 16 + i / (D / 8), chunk = i % (D / 8);
-    const bf16 *from = keys + tile_at<D> (row, chunk);
+    const bf16 *from = tile + tile_at<D> (row, chunk);
     bf16 *to = f.out + (first + row) * f.out_stride + head + chunk * 8;
 
     if (first + row >= f.q_len)
@@ -241,15 +231,108 @@ flash (const Flash f)
   }
 }
 
+/* So few keys that all are one tile: a block keeps it, while queries pass by, a tile of them every gridDim.x. */
+template<int D, int KEYS> static __global__ void __launch_bounds__ (WARPS * 32, 3)
+few_keys (const Flash f)
+{
+  extern __shared__ __align__ (128) bf16 shared[];
+  bf16 *const keys = shared, *const values = keys + KEYS * D, *const queries = values + KEYS * D;       /* two tiles of queries */
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, step = gridDim.x * TILE;
+  const int64_t head = (int64_t) blockIdx.y * f.d;
+  const bf16 *q = f.q + head;
+
+  load_tile<D, KEYS> (keys, f.k + head, f.k_stride, 0, f.kv_len, f.d, f.vectors);
+  load_tile<D, KEYS> (values, f.v + head, f.v_stride, 0, f.kv_len, f.d, f.vectors);
+  load_tile<D> (queries, q, f.q_stride, blockIdx.x * TILE, f.q_len, f.d, f.vectors);
+  loads_commit ();
+  for (int first = blockIdx.x * TILE, now = 0; first < f.q_len; first += step, now ^= TILE * D) {
+    uint32_t a[D / 16][4];
+    float s[KEYS / 8][4] = { }, o[D / 8][4] = { }, max[2] = { -INFINITY, -INFINITY }, sum[2] = { };
+
+    loads_wait ();
+    __syncthreads ();           /* this tile is complete, and no thread is at work in the other one any more */
+    if (first + step < f.q_len) {
+      load_tile<D> (queries + (now ^ TILE * D), q, f.q_stride, first + step, f.q_len, f.d, f.vectors);
+      loads_commit ();
+    }
+    load_queries<D> (a, queries + now, warp, lane);
+    multiply_qk<D> (s, a, keys, lane);
+    finish_logits (f, s, NULL, first + warp * 16 + lane / 4, 0);
+    softmax_tile (s, o, max, sum);
+    multiply_pv<D> (o, s, values, lane);
+    store_rows<D> (f, o, sum, queries + now, first, warp, lane);
+  }
+}
+
+template<int D> static __global__ void __launch_bounds__ (WARPS * 32, 3)
+flash (const Flash f)
+{
+  extern __shared__ __align__ (128) bf16 shared[];
+  bf16 *const keys = shared, *const values = shared + 2 * TILE * D;   /* two tiles each */
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, first = blockIdx.x * TILE;
+  const int64_t head = (int64_t) blockIdx.y * f.d;
+  const bf16 *q = f.q + head, *k = f.k + head, *v = f.v + head;
+  const float *rel = f.rel_bias ? f.rel_bias + (int64_t) blockIdx.y * (2 * f.rel_bias_keys - 1) : NULL;
+  uint32_t a[D / 16][4];
+  float o[D / 8][4] = { }, max[2] = { -INFINITY, -INFINITY }, sum[2] = { };
+
+  load_tile<D> (keys + TILE * D, q, f.q_stride, first, f.q_len, f.d, f.vectors);
+  load_tile<D> (keys, k, f.k_stride, 0, f.kv_len, f.d, f.vectors);
+  load_tile<D> (values, v, f.v_stride, 0, f.kv_len, f.d, f.vectors);
+  loads_commit ();
+  loads_wait ();
+  __syncthreads ();
+  load_queries<D> (a, keys + TILE * D, warp, lane);
+
+  for (int key = 0, now = 0, next = TILE * D; key < f.kv_len; key += TILE, now ^= TILE * D, next ^= TILE * D) {
+    float s[TILE / 8][4] = { };
+
+    loads_wait ();
+    __syncthreads ();           /* this tile is complete, and no thread reads the other one any more */
+    if (key + TILE < f.kv_len) {
+      load_tile<D> (keys + next, k, f.k_stride, key + TILE, f.kv_len, f.d, f.vectors);
+      load_tile<D> (values + next, v, f.v_stride, key + TILE, f.kv_len, f.d, f.vectors);
+      loads_commit ();
+    }
+    multiply_qk<D> (s, a, keys + now, lane);
+    finish_logits (f, s, rel, first + warp * 16 + lane / 4, key);
+    softmax_tile (s, o, max, sum);
+    multiply_pv<D> (o, s, values + now, lane);
+  }
+  __syncthreads ();             /* keys are read no more */
+  store_rows<D> (f, o, sum, keys, first, warp, lane);
+}
+
+static void
+launch (DpDeviceCuda *dev, void (*kernel) (Flash), const Flash *f, int tiles, int heads, size_t bytes)
+{
+  if (!dp_cuda_ok (dev, cudaFuncSetAttribute (kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "attention"))
+    return;
+  kernel<<<dim3 (tiles, heads), WARPS * 32, bytes, dev->stream>>> (*f);
+  dp_cuda_launched (dev, "attention");
+}
+
+template<int D, int KEYS> static void
+launch_few_keys (DpDeviceCuda *dev, const Flash *f, int tiles, int heads)
+{
+  int resident = (dev->sm_count * 4 + heads - 1) / heads;       /* blocks of a head that are at work at a time, about */
+
+  launch (dev, few_keys<D, KEYS>, f, tiles < resident ? tiles : resident, heads, 2 * (TILE + KEYS) * D * sizeof (bf16));
+}
+
 template<int D> static void
 launch_flash (DpDeviceCuda *dev, const Flash *f, int heads)
 {
-  size_t bytes = 4 * TILE * D * sizeof (bf16);
+  int tiles = (f->q_len + TILE - 1) / TILE;
 
-  if (!dp_cuda_ok (dev, cudaFuncSetAttribute (flash<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "attention"))
-    return;
-  flash<D> <<<dim3 ((f->q_len + TILE - 1) / TILE, heads), WARPS * 32, bytes, dev->stream>>> (*f);
-  dp_cuda_launched (dev, "attention");
+  if (f->kv_len > TILE || f->rel_bias)
+    launch (dev, flash<D>, f, tiles, heads, 4 * TILE * D * sizeof (bf16));
+  else if (f->kv_len > 32)
+    launch_few_keys<D, 64> (dev, f, tiles, heads);
+  else if (f->kv_len > 16)
+    launch_few_keys<D, 32> (dev, f, tiles, heads);
+  else
+    launch_few_keys<D, 16> (dev, f, tiles, heads);
 }
 
 void
@@ -271,6 +354,7 @@ dp_attention_flash (DpDeviceCuda *dev, const DpAttentionArgs *args)
   f.scale = args->scale * LOG2E;
   f.last_key_bias = args->last_key_bias * LOG2E;
   f.rel_bias = args->rel_bias;
+  f.rel_bias_keys = args->rel_bias_keys;
   f.vectors = aligned (8, args->head_dim, args->q_stride, args->k_stride, args->v_stride, args->out_stride)
       && aligned (16, (size_t) args->q, (size_t) args->k, (size_t) args->v, (size_t) args->out);
   if (args->head_dim <= 64)
@@ -296,7 +380,7 @@ bias_of (const DpAttentionArgs &a, int head, int i, int j)
   float bias = j == a.kv_len - 1 ? a.last_key_bias : 0;
 
   if (a.rel_bias != NULL)
-    bias += a.rel_bias[(int64_t) head * (2 * a.kv_len - 1) + j - i + a.kv_len - 1];
+    bias += a.rel_bias[(int64_t) head * (2 * a.rel_bias_keys - 1) + j - i + a.rel_bias_keys - 1];
   return bias;
 }
 

@@ -234,7 +234,7 @@ kind_of (const DpConvSpec *spec)
 {
   if (spec->type != DP_TYPE_BF16 || spec->ci % 8 != 0)
     return DP_CONV_PLAIN;
-  if (spec->co <= DP_CONV_NARROW_MAX && dp_conv_narrow_chunk (spec) > 0)
+  if (spec->co <= DP_CONV_NARROW_MAX && spec->kt <= 3 && dp_conv_narrow_chunk (spec) > 0)
     return DP_CONV_NARROW;
   return spec->co % 8 == 0 ? DP_CONV_CUDNN : DP_CONV_PLAIN;
 }

@@ -28,8 +28,9 @@ taps_of (const DpConvSpec *spec)
 
 /* ---- few output channels, bfloat16: [pixels, 16 channels] . [16 channels, 8] on tensor cores ----
  *
- * One block has 8 rows of 32 pixels of a frame, a warp two of the rows. What they see of a frame of x, some channels of it, lies in shared
- * memory; each tap is the same pixels moved. Packed weights: [channels / 16, taps, lane, 2 words], as the instruction wants them.
+ * One block has 8 rows of 32 pixels, a warp two of the rows, of all frames of the output, KT of them at a time: they take in a frame of x
+ * together, each with another tap. What the block sees of a frame, some channels of it, lies in shared memory; each tap in space is the same
+ * pixels moved. Packed weights: [channels / 16, taps, lane, 2 words], as the instruction wants them.
  */
 
 enum { TILE_W = 32, TILE_H = 8, NARROW_WARPS = 4, NARROW_SHARED = 96 << 10, NARROW_CHUNK = 96 };
@@ -75,44 +76,12 @@ load_window (const Call &c, char *shared, int pitch, int t, int y0, int x0, int 
   asm volatile ("cp.async.commit_group;\n\tcp.async.wait_group 0;" ::: "memory");
 }
 
-static __global__ void __launch_bounds__ (NARROW_WARPS * 32)
-narrow (const Call c, const uint2 *__restrict__ weights, int chunk)
+/* The block's pixels of frame t, of which this thread has some. */
+static __device__ __forceinline__ void
+store_pixels (const Call &c, const float (&sum)[4][4], int t, int y0, int x0)
 {
-  extern __shared__ __align__ (16) char shared[];
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, x0 = blockIdx.x * TILE_W, y0 = blockIdx.y * TILE_H, t = blockIdx.z;
-  const int width = TILE_W + c.kw - 1, pitch = pixel_pitch (chunk), taps = c.kt * c.kh * c.kw;
-  /* Where this lane's row of the instruction's [16 pixels, 16 channels] begins, for the warp's first 16 pixels. */
-  const uint32_t base = (uint32_t) __cvta_generic_to_shared (shared) + (warp * 2 * width + lane % 16) * pitch + lane / 16 * 16;
-  float sum[4][4] = { };
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 
-  for (int a = 0; a < c.kt; a++)
-    for (int c0 = 0; c0 < c.ci; c0 += chunk) {
-      int channels = min (chunk, (c.ci - c0 + 15) / 16 * 16);
-
-      __syncthreads ();
-      load_window (c, shared, pitch, t + a, y0, x0, c0, channels);
-      __syncthreads ();
-      for (int dy = 0; dy < c.kh; dy++)
-        for (int dx = 0; dx < c.kw; dx++) {
-          const uint2 *w = weights + ((int64_t) (c0 / 16) * taps + (a * c.kh + dy) * c.kw + dx) * 32 + lane;
-          uint32_t at = base + (dy * width + dx) * pitch;
-
-          for (int k = 0; k < channels; k += 16, w += taps * 32, at += 32) {
-            uint2 b = __ldg (w);
-
-#pragma unroll
-            for (int m = 0; m < 4; m++) {
-              uint32_t r[4];
-
-              asm volatile ("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                  : "=r" (r[0]), "=r" (r[1]), "=r" (r[2]), "=r" (r[3]) : "r" (at + (m / 2 * width + m % 2 * 16) * pitch));
-              asm ("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                  : "+f" (sum[m][0]), "+f" (sum[m][1]), "+f" (sum[m][2]), "+f" (sum[m][3])
-                  : "r" (r[0]), "r" (r[1]), "r" (r[2]), "r" (r[3]), "r" (b.x), "r" (b.y));
-            }
-          }
-        }
-    }
 #pragma unroll
   for (int m = 0; m < 4; m++)
 #pragma unroll
@@ -125,17 +94,78 @@ narrow (const Call c, const uint2 *__restrict__ weights, int chunk)
     }
 }
 
+template<int KT> static __global__ void __launch_bounds__ (NARROW_WARPS * 32, 3)
+narrow (const Call c, const uint2 *__restrict__ weights, int chunk)
+{
+  extern __shared__ __align__ (16) char shared[];
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, x0 = blockIdx.x * TILE_W, y0 = blockIdx.y * TILE_H;
+  const int width = TILE_W + c.kw - 1, pitch = pixel_pitch (chunk), window = c.kh * c.kw, taps = KT * window;
+  /* Where this lane's row of the instruction's [16 pixels, 16 channels] begins, for the warp's first 16 pixels. */
+  const uint32_t base = (uint32_t) __cvta_generic_to_shared (shared) + (warp * 2 * width + lane % 16) * pitch + lane / 16 * 16;
+  float sum[KT][4][4] = { };    /* of frame t - a of the output */
+
+  for (int t = 0; t < c.t + KT - 1; t++) {
+    for (int c0 = 0; c0 < c.ci; c0 += chunk) {
+      int channels = min (chunk, (c.ci - c0 + 15) / 16 * 16);
+
+      __syncthreads ();
+      load_window (c, shared, pitch, t, y0, x0, c0, channels);
+      __syncthreads ();
+      for (int dy = 0; dy < c.kh; dy++)
+        for (int dx = 0; dx < c.kw; dx++) {
+          const uint2 *w = weights + ((int64_t) (c0 / 16) * taps + dy * c.kw + dx) * 32 + lane;
+          uint32_t at = base + (dy * width + dx) * pitch;
+
+          for (int k = 0; k < channels; k += 16, w += taps * 32, at += 32) {
+            uint2 b[KT];
+
+#pragma unroll
+            for (int a = 0; a < KT; a++)
+              b[a] = __ldg (w + a * window * 32);
+#pragma unroll
+            for (int m = 0; m < 4; m++) {
+              uint32_t r[4];
+
+              asm volatile ("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                  : "=r" (r[0]), "=r" (r[1]), "=r" (r[2]), "=r" (r[3]) : "r" (at + (m / 2 * width + m % 2 * 16) * pitch));
+#pragma unroll
+              for (int a = 0; a < KT; a++) {
+                float (&s)[4] = sum[a][m];
+
+                asm ("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                    : "+f" (s[0]), "+f" (s[1]), "+f" (s[2]), "+f" (s[3])
+                    : "r" (r[0]), "r" (r[1]), "r" (r[2]), "r" (r[3]), "r" (b[a].x), "r" (b[a].y));
+              }
+            }
+          }
+        }
+    }
+    if (t >= KT - 1)
+      store_pixels (c, sum[KT - 1], t - (KT - 1), y0, x0);
+#pragma unroll
+    for (int m = 0; m < 4; m++)
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+#pragma unroll
+        for (int a = KT - 1; a > 0; a--)
+          sum[a][m][i] = sum[a - 1][m][i];
+        sum[0][m][i] = 0;
+      }
+  }
+}
+
 void
 dp_conv_narrow (DpDeviceCuda *dev, const DpConvSpec *spec, const DpConvArgs *args, const void *packed, const float *bias)
 {
   Call c = call_of (spec, args, bias);
   int chunk = dp_conv_narrow_chunk (spec);
   size_t bytes = narrow_shared (spec, chunk);
-  dim3 blocks (blocks_for (c.w, TILE_W), blocks_for (c.h, TILE_H), c.t);
+  dim3 blocks (blocks_for (c.w, TILE_W), blocks_for (c.h, TILE_H));
+  void (*kernel) (Call, const uint2 *, int) = c.kt == 3 ? narrow<3> : c.kt == 2 ? narrow<2> : narrow<1>;
 
-  if (!dp_cuda_ok (dev, cudaFuncSetAttribute (narrow, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "convolution"))
+  if (!dp_cuda_ok (dev, cudaFuncSetAttribute (kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "convolution"))
     return;
-  narrow<<<blocks, NARROW_WARPS * 32, bytes, dev->stream>>> (c, (const uint2 *) packed, chunk);
+  kernel<<<blocks, NARROW_WARPS * 32, bytes, dev->stream>>> (c, (const uint2 *) packed, chunk);
   dp_cuda_launched (dev, "convolution");
 }
 
