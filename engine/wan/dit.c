@@ -47,7 +47,8 @@ struct _DpDit
   float *rope;                  /* [max_keys * tokens_per_frame, head_dim] (cos, sin) */
 
   DpArena scratch;
-  void *normed;                 /* [L, D] */
+  void *normed;                 /* [L, D], in e4m3 where the layers multiply in it */
+  float *inverse;               /* [L], of the scales of its rows then; else NULL */
   void *qkv;                    /* [K, 3 D]; or cross-attention's queries [L, D] */
   void *attended;               /* [L, D] */
   void *inner;                  /* [FFN_ROWS, F] */
@@ -425,6 +426,8 @@ layout_scratch (DpDit *d)
   gsize L = (gsize) d->spec.max_input * d->tokens_per_frame, K = (gsize) d->spec.max_keys * d->tokens_per_frame;
 
   d->normed = dp_arena_take (a, e * L * D);
+  if (d->spec.fp8 && dp_layer_norm_fits_e4m3 (D) && dp_linear_fits_e4m3 (D, D) && dp_linear_fits_e4m3 (D, d->config.ffn))
+    d->inverse = dp_arena_take (a, sizeof (float) * L);
   d->qkv = dp_arena_take (a, e * K * 3 * D);
   d->attended = dp_arena_take (a, e * L * D);
   d->inner = dp_arena_take (a, e * MIN (L, FFN_ROWS) * d->config.ffn);
@@ -761,6 +764,26 @@ rows_of (const DpDit *d, int frames)
     .x_type = d->spec.type, .y_type = d->spec.type, .eps = d->config.eps };
 }
 
+/* Rows [first, + rows) of `normed`: layer norm and modulation of as many tokens. */
+static void
+norm (DpDit *d, gsize first, gsize rows, const float *tokens, const float *gain, const float *shift)
+{
+  gsize e = d->inverse ? 1 : dp_type_size (d->spec.type);
+
+  d->ops->layer_norm (d->dev, &(DpLayerNormArgs) { .rows = rows, .cols = d->D, .x = tokens, .gain = gain, .shift = shift,
+      .eps = d->config.eps, .y = (char *) d->normed + e * first * d->D, .y_type = d->spec.type,
+      .inverse = d->inverse ? d->inverse + first : NULL });
+}
+
+/* A product of these rows; where it goes is up to the caller. */
+static DpLinearArgs
+product_of (const DpDit *d, gsize first, gsize rows)
+{
+  gsize e = d->inverse ? 1 : dp_type_size (d->spec.type);
+
+  return (DpLinearArgs) { .rows = rows, .x = (char *) d->normed + e * first * d->D, .x_inverse = d->inverse ? d->inverse + first : NULL };
+}
+
 /* own: the input's rows of q, k and v, as the product made them. */
 static void
 keep (DpDit *d, const DpDitKeep *k, int index, char *own)
@@ -812,15 +835,17 @@ self_attention (DpDit *d, const DpDitPass *pass, int index)
   gsize e = dp_type_size (type), D = d->D, tpf = d->tokens_per_frame, L = pass->frames * tpf;
   int frames = pass->frames, in_front = pass->before.frames, keys = in_front + frames + pass->behind.frames;
   char *k = (char *) d->qkv + e * D, *v = k + e * D, *own = (char *) d->qkv + e * in_front * tpf * 3 * D;
+  DpLinearArgs qkv = product_of (d, 0, L);
   DpRmsNormArgs turn = rows_of (d, frames);
 
   for (int first = 0, n; first < frames; first += n) {
     n = run_length (pass->steps, frames, first);
     const float *m = modulation (d, layer, pass->steps[first]);
-    ops->layer_norm (d->dev, &(DpLayerNormArgs) { .rows = n * tpf, .cols = D, .x = pass->tokens + first * tpf * D, .gain = m + D,
-        .shift = m, .eps = d->config.eps, .y = (char *) d->normed + e * first * tpf * D, .y_type = type });
+    norm (d, first * tpf, n * tpf, pass->tokens + first * tpf * D, m + D, m);
   }
-  ops->linear (d->dev, layer->qkv, &(DpLinearArgs) { .rows = L, .x = d->normed, .y = own, .y_type = type });
+  qkv.y = own;
+  qkv.y_type = type;
+  ops->linear (d->dev, layer->qkv, &qkv);
   keep (d, &pass->keep_head, index, own);
   keep (d, &pass->keep_tail, index, own);
   turn.parts = 2;
@@ -849,13 +874,17 @@ cross_attention (DpDit *d, const DpDitPass *pass, int index)
   const Layer *layer = &d->layers[index - d->first_layer];
   DpType type = d->spec.type;
   gsize D = d->D, L = (gsize) pass->frames * d->tokens_per_frame;
+  DpLinearArgs q = { .rows = L, .x = d->normed };
 
-  if (layer->norm2_weight)
-    ops->layer_norm (d->dev, &(DpLayerNormArgs) { .rows = L, .cols = D, .x = pass->tokens, .gain = layer->norm2_weight,
-        .shift = layer->norm2_bias, .eps = d->config.eps, .y = d->normed, .y_type = type });
-  else
+  if (layer->norm2_weight) {
+    norm (d, 0, L, pass->tokens, layer->norm2_weight, layer->norm2_bias);
+    q = product_of (d, 0, L);
+  } else {
     ops->convert (d->dev, L * D, DP_TYPE_F32, pass->tokens, type, d->normed);
-  ops->linear (d->dev, layer->cross_q, &(DpLinearArgs) { .rows = L, .x = d->normed, .y = d->qkv, .y_type = type });
+  }
+  q.y = d->qkv;
+  q.y_type = type;
+  ops->linear (d->dev, layer->cross_q, &q);
   ops->rms_norm (d->dev, &(DpRmsNormArgs) { .rows = L, .heads = d->config.heads, .head_dim = d->config.head_dim, .x = d->qkv,
       .x_type = type, .weight = layer->cross_norm_q, .eps = d->config.eps, .y = d->qkv, .y_type = type });
   ops->attention (d->dev, &(DpAttentionArgs) { .type = type, .heads = d->config.heads, .head_dim = d->config.head_dim,
@@ -870,8 +899,7 @@ feed_forward (DpDit *d, const DpDitPass *pass, int index)
 {
   const DpOps *ops = d->ops;
   const Layer *layer = &d->layers[index - d->first_layer];
-  DpType type = d->spec.type;
-  gsize e = dp_type_size (type), D = d->D, tpf = d->tokens_per_frame;
+  gsize D = d->D, tpf = d->tokens_per_frame;
 
   for (int first = 0, n; first < pass->frames; first += n) {
     n = run_length (pass->steps, pass->frames, first);
@@ -879,13 +907,15 @@ feed_forward (DpDit *d, const DpDitPass *pass, int index)
     float *tokens = pass->tokens + first * tpf * D;
     gsize rows = n * tpf;
 
-    ops->layer_norm (d->dev, &(DpLayerNormArgs) { .rows = rows, .cols = D, .x = tokens, .gain = m + 4 * D, .shift = m + 3 * D,
-        .eps = d->config.eps, .y = d->normed, .y_type = type });
+    norm (d, 0, rows, tokens, m + 4 * D, m + 3 * D);
     for (gsize done = 0; done < rows; done += FFN_ROWS) {
       int some = MIN (rows - done, FFN_ROWS);
+      DpLinearArgs in = product_of (d, done, some);
 
-      ops->linear (d->dev, layer->ffn_in, &(DpLinearArgs) { .rows = some, .x = (char *) d->normed + e * done * D, .y = d->inner,
-          .y_type = type, .act = DP_ACT_GELU_TANH });
+      in.y = d->inner;
+      in.y_type = d->spec.type;
+      in.act = DP_ACT_GELU_TANH;
+      ops->linear (d->dev, layer->ffn_in, &in);
       ops->linear (d->dev, layer->ffn_out, &(DpLinearArgs) { .rows = some, .x = d->inner, .y = tokens + done * D, .accumulate = true,
           .gate = m + 5 * D });
     }

@@ -12,6 +12,7 @@ table (DpDevice *dev)
 void
 layer_norm_cpu (DpDevice *dev, const DpLayerNormArgs *args)
 {
+  assert (!args->inverse);
   dp_cpu_run (dev, table (dev)->layer_norm, args, args->rows, args->cols);
 }
 

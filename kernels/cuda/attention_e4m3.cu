@@ -21,10 +21,9 @@
  */
 #include "attention.h"
 #include "hopper.cuh"
+#include "e4m3.cuh"
 #include "map.h"
-#include "vec.cuh"
 
-#include <cuda_fp8.h>
 #include <stdio.h>
 
 using namespace hopper;
@@ -43,7 +42,8 @@ enum
   THREADS = 128 * (1 + GROUPS),
   TOP = 96,                     /* the code of the largest probability: 2^5 */
   LAZY = 24,                    /* and how much more it may be: 2^3 */
-  CHUNK_ROWS = 256,             /* rows that a block sums up for the means */
+  CHUNK_ROWS = 128,             /* rows that a block sums up for the means */
+  SUMMERS = 8,                  /* threads that share a channel when these sums are added up */
 };
 
 #define MOST_KEY 4.0f           /* largest magnitudes after scaling: 128 * 4 * 120 fits into a half */
@@ -88,6 +88,7 @@ sum_rows (const bf16 *k, const bf16 *v, size_t k_stride, size_t v_stride, int ro
     least[i] = INFINITY;
     most[i] = -INFINITY;
   }
+#pragma unroll 4
   for (int r = first; r < last; r++) {
     float f[8];
 
@@ -117,28 +118,41 @@ scale_to (float most, float limit)
   return ldexpf (1, min (max (e - 1, -100), 100));
 }
 
-/* One block a head and matrix, a thread a channel. */
-static __global__ void __launch_bounds__ (D)
+/* One block a head and matrix. */
+static __global__ void __launch_bounds__ (D * SUMMERS)
 sum_up (const float *parts, int chunks, int rows, int width, Head *heads)
 {
-  __shared__ float far[D / 32];
+  __shared__ float sums[SUMMERS][3][D], far[D / 32];
   Head *head = &heads[blockIdx.x];
   int channel = blockIdx.x * D + threadIdx.x;
   float sum = 0, least = INFINITY, most = -INFINITY;
 
-  for (int c = 0; c < chunks; c++) {
+#pragma unroll 4
+  for (int c = threadIdx.y; c < chunks; c += SUMMERS) {
     const float *p = parts + ((size_t) c * 2 + blockIdx.y) * 3 * width + channel;
 
     sum += p[0];
     least = fminf (least, p[width]);
     most = fmaxf (most, p[2 * width]);
   }
+  sums[threadIdx.y][0][threadIdx.x] = sum;
+  sums[threadIdx.y][1][threadIdx.x] = least;
+  sums[threadIdx.y][2][threadIdx.x] = most;
+  __syncthreads ();
+  if (threadIdx.y > 0)
+    return;
+#pragma unroll
+  for (int i = 1; i < SUMMERS; i++) {
+    sum += sums[i][0][threadIdx.x];
+    least = fminf (least, sums[i][1][threadIdx.x]);
+    most = fmaxf (most, sums[i][2][threadIdx.x]);
+  }
   float mean = sum / rows, away = fmaxf (most - mean, mean - least);
   for (int i = 16; i > 0; i /= 2)
     away = fmaxf (away, __shfl_xor_sync (~0u, away, i));
   if (threadIdx.x % 32 == 0)
     far[threadIdx.x / 32] = away;
-  __syncthreads ();
+  turn_wait (1, D);             /* for the threads that are left */
   away = fmaxf (fmaxf (far[0], far[1]), fmaxf (far[2], far[3]));
   float limit = blockIdx.y ? MOST_VALUE : MOST_KEY, scale = scale_to (away, limit), step = limit / 16 / scale;
   (blockIdx.y ? head->mean_v : head->mean_k)[threadIdx.x] = rintf (mean / step) * step;
@@ -148,20 +162,9 @@ sum_up (const float *parts, int chunks, int rows, int width, Head *heads)
 
 /* ---- rounding ---- */
 
-static __device__ __forceinline__ uint2
-round_8 (const float (&f)[8])
-{
-  Vec<__nv_fp8_e4m3, 8> v;
-
-#pragma unroll
-  for (int i = 0; i < 8; i++)
-    v.e[i] = __nv_fp8_e4m3 (f[i]);
-  return *(uint2 *) &v;
-}
-
 /* Sixteen threads a row and head. `unit`: 8 log2 (e) times the logits' scale. */
 static __global__ void
-round_queries (const bf16 *q, size_t stride, int rows, int heads, float unit, const Head *head, uint8_t *y, uint16_t *factors)
+round_queries (const bf16 *q, size_t stride, int rows, int heads, float unit, const Head *head, __nv_fp8_e4m3 *y, uint16_t *factors)
 {
   size_t i = (size_t) blockIdx.x * blockDim.x + threadIdx.x;
   int part = i % 16, h = i / 16 % heads, row = i / 16 / heads, power;
@@ -178,17 +181,13 @@ round_queries (const bf16 *q, size_t stride, int rows, int heads, float unit, co
     return;
   scale = unit / head[h].scale_k;
   power = most * scale > MOST_QUERY ? min (ilogbf (most * scale / MOST_QUERY) + 1, 30) : 0;
-  scale = ldexpf (scale, -power);
-#pragma unroll
-  for (int j = 0; j < 8; j++)
-    f[j] *= scale;
-  ((uint2 *) y)[((size_t) h * rows + row) * (D / 8) + part] = round_8 (f);
+  store_scaled (y + ((size_t) h * rows + row) * D + part * 8, f, ldexpf (scale, -power));
   if (part == 0)
     factors[(size_t) h * rows + row] = __half_as_ushort (__float2half (ldexpf (1, power - 24)));
 }
 
 static __global__ void
-round_keys (const bf16 *k, size_t stride, int rows, int heads, const Head *head, uint8_t *y)
+round_keys (const bf16 *k, size_t stride, int rows, int heads, const Head *head, __nv_fp8_e4m3 *y)
 {
   size_t i = (size_t) blockIdx.x * blockDim.x + threadIdx.x;
   int part = i % 16, h = i / 16 % heads, row = i / 16 / heads;
@@ -199,8 +198,8 @@ round_keys (const bf16 *k, size_t stride, int rows, int heads, const Head *head,
   load<8> (k + row * stride + h * D + part * 8, f);
 #pragma unroll
   for (int j = 0; j < 8; j++)
-    f[j] = (f[j] - head[h].mean_k[part * 8 + j]) * head[h].scale_k;
-  ((uint2 *) y)[((size_t) h * rows + row) * (D / 8) + part] = round_8 (f);
+    f[j] -= head[h].mean_k[part * 8 + j];
+  store_scaled (y + ((size_t) h * rows + row) * D + part * 8, f, head[h].scale_k);
 }
 
 /* Values of a head, 64 keys a block: y[head][V_ROWS][pitch], in groups of 16 keys position 4 q + i has key 8 (i / 2) + 2 q + i % 2. */
@@ -221,10 +220,9 @@ round_values (const bf16 *v, size_t stride, int rows, const Head *head, int pitc
       for (int j = 0; j < 8; j++)
         f[j] = (f[j] - head[h].mean_v[channel + j]) * head[h].scale_v;
     }
-    uint2 rounded = round_8 (f);
 #pragma unroll
     for (int j = 0; j < 8; j++)
-      tile[channel + j][position] = ((const uint8_t *) &rounded)[j];
+      tile[channel + j][position] = __nv_cvt_float_to_fp8 (f[j], __NV_SATFINITE, __NV_E4M3);
   }
   for (int i = threadIdx.x; i < 8 * CHUNK; i += 256)
     tile[D + i / CHUNK][i % CHUNK] = 0x38;      /* 1 */
@@ -600,7 +598,8 @@ typedef struct
 {
   Head *heads;
   float *parts;
-  uint8_t *q, *k, *v;
+  __nv_fp8_e4m3 *q, *k;
+  uint8_t *v;
   uint16_t *factors;
   int chunks, pitch;            /* of v: keys of whole tiles */
 } Layout;
@@ -618,9 +617,9 @@ lay_out (const DpAttentionArgs *a, char *at, Layout *l)
   at += align (l->chunks * 6 * width * sizeof (float));
   l->factors = (uint16_t *) at;
   at += align ((size_t) a->heads * a->q_len * sizeof (uint16_t));
-  l->q = (uint8_t *) at;
+  l->q = (__nv_fp8_e4m3 *) at;
   at += align (a->q_len * width);
-  l->k = (uint8_t *) at;
+  l->k = (__nv_fp8_e4m3 *) at;
   at += align (a->kv_len * width);
   l->v = (uint8_t *) at;
   at += align ((size_t) a->heads * V_ROWS * l->pitch);
@@ -649,7 +648,7 @@ round_all (DpDeviceCuda *dev, const DpAttentionArgs *a, const Layout *l)
 
   sum_rows<<<dim3 (l->chunks, 2), width / 8, 0, dev->stream>>> ((const bf16 *) a->k, (const bf16 *) a->v, a->k_stride, a->v_stride,
       a->kv_len, width, l->parts);
-  sum_up<<<dim3 (a->heads, 2), D, 0, dev->stream>>> (l->parts, l->chunks, a->kv_len, width, l->heads);
+  sum_up<<<dim3 (a->heads, 2), dim3 (D, SUMMERS), 0, dev->stream>>> (l->parts, l->chunks, a->kv_len, width, l->heads);
   round_queries<<<blocks ((size_t) a->q_len * a->heads * 16, 256), 256, 0, dev->stream>>> ((const bf16 *) a->q, a->q_stride, a->q_len,
       a->heads, unit, l->heads, l->q, l->factors);
   round_keys<<<blocks ((size_t) a->kv_len * a->heads * 16, 256), 256, 0, dev->stream>>> ((const bf16 *) a->k, a->k_stride, a->kv_len,

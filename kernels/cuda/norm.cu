@@ -2,44 +2,74 @@
  *
  * Shapes: L rows, D width, H heads of d channels, C channels. Every kernel reads its input once and writes its output once.
  */
-#include "vec.cuh"
+#include "e4m3.cuh"
 
 #include <assert.h>
 
-#define PER 4                   /* vectors of a row that a thread holds in registers */
+#define PER 4                   /* vectors of a row or pixel that a thread holds in registers */
+#define RMS_PER 2               /* likewise of a row that may turn */
 #define MAX_THREADS 1024
 
-/* Threads for a row of n vectors held in registers: each has up to PER; 0 if the row is too long for that. */
+/* Threads for a row of n vectors held in registers, `per` in each at most; 0 if the row is too long for that. */
 static int
-row_threads (size_t n)
+row_threads (size_t n, int per)
 {
-  size_t threads = ((n + PER - 1) / PER + 31) / 32 * 32;
+  size_t threads = ((n + per - 1) / per + 31) / 32 * 32;
 
   return threads <= MAX_THREADS ? (int) threads : 0;
 }
 
 /* ---- layer norm: y = (x - mean) / sqrt (var + eps) * gain + shift; a block per row, the row in registers ---- */
 
+/* In e4m3 with a scale for the row, whose inverse is stored too. */
+__device__ static inline void
+store_row (int cols, const float (&v)[PER][4], __nv_fp8_e4m3 *y, float *inverse)
+{
+  __shared__ unsigned most[32];
+  unsigned m = 0;
+
+#pragma unroll
+  for (int j = 0; j < PER; j++)
+    if ((j * blockDim.x + threadIdx.x) * 4 < cols)
+      m = magnitude (v[j], m);
+  float scale = dp_e4m3_scale (block_magnitude (m, most));
+#pragma unroll
+  for (int j = 0; j < PER; j++)
+    if (int i = (j * blockDim.x + threadIdx.x) * 4; i < cols)
+      store_scaled (y + i, v[j], scale);
+  if (threadIdx.x == 0)
+    *inverse = 1 / scale;
+}
+
+template <typename T, int V>
+__device__ static inline void
+store_row (int cols, const float (&v)[PER][V], T *y, float *)
+{
+#pragma unroll
+  for (int j = 0; j < PER; j++)
+    if (int i = (j * blockDim.x + threadIdx.x) * V; i < cols)
+      store<V> (y + i, v[j]);
+}
+
 template <typename T, int V>
 __global__ void __launch_bounds__ (MAX_THREADS, 1)
-layer_norm (int cols, const float *x, const float *gain, const float *shift, float eps, T *y)
+layer_norm (int cols, const float *x, const float *gain, const float *shift, float eps, T *y, float *inverse)
 {
   __shared__ float sums[2][32];
+  size_t row = blockIdx.x;
   float v[PER][V], sum = 0, squares = 0, mean, scale;
 
-  x += (size_t) blockIdx.x * cols;
-  y += (size_t) blockIdx.x * cols;
+  x += row * cols;
 #pragma unroll
-  for (int j = 0; j < PER; j++) {
-    int i = (j * blockDim.x + threadIdx.x) * V;
-
-    if (i < cols) {
+  for (int j = 0; j < PER; j++)
+    if (int i = (j * blockDim.x + threadIdx.x) * V; i < cols)
       load<V> (x + i, v[j]);
+#pragma unroll
+  for (int j = 0; j < PER; j++)
+    if ((j * blockDim.x + threadIdx.x) * V < cols)
 #pragma unroll
       for (int k = 0; k < V; k++)
         sum += v[j][k];
-    }
-  }
   mean = block_sum (sum, sums[0]) / cols;
 #pragma unroll
   for (int j = 0; j < PER; j++)
@@ -51,10 +81,8 @@ layer_norm (int cols, const float *x, const float *gain, const float *shift, flo
       }
   scale = 1 / sqrtf (block_sum (squares, sums[1]) / cols + eps);
 #pragma unroll
-  for (int j = 0; j < PER; j++) {
-    int i = (j * blockDim.x + threadIdx.x) * V;
-
-    if (i < cols) {
+  for (int j = 0; j < PER; j++)
+    if (int i = (j * blockDim.x + threadIdx.x) * V; i < cols) {
       float g[V], s[V];
 
       if (gain)
@@ -64,9 +92,8 @@ layer_norm (int cols, const float *x, const float *gain, const float *shift, flo
 #pragma unroll
       for (int k = 0; k < V; k++)
         v[j][k] = v[j][k] * scale * (gain ? g[k] : 1) + (shift ? s[k] : 0);
-      store<V> (y + i, v[j]);
     }
-  }
+  store_row (cols, v, y + row * cols, inverse + row);
 }
 
 /* A row of any length, read three times. */
@@ -95,14 +122,26 @@ run_layer_norm (DpDeviceCuda *dev, const DpLayerNormArgs *a)
 {
   T *y = (T *) a->y;
   bool vector = aligned (16, (size_t) a->x, (size_t) a->gain, (size_t) a->shift, a->cols * 4) && aligned (4 * sizeof (T), (size_t) y);
-  int threads = row_threads (vector ? a->cols / 4 : a->cols);
+  int threads = row_threads (vector ? a->cols / 4 : a->cols, PER);
 
   if (threads == 0)
     layer_norm_long<T><<<a->rows, MAX_THREADS, 0, dev->stream>>> (a->cols, a->x, a->gain, a->shift, a->eps, y);
   else if (vector)
-    layer_norm<T, 4><<<a->rows, threads, 0, dev->stream>>> (a->cols, a->x, a->gain, a->shift, a->eps, y);
+    layer_norm<T, 4><<<a->rows, threads, 0, dev->stream>>> (a->cols, a->x, a->gain, a->shift,
+        a->eps, y, NULL);
   else
-    layer_norm<T, 1><<<a->rows, threads, 0, dev->stream>>> (a->cols, a->x, a->gain, a->shift, a->eps, y);
+    layer_norm<T, 1><<<a->rows, threads, 0, dev->stream>>> (a->cols, a->x, a->gain, a->shift,
+        a->eps, y, NULL);
+}
+
+static void
+run_layer_norm_e4m3 (DpDeviceCuda *dev, const DpLayerNormArgs *a)
+{
+  int threads = row_threads (a->cols / 4, PER);
+
+  assert (dp_layer_norm_fits_e4m3 (a->cols) && aligned (16, (size_t) a->x, (size_t) a->gain, (size_t) a->shift, (size_t) a->y));
+  layer_norm<__nv_fp8_e4m3, 4><<<a->rows, threads, 0, dev->stream>>> (a->cols, a->x, a->gain,
+      a->shift, a->eps, (__nv_fp8_e4m3 *) a->y, a->inverse);
 }
 
 void
@@ -112,14 +151,16 @@ layer_norm_cuda (DpDevice *base, const DpLayerNormArgs *args)
 
   if (args->rows == 0 || !dp_cuda_enter (dev))
     return;
-  if (args->y_type == DP_TYPE_F32)
+  if (args->inverse)
+    run_layer_norm_e4m3 (dev, args);
+  else if (args->y_type == DP_TYPE_F32)
     run_layer_norm<float> (dev, args);
   else
     run_layer_norm<bf16> (dev, args);
   dp_cuda_launched (dev, "layer_norm");
 }
 
-/* ---- rms norm and rotation: y = rope (x / sqrt (mean (x^2) + eps) * weight); a block per row and part, which is in registers ---- */
+/* ---- rms norm and rotation: y = rope (x / sqrt (mean (x^2) + eps) * weight), of each part of a row ---- */
 
 typedef struct
 {
@@ -129,77 +170,78 @@ typedef struct
   float eps;
 } Rms;
 
-/* V is even where the row turns: pairs never cross vectors. */
-template <int V>
-__device__ static inline void
-scale_and_turn (const Rms *a, const float *rope, int i, float inverse, float (&v)[V])
-{
-  if (a->weight) {
-    float w[V];
-
-    load<V> (a->weight + i, w);
-#pragma unroll
-    for (int k = 0; k < V; k++)
-      v[k] *= inverse * w[k];
-  }
-  if (rope) {
-    float r[V];
-
-    load<V> (rope + i % a->head_dim, r);
-#pragma unroll
-    for (int k = 0; k + 1 < V; k += 2) {
-      float f = v[k];
-
-      v[k] = f * r[k] - v[k + 1] * r[k + 1];
-      v[k + 1] = f * r[k + 1] + v[k + 1] * r[k];
-    }
-  }
-}
-
 /* The row of this block, and the part of it. */
 template <typename X, typename Y>
 __device__ static inline void
 take_part (Rms *a, const X **x, Y **y)
 {
+  size_t row = blockIdx.x;
   size_t part = blockIdx.y * (size_t) a->width;
 
-  *x += blockIdx.x * a->x_stride + part;
-  *y += blockIdx.x * a->y_stride + part;
+  *x += row * a->x_stride + part;
+  *y += row * a->y_stride + part;
   if (a->weight)
     a->weight += part;
+  if (a->rope)
+    a->rope += row * a->head_dim;
 }
 
-template <typename X, typename Y, int V>
+/* Pairs (f, g) become (f cos - g sin, f sin + g cos). V is even: pairs never cross vectors. */
+template <int V>
+__device__ static inline void
+turn (float (&v)[V], const float (&rope)[V])
+{
+#pragma unroll
+  for (int k = 0; k + 1 < V; k += 2) {
+    float f = v[k];
+
+    v[k] = f * rope[k] - v[k + 1] * rope[k + 1];
+    v[k + 1] = f * rope[k + 1] + v[k + 1] * rope[k];
+  }
+}
+
+/* SAME: all vectors of a thread are at the same place of a head, so they turn by the same angles, and those are there early. A block per row
+ * and part, which is in registers. */
+template <typename X, typename Y, int V, bool SAME>
 __global__ void __launch_bounds__ (MAX_THREADS, 1)
 rms_norm (Rms a, const X *x, Y *y)
 {
   __shared__ float sums[32];
-  const float *rope = a.rope ? a.rope + (size_t) blockIdx.x * a.head_dim : NULL;
-  float v[PER][V], squares = 0, inverse = 1;
+  float v[RMS_PER][V], angles[V], squares = 0, inverse = 1;
 
   take_part (&a, &x, &y);
 #pragma unroll
-  for (int j = 0; j < PER; j++) {
-    int i = (j * blockDim.x + threadIdx.x) * V;
-
-    if (i < a.width) {
+  for (int j = 0; j < RMS_PER; j++)
+    if (int i = (j * blockDim.x + threadIdx.x) * V; i < a.width)
       load<V> (x + i, v[j]);
+  if (SAME && a.rope)
+    load<V> (a.rope + threadIdx.x * V % a.head_dim, angles);
+#pragma unroll
+  for (int j = 0; j < RMS_PER; j++)
+    if ((j * blockDim.x + threadIdx.x) * V < a.width)
 #pragma unroll
       for (int k = 0; k < V; k++)
         squares += v[j][k] * v[j][k];
-    }
-  }
   if (a.weight)
     inverse = 1 / sqrtf (block_sum (squares, sums) / a.width + a.eps);
 #pragma unroll
-  for (int j = 0; j < PER; j++) {
-    int i = (j * blockDim.x + threadIdx.x) * V;
+  for (int j = 0; j < RMS_PER; j++)
+    if (int i = (j * blockDim.x + threadIdx.x) * V; i < a.width) {
+      if (a.weight) {
+        float w[V];
 
-    if (i < a.width) {
-      scale_and_turn<V> (&a, rope, i, inverse, v[j]);
+        load<V> (a.weight + i, w);
+#pragma unroll
+        for (int k = 0; k < V; k++)
+          v[j][k] *= inverse * w[k];
+      }
+      if (a.rope) {
+        if (!SAME)
+          load<V> (a.rope + i % a.head_dim, angles);
+        turn<V> (v[j], angles);
+      }
       store<V> (y + i, v[j]);
     }
-  }
 }
 
 /* A row of any length and alignment, read twice, a pair at a time; more than one warp, so that the sum is a barrier between the readings
@@ -209,7 +251,6 @@ __global__ void __launch_bounds__ (MAX_THREADS, 1)
 rms_norm_any (Rms a, const X *x, Y *y)
 {
   __shared__ float sums[32];
-  const float *rope = a.rope ? a.rope + (size_t) blockIdx.x * a.head_dim : NULL;
   float squares = 0, inverse = 1;
 
   take_part (&a, &x, &y);
@@ -220,7 +261,7 @@ rms_norm_any (Rms a, const X *x, Y *y)
   }
   for (int i = 2 * threadIdx.x; i < a.width; i += 2 * blockDim.x) {
     bool pair = i + 1 < a.width;
-    float c = rope ? rope[i % a.head_dim] : 1, s = rope ? rope[i % a.head_dim + 1] : 0;
+    float c = a.rope ? a.rope[i % a.head_dim] : 1, s = a.rope ? a.rope[i % a.head_dim + 1] : 0;
     float f = to_f32 (x[i]) * inverse * (a.weight ? a.weight[i] : 1);
     float g = pair ? to_f32 (x[i + 1]) * inverse * (a.weight ? a.weight[i + 1] : 1) : 0;
 
@@ -243,10 +284,12 @@ run_rms_norm (DpDeviceCuda *dev, const DpRmsNormArgs *args)
   size_t bytes = V * sizeof (Y) < 16 ? V * sizeof (Y) : 16;
   bool vector = aligned (V, width, a.x_stride, a.y_stride, args->rope ? args->head_dim : 0) && aligned (16, (size_t) x,
       (size_t) args->weight, (size_t) args->rope) && aligned (bytes, (size_t) y);
-  int threads = vector ? row_threads (width / V) : 0;
+  int threads = vector ? row_threads (width / V, RMS_PER) : 0;
 
-  if (threads > 0)
-    rms_norm<X, Y, V><<<dim3 (args->rows, parts), threads, 0, dev->stream>>> (a, x, y);
+  if (threads > 0 && threads * V % args->head_dim == 0)
+    rms_norm<X, Y, V, true><<<dim3 (args->rows, parts), threads, 0, dev->stream>>> (a, x, y);
+  else if (threads > 0)
+    rms_norm<X, Y, V, false><<<dim3 (args->rows, parts), threads, 0, dev->stream>>> (a, x, y);
   else
     rms_norm_any<X, Y><<<dim3 (args->rows, parts), width > 512 ? MAX_THREADS : 128, 0, dev->stream>>> (a, x, y);
 }

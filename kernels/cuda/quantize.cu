@@ -2,36 +2,11 @@
  *
  * Rounding to e4m3 and back. Scales are powers of two (e4m3.h); what is kept of one is its inverse, which a product is multiplied with.
  */
+#include "e4m3.cuh"
 #include "quantize.h"
-#include "vec.cuh"
-
-#include "../e4m3.h"
-
-#include <cuda_fp8.h>
 
 /* Eight bfloat16 make 16 bytes, eight e4m3 make 8. */
 #define V 8
-
-__device__ static inline void
-store_e4m3 (__nv_fp8_e4m3 *y, const float (&f)[V], float scale)
-{
-  Vec<__nv_fp8_e4m3, V> v;
-
-#pragma unroll
-  for (int k = 0; k < V; k++)
-    v.e[k] = __nv_fp8_e4m3 (f[k] * scale);      /* saturates, to nearest even; a NaN stays one */
-  *reinterpret_cast<Vec<__nv_fp8_e4m3, V> *> (y) = v;
-}
-
-/* As unsigned numbers, magnitudes are in order, and a NaN is above them all. */
-__device__ static inline unsigned
-magnitude (const float (&f)[V], unsigned most)
-{
-#pragma unroll
-  for (int k = 0; k < V; k++)
-    most = max (most, __float_as_uint (fabsf (f[k])));
-  return most;
-}
 
 /* ---- rows: each by its own scale; a block per row, which the cache holds for the second reading ---- */
 
@@ -48,15 +23,10 @@ round_rows (int cols, size_t stride, const bf16 *x, __nv_fp8_e4m3 *y, float *inv
     load<V> (x + i, f);
     m = magnitude (f, m);
   }
-  m = __reduce_max_sync (0xffffffff, m);
-  if (threadIdx.x % 32 == 0)
-    most[threadIdx.x / 32] = m;
-  __syncthreads ();
-  m = threadIdx.x % 32 < blockDim.x / 32 ? most[threadIdx.x % 32] : 0;
-  scale = dp_e4m3_scale (__uint_as_float (__reduce_max_sync (0xffffffff, m)));
+  scale = dp_e4m3_scale (block_magnitude (m, most));
   for (int i = threadIdx.x * V; i < cols; i += blockDim.x * V) {
     load<V> (x + i, f);
-    store_e4m3 (y + i, f, scale);
+    store_scaled (y + i, f, scale);
   }
   if (threadIdx.x == 0)
     inverse[blockIdx.x] = 1 / scale;
@@ -136,7 +106,7 @@ round_matrices (Matrices m, int vectors, DpAttentionScales *scales)
     float f[V];
 
     load<V> (m.x[blockIdx.y] + i / vectors * m.stride[blockIdx.y] + i % vectors * V, f);
-    store_e4m3 (m.y[blockIdx.y] + i * V, f, scale);
+    store_scaled (m.y[blockIdx.y] + i * V, f, scale);
   }
 }
 

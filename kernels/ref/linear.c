@@ -13,15 +13,6 @@ struct DpLinear
   float *biases;                /* [N], zeros if the layer has none */
 };
 
-/* `a` to the nearest number of e4m3, ties to even. */
-static float
-round_e4m3 (float a)
-{
-  float step = ldexpf (1, fmaxf (a == 0 ? -6 : ilogbf (a), -6) - 3);
-
-  return copysignf (fminf (rintf (fabsf (a) / step) * step, DP_E4M3_MAX), a);
-}
-
 static void
 round_row (float *row, int n)
 {
@@ -31,7 +22,7 @@ round_row (float *row, int n)
     amax = fmaxf (amax, fabsf (row[i]));
   scale = dp_e4m3_scale (amax);
   for (int i = 0; i < n; i++)
-    row[i] = round_e4m3 (row[i] * scale) / scale;
+    row[i] = dp_e4m3_value (dp_e4m3_code (row[i] * scale)) / scale;
 }
 
 DpLinear *
@@ -44,7 +35,7 @@ linear_new_ref (DpDevice *dev, const DpLinearSpec *spec)
   if (linear == NULL)
     return NULL;
   *linear = (DpLinear) {
-    .k = spec->k, .n = n, .type = spec->type, .fp8 = spec->fp8 && spec->k % 16 == 0 && n % 16 == 0,
+    .k = spec->k, .n = n, .type = spec->type, .fp8 = spec->fp8 && dp_linear_fits_e4m3 (spec->k, n),
     .weights = dp_host_memory_new (dev, (size_t) n * spec->k * sizeof (float)),
     .biases = dp_host_memory_new (dev, n * sizeof (float)),
   };
@@ -91,6 +82,7 @@ linear_ref (DpDevice *dev, const DpLinear *linear, const DpLinearArgs *args)
   size_t x_stride = args->x_stride ? args->x_stride : k, y_stride = args->y_stride ? args->y_stride : n;
   float *x = dp_host_memory_new (dev, k * sizeof *x);
 
+  assert (!args->x_inverse || linear->fp8);
   assert (!args->accumulate || (args->y_type == DP_TYPE_F32 && args->act == DP_ACT_NONE));
   if (x == NULL) {
     dp_device_fail (dev, "linear: not enough memory for a row of %d", k);
@@ -98,8 +90,9 @@ linear_ref (DpDevice *dev, const DpLinear *linear, const DpLinearArgs *args)
   }
   for (int l = 0; l < args->rows && !dp_device_cancelled (dev); l++) {
     for (int i = 0; i < k; i++)
-      x[i] = dp_load (linear->type, args->x, l * x_stride + i);
-    if (linear->fp8)
+      x[i] = args->x_inverse ? dp_e4m3_value (((const uint8_t *) args->x)[l * x_stride + i]) * args->x_inverse[l]
+          : dp_load (linear->type, args->x, l * x_stride + i);
+    if (linear->fp8 && !args->x_inverse)
       round_row (x, k);
     for (int j = 0; j < n; j++) {
       double sum = linear->biases[j];

@@ -4,11 +4,30 @@
  */
 #include "ref.h"
 
+/* Row l of y. */
+static void
+store_scaled (const DpLayerNormArgs *args, int l, const float *row)
+{
+  float most = 0, scale;
+
+  for (int i = 0; i < args->cols; i++)
+    most = fmaxf (most, fabsf (row[i]));
+  scale = dp_e4m3_scale (most);
+  for (int i = 0; i < args->cols; i++)
+    ((uint8_t *) args->y)[(size_t) l * args->cols + i] = dp_e4m3_code (row[i] * scale);
+  args->inverse[l] = 1 / scale;
+}
+
 void
 layer_norm_ref (DpDevice *dev, const DpLayerNormArgs *args)
 {
   int cols = args->cols;
+  float *row = dp_host_memory_new (dev, cols * sizeof *row);
 
+  if (row == NULL) {
+    dp_device_fail (dev, "layer norm: not enough memory for a row of %d", cols);
+    return;
+  }
   for (int l = 0; l < args->rows; l++) {
     const float *x = args->x + (size_t) l * cols;
     double mean = 0, var = 0;
@@ -20,9 +39,13 @@ layer_norm_ref (DpDevice *dev, const DpLayerNormArgs *args)
       var += (x[i] - mean) * (x[i] - mean);
     var /= cols;
     for (int i = 0; i < cols; i++)
-      dp_store (args->y_type, args->y, (size_t) l * cols + i, (x[i] - mean) / sqrt (var + args->eps)
-          * (args->gain ? args->gain[i] : 1) + (args->shift ? args->shift[i] : 0));
+      row[i] = (x[i] - mean) / sqrt (var + args->eps) * (args->gain ? args->gain[i] : 1) + (args->shift ? args->shift[i] : 0);
+    if (args->inverse)
+      store_scaled (args, l, row);
+    for (int i = 0; i < cols && !args->inverse; i++)
+      dp_store (args->y_type, args->y, (size_t) l * cols + i, row[i]);
   }
+  dp_host_memory_free (dev, row);
 }
 
 /* One part of one row. */

@@ -349,6 +349,7 @@ typedef struct
   int heads, head_dim, q_len, kv_len;
   DpType type;
   bool rel_bias;
+  int rel_bias_keys;
   float last_key_bias;
   int pad;
   float spread;                 /* of the logits; 0 is 1 */
@@ -371,7 +372,7 @@ attention_body (Case *c, const void *params)
   };
 
   if (p->rel_bias)
-    args.rel_bias = in (c, p->heads, 2 * p->kv_len - 1, 0, F32, 2);
+    args.rel_bias = in (c, p->heads, 2 * (p->rel_bias_keys ? p->rel_bias_keys : p->kv_len) - 1, 0, F32, 2);
   RUN (c, c->dev->ops->attention (c->dev, &args));
 }
 
@@ -397,12 +398,15 @@ test_attention_gpu (void)
   attention_case ((AttentionParams) { 1, 40, 33, 5000, BF16 });
   attention_case ((AttentionParams) { 1, 72, 9, 4100, BF16, .last_key_bias = 3 });
   attention_case ((AttentionParams) { 12, 128, 200, 513, BF16, .last_key_bias = logf (2) });
+  for (int keys = 13; keys <= 64; keys += 17)   /* so many queries that a block has several tiles of them */
+    attention_case ((AttentionParams) { 12, 128, 3000, keys, BF16, .last_key_bias = logf (512 - keys), .pad = keys == 30 ? 3 : 0 });
   for (int pad = 0; pad <= 512 && harness_fp8 (); pad += 512) { /* its roundings, which the reference does without, cost some percent */
     attention_case ((AttentionParams) { 2, 128, 257, 4100, BF16, .pad = pad, .fp8 = true });
     attention_case ((AttentionParams) { 12, 128, 64, 4096, BF16, .pad = pad, .fp8 = true });
     attention_case ((AttentionParams) { 3, 64, 130, 5003, BF16, .pad = pad, .fp8 = true });
   }
   attention_case ((AttentionParams) { 4, 64, 512, 512, BF16, .rel_bias = true });
+  attention_case ((AttentionParams) { 4, 64, 100, 100, BF16, .rel_bias = true, .rel_bias_keys = 512 });
   for (DpType type = F32; type <= BF16; type++) {
     attention_case ((AttentionParams) { 1, 384, 390, 390, type, .pad = 768 });
     attention_case ((AttentionParams) { 3, 136, 70, 91, type, .last_key_bias = 2, .pad = 8 });
@@ -428,6 +432,7 @@ test_attention (void)
     attention_case ((AttentionParams) { 4, 64, 31, 31, type, .rel_bias = true });
     attention_case ((AttentionParams) { 3, 20, 130, 130, type, .rel_bias = true, .last_key_bias = 1, .pad = 5 });
     attention_case ((AttentionParams) { 2, 64, 1, 1, type, .rel_bias = true });
+    attention_case ((AttentionParams) { 3, 20, 70, 70, type, .rel_bias = true, .rel_bias_keys = 131 });
     /* Across tasks of 96 queries, and blocks of 128 and 256 keys with something left over. */
     attention_case ((AttentionParams) { 2, 64, 193, 300, type, .last_key_bias = 2 });
     attention_case ((AttentionParams) { 1, 96, 97, 129, type });
@@ -498,6 +503,42 @@ layer_norm_case (LayerNormParams p)
   snprintf (c.name, sizeof c.name, "layer_norm %dx%d f32->%s%s%s", p.rows, p.cols, type_name (p.y_type), p.gain ? " gain" : "",
       p.shift ? " shift" : "");
   run_case (&c, layer_norm_body, &p);
+}
+
+/* Rows that a layer norm makes in e4m3, and a product of them. */
+static void
+layer_norm_e4m3_body (Case *c, const void *params)
+{
+  const LayerNormParams *p = params;
+  const DpOps *ops = c->dev->ops;
+  const int n = 48;
+  const DpHostWeight weight = { host_random (c, (size_t) n * p->cols, F32, 1 / sqrtf (p->cols)), F32, n };
+  DpLinear *linear = ops->linear_new (c->dev, &(DpLinearSpec) { .k = p->cols, .type = BF16, .n_weights = 1, .weights = &weight,
+          .fp8 = true });
+  void *rows = ops->alloc (c->dev, (size_t) p->rows * p->cols);
+  float *inverse = ops->alloc (c->dev, p->rows * sizeof *inverse);
+  DpLayerNormArgs norm = { .rows = p->rows, .cols = p->cols, .eps = 1e-6, .x = in (c, p->rows, p->cols, 0, F32, 3), .y = rows,
+    .inverse = inverse };
+
+  check (linear && rows && inverse, "%s: no memory", c->name);
+  norm.gain = p->gain ? in (c, 1, p->cols, 0, F32, 1) : NULL;
+  norm.shift = p->shift ? in (c, 1, p->cols, 0, F32, 1) : NULL;
+  RUN (c, ops->layer_norm (c->dev, &norm));
+  ops->linear (c->dev, linear, &(DpLinearArgs) { .rows = p->rows, .x = rows, .x_inverse = inverse, .y = out (c, p->rows, n, 0, F32),
+      .y_type = F32 });
+  ops->sync (c->dev);
+  ops->linear_free (c->dev, linear);
+  ops->free (c->dev, rows);
+  ops->free (c->dev, inverse);
+}
+
+static void
+layer_norm_e4m3_case (LayerNormParams p)
+{
+  Case c = { .tolerance = 4e-3, .bytes = (double) p.rows * p.cols * 5 };
+
+  snprintf (c.name, sizeof c.name, "layer_norm %dx%d f32->e4m3%s%s", p.rows, p.cols, p.gain ? " gain" : "", p.shift ? " shift" : "");
+  run_case (&c, layer_norm_e4m3_body, &p);
 }
 
 typedef struct
@@ -586,6 +627,12 @@ test_norms_wan (void)
       rms_norm_case ((RmsNormParams) { 700, d / 128, 128, type, BF16, true, true });
     }
   layer_norm_case ((LayerNormParams) { 5, 20000, BF16, true, true });
+  for (int cols = 48; cols <= 12288 && harness_fp8 (); cols *= 2) {
+    layer_norm_e4m3_case ((LayerNormParams) { 33, cols, .gain = true, .shift = true });
+    layer_norm_e4m3_case ((LayerNormParams) { 7, cols });
+  }
+  for (int d = 1536; d <= 5120 && harness_fp8 (); d += 3584)
+    layer_norm_e4m3_case ((LayerNormParams) { 301, d, .gain = true, .shift = true });
   rms_norm_case ((RmsNormParams) { 512, 64, 64, F32, BF16, true, false });
   rms_norm_case ((RmsNormParams) { 5, 100, 200, F32, BF16, true, true });
   for (int c = 96; c <= 384; c *= 2)
