@@ -28,9 +28,9 @@ taps_of (const DpConvSpec *spec)
 
 /* ---- few output channels, bfloat16: [pixels, 16 channels] . [16 channels, 8] on tensor cores ----
  *
- * One block has 8 rows of 32 pixels, a warp two of the rows, of all frames of the output, KT of them at a time: they take in a frame of x
- * together, each with another tap. What the block sees of a frame, some channels of it, lies in shared memory; each tap in space is the same
- * pixels moved. Packed weights: [channels / 16, taps, lane, 2 words], as the instruction wants them.
+ * One block has 8 rows of 32 pixels, a warp two of the rows, of all frames of the output, KT of them at a time: they take in a frame of
+ * x together, each with another tap. What the block sees of a frame, some channels of it, lies in shared memory; each tap in space is the
+ * same pixels moved. Packed weights: [channels / 16, taps, lane, 2 words], as the instruction wants them.
  */
 
 enum { TILE_W = 32, TILE_H = 8, NARROW_WARPS = 4, NARROW_SHARED = 96 << 10, NARROW_CHUNK = 96 };

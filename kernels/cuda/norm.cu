@@ -200,8 +200,8 @@ turn (float (&v)[V], const float (&rope)[V])
   }
 }
 
-/* SAME: all vectors of a thread are at the same place of a head, so they turn by the same angles, and those are there early. A block per row
- * and part, which is in registers. */
+/* SAME: all vectors of a thread are at the same place of a head, so they turn by the same angles, and those are there early. A block per
+ * row and part, which is in registers. */
 template <typename X, typename Y, int V, bool SAME>
 __global__ void __launch_bounds__ (MAX_THREADS, 1)
 rms_norm (Rms a, const X *x, Y *y)
