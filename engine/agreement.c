@@ -118,6 +118,8 @@ static const Number ints[] = {
 static const Number doubles[] = {
   { "guidance-scale", G_STRUCT_OFFSET (DpSettings, guidance_scale) },
   { "guidance-scale-2", G_STRUCT_OFFSET (DpSettings, guidance_scale_2) },
+  { "guidance-interval-low", G_STRUCT_OFFSET (DpSettings, guidance_interval_low) },
+  { "guidance-interval-high", G_STRUCT_OFFSET (DpSettings, guidance_interval_high) },
   { "flow-shift", G_STRUCT_OFFSET (DpSettings, flow_shift) },
 };
 

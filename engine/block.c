@@ -2,6 +2,12 @@
 #include "block.h"
 #include "wan/device_error.h"
 
+int
+dp_block_told_step (int step, int first_step)
+{
+  return step == first_step ? 0 : step;
+}
+
 void
 dp_block_fail (DpBlock *b, GError *error)
 {

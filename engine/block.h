@@ -28,8 +28,9 @@ typedef struct
   guint16 previous_cached;      /* last frames of the previous block whose keys the stages hold, in front; 0: none */
   guint16 previous_step;        /*   of the pass of the previous block that made them */
   guint16 to_keep;              /* last own frames whose keys passes of the following block may want */
-  guint16 element, elements;    /* a guided pass is two messages: 0 of 2 with the prompt, 1 of 2 with the
+  guint8 element, elements;     /* a guided pass is two messages: 0 of 2 with the prompt, 1 of 2 with the
                                  * negative prompt, which takes the step; else 0 of 1 */
+  guint8 next_element, previous_element;        /* whose keys are read of the neighbours: this one's, or 0 where that is all there is */
   guint32 error;                /* 0; else 1 + the DpError of the stage that failed, and DpBlock.error
                                  * says why: the later stages only pass it on */
 } DpBlockHeader;
@@ -47,6 +48,9 @@ typedef struct
   DpMark *arrived;              /* of the transport: what was sent into it is here */
   const DpMark *unused;         /* from then on its buffers may be written to; NULL: at once */
 } DpBlock;
+
+/** The step that the model is told of a pass: where a block starts its latents are noise. */
+int dp_block_told_step (int step, int first_step);
 
 /** Marks a block as failed with `error`, which is taken. The first failure stays. */
 void dp_block_fail (DpBlock *block, GError *error);

@@ -217,7 +217,8 @@ add_times (const Bench *m, GError **error)
 {
   const DpPlan *plan = m->plan;
   double block = plan->settings.steps / passes_per_second (m), decode = MIN (dp_plan_decode_seconds (plan), block / 2);
-  DpSpeed speed = { .layer = (block - decode) / plan->settings.steps / plan->info.layers, .decode = decode };
+  double passes = plan->settings.steps * dp_plan_mean_elements (plan) / plan->elements;        /* one without guidance is half a guided one */
+  DpSpeed speed = { .layer = (block - decode) / passes / plan->info.layers, .decode = decode };
   DpDeviceInfo info;
   char message[256];
 
@@ -315,7 +316,7 @@ print_speed (const DpPlan *plan, const DpRingSpeed *speed, const DpRingSpeed *on
     if (i == 0 || strcmp (plan->stages[i].kind, plan->stages[i - 1].kind) != 0)
       printf ("%s %s", i ? "," : "", device);
     for (int e = 0; e < plan->elements; e++)
-      pass += dp_plan_seconds (plan, i, e);
+      pass += dp_plan_seconds (plan, i, e) * (e == 0 ? 1 : dp_plan_mean_elements (plan) - 1);
   }
   printf ("\n  a pass        %.4g s, all stages together\n", pass);
   printf ("  a block       every %.4g s: %.4g frames/s, %.3g times real time, %.2f times as fast as the first device alone\n", speed->block,

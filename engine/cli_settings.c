@@ -26,6 +26,10 @@ const GOptionEntry dp_cli_settings_options[] = {
   { "steps", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.steps, "Sampling steps", "T" },
   { "guidance-scale", 0, 0, G_OPTION_ARG_DOUBLE, &dp_cli_settings.guidance_scale, "Classifier-free guidance; 1: none", "G" },
   { "guidance-scale-2", 0, 0, G_OPTION_ARG_DOUBLE, &dp_cli_settings.guidance_scale_2, "The same for the second of two transformers", "G" },
+  { "guidance-interval-low", 0, 0, G_OPTION_ARG_DOUBLE, &dp_cli_settings.guidance_interval_low, "Guidance only in steps from noise levels "
+      "above this (default: 0)", "SIGMA" },
+  { "guidance-interval-high", 0, 0, G_OPTION_ARG_DOUBLE, &dp_cli_settings.guidance_interval_high, "and up to this; other steps take half "
+      "the time (default: 1)", "SIGMA" },
   { "flow-shift", 0, 0, G_OPTION_ARG_DOUBLE, &dp_cli_settings.flow_shift, "Shift of the noise schedule", "S" },
   { "sampler", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.sampler, "unipc or euler", "NAME" },
   { "seed", 0, G_OPTION_FLAG_FILENAME, G_OPTION_ARG_CALLBACK, parse_seed, "Same seed, same video", "N" },
@@ -46,6 +50,12 @@ const GOptionEntry dp_cli_settings_options[] = {
 char *
 dp_cli_settings_guidance (const DpSettings *s)
 {
-  return s->guidance_scale_2 != 0 ? g_strdup_printf ("%g, %g", s->guidance_scale, s->guidance_scale_2)
-      : g_strdup_printf ("%g", s->guidance_scale);
+  GString *text = g_string_new (NULL);
+
+  g_string_printf (text, "%g", s->guidance_scale);
+  if (s->guidance_scale_2 != 0)
+    g_string_append_printf (text, ", %g", s->guidance_scale_2);
+  if (s->guidance_interval_low > 0 || s->guidance_interval_high < 1)
+    g_string_append_printf (text, " at noise levels %g to %g", s->guidance_interval_low, s->guidance_interval_high);
+  return g_string_free (text, FALSE);
 }

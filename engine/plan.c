@@ -233,9 +233,15 @@ keep_devices (DpPlan *plan, const DpPlan *chosen)
 }
 
 int
-dp_plan_passes (int stages, int elements, int depth)
+dp_plan_messages (int stages, int elements)
 {
-  return stages == 1 ? 1 : MIN (depth, (stages + 2 * elements - 1) / elements);
+  return stages == 1 ? elements : stages + 2 * elements - 1;
+}
+
+double
+dp_plan_mean_elements (const DpPlan *plan)
+{
+  return 1 + (double) (plan->guided_end - plan->guided_first) / plan->settings.steps;
 }
 
 /* ---- blocks ---- */
@@ -254,6 +260,25 @@ switch_step (const DpPlan *plan)
   return step;
 }
 
+/* The steps whose expert has guidance, of those in the interval of noise levels. An end of 1 is no bound: rounding may put a level of pure
+ * noise above it. */
+static void
+plan_guidance (DpPlan *plan)
+{
+  const DpSettings *s = &plan->settings;
+  int first = s->guidance_scale > 1 ? 0 : plan->switch_step, end = s->guidance_scale_2 > 1 ? s->steps : plan->switch_step;
+
+  while (first < end && s->guidance_interval_high < 1 && dp_sampler_sigma (plan->sampler, first) > s->guidance_interval_high)
+    first++;
+  while (end > first && dp_sampler_sigma (plan->sampler, end - 1) <= s->guidance_interval_low)
+    end--;
+  if (first < end) {
+    plan->guided_first = first;
+    plan->guided_end = end;
+  }
+  plan->elements = first < end ? 2 : 1;
+}
+
 static gboolean
 check_noise (const DpPlan *plan, GError **error)
 {
@@ -266,22 +291,25 @@ check_noise (const DpPlan *plan, GError **error)
 
 /* A block's next pass waits for the previous block's pass of this iteration, which starts right behind its own. That pass of E messages
  * is back after the time of N + E - 1 messages; meanwhile, with n blocks in flight, (n - 1) E messages start. So no stage waits where
- * n >= (N + 2 E - 1) / E. On average n is T / lag. With a cached context it waits for its own pass alone: n >= (N + E - 1) / E. Where the
- * mode follows from the lag (`follows`), a lag at which the context would be recomputed keeps to the first rule. */
+ * n E >= N + 2 E - 1. On average n is T / lag. With a cached context it waits for its own pass alone: n E >= N + E - 1. Passes without
+ * guidance beside those that have it are counted on the left: n E is then the messages of a block over lag. Where the mode follows from
+ * the lag (`follows`), a lag at which the context would be recomputed keeps to the first rule. */
 static void
 check_queue (DpPlan *plan, gboolean follows)
 {
   int steps = plan->settings.steps, stages = plan->n_stages, elements = plan->elements;
-  int wanted = stages + (plan->kept_blocks > 0 ? 1 : 2) * elements - 1, lag = elements * steps / wanted;
+  int messages = steps + plan->guided_end - plan->guided_first;         /* of a block, in all its steps */
+  int wanted = stages + (plan->kept_blocks > 0 ? 1 : 2) * elements - 1, lag = messages / wanted;
 
   if (plan->kept_blocks > 0 && follows && plan->lag > lag && lag < DP_CACHED_LAG) {
     wanted += elements;
-    lag = elements * steps / wanted;
+    lag = messages / wanted;
   }
   if (stages == 1 || (lag > 0 && plan->lag <= lag))
     return;
   g_autofree char *help = lag > 0 ? g_strdup_printf ("queue-blocks=%d keeps all of them busy", (steps + lag - 1) / lag)
-    : g_strdup_printf ("with fewer than %d steps no queue keeps them busy: use fewer devices", (wanted + elements - 1) / elements);
+    : g_strdup_printf ("with fewer than %d steps no queue keeps them busy: use fewer devices",
+        (wanted * steps + messages - 1) / messages);
   g_autofree char *sentence = g_strdup_printf ("queue-blocks is %d, too few for %d stages: some of them wait; %s",
       plan->settings.queue_blocks, stages, help);
   plan->starved = g_string_chunk_insert (plan->storage, sentence);
@@ -311,9 +339,9 @@ plan_blocks (DpPlan *plan, const char *asked, GError **error)
   plan->lag = queue.lag;
   plan->depth = dp_block_queue_depth (&queue);
   plan->kept_blocks = C > 0 && strcmp (s->context_mode, "cached") == 0 ? dp_block_queue_kept (&queue) : 0;
-  plan->elements = dp_stage_elements (&(DpStageSpec) { .guidance_scales = { s->guidance_scale, s->guidance_scale_2 } });
-  plan->passes = dp_plan_passes (plan->n_stages, plan->elements, plan->depth);
   plan->switch_step = switch_step (plan);
+  plan_guidance (plan);
+  plan->messages = dp_plan_messages (plan->n_stages, plan->elements);
   check_queue (plan, asked == NULL || strcmp (asked, "auto") == 0);
   return check_noise (plan, error);
 }
@@ -325,7 +353,7 @@ dp_plan_stage_spec (const DpPlan *plan)
   const DpModelConfig *c = &plan->model->config;
 
   return (DpStageSpec) { .dit = c->dit, .latent_channels = plan->model->latent_channels, .experts = c->experts, .sampler = plan->sampler,
-    .type = plan->type, .fp8 = plan->fp8, .switch_step = plan->switch_step,
+    .type = plan->type, .fp8 = plan->fp8, .switch_step = plan->switch_step, .elements = plan->elements,
     .guidance_scales = { s->guidance_scale, s->guidance_scale_2 }, .latent_h = plan->latent_h, .latent_w = plan->latent_w,
     .max_own = plan->max_own, .max_input = plan->max_input, .max_cached = plan->context_latents, .depth = plan->depth,
     .kept_blocks = plan->kept_blocks, .text_length = s->text_length };
@@ -407,7 +435,16 @@ look_up_times (DpPlan *plan, GError **error)
   return TRUE;
 }
 
-/* Measured times count, where there are some; else what the devices say of themselves. The decoder is counted where it is alone on its
+/* Whether all passes are of as many messages. */
+static gboolean
+is_uniform (const DpPlan *plan)
+{
+  return plan->elements == 1 || plan->guided_end - plan->guided_first == plan->settings.steps;
+}
+
+/* Where only some passes are guided, their negative prompt's message may read what a neighbour's pass without guidance kept for the prompt.
+ * So both elements of a layer must be on one stage, and are cut as one, of their time on average.
+ * Measured times count, where there are some; else what the devices say of themselves. The decoder is counted where it is alone on its
  * stage's device. The text encoder works once for a prompt, which is not counted. */
 static gboolean
 plan_cuts (DpPlan *plan, GError **error)
@@ -425,12 +462,12 @@ plan_cuts (DpPlan *plan, GError **error)
     int n = sharers (plan, i);
     double alone = stage->layer > 0 ? plan->elements / stage->layer : stage->speed / (attention + rest);
 
-    speeds[i] = alone / n;
+    speeds[i] = alone / n / (is_uniform (plan) ? 1 : dp_plan_mean_elements (plan));
     if (n == 1 && i == dp_plan_decoder_stage (plan))
       others[i] = (stage->layer > 0 ? stage->decode : dp_plan_decode_seconds (plan)) / s->steps;
   }
-  dp_cut (&(DpCutSpec) { .layers = plan->model->config.dit.layers, .elements = plan->elements, .stages = plan->n_stages,
-      .attention = plan->attention, .speeds = speeds, .others = others }, cut);
+  dp_cut (&(DpCutSpec) { .layers = plan->model->config.dit.layers, .elements = is_uniform (plan) ? plan->elements : 1,
+      .stages = plan->n_stages, .attention = plan->attention, .speeds = speeds, .others = others }, cut);
   for (int i = 0; i < plan->n_stages; i++)
     memcpy (plan->stages[i].halves, plan->given ? plan->given[i] : cut[i], sizeof plan->stages[i].halves);
   return TRUE;
@@ -683,8 +720,11 @@ dp_plan_describe (const DpPlan *plan)
     g_string_append (text, "step");
   g_string_append_printf (text, ", at most %d in flight", plan->depth);
   if (plan->n_stages > 1)
-    g_string_append_printf (text, ", %d of them between stages", plan->passes);
+    g_string_append_printf (text, ", %d of them between stages",
+        MIN (plan->depth, plan->messages / (is_uniform (plan) ? plan->elements : 1)));
   g_string_append_c (text, '\n');
+  if (!is_uniform (plan))
+    g_string_append_printf (text, "  guidance      in steps %d to %d of %d\n", plan->guided_first + 1, plan->guided_end, s->steps);
   describe_context (plan, text);
   for (int i = 0; i < plan->n_stages; i++) {
     const DpPlanStage *stage = &plan->stages[i];

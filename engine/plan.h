@@ -53,11 +53,12 @@ struct _DpPlan
   int max_own, max_input;       /* most latent frames that a block owns, and that a pass has */
   int lag, depth;               /* iterations from a block to the next; most blocks in flight */
   int kept_blocks;              /* with a cached context: those whose last keys and values each stage keeps; 0: the context is recomputed */
-  int elements;                 /* messages a pass: 2 with guidance, else 1 */
-  double attention;             /* share of a layer's time that its self-attention takes */
-  int passes;                   /* on their way between stages at a time */
-  const char *starved;          /* why stages will wait for blocks, a sentence; NULL: they need not */
   int switch_step;              /* the first step of the second expert; the number of steps without one */
+  int guided_first, guided_end; /* the steps that have guidance, from the first to before the end; none: both are 0 */
+  int elements;                 /* most messages a pass: 2 with guidance, else 1 */
+  double attention;             /* share of a layer's time that its self-attention takes */
+  int messages;                 /* most of them on their way between stages at a time */
+  const char *starved;          /* why stages will wait for blocks, a sentence; NULL: they need not */
 
   /* -- memory -- */
   gboolean streamed;            /* the text encoder */
@@ -99,5 +100,8 @@ double dp_plan_decode_seconds (const DpPlan *plan);
 /** The stage whose device decodes. */
 int dp_plan_decoder_stage (const DpPlan *plan);
 
-/** How many passes of so many messages are on their way between stages at a time, of `depth` blocks in flight. */
-int dp_plan_passes (int stages, int elements, int depth);
+/** Most messages on their way between stages at a time, if a pass is at most `elements` of them. */
+int dp_plan_messages (int stages, int elements);
+
+/** Messages of a pass on average: between 1 without guidance and 2 where every step has it. */
+double dp_plan_mean_elements (const DpPlan *plan);

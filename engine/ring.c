@@ -63,8 +63,8 @@ dp_ring_new (const DpRingSpec *spec, GError **error)
   ring->schedule = dp_schedule_new (&(DpScheduleSpec) {
       .sampler = plan->sampler, .block_latents = s->block_latents, .context_latents = plan->context_latents,
       .queue_blocks = s->queue_blocks, .latents = plan->latents, .max_own = plan->max_own, .latent_size = dp_plan_latent_size (plan),
-      .passes = plan->passes, .elements = plan->elements, .cached = plan->kept_blocks > 0, .seed = s->seed, .noise = s->noise,
-      .noise_latents = s->noise_latents,
+      .messages = plan->messages, .guided_first = plan->guided_first, .guided_end = plan->guided_end, .cached = plan->kept_blocks > 0,
+      .seed = s->seed, .noise = s->noise, .noise_latents = s->noise_latents,
       .condition = condition, .poll = poll_prompts, .conditioner = spec->conditioner }, error);
   if (ring->schedule && plan->across)
     ring->session = dp_session_new (&(DpSessionSpec) { .plan = plan, .trace = spec->trace, .loaded = remote_loaded, .failed = failed,
@@ -85,7 +85,7 @@ dp_ring_new (const DpRingSpec *spec, GError **error)
   }
   for (int i = 0; i < ring->n_stages; i++)
     ring->workers[i] = dp_worker_new (&(DpWorkerSpec) {
-        .index = i, .stages = plan->n_stages, .elements = plan->elements, .stage = ring->stages[i], .transport = ring->ends[i],
+        .index = i, .stages = plan->n_stages, .stage = ring->stages[i], .transport = ring->ends[i],
         .schedule = i == 0 ? ring->schedule : NULL, .decoder = spec->decoder, .trace = spec->trace, .cancel = &ring->cancel,
         .loaded = spec->loaded, .loaded_data = spec->user_data, .failed = failed, .failed_data = ring });
   if (ring->session)

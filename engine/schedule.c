@@ -225,6 +225,21 @@ is_cached (const DpSchedule *s)
   return own->conditioning->id == previous->conditioning->id && previous->first_step == 0;
 }
 
+/* Messages of a block's pass of a step: whether it is guided follows from the noise that the model is told. */
+static int
+elements_of (const DpSchedule *s, gint64 block, int step)
+{
+  int told = dp_block_told_step (step, slot_of (s, block)->first_step);
+
+  return told >= s->spec.guided_first && told < s->spec.guided_end ? 2 : 1;
+}
+
+int
+dp_schedule_elements (const DpSchedule *s)
+{
+  return elements_of (s, s->pass.block, s->pass.step);
+}
+
 /* Its own block's state, and the previous block's as the iteration before this one left it. What the stages hold of the previous block is
  * right when the pass gets there, because passes do not overtake each other. */
 gboolean
@@ -232,7 +247,7 @@ dp_schedule_is_ready (const DpSchedule *s)
 {
   const DpPass *pass = &s->pass;
 
-  if (s->on_the_way == s->spec.passes || slot_of (s, pass->block)->steps_done != pass->step)
+  if (s->on_the_way + dp_schedule_elements (s) > s->spec.messages || slot_of (s, pass->block)->steps_done != pass->step)
     return FALSE;
   return pass->block == 0 || is_cached (s) || slot_of (s, pass->block - 1)->steps_done == MIN (pass->step + s->queue.lag, s->queue.steps);
 }
@@ -245,6 +260,7 @@ dp_schedule_compose (DpSchedule *s, int element, DpBlock *b)
   Slot *own = slot_of (s, pass->block), *previous = pass->block > 0 ? slot_of (s, pass->block - 1) : NULL;
   int C = spec->context_latents, T = s->queue.steps, lag = s->queue.lag, in_front = previous ? MIN (C, previous->n) : 0;
   gboolean cached = is_cached (s), kept = spec->cached && pass->step >= lag - 1 && pass->block < s->queue.blocks - 1;
+  int previous_step = dp_block_queue_previous_step (&s->queue, pass->step);
   gint64 head = MAX (0, (pass->iteration - T + lag) / lag);
   gsize frame = sizeof (float) * spec->latent_size;
 
@@ -256,16 +272,19 @@ dp_schedule_compose (DpSchedule *s, int element, DpBlock *b)
   b->header = (DpBlockHeader) {
     .block = pass->block, .iteration = pass->iteration, .step = pass->step, .first_step = own->first_step, .own = own->n,
     .context = cached ? 0 : in_front,
-    .previous_cached = cached ? in_front : 0, .previous_step = dp_block_queue_previous_step (&s->queue, pass->step),
+    .previous_cached = cached ? in_front : 0, .previous_step = previous_step,
+    .previous_element = cached ? MIN (element, elements_of (s, pass->block - 1, previous_step) - 1) : 0,
     .to_keep = kept ? MIN (C, own->n) : 0,
     .next_cached = pass->has_next ? MIN (C, dp_block_latents (pass->block + 1, spec->latents, spec->block_latents, C)) : 0,
+    .next_element = pass->has_next ? MIN (element, elements_of (s, pass->block + 1, pass->step - lag) - 1) : 0,
     .to_cache = previous && pass->step + lag < T ? MIN (C, own->n) : 0, /* the previous block is next, unless it has left */
-    .element = element, .elements = spec->elements, .prompt = own->conditioning->id, .oldest_prompt = slot_of (s, head)->conditioning->id };
+    .element = element, .elements = dp_schedule_elements (s), .prompt = own->conditioning->id,
+    .oldest_prompt = slot_of (s, head)->conditioning->id };
   if (b->header.context)
     s->dev->ops->copy (s->dev, b->latents, previous->latents + (previous->n - b->header.context) * spec->latent_size,
         frame * b->header.context);
   s->dev->ops->copy (s->dev, b->latents + b->header.context * spec->latent_size, own->latents, frame * own->n);
-  s->on_the_way += element == 0;
+  s->on_the_way++;
 }
 
 DpConditioning *
@@ -288,11 +307,11 @@ dp_schedule_absorb (DpSchedule *s, const DpBlock *b, DpFinished *finished)
   const DpBlockHeader *h = &b->header;
   Slot *slot = slot_of (s, h->block);
 
-  g_assert (slot->steps_done == h->step && s->on_the_way > 0);
+  g_assert (slot->steps_done == h->step && s->on_the_way >= h->elements);
   s->dev->ops->copy (s->dev, slot->latents, b->latents + h->context * s->spec.latent_size,
       sizeof (float) * h->own * s->spec.latent_size);
   slot->steps_done++;
-  s->on_the_way--;
+  s->on_the_way -= h->elements;
   *finished = (DpFinished) { h->block, slot->latents, slot->n, slot->conditioning };
   return slot->steps_done == s->queue.steps;
 }

@@ -24,8 +24,8 @@ typedef struct
   gint64 latents;               /* latent frames of the video, -1: endless */
   int max_own;                  /* most latent frames of a block */
   gsize latent_size;            /* floats of a latent frame */
-  int passes;                   /* most of them on their way at a time */
-  int elements;                 /* messages a pass: 2 with guidance, else 1 */
+  int messages;                 /* most of them on their way at a time, at least those of a pass */
+  int guided_first, guided_end; /* the steps that have guidance: a pass of such a step is two messages, any other one */
   gboolean cached;              /* the stages keep what a pass needs of the previous block; see design.md, "The scheme" */
   guint64 seed;
   const float *noise;           /* [noise_latents, latent_size] in place of the pool, or NULL */
@@ -67,6 +67,8 @@ void dp_schedule_free (DpSchedule *schedule);
 int dp_schedule_next (DpSchedule *schedule, GError **error);
 /** Whether what the pass needs is back. */
 gboolean dp_schedule_is_ready (const DpSchedule *schedule);
+/** How many messages the pass is. */
+int dp_schedule_elements (const DpSchedule *schedule);
 /** Fills in header and latents of the pass's message `element`; all of them, in order, one after the other. */
 void dp_schedule_compose (DpSchedule *schedule, int element, DpBlock *block);
 /** The conditioning of the pass, if the stages have not been told of it yet; else NULL. Counts as
@@ -74,5 +76,5 @@ void dp_schedule_compose (DpSchedule *schedule, int element, DpBlock *block);
 DpConditioning *dp_schedule_tell (DpSchedule *schedule);
 /** Takes in a pass, with its last element, that has gone through all stages. TRUE when that was its block's last step. */
 gboolean dp_schedule_absorb (DpSchedule *schedule, const DpBlock *block, DpFinished *finished);
-/** How many passes are on their way. */
+/** How many messages are on their way. */
 int dp_schedule_on_the_way (const DpSchedule *schedule);

@@ -206,7 +206,7 @@ start_stage (Session *session)
   if (session->plan->settings.trace)
     session->trace = dp_trace_new_remote (send_events, session);
   session->worker = dp_worker_new (&(DpWorkerSpec) { .index = s->place.rank, .stages = s->place.ranks,
-      .elements = session->plan->elements, .stage = session->stage, .transport = session->end, .trace = session->trace,
+      .stage = session->stage, .transport = session->end, .trace = session->trace,
       .cancel = &session->cancel, .loaded = loaded, .loaded_data = session, .failed = failed, .failed_data = session });
 }
 

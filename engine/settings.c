@@ -47,6 +47,19 @@ check_guidance (const char *name, double value, GError **error)
       "%s is %g; it must be above 0 and at most %d (up to 1: no guidance)", name, value, DP_MAX_SCALE);
 }
 
+static gboolean
+check_interval (double low, double high, GError **error)
+{
+  const double values[] = { low, high };
+  static const char *const names[] = { "guidance-interval-low", "guidance-interval-high" };
+
+  for (int i = 0; i < 2; i++)
+    if (!(values[i] >= 0 && values[i] <= 1))
+      return dp_settings_refuse (error, "%s is %g; it must be a noise level, from 0 (clean) to 1 (pure noise)", names[i], values[i]);
+  return low <= high || dp_settings_refuse (error, "guidance-interval-low is %g, above guidance-interval-high (%g); exchange them", low,
+      high);
+}
+
 /* `words`: those it may be, and as a sentence. */
 static gboolean
 check_word (const char *name, const char *value, const char *const *words, const char *sentence, GError **error)
@@ -79,6 +92,7 @@ fill_defaults (DpSettings *s, const DpModel *model, GStringChunk *storage)
   if (s->guidance_scale_2 == 0 && model->config.experts == 2)
     s->guidance_scale_2 = s->guidance_scale != 0 ? s->guidance_scale : d->guidance_scale_2 != 0 ? d->guidance_scale_2 : d->guidance_scale;
   s->guidance_scale = s->guidance_scale != 0 ? s->guidance_scale : d->guidance_scale;
+  s->guidance_interval_high = s->guidance_interval_high != 0 ? s->guidance_interval_high : 1;
   s->flow_shift = s->flow_shift != 0 ? s->flow_shift : d->flow_shift > 0 ? d->flow_shift : scheduler->flow_shift;
   s->block_latents = s->block_latents ? s->block_latents : d->block_latents;
   s->context_latents = s->context_latents ? s->context_latents : MIN (d->context_latents, s->block_latents);
@@ -116,7 +130,8 @@ check_values (const DpSettings *s, const DpModel *model, GError **error)
         s->num_frames);
   if (s->first_frame < 0 || s->first_frame > DP_MAX_FRAMES)
     return dp_settings_refuse (error, "first-frame is %" G_GINT64_FORMAT "; it must be at least 0", s->first_frame);
-  if (!check_guidance ("guidance-scale", s->guidance_scale, error) || !check_guidance ("guidance-scale-2", s->guidance_scale_2, error))
+  if (!check_guidance ("guidance-scale", s->guidance_scale, error) || !check_guidance ("guidance-scale-2", s->guidance_scale_2, error)
+      || !check_interval (s->guidance_interval_low, s->guidance_interval_high, error))
     return FALSE;
   if (s->guidance_scale_2 != 0 && model->config.experts == 1)
     return dp_settings_refuse (error, "guidance-scale-2 is %g, but the model has no second transformer (transformer_2); leave it out",

@@ -64,7 +64,7 @@ start_pass (Ring *r, gboolean *more, GError **error)
     r->admitted[m.block.header.block] = r->now;
   m.at = occupy (r, 0, r->times->stage[0][r->element]);
   g_array_append_val (r->messages, m);
-  r->element = (r->element + 1) % r->plan->elements;
+  r->element = (r->element + 1) % dp_schedule_elements (r->schedule);
   if (r->element == 0)
     *more = dp_schedule_next (r->schedule, error) > 0;
   return TRUE;
@@ -104,7 +104,7 @@ move (Ring *r)
 
     if (m->at > r->now)
       continue;
-    if (m->computing && m->stage == last && m->block.header.element < r->plan->elements - 1) {
+    if (m->computing && m->stage == last && m->block.header.element < m->block.header.elements - 1) {
       g_array_remove_index (r->messages, i--);  /* its velocity stays here */
     } else if (m->computing) {  /* it leaves; alone, it is back already */
       m->computing = FALSE;
@@ -175,7 +175,8 @@ dp_simulate (const DpPlan *plan, const DpRingTimes *times, int blocks, DpRingSpe
   r.schedule = dp_schedule_new (&(DpScheduleSpec) {
       .sampler = plan->sampler, .block_latents = s->block_latents, .context_latents = plan->context_latents,
       .queue_blocks = s->queue_blocks, .latents = plan->context_latents + (gint64) r.blocks * s->block_latents,
-      .max_own = s->block_latents + plan->context_latents, .latent_size = 1, .passes = plan->passes, .elements = plan->elements,
+      .max_own = s->block_latents + plan->context_latents, .latent_size = 1, .messages = plan->messages,
+      .guided_first = plan->guided_first, .guided_end = plan->guided_end,
       .cached = plan->kept_blocks > 0, .condition = condition, .poll = poll_prompts, .conditioner = &prompt }, error);
   ok = dev && r.schedule && dp_schedule_open (r.schedule, dev, error);
   if (ok) {

@@ -15,7 +15,7 @@ work_of (const DpPlan *plan)
 
   return g_strdup_printf ("%d heads of %d, feed-forward %d, %dx%d, B %d, C %d%s, %s, %s", dit->heads, dit->head_dim, dit->ffn, s->width,
       s->height, s->block_latents, plan->context_latents, plan->kept_blocks > 0 ? " cached" : "",
-      MAX (s->guidance_scale, s->guidance_scale_2) > 1 ? "guided" : "unguided", s->precision);
+      plan->elements == 2 ? "guided" : "unguided", s->precision);
 }
 
 static gboolean

@@ -16,7 +16,7 @@ typedef struct
 {
   char device[128];             /* what it calls itself: DpDeviceInfo.description */
   double memory;                /* bytes that it has in all */
-  double layer;                 /* a pass through one layer */
+  double layer;                 /* a pass through one layer, with both elements where there is guidance */
   double decode;                /* decoding a block, as time that passes have to wait */
 } DpSpeed;
 

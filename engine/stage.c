@@ -43,7 +43,7 @@ struct _DpStage
   DpStageSpec spec;
   const char *device;
   const DpWeights *weights[2];
-  int threads, n_elements;
+  int threads;
   DpHalves halves[2];           /* of each element */
   Layers *layers;
   DpDit *const *dits;           /* the layers' */
@@ -78,7 +78,7 @@ setup_sampling (DpStage *s, GError **error)
 
   s->states = g_new0 (DpSamplerState, s->spec.depth);
   for (int i = 0; i < 2; i++) {
-    for (int e = 0; e < s->n_elements; e++)
+    for (int e = 0; e < s->spec.elements; e++)
       s->velocities[e] = dp_arena_take (&s->arena, sizeof (float) * n);
     for (int b = 0; b < s->spec.depth; b++) {
       void *memory = dp_arena_take (&s->arena, state_bytes);
@@ -89,12 +89,6 @@ setup_sampling (DpStage *s, GError **error)
       return FALSE;
   }
   return TRUE;
-}
-
-int
-dp_stage_elements (const DpStageSpec *spec)
-{
-  return MAX (spec->guidance_scales[0], spec->guidance_scales[1]) > 1 ? 2 : 1;
 }
 
 /* All but what is there only once it is loaded: lender and timesteps. */
@@ -122,7 +116,7 @@ dp_stage_kept_bytes (const DpStageSpec *spec, const DpHalves halves[2])
   DpDitSpec dit = dit_spec (spec, halves);
   gsize bytes = 0;
 
-  for (int e = 0; e < dp_stage_elements (spec); e++)
+  for (int e = 0; e < spec->elements; e++)
     bytes += spec->kept_blocks * dp_dit_cache_bytes (&spec->dit, &dit, halves[e]);
   return bytes;
 }
@@ -132,14 +126,13 @@ dp_stage_bytes (const DpStageSpec *spec, const DpHalves halves[2])
 {
   DpDitSpec dit = dit_spec (spec, halves);
   gsize n = (gsize) spec->max_own * spec->latent_h * spec->latent_w * spec->latent_channels;
-  int elements = dp_stage_elements (spec);
   gsize bytes = dp_dit_bytes (&spec->dit, &dit, spec->experts) + dp_stage_kept_bytes (spec, halves);
 
-  for (int e = 0; e < elements; e++)
+  for (int e = 0; e < spec->elements; e++)
     bytes += 2 * dp_dit_cache_bytes (&spec->dit, &dit, halves[e])
       + spec->experts * dp_dit_text_bytes (&spec->dit, &dit, halves[e], spec->text_length);
   if (halves[0].last == 2 * spec->dit.layers)
-    bytes += sizeof (float) * elements * n + spec->depth * dp_sampler_state_bytes (spec->sampler, n);
+    bytes += sizeof (float) * spec->elements * n + spec->depth * dp_sampler_state_bytes (spec->sampler, n);
   return bytes;
 }
 
@@ -193,7 +186,6 @@ dp_stage_new (const DpStageSpec *spec, const char *device, int threads, const Dp
   s->weights[0] = weights[0];
   s->weights[1] = weights[1];
   memcpy (s->halves, halves, sizeof s->halves);
-  s->n_elements = dp_stage_elements (spec);
   s->prompts = g_array_new (FALSE, FALSE, sizeof (Prompt));
   s->layers = dp_part_cache_take (sizeof (Layers), layers_key (s), free_layers);
   s->dits = s->layers->dits;
@@ -251,7 +243,7 @@ dp_stage_load (DpStage *s, GError **error)
     return FALSE;
   s->dev = s->layers->warm.dev;
   s->dev->cancel = s->spec.cancel;
-  for (int i = 0; i < s->n_elements && s->spec.max_cached > 0; i++)
+  for (int i = 0; i < s->spec.elements && s->spec.max_cached > 0; i++)
     if (!open_caches (s, i, error))
       return FALSE;
   return !is_last (s) || setup_sampling (s, error);
@@ -318,17 +310,10 @@ dp_stage_tell (DpStage *s, DpConditioning *conditioning)
   g_array_append_val (s->prompts, ((Prompt) { .conditioning = dp_conditioning_ref (conditioning) }));
 }
 
-/* The step whose timestep the model is told. */
-static int
-model_step (const DpBlockHeader *h)
-{
-  return h->step == h->first_step ? 0 : h->step;
-}
-
 static int
 expert_of (const DpStage *s, const DpBlockHeader *h)
 {
-  return model_step (h) >= s->spec.switch_step;
+  return dp_block_told_step (h->step, h->first_step) >= s->spec.switch_step;
 }
 
 /* The keys and values of the element's text for this stage's layers of the pass's expert, made when the first such pass of the prompt
@@ -369,17 +354,18 @@ step_sampler (DpStage *s, DpBlock *b, const int *steps)
   gsize n = h->own * latent_size (s);
   float *own = b->latents + h->context * latent_size (s);
   int expert = expert_of (s, h);
-  float g = (float) s->spec.guidance_scales[expert];
+  float g = (float) s->spec.guidance_scales[expert];    /* above 1 where there are two elements */
 
   dp_dit_head (s->dits[expert], h->context + h->own, h->context, steps, b->tokens, s->velocities[h->element]);
   if (h->element < h->elements - 1)
     return;
-  if (g > 1)                    /* uncond + g * (cond - uncond); else cond */
+  if (h->elements == 2)         /* uncond + g * (cond - uncond); else cond */
     ops->combine (s->dev, n, 2, (const float *const *) s->velocities, (const float[]) { g, 1 - g }, s->velocities[0]);
   dp_sampler_step (s->spec.sampler, s->dev, &s->states[h->block % s->spec.depth], h->step, h->first_step, s->velocities[0], own, n);
 }
 
-/* What the previous block's latest pass before this iteration kept. */
+/* What the previous block's latest pass before this iteration kept. Where that was without guidance, what it has for the prompt stands for
+ * the negative prompt too; likewise below. */
 static DpDitKept
 previous_of (const DpStage *s, const DpBlockHeader *h)
 {
@@ -388,19 +374,22 @@ previous_of (const DpStage *s, const DpBlockHeader *h)
   if (h->previous_cached == 0)
     return (DpDitKept) { 0 };
   g_assert (s->spec.kept_blocks > 0);
-  kept = &s->elements[h->element].tails[(h->block - 1) % s->spec.kept_blocks];
+  kept = &s->elements[h->previous_element].tails[(h->block - 1) % s->spec.kept_blocks];
   g_assert (kept->block == h->block - 1 && kept->step == h->previous_step && kept->prompt == h->prompt);
   return (DpDitKept) { kept->cache, h->previous_cached };
 }
 
-/* What the following block's pass of this iteration kept. */
+/* What the following block's pass of this iteration kept. If it is another element's, this block's own pass of that one has come in
+ * between. */
 static DpDitKept
 next_of (const DpStage *s, const DpBlockHeader *h)
 {
-  const Element *e = &s->elements[h->element];
-  const Kept *kept = &e->heads[e->written];
+  const Element *e = &s->elements[h->next_element];
+  const Kept *kept = &e->heads[h->next_element == h->element ? e->written : !e->written];
 
-  g_assert (h->next_cached == 0 || (kept->block == h->block + 1 && kept->iteration == h->iteration));
+  if (h->next_cached == 0)
+    return (DpDitKept) { 0 };
+  g_assert (kept->block == h->block + 1 && kept->iteration == h->iteration);
   return (DpDitKept) { kept->cache, h->next_cached };
 }
 
@@ -428,7 +417,7 @@ dp_stage_run (DpStage *s, DpBlock *b, GError **error)
   if (s->halves[h->element].first == 0)
     dp_dit_embed (dit, frames, b->latents, b->tokens);
   for (int i = 0; i < frames; i++)      /* the context is told the same step as the block */
-    steps[i] = model_step (h);
+    steps[i] = dp_block_told_step (h->step, h->first_step);
 
   DpDitPass pass = { .halves = s->halves[h->element], .frames = frames, .steps = steps, .text = text, .tokens = b->tokens,
     .before = previous_of (s, h), .behind = next_of (s, h), .keep_head = keep (&e->heads[!e->written], h, h->context, h->to_cache) };

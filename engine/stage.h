@@ -30,7 +30,8 @@ typedef struct
   DpType type;                  /* as DpDitSpec has it */
   gboolean fp8;                 /* with bfloat16, and where the device has it */
   int switch_step;              /* the first step of the second expert; the number of steps where there is none */
-  double guidance_scales[2];    /* of each expert's steps, 0 where there is no second; up to 1: no guidance */
+  int elements;                 /* most messages a pass: 2 with guidance, else 1 */
+  double guidance_scales[2];    /* of each expert's steps that have guidance */
   int latent_h, latent_w;
   int max_own, max_input, max_cached;   /* latent frames */
   int depth;                    /* most blocks in flight */
@@ -55,9 +56,6 @@ DpDevice *dp_stage_device (DpStage *stage);
 
 /** The layers that an element of guidance passes here. */
 DpHalves dp_stage_halves (const DpStage *stage, int element);
-
-/** Messages a pass: 2 with guidance, of either expert; else 1. */
-int dp_stage_elements (const DpStageSpec *spec);
 
 /** Device memory that a stage of these layers will take with one prompt of full length, and a block on its way. */
 gsize dp_stage_bytes (const DpStageSpec *spec, const DpHalves halves[2]);

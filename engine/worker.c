@@ -229,7 +229,7 @@ drive (DpWorker *w, GError **error)
       w->stats.start_us = g_get_monotonic_time ();
       g_mutex_unlock (&w->lock);
     }
-    for (int element = 0; element < w->spec.elements; element++)
+    for (int element = 0; element < dp_schedule_elements (w->spec.schedule); element++)
       if (!start (w, element, error))
         return FALSE;
   }

@@ -22,7 +22,6 @@
 typedef struct
 {
   int index, stages;            /* which stage of how many */
-  int elements;                 /* messages a pass */
   DpStage *stage;               /* not loaded yet */
   DpTransport *transport;
   DpSchedule *schedule;         /* of stage 0; else NULL */

@@ -157,6 +157,29 @@ gst_dualparal_settings_init_picture_props (void)
       "Guidance scale of the second of two transformers (0 = the model's "
       "default)", 0, DP_MAX_SCALE, 0, READY);
   /**
+   * GstDualParalSrc:guidance-interval-low:
+   *
+   * Guidance is used only in the steps that start from a noise level above this one and not above
+   * #GstDualParalSrc:guidance-interval-high. 0 is a clean picture, 1 is pure noise. The other steps
+   * take half the time.
+   *
+   * Since: 0.1
+   */
+  props[GST_DUALPARAL_PROP_GUIDANCE_INTERVAL_LOW] =
+      g_param_spec_double ("guidance-interval-low", "Low end of guidance",
+      "Guidance only in steps from noise levels above this", 0, 1, 0, READY);
+  /**
+   * GstDualParalSrc:guidance-interval-high:
+   *
+   * The other end of the interval: see #GstDualParalSrc:guidance-interval-low.
+   *
+   * Since: 0.1
+   */
+  props[GST_DUALPARAL_PROP_GUIDANCE_INTERVAL_HIGH] =
+      g_param_spec_double ("guidance-interval-high", "High end of guidance",
+      "Guidance only in steps from noise levels up to this (0 = 1)", 0, 1, 1,
+      READY);
+  /**
    * GstDualParalSrc:flow-shift:
    *
    * Shift of the noise schedule towards high noise. Larger pictures need more.
@@ -682,6 +705,8 @@ gst_dualparal_settings_for_engine (GstDualParalSettings * settings,
     .context_mode = WORD (CONTEXT_MODE),
     .guidance_scale = DOUBLE (GUIDANCE_SCALE),
     .guidance_scale_2 = DOUBLE (GUIDANCE_SCALE_2),
+    .guidance_interval_low = DOUBLE (GUIDANCE_INTERVAL_LOW),
+    .guidance_interval_high = DOUBLE (GUIDANCE_INTERVAL_HIGH),
     .flow_shift = DOUBLE (FLOW_SHIFT),
     .steps = NUMBER (STEPS),
     .block_latents = NUMBER (BLOCK_LATENTS),

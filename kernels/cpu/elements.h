@@ -31,6 +31,15 @@ store (DpType type, void *y, size_t i, size_t n, Vec v)
     vec_store_first_bf16 ((uint16_t *) y + i, v, lanes);
 }
 
+/* x / (1 + e^-u), u of x's sign, by an exponential that cannot overflow; `coarse` where it is rounded to bfloat16. SiLU where u is x. */
+DP_INLINE Vec
+sigmoid_product (Vec x, Vec u, bool coarse)
+{
+  Vec e = vec_exp2 ((Vec) ((VecInt) u | INT32_MIN) * LOG2E, coarse);
+
+  return vec_blend (x > 0, x, x * e) / (1 + e);
+}
+
 /* 0, 1, 2 ... */
 DP_INLINE VecInt
 lane_numbers (void)

@@ -55,15 +55,6 @@ sum (const float *x, size_t n)
   return vec_reduce_add ((acc[0] + acc[1]) + (acc[2] + acc[3]));
 }
 
-/* x / (1 + e^-x), by an exponential that cannot overflow; `coarse` where it is rounded to bfloat16. */
-DP_INLINE Vec
-silu (Vec x, bool coarse)
-{
-  Vec e = vec_exp2 ((Vec) ((VecInt) x | INT32_MIN) * LOG2E, coarse);
-
-  return vec_blend (x > 0, x, x * e) / (1 + e);
-}
-
 /* y = (x - mean) / sqrt (var + eps) * gain + shift. */
 DP_INLINE void
 layer_norm_row (const DpLayerNormArgs *a, size_t row, DpType y_type)
@@ -177,7 +168,7 @@ channel_norm_packed (const DpChannelNormArgs *a, Range r, int channels, DpType t
     Vec v = load (type, a->x, i, n);
 
     v *= channel_scale (sum_groups (v * v, channels), root) * gamma;
-    store (type, a->y, i, n, act ? silu (v, type == DP_TYPE_BF16) : v);
+    store (type, a->y, i, n, act ? sigmoid_product (v, v, type == DP_TYPE_BF16) : v);
   }
 }
 
@@ -192,7 +183,7 @@ channel_norm_row (const DpChannelNormArgs *a, size_t row, DpType type, bool act)
   for (size_t i = 0; i < n; i += VEC) {
     Vec v = load (type, x, i, n) * (scale * load (DP_TYPE_F32, a->gamma, i, n));
 
-    store (type, y, i, n, act ? silu (v, type == DP_TYPE_BF16) : v);
+    store (type, y, i, n, act ? sigmoid_product (v, v, type == DP_TYPE_BF16) : v);
   }
 }
 

@@ -38,6 +38,9 @@ typedef struct
   /** y[n] = x[n] converted; copied if the types agree. */
   void (*convert_row) (size_t n, DpType x_type, const void *x, DpType y_type, void *y);
 
+  /** y[n] = act (y[n]). */
+  void (*activate) (size_t n, DpActivation act, float *y);
+
   /** y[n] += gate[n] * x[n]; gate NULL is 1. */
   void (*accumulate_row) (size_t n, const float *x, const float *gate, float *y);
 } DpPointwise;

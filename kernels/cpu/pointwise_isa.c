@@ -62,6 +62,24 @@ convert (void *arg, int chunk, int thread)
   convert_row (r.to - r.from, a->x_type, at (a->x_type, a->x, r.from), a->y_type, (void *) at (a->y_type, a->y, r.from));
 }
 
+/* GELU by tanh (v) is x / (1 + e^-2v). */
+static void
+activate (size_t n, DpActivation act, float *y)
+{
+  if (act == DP_ACT_SILU)
+    for (size_t i = 0; i < n; i += VEC) {
+      Vec x = load (DP_TYPE_F32, y, i, n);
+
+      store (DP_TYPE_F32, y, i, n, sigmoid_product (x, x, false));
+    }
+  else if (act == DP_ACT_GELU_TANH)
+    for (size_t i = 0; i < n; i += VEC) {
+      Vec x = load (DP_TYPE_F32, y, i, n);
+
+      store (DP_TYPE_F32, y, i, n, sigmoid_product (x, x * (x * x * 0.0713548163f + 1.59576912f), false));
+    }
+}
+
 static void
 accumulate_row (size_t n, const float *x, const float *gate, float *y)
 {
@@ -79,5 +97,6 @@ const DpPointwise DP_ISA (dp_pointwise) = {
   .combine = combine,
   .convert = convert,
   .convert_row = convert_row,
+  .activate = activate,
   .accumulate_row = accumulate_row,
 };

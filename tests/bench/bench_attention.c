@@ -5,15 +5,11 @@
  *   bench_attention --device cuda:0                       12 heads of 128, 24960 queries, 37440 keys: Wan 1.3B at 832x480, B = C = 8
  *   bench_attention --device cuda:0 --fp8 --data normal,values,groups
  *
- * Independent normal numbers hide errors: the result is a mean of noise, small beside its addends. So there are kinds with structure:
- * `values` have a constant a channel, up to 3 times the noise, `keys` likewise; in `groups` each key is one of thirty, and a query looks
- * for one of them, as patches of a picture do; `outliers` have a few channels that are ten times as large.
- *
  * `sustained` is the rate over --seconds of calls without a pause: a GPU needs a tenth of a second to meet its power limit.
  */
 #include "kernels/device.h"
 #include "kernels/numeric.h"
-#include "noise.h"
+#include "tests/attention_data.h"
 
 #include <glib.h>
 #include <math.h>
@@ -21,8 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define POOL 4194301            /* numbers; a row begins anywhere in it */
-#define N_GROUPS 30
+#define MAX_WIDTH (1 << 20)
 
 static int heads = 12, head_dim = 128, queries = 24960, keys = 37440, runs = 20;
 static double seconds = 1.5;
@@ -42,10 +37,6 @@ static const GOptionEntry options[] = {
   { NULL }
 };
 
-typedef enum { NORMAL, VALUES, KEYS, GROUPS, OUTLIERS, KINDS } Kind;
-
-static const char *const kind_names[KINDS] = { "normal", "values", "keys", "groups", "outliers" };
-
 /* Rows of q, k and v side by side, as the transformer has them: all of them for keys, queries are the first ones. */
 typedef struct
 {
@@ -56,37 +47,13 @@ typedef struct
   char *qkv, *result;
 } Bench;
 
-static guint32
-hash (guint32 x)
-{
-  x = (x ^ x >> 16) * 0x7feb352du;
-  x = (x ^ x >> 15) * 0x846ca68bu;
-  return x ^ x >> 16;
-}
-
-/* A number for row, part (0: q, 1: k, 2: v) and column. */
-static float
-number (const Bench *b, Kind kind, int row, int part, int column)
-{
-  const float *noise = b->pool + hash (3 * row + part) % (POOL - b->width);
-  float x = noise[column];
-
-  if ((part == 2 && kind == VALUES) || (part == 1 && kind == KEYS))
-    return x + 3 * (2 * (hash (column + 77) / 4294967296.0f) - 1);
-  if (part < 2 && kind == GROUPS)
-    return 1.6f * b->pool[hash (900 + row % N_GROUPS) % (POOL - b->width) + column] + 0.1f * x;
-  if (kind == OUTLIERS && hash (column + 5) % 48 == 0)
-    return 10 * x;
-  return x;
-}
-
 static void
-fill (Bench *b, Kind kind)
+fill (Bench *b, AttentionData kind)
 {
   for (int r = 0; r < b->rows; r++)
     for (int part = 0; part < 3; part++)
       for (int c = 0; c < b->width; c++)
-        dp_store (DP_TYPE_BF16, b->host, ((gsize) r * 3 + part) * b->width + c, number (b, kind, r, part, c));
+        dp_store (DP_TYPE_BF16, b->host, ((gsize) r * 3 + part) * b->width + c, attention_data_number (b->pool, kind, b->width, r, part, c));
   b->dev->ops->upload (b->dev, b->qkv, b->host, (gsize) b->rows * 3 * b->width * 2);
 }
 
@@ -174,7 +141,7 @@ timed (Bench *b)
 }
 
 static void
-measure (Bench *b, Kind kind, gboolean long_too)
+measure (Bench *b, AttentionData kind, gboolean long_too)
 {
   double flops = 4.0 * queries * keys * heads * head_dim, sustained = 0;
   g_autofree double *times = g_new (double, runs);
@@ -196,7 +163,7 @@ measure (Bench *b, Kind kind, gboolean long_too)
     b->dev->ops->sync (b->dev);
     sustained = flops * n / ((g_get_monotonic_time () - start) / 1e6) / 1e12;
   }
-  printf ("%-8s %s %d x %d, %d heads of %d: %.3f ms, %.0f TFLOP/s", kind_names[kind], fp8 ? "e4m3" : "bf16", queries, keys, heads, head_dim,
+  printf ("%-8s %s %d x %d, %d heads of %d: %.3f ms, %.0f TFLOP/s", attention_data_names[kind], fp8 ? "e4m3" : "bf16", queries, keys, heads, head_dim,
       times[runs / 2] * 1e3, flops / times[runs / 2] / 1e12);
   if (long_too)
     printf (", sustained %.0f", sustained);
@@ -220,7 +187,7 @@ main (int argc, char **argv)
     fprintf (stderr, "bench_attention: %s\n", error->message);
     return 1;
   }
-  if (heads < 1 || head_dim < 1 || queries < 1 || keys < 1 || runs < 1 || (gsize) heads * head_dim > POOL / 2) {
+  if (heads < 1 || head_dim < 1 || queries < 1 || keys < 1 || runs < 1 || (gsize) heads * head_dim > MAX_WIDTH) {
     fprintf (stderr, "bench_attention: all sizes must be at least 1\n");
     return 1;
   }
@@ -230,8 +197,7 @@ main (int argc, char **argv)
   }
   b.width = heads * head_dim;
   b.rows = MAX (queries, keys);
-  b.pool = g_new (float, POOL);
-  dp_noise_fill (3, 0, 0, POOL, b.pool);
+  b.pool = attention_data_pool (3);
   b.host = g_malloc ((gsize) b.rows * 3 * b.width * 2);
   b.out = g_malloc ((gsize) queries * b.width * 2);
   b.qkv = b.dev->ops->alloc (b.dev, (gsize) b.rows * 3 * b.width * 2);
@@ -242,8 +208,8 @@ main (int argc, char **argv)
   }
   g_auto (GStrv) kinds = g_strsplit (data, ",", -1);
   for (int i = 0; kinds[i]; i++)
-    for (Kind k = 0; k < KINDS; k++)
-      if (strcmp (kinds[i], kind_names[k]) == 0)
+    for (AttentionData k = 0; k < DATA_KINDS; k++)
+      if (strcmp (kinds[i], attention_data_names[k]) == 0)
         measure (&b, k, i == 0 && seconds > 0);
   b.dev->ops->free (b.dev, b.qkv);
   b.dev->ops->free (b.dev, b.result);

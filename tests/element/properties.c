@@ -33,7 +33,7 @@ GST_START_TEST (test_defaults)
   gchar *model, *prompt, *negative, *devices;
   gint steps, block, context, queue, frames, threads, sampler, precision, text;
   gint mode;
-  gdouble guidance, guidance_2, shift;
+  gdouble guidance, guidance_2, low, high, shift;
   guint64 seed;
   gint64 num_frames;
   GstStructure *stats;
@@ -44,7 +44,8 @@ GST_START_TEST (test_defaults)
       &frames, "threads", &threads, "sampler", &sampler, "precision",
       &precision, "text-encoder", &text, "context-mode", &mode,
       "guidance-scale", &guidance,
-      "guidance-scale-2", &guidance_2,
+      "guidance-scale-2", &guidance_2, "guidance-interval-low", &low,
+      "guidance-interval-high", &high,
       "flow-shift", &shift, "seed", &seed, "num-frames", &num_frames, "stats",
       &stats, NULL);
   fail_unless (model == NULL && prompt == NULL && negative == NULL);
@@ -53,6 +54,7 @@ GST_START_TEST (test_defaults)
       && frames == 0 && threads == 0 && sampler == 0 && precision == 0
       && text == 0 && mode == 0);
   fail_unless (guidance == 0 && guidance_2 == 0 && shift == 0 && seed == 0);
+  fail_unless (low == 0 && high == 1);
   fail_unless_equals_int64 (num_frames, -1);
   fail_unless (gst_structure_has_name (stats, "application/x-dualparal-stats"));
   fail_unless (gst_structure_has_field_typed (stats, "frames", G_TYPE_UINT64));
@@ -69,7 +71,7 @@ GST_START_TEST (test_read_back)
   gchar *model, *prompt, *negative, *devices, *storyboard;
   gint steps, block, context, queue, frames, threads, sampler, precision, text;
   gint mode;
-  gdouble guidance, guidance_2, shift;
+  gdouble guidance, guidance_2, low, high, shift;
   guint64 seed;
   gint64 num_frames;
   gint latency;
@@ -80,6 +82,7 @@ GST_START_TEST (test_read_back)
       "max-queue-frames", 5, "threads", 9, "sampler", 2, "precision", 1,
       "text-encoder", 2, "context-mode", 2, "prompt-latency", 1, "storyboard", "/some/where.srt",
       "guidance-scale", 0.1, "guidance-scale-2", 0.2, "flow-shift", 1. / 3,
+      "guidance-interval-low", 0.3, "guidance-interval-high", 0.9,
       "seed", G_MAXUINT64, "num-frames", MOST_FRAMES, NULL);
   g_object_get (src, "model", &model, "prompt", &prompt, "negative-prompt",
       &negative, "devices", &devices, "steps", &steps, "block-latents", &block,
@@ -88,7 +91,8 @@ GST_START_TEST (test_read_back)
       &precision, "text-encoder", &text, "context-mode", &mode,
       "prompt-latency", &latency,
       "storyboard", &storyboard, "guidance-scale", &guidance,
-      "guidance-scale-2", &guidance_2,
+      "guidance-scale-2", &guidance_2, "guidance-interval-low", &low,
+      "guidance-interval-high", &high,
       "flow-shift", &shift, "seed", &seed, "num-frames", &num_frames, NULL);
   fail_unless_equals_string (model, "/some/where");
   fail_unless_equals_string (prompt, "a \xc3\xa4 b");
@@ -108,6 +112,7 @@ GST_START_TEST (test_read_back)
   fail_unless_equals_string (storyboard, "/some/where.srt");
   g_free (storyboard);
   fail_unless (guidance == 0.1 && guidance_2 == 0.2 && shift == 1. / 3);
+  fail_unless (low == 0.3 && high == 0.9);
   fail_unless (seed == G_MAXUINT64 && num_frames == MOST_FRAMES);
   g_free (model);
   g_free (prompt);

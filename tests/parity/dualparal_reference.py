@@ -120,9 +120,15 @@ class Block:
         s.timesteps, s.sigmas, s.num_inference_steps = s.timesteps[self.step:], s.sigmas[self.step:], steps - self.step
         s.set_begin_index(0)
 
+    def told_step(self):
+        """The step that the model is told: its latents are noise in the first step, wherever that is in the schedule."""
+        return 0 if self.step == self.first_step else self.step
+
     def timestep(self):
-        """What the model is told: its latents are noise in the first step, wherever that is in the schedule."""
-        return self.timesteps[0 if self.step == self.first_step else self.step]
+        return self.timesteps[self.told_step()]
+
+    def noise_level(self):
+        return self.sigmas[self.told_step()]
 
     def take_step(self, velocity):
         latents = self.latents
@@ -155,19 +161,20 @@ RESTART_NOISE = 0.8     # least level of noise of a block that restarts
 
 
 @torch.no_grad()
-def dualparal(transformer, make_scheduler, noise, text_of_block, *, steps, B, C, queue_blocks, guidance, context="recomputed", restart_in=None,
-              cached=None, low_noise=None):
+def dualparal(transformer, make_scheduler, noise, text_of_block, *, steps, B, C, queue_blocks, guidance, guidance_interval=(0, 1),
+              context="recomputed", restart_in=None, cached=None, low_noise=None):
     """Denoises a whole video, block by block.
 
     noise [c, L, h, w]: what latent frame l starts from. make_scheduler() gives a fresh scheduler. text_of_block(b, iteration) gives
     (conditional, unconditional) embeds [1, length, text_dim] of a block that starts then, the same objects for the same prompts; the latter
-    is not used with guidance <= 1. context: "recomputed" or "cached". restart_in: the iteration in which blocks that are mostly noise
-    restart with the text of then, or None. low_noise: a LowNoise, or None: one transformer.
+    is not used with guidance <= 1. guidance_interval: (low, high); there is guidance in the steps from noise levels above low and up to
+    high, alone. context: "recomputed" or "cached". restart_in: the iteration in which blocks that are mostly noise restart with the text of
+    then, or None. low_noise: a LowNoise, or None: one transformer.
     Returns latents [c, L, h, w] as they leave the sampler (normalised).
     """
     model = cached or CachedTransformer(transformer)
     second = CachedTransformer(low_noise.transformer) if low_noise else None
-    guided = guidance > 1 or (low_noise is not None and low_noise.guidance > 1)
+    low, high = guidance_interval
     per_frame = (noise.shape[2] // 2) * (noise.shape[3] // 2)
     lag = math.ceil(steps / queue_blocks)
     pieces = cut(noise.shape[1], B, C)
@@ -209,6 +216,7 @@ def dualparal(transformer, make_scheduler, noise, text_of_block, *, steps, B, C,
             expert, scale = model, guidance
             if low_noise and t < low_noise.boundary:
                 expert, scale = second, low_noise.guidance
+            guided = scale > 1 and low < block.noise_level() <= high
             velocity, tail = [], []
             for i in range(2 if guided else 1):                  # the keys of neighbours may be the other expert's
                 v, stored = expert.forward(window, t, block.text[i], caches[i], front.shape[2], own.shape[2], kept[i])
@@ -216,8 +224,13 @@ def dualparal(transformer, make_scheduler, noise, text_of_block, *, steps, B, C,
                 lent = min(C, own.shape[2])
                 caches[i] = part(stored, per_frame, 0, lent) if C > 0 else None
                 tail.append(part(stored, per_frame, own.shape[2] - lent, lent))
+            v = velocity[0]
+            if guided:
+                v = velocity[1] + scale * (velocity[0] - velocity[1])
+            else:                                                # a neighbour with guidance sees the conditional keys in both elements
+                caches[1] = caches[0]
+                tail.append(tail[0])
             block.tail, block.tail_step = tail, block.step
-            v = velocity[0] if scale <= 1 else velocity[1] + scale * (velocity[0] - velocity[1])
             block.take_step(v)
         iteration += 1
     return torch.cat(done, dim=1)

@@ -412,10 +412,17 @@ CASES = {
     "experts-unguided": ("pair", 11, 2, 1, 6, 6, (1.0, 1.0), None, 512, [change(1, 2)], False),
     # a prompt for which two blocks restart, that have done three steps and one
     "restart": ("odd", 15, 2, 1, 9, 5, 2.0, None, 64, [change(2, 1, restart_in=7)], False),
+    # guidance in some steps: neighbours on either side of both borders; a restart from noise, which is outside; with two experts
+    "interval-lag1": ("odd", 13, 2, 2, 6, 6, 4.0, None, 64, [change(3, 1)], False),
+    "interval-lag3": ("deep", 13, 2, 1, 8, 3, 4.0, "euler", 64, [change(2, 1)], False),
+    "interval-restart": ("odd", 15, 2, 1, 9, 5, 3.0, None, 64, [change(2, 1, restart_in=7)], False),
+    "interval-experts": ("pair", 12, 2, 2, 7, 3, (4.0, 2.5), None, 64, [change(3, 1)], False),
 }
+# levels of noise: guidance above the first, up to the second; without a line in all steps
+INTERVALS = {"interval-lag1": (0.5, 0.9), "interval-lag3": (0.4, 0.95), "interval-restart": (0.4, 0.98), "interval-experts": (0.5, 0.97)}
 # the same ones with a cached context: "cached-NAME"
 CACHED = ("small-context-lag1-cfg", "full-context-lag1", "uneven", "small-context-lag3-cfg", "small-context-lag3", "full-context-lag3-cfg",
-          "short-last", "one-in-flight", "experts-lag1", "experts-lag2", "experts-lag3", "restart")
+          "short-last", "one-in-flight", "experts-lag1", "experts-lag2", "experts-lag3", "restart", *INTERVALS)
 CASES |= {f"cached-{name}": CASES[name] for name in CACHED}
 
 
@@ -432,6 +439,9 @@ def run_case(name, variant=None):
     settings["context"] = context
     if guidance_2 is not None:
         settings["guidance_scale_2"] = guidance_2
+    interval = INTERVALS.get(name.removeprefix("cached-"), (0, 1))
+    if interval != (0, 1):
+        settings["guidance_interval"] = interval
     embeds = {}
 
     def embed(prompt):
@@ -448,8 +458,8 @@ def run_case(name, variant=None):
 
     run = variant or dualparal
     latents = run(m.transformer, lambda: make_scheduler(model, sampler), noise_of(m)[:, :L], text_of_block,
-                  steps=T, B=B, C=C, queue_blocks=Q, guidance=guidance, context=context, low_noise=second_expert(m, guidance_2),
-                  restart_in=next((c["restart_in"] for c in changes if "restart_in" in c), None))
+                  steps=T, B=B, C=C, queue_blocks=Q, guidance=guidance, guidance_interval=interval, context=context,
+                  low_noise=second_expert(m, guidance_2), restart_in=next((c["restart_in"] for c in changes if "restart_in" in c), None))
     del models[model]
     return settings, latents
 

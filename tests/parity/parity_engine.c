@@ -50,6 +50,11 @@ parity_settings (const ParityCase *c, DpSettings *settings)
   g_assert_cmpint (latents, <=, dims[1]);
   if (json_object_has_member (o, "guidance_scale_2"))
     settings->guidance_scale_2 = json_object_get_double_member (o, "guidance_scale_2");
+  if (json_object_has_member (o, "guidance_interval")) {
+    JsonArray *interval = json_object_get_array_member (o, "guidance_interval");
+    settings->guidance_interval_low = json_array_get_double_element (interval, 0);
+    settings->guidance_interval_high = json_array_get_double_element (interval, 1);
+  }
   if (json_object_has_member (o, "block_latents")) {
     int context = parity_int (c, "context_latents");
     settings->block_latents = parity_int (c, "block_latents");

@@ -18,9 +18,11 @@ static const char *const cases[] = {
   "full-context-lag1-cfg", "full-context-lag1", "full-context-lag3-cfg", "full-context-lag3",
   "short-last", "one-in-flight", "no-context", "uneven",
   "experts-lag1", "experts-lag2", "experts-lag3", "experts-unguided", "restart",
+  "interval-lag1", "interval-lag3", "interval-restart", "interval-experts",
   "cached-small-context-lag1-cfg", "cached-full-context-lag1", "cached-uneven", "cached-small-context-lag3-cfg",
   "cached-small-context-lag3", "cached-full-context-lag3-cfg", "cached-short-last", "cached-one-in-flight", "cached-experts-lag1",
-  "cached-experts-lag2", "cached-experts-lag3", "cached-restart", NULL
+  "cached-experts-lag2", "cached-experts-lag3", "cached-restart", "cached-interval-lag1", "cached-interval-lag3",
+  "cached-interval-restart", "cached-interval-experts", NULL
 };
 
 static void
@@ -87,6 +89,32 @@ test_guidance_of_other (void)
   parity_settings_clear (&settings);
 }
 
+/* An interval with all steps in it is no interval, and one with none is no guidance. */
+static void
+test_interval_ends (void)
+{
+  static const struct { double scale, low, high; } runs[] = { { 4, 0, 0 }, { 4, 0.3, 0.9999999 }, { 1, 0, 0 }, { 4, 0.94, 0.99 } };
+  g_autoptr (ParityCase) c = parity_case_open ("dualparal", "cached-interval-lag1");
+  ParityVideo *videos[G_N_ELEMENTS (runs)];
+  DpSettings settings;
+  parity_settings (c, &settings);
+  settings.devices = "cpu,cpu";
+  for (gsize i = 0; i < G_N_ELEMENTS (runs); i++) {
+    settings.guidance_scale = runs[i].scale;
+    settings.guidance_interval_low = runs[i].low;
+    settings.guidance_interval_high = runs[i].high;
+    videos[i] = parity_run (c, &settings);
+  }
+  for (gsize i = 0; i < G_N_ELEMENTS (runs); i += 2)
+    parity_check_same (i == 0 ? "all steps" : "no step", videos[i + 1]->latents->data, videos[i]->latents->data,
+        videos[i]->latents->len * sizeof (float));
+  g_assert_cmpfloat (parity_rel_l2 ((const float *) videos[0]->latents->data, (const float *) videos[2]->latents->data,
+      videos[0]->latents->len), >, 0.01);
+  for (gsize i = 0; i < G_N_ELEMENTS (runs); i++)
+    parity_video_free (videos[i]);
+  parity_settings_clear (&settings);
+}
+
 static void
 loaded (gpointer data)
 {
@@ -120,7 +148,7 @@ test_failed_pass (void)
   dp_transport_local_new (2, ends);
   dp_part_cache_begin ();
   DpStage *stage = dp_stage_new (&spec, "cpu", 1, (const DpWeights *const[2]) { weights, NULL }, plan->stages[1].halves);
-  DpWorker *worker = dp_worker_new (&(DpWorkerSpec) { .index = 1, .stages = 2, .elements = 1, .stage = stage, .transport = ends[1],
+  DpWorker *worker = dp_worker_new (&(DpWorkerSpec) { .index = 1, .stages = 2, .stage = stage, .transport = ends[1],
       .cancel = &cancel, .loaded = loaded, .failed = failed });
   dp_part_cache_end ();
 
@@ -163,6 +191,7 @@ main (int argc, char **argv)
   parity_add ("/parity/dualparal", test_parity, cases);
   parity_add ("/parity/stages", test_stages, cases);
   g_test_add_func ("/parity/guidance-of-other", test_guidance_of_other);
+  g_test_add_func ("/parity/interval-ends", test_interval_ends);
   g_test_add_func ("/parity/failed-pass", test_failed_pass);
   return g_test_run ();
 }

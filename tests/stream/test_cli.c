@@ -127,8 +127,8 @@ test_usage (void)
   g_assert_cmpint (command_help.status, ==, 0);
   static const char *const options[] = { "--model", "--prompt", "--negative-prompt", "--frames", "--width", "--height", "--steps",
       "--guidance-scale=",
-    "--guidance-scale-2", "--flow-shift", "--sampler", "--seed", "--block-latents", "--context-latents", "--context-mode",
-    "--queue-blocks", "--devices", "--ranks",
+    "--guidance-scale-2", "--guidance-interval-low", "--guidance-interval-high", "--flow-shift", "--sampler", "--seed", "--block-latents",
+    "--context-latents", "--context-mode", "--queue-blocks", "--devices", "--ranks",
     "--text-encoder", "--noise", "--dump", "--output", "--trace" };
   for (guint i = 0; i < G_N_ELEMENTS (options); i++)
     if (strstr (command_help.out, options[i]) == NULL)
@@ -464,6 +464,19 @@ test_inspect (void)
       g_test_fail_printf ("inspect does not say \"%s\": %s", stages[i], three);
 }
 
+/* Which steps are guided is said where not all are. */
+static void
+test_interval (void)
+{
+  g_autofree char *some = run_ok ("inspect --guidance-scale 3 --guidance-interval-low 0.5 --guidance-interval-high 0.9 --devices cpu");
+  g_auto (Run) wrong = run ("inspect --guidance-interval-low 0.6 --guidance-interval-high 0.5");
+
+  if (strstr (some, "guidance 3 at noise levels 0.5 to 0.9, ") == NULL || strstr (some, "\n  guidance      in steps 4 to 7 of 8\n") == NULL)
+    g_test_fail_printf ("inspect does not say which steps are guided: %s", some);
+  g_assert_cmpint (wrong.status, ==, 1);
+  g_assert_nonnull (strstr (wrong.err, "guidance-interval-low is 0.6, above guidance-interval-high (0.5)"));
+}
+
 /* A number behind `before`. */
 static double
 number_in (const char *text, const char *before)
@@ -702,6 +715,7 @@ main (int argc, char **argv)
   g_test_add_func ("/cli/y4m/colours", test_y4m_colours);
   g_test_add_func ("/cli/noise", test_noise);
   g_test_add_func ("/cli/inspect", test_inspect);
+  g_test_add_func ("/cli/inspect/interval", test_interval);
   g_test_add_func ("/cli/inspect/room", test_inspect_room);
   g_test_add_func ("/cli/inspect/faults", test_inspect_faults);
   g_test_add_func ("/cli/inspect/gpus", test_inspect_gpus);

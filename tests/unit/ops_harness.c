@@ -45,6 +45,12 @@ harness_fp8 (void)
   return all;
 }
 
+const char *
+type_name (DpType type)
+{
+  return type == F32 ? "f32" : type == BF16 ? "bf16" : "f16";
+}
+
 /* ---- random numbers ---- */
 
 static uint64_t state;

@@ -17,6 +17,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define F32 DP_TYPE_F32
+#define BF16 DP_TYPE_BF16
+#define LENGTH(array) (sizeof (array) / sizeof *(array))
+
 #define MAX_BUFFERS 24
 #define MAX_DEVICES 8
 
@@ -89,6 +93,9 @@ extern const char *harness_filter;      /* only cases whose name contains it, or
 
 /** The first device that is a GPU, or NULL. */
 DpDevice *harness_gpu (void);
+
+/** "f32" and so on. */
+const char *type_name (DpType type);
 
 /** Whether all devices beside the reference have fp8. */
 bool harness_fp8 (void);

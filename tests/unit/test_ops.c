@@ -1,30 +1,23 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * test_ops.c: every op on every backend against the reference, on shapes that are real, odd and tiny; --bench times them.
- * The reference itself is held to hand-derived properties in test_ops_properties.c. Long, because each op's body, its shapes for the tests
- * and its shapes for the benches, of a CPU and of a GPU, stand together.
+ * The reference itself is held to hand-derived properties in test_ops_properties.c; attention is in test_ops_attention.c. Long, because
+ * each op's body, its shapes for the tests and its shapes for the benches, of a CPU and of a GPU, stand together.
  *
  * Shapes: L rows, K and N features, H heads of d channels, C channels, T frames.
  */
 #include "ops_harness.h"
+#include "tests/attention_data.h"
 
 #include <math.h>
-
-#define F32 DP_TYPE_F32
-#define BF16 DP_TYPE_BF16
-#define LENGTH(array) (sizeof (array) / sizeof *(array))
 
 /* Storage in bfloat16 costs 2^-9 a value where a rounding falls the other way; what sums in float32 is far closer. */
 #define TOLERANCE(y_type) ((y_type) == F32 ? 1e-5 : 4e-3)
 
 void test_properties (void);
 void test_transfers (void);
-
-static const char *
-type_name (DpType type)
-{
-  return type == F32 ? "f32" : type == BF16 ? "bf16" : "f16";
-}
+void test_attention (void);
+void bench_attention (void);
 
 /* ---- linear ---- */
 
@@ -38,7 +31,26 @@ typedef struct
   int pieces;                   /* the weight comes in this many equal parts; 0 is 1 */
   DpType file_type;
   bool no_bias, fp8;
+  bool outliers;                /* a few features of x are ten times as large; without x_pad */
 } LinearParams;
+
+static void *
+linear_input (Case *c, const LinearParams *p, int stride)
+{
+  size_t n = (size_t) p->rows * p->k;
+  float *values;
+  void *x;
+
+  if (!p->outliers)
+    return in (c, p->rows, p->k, stride, p->type, 1);
+  values = g_memdup2 (host_random (c, n, F32, 1), n * sizeof *values);
+  for (size_t i = 0; i < n; i++)
+    if (attention_data_is_outlier (i % p->k))
+      values[i] *= 10;
+  x = in_values (c, p->rows, p->k, p->type, values);
+  g_free (values);
+  return x;
+}
 
 static void
 linear_body (Case *c, const void *params)
@@ -62,7 +74,7 @@ linear_body (Case *c, const void *params)
   linear = ops->linear_new (c->dev, &(DpLinearSpec) { .k = p->k, .type = p->type, .n_weights = pieces, .weights = weights,
           .biases = p->no_bias ? NULL : biases, .fp8 = p->fp8 });
   check (linear != NULL, "%s: linear_new says no", c->name);
-  args.x = in (c, p->rows, p->k, args.x_stride, p->type, 1);
+  args.x = linear_input (c, p, args.x_stride);
   args.gate = p->gate ? in (c, 1, p->n, 0, F32, 1) : NULL;
   args.y = p->accumulate ? out_like (c, p->rows, p->n, args.y_stride, F32, 1) : out (c, p->rows, p->n, args.y_stride, p->y_type);
   RUN (c, ops->linear (c->dev, linear, &args));
@@ -84,9 +96,9 @@ linear_case (LinearParams p)
   /* The matrix units keep fewer bits of a sum in e4m3, and the bias is bfloat16. */
   if (p.fp8)
     c.tolerance = 4e-3;
-  snprintf (c.name, sizeof c.name, "linear %dx%d->%d %s->%s%s%s%s%s%s", p.rows, p.k, p.n, type_name (p.type), type_name (p.y_type),
+  snprintf (c.name, sizeof c.name, "linear %dx%d->%d %s->%s%s%s%s%s%s%s", p.rows, p.k, p.n, type_name (p.type), type_name (p.y_type),
       acts[p.act], p.accumulate ? " +=" : "", p.gate ? " gated" : "", p.x_pad || p.y_pad ? " strided" : "",
-      p.pieces > 1 ? " pieces" : p.fp8 ? " fp8" : "");
+      p.pieces > 1 ? " pieces" : p.fp8 ? " fp8" : "", p.outliers ? " outliers" : "");
   run_case (&c, linear_body, &p);
 }
 
@@ -105,6 +117,9 @@ test_linear_fp8 (void)
     p.act = DP_ACT_GELU_TANH;
     linear_case (p);
     p.act = DP_ACT_NONE;
+    p.outliers = true;
+    linear_case (p);
+    p.outliers = false;
     p.x_pad = 64;
     p.no_bias = true;
     linear_case (p);
@@ -170,6 +185,7 @@ test_linear (void)
       p.no_bias = false;
       p.x_pad = 1;
       linear_case (p);
+      linear_case ((LinearParams) { .rows = p.rows, .k = p.k, .n = p.n, .type = type, .y_type = type, .outliers = true });
     }
   linear_case ((LinearParams) { .rows = 40, .k = 192, .n = 576, .type = BF16, .y_type = BF16, .pieces = 3, .file_type = BF16 });
   linear_case ((LinearParams) { .rows = 40, .k = 20, .n = 1111, .type = BF16, .y_type = F32, .file_type = BF16 });
@@ -340,138 +356,6 @@ bench_conv (void)
     conv_case ((ConvParams) { 6, 256, 384, 8, 8, 3, 3, 3, type, 1 });
     conv_case ((ConvParams) { 6, 256, 384, 8, 3, 3, 3, 3, type });
   }
-}
-
-/* ---- attention ---- */
-
-typedef struct
-{
-  int heads, head_dim, q_len, kv_len;
-  DpType type;
-  bool rel_bias;
-  int rel_bias_keys;
-  float last_key_bias;
-  int pad;
-  float spread;                 /* of the logits; 0 is 1 */
-  bool fp8;
-} AttentionParams;
-
-static void
-attention_body (Case *c, const void *params)
-{
-  const AttentionParams *p = params;
-  int width = p->heads * p->head_dim, stride = p->pad ? width + p->pad : 0;
-  float spread = p->spread ? p->spread : 1;
-  DpAttentionArgs args = {
-    .type = p->type, .heads = p->heads, .head_dim = p->head_dim, .q_len = p->q_len, .kv_len = p->kv_len,
-    .q = in (c, p->q_len, width, stride, p->type, spread), .q_stride = stride,
-    .k = in (c, p->kv_len, width, stride, p->type, 1), .k_stride = stride,
-    .v = in (c, p->kv_len, width, stride, p->type, 1), .v_stride = stride,
-    .out = out (c, p->q_len, width, stride, p->type), .out_stride = stride,
-    .scale = 1 / sqrtf (p->head_dim), .last_key_bias = p->last_key_bias, .fp8 = p->fp8,
-  };
-
-  if (p->rel_bias)
-    args.rel_bias = in (c, p->heads, 2 * (p->rel_bias_keys ? p->rel_bias_keys : p->kv_len) - 1, 0, F32, 2);
-  RUN (c, c->dev->ops->attention (c->dev, &args));
-}
-
-static void
-attention_case (AttentionParams p)
-{
-  Case c = {
-    .tolerance = p.fp8 ? 8e-2 : p.type == F32 ? 2e-5 : 1e-2, .type = p.type, .flops = 4.0 * p.heads * p.head_dim * p.q_len * p.kv_len,
-  };
-
-  snprintf (c.name, sizeof c.name, "attention %dx%d %dx%d %s%s%s%s", p.heads, p.head_dim, p.q_len, p.kv_len, type_name (p.type),
-      p.fp8 ? " fp8" : p.rel_bias ? " rel_bias" : "", p.last_key_bias ? " last_key_bias" : "", p.pad ? " strided" : "");
-  run_case (&c, attention_body, &p);
-}
-
-/* The ways a GPU has for long rows of keys and for wide heads, in more than one piece: too slow for the reference otherwise. */
-static void
-test_attention_gpu (void)
-{
-  attention_case ((AttentionParams) { 3, 64, 130, 4096, BF16, .pad = 384 });
-  attention_case ((AttentionParams) { 2, 128, 70, 4203, BF16 });
-  attention_case ((AttentionParams) { 2, 128, 257, 4100, BF16, .pad = 512, .spread = 10 });
-  attention_case ((AttentionParams) { 1, 40, 33, 5000, BF16 });
-  attention_case ((AttentionParams) { 1, 72, 9, 4100, BF16, .last_key_bias = 3 });
-  attention_case ((AttentionParams) { 12, 128, 200, 513, BF16, .last_key_bias = logf (2) });
-  for (int keys = 13; keys <= 64; keys += 17)   /* so many queries that a block has several tiles of them */
-    attention_case ((AttentionParams) { 12, 128, 3000, keys, BF16, .last_key_bias = logf (512 - keys), .pad = keys == 30 ? 3 : 0 });
-  for (int pad = 0; pad <= 512 && harness_fp8 (); pad += 512) { /* its roundings, which the reference does without, cost some percent */
-    attention_case ((AttentionParams) { 2, 128, 257, 4100, BF16, .pad = pad, .fp8 = true });
-    attention_case ((AttentionParams) { 12, 128, 64, 4096, BF16, .pad = pad, .fp8 = true });
-    attention_case ((AttentionParams) { 3, 64, 130, 5003, BF16, .pad = pad, .fp8 = true });
-  }
-  attention_case ((AttentionParams) { 4, 64, 512, 512, BF16, .rel_bias = true });
-  attention_case ((AttentionParams) { 4, 64, 100, 100, BF16, .rel_bias = true, .rel_bias_keys = 512 });
-  for (DpType type = F32; type <= BF16; type++) {
-    attention_case ((AttentionParams) { 1, 384, 390, 390, type, .pad = 768 });
-    attention_case ((AttentionParams) { 3, 136, 70, 91, type, .last_key_bias = 2, .pad = 8 });
-    attention_case ((AttentionParams) { 2, 200, 65, 65, type, .rel_bias = true });
-    attention_case ((AttentionParams) { 1, 1000, 9, 20, type, .pad = 1 });
-    attention_case ((AttentionParams) { 1, 136, 140, 90000, type });
-  }
-}
-
-static void
-test_attention (void)
-{
-  for (DpType type = F32; type <= BF16; type++) {
-    attention_case ((AttentionParams) { 3, 64, 70, 1728, type });
-    attention_case ((AttentionParams) { 3, 64, 1, 1, type });
-    attention_case ((AttentionParams) { 3, 64, 129, 21, type, .last_key_bias = logf (491), .pad = 32 });
-    attention_case ((AttentionParams) { 12, 128, 50, 77, type, .pad = 2 * 1536 });
-    attention_case ((AttentionParams) { 2, 20, 7, 33, type, .pad = 3 });
-    attention_case ((AttentionParams) { 2, 32, 33, 7, type });
-    attention_case ((AttentionParams) { 1, 80, 33, 130, type, .spread = 20 });
-    attention_case ((AttentionParams) { 1, 384, 40, 40, type });
-    attention_case ((AttentionParams) { 1, 5, 3, 600, type });
-    attention_case ((AttentionParams) { 4, 64, 31, 31, type, .rel_bias = true });
-    attention_case ((AttentionParams) { 3, 20, 130, 130, type, .rel_bias = true, .last_key_bias = 1, .pad = 5 });
-    attention_case ((AttentionParams) { 2, 64, 1, 1, type, .rel_bias = true });
-    attention_case ((AttentionParams) { 3, 20, 70, 70, type, .rel_bias = true, .rel_bias_keys = 131 });
-    /* Across tasks of 96 queries, and blocks of 128 and 256 keys with something left over. */
-    attention_case ((AttentionParams) { 2, 64, 193, 300, type, .last_key_bias = 2 });
-    attention_case ((AttentionParams) { 1, 96, 97, 129, type });
-    attention_case ((AttentionParams) { 3, 33, 5, 513, type, .pad = 1 });
-  }
-  if (harness_gpu ())
-    test_attention_gpu ();
-}
-
-/* Self-attention of 81 frames and of a block with its context, 1.3B and 14B; cross-attention of a short and of a long prompt; the text
- * encoder; the middle of the VAE. */
-static void
-bench_attention_gpu (void)
-{
-  attention_case ((AttentionParams) { 12, 128, 32760, 32760, BF16 });
-  attention_case ((AttentionParams) { 12, 128, 32760, 32760, BF16, .pad = 3072 });
-  attention_case ((AttentionParams) { 12, 128, 24960, 37440, BF16 });
-  attention_case ((AttentionParams) { 12, 128, 12480, 24960, BF16 });
-  attention_case ((AttentionParams) { 40, 128, 32760, 32760, BF16 });
-  attention_case ((AttentionParams) { 12, 128, 32760, 32760, BF16, .pad = 3072, .fp8 = harness_fp8 () });
-  attention_case ((AttentionParams) { 12, 128, 32760, 21, BF16, .last_key_bias = 6 });
-  attention_case ((AttentionParams) { 12, 128, 32760, 512, BF16 });
-  attention_case ((AttentionParams) { 64, 64, 512, 512, BF16, .rel_bias = true });
-  attention_case ((AttentionParams) { 1, 384, 6240, 6240, BF16 });
-}
-
-static void
-bench_attention (void)
-{
-  if (harness_gpu ()) {
-    bench_attention_gpu ();
-    return;
-  }
-  for (DpType type = F32; type <= BF16; type++) {
-    attention_case ((AttentionParams) { 3, 64, 1152, 1728, type, .pad = 384 });
-    attention_case ((AttentionParams) { 3, 64, 1152, 24, type, .last_key_bias = 6 });
-    attention_case ((AttentionParams) { 1, 64, 1536, 1536, type });
-  }
-  attention_case ((AttentionParams) { 12, 128, 256, 1024, BF16 });
 }
 
 /* ---- norms ---- */

@@ -12,7 +12,6 @@
 
 void test_transfers (void);
 
-#define LENGTH(array) (sizeof (array) / sizeof *(array))
 #define GUARD 64
 #define POISON 0xa5
 

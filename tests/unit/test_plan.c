@@ -5,6 +5,7 @@
  */
 #include "engine/plan.h"
 #include "engine/settings.h"
+#include "engine/transport.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -56,16 +57,16 @@ test_settings (void)
 }
 
 static void
-test_passes (void)
+test_messages (void)
 {
-  g_assert_cmpint (dp_plan_passes (1, 1, 8), ==, 1);
-  g_assert_cmpint (dp_plan_passes (2, 1, 8), ==, 3);
-  g_assert_cmpint (dp_plan_passes (4, 1, 8), ==, 5);
-  g_assert_cmpint (dp_plan_passes (4, 1, 2), ==, 2);
-  g_assert_cmpint (dp_plan_passes (1, 2, 8), ==, 1);
-  g_assert_cmpint (dp_plan_passes (2, 2, 8), ==, 2);
-  g_assert_cmpint (dp_plan_passes (7, 2, 8), ==, 5);
-  g_assert_cmpint (dp_plan_passes (8, 2, 8), ==, 5);
+  g_assert_cmpint (dp_plan_messages (1, 1), ==, 1);
+  g_assert_cmpint (dp_plan_messages (2, 1), ==, 3);
+  g_assert_cmpint (dp_plan_messages (4, 1), ==, 5);
+  g_assert_cmpint (dp_plan_messages (1, 2), ==, 2);
+  g_assert_cmpint (dp_plan_messages (2, 2), ==, 5);
+  g_assert_cmpint (dp_plan_messages (7, 2), ==, 10);
+  for (int stages = 2; stages <= DP_MAX_STAGES; stages++)       /* the ring never locks up */
+    g_assert_cmpint (dp_plan_messages (stages, 2), <, stages * dp_transport_room (stages));
 }
 
 static void
@@ -99,7 +100,7 @@ test_stages (void)
   g_assert_cmpuint (dp_plan_text_bytes (plan, TRUE), <, plan->text_bytes);
   g_assert_cmpint (plan->lag, ==, 2);
   g_assert_cmpint (plan->depth, ==, 2);
-  g_assert_cmpint (plan->passes, ==, 2);
+  g_assert_cmpint (plan->messages, ==, 4);
   g_assert_cmpint (plan->latent_w, ==, 8);
   g_assert_cmpint (plan->latent_h, ==, 6);
   g_assert_cmpint (plan->switch_step, ==, 4);
@@ -185,9 +186,49 @@ test_refused (void)
   check_refused (dp_plan_new (&s, &error), &error, DP_ERROR_SETTINGS, "9 frames of video need 3");
 }
 
-/* The number that is told is the least that the rule allows, and is not too small itself. A cached context waits for less. */
+/* The steps that have guidance are those from noise levels in the interval. Both elements are cut alike where some steps have it. */
 static void
-starved (int elements, const char *mode)
+test_guidance (void)
+{
+  static const struct { double scale, low, high; int first, end; } cases[] = {
+    { 1, 0, 0, 0, 0 }, { 3, 0, 0, 0, 8 }, { 3, 0, 1, 0, 8 }, { 3, 0.5, 0, 0, 7 }, { 3, 0, 0.95, 2, 8 }, { 3, 0.8, 0.95, 2, 5 },
+    { 1, 0.8, 0.95, 0, 0 }, { 3, 0.98, 0.99, 0, 0 }, { 3, 1, 1, 0, 0 },
+  };
+  gsize bytes[G_N_ELEMENTS (cases)];
+
+  for (gsize i = 0; i < G_N_ELEMENTS (cases); i++) {
+    DpSettings s = small;
+    int guided = cases[i].end - cases[i].first;
+
+    s.devices = "cpu,cpu,cpu,cpu";
+    s.steps = 8;                /* levels of 1, 0.97, 0.94, 0.89, 0.83, 0.75, 0.63, 0.42 */
+    s.flow_shift = 5;
+    s.guidance_scale = cases[i].scale;
+    s.guidance_interval_low = cases[i].low;
+    s.guidance_interval_high = cases[i].high;
+    g_autoptr (DpPlan) plan = plan_for (&s);
+    g_autofree char *text = dp_plan_describe (plan);
+
+    g_assert_cmpint (plan->guided_first, ==, cases[i].first);
+    g_assert_cmpint (plan->guided_end, ==, cases[i].end);
+    g_assert_cmpint (plan->elements, ==, guided ? 2 : 1);
+    g_assert_cmpfloat (dp_plan_mean_elements (plan), ==, 1 + guided / 8.0);
+    g_assert_cmpint (strstr (text, "guidance      in steps") != NULL, ==, guided % 8 > 0);
+    for (int n = 0; n < 4 && guided % 8 > 0; n++) {
+      g_assert_cmpint (plan->stages[n].halves[0].first, ==, plan->stages[n].halves[1].first);
+      g_assert_cmpint (plan->stages[n].halves[0].last, ==, plan->stages[n].halves[1].last);
+    }
+    bytes[i] = dp_plan_bytes (plan, "cpu");
+  }
+  g_assert_cmpuint (bytes[6], ==, bytes[0]);
+  g_assert_cmpuint (bytes[7], ==, bytes[0]);    /* no step has it: nothing is kept for a negative prompt */
+  g_assert_cmpuint (bytes[1], >, bytes[0]);
+}
+
+/* The number that is told is the least that the rule allows, and is not too small itself. A cached context waits for less. A step without
+ * guidance beside others counts half. */
+static void
+starved (int elements, double low, const char *mode)
 {
   for (int stages = 1; stages <= 7; stages++)
     for (int steps = 1; steps <= 12; steps++) {
@@ -203,12 +244,14 @@ starved (int elements, const char *mode)
         s.steps = steps;
         s.queue_blocks = q;
         s.guidance_scale = elements;
+        s.guidance_interval_low = low;
         s.context_mode = mode;
         g_autoptr (DpPlan) plan = plan_for (&s);
         int waits_for = plan->kept_blocks > 0 ? 1 : 2;
         const char *starved = dp_plan_starved (plan), *told = starved ? strstr (starved, "queue-blocks=") : NULL;
 
-        g_assert_cmpint (starved == NULL, ==, stages == 1 || elements * steps >= plan->lag * (stages + waits_for * elements - 1));
+        g_assert_cmpint (starved == NULL, ==, stages == 1
+            || steps + plan->guided_end - plan->guided_first >= plan->lag * (stages + waits_for * plan->elements - 1));
         if (starved == NULL)
           enough = q;
         else if (enough)
@@ -222,11 +265,12 @@ starved (int elements, const char *mode)
 static void
 test_starved (void)
 {
-  for (int elements = 1; elements <= 2; elements++) {
-    starved (elements, NULL);
-    starved (elements, "recomputed");
-    starved (elements, "cached");
-  }
+  for (int elements = 1; elements <= 2; elements++)
+    for (int interval = 0; interval < elements; interval++) {
+      starved (elements, interval * 0.7, NULL);
+      starved (elements, interval * 0.7, "recomputed");
+      starved (elements, interval * 0.7, "cached");
+    }
 }
 
 /* By itself a context is cached from a lag of 3 on; what is kept is planned, and said. */
@@ -275,11 +319,12 @@ main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
   g_test_add_func ("/plan/settings", test_settings);
-  g_test_add_func ("/plan/passes", test_passes);
+  g_test_add_func ("/plan/messages", test_messages);
   g_test_add_func ("/plan/stages", test_stages);
   g_test_add_func ("/plan/blocks", test_blocks);
   g_test_add_func ("/plan/with", test_with);
   g_test_add_func ("/plan/refused", test_refused);
+  g_test_add_func ("/plan/guidance", test_guidance);
   g_test_add_func ("/plan/starved", test_starved);
   g_test_add_func ("/plan/context", test_context);
   return g_test_run ();

@@ -60,9 +60,9 @@ poll_prompts (gpointer data, gint64 iteration, gboolean *replan, GError **error)
 
 typedef struct
 {
-  int steps, queue_blocks, passes;
+  int steps, queue_blocks, messages;
   gint64 latents, replan_in;
-  int elements;
+  int guided_first, guided_end;
   gboolean cached;
 } Case;
 
@@ -107,7 +107,7 @@ static int restarted[MAX_BLOCKS];
 typedef struct
 {
   gint64 block;
-  int step, frames;
+  int step, frames, elements;
   guint prompt;
 } Kept;
 
@@ -132,12 +132,28 @@ check_context (const Case *t, const DpBlockHeader *h, int lag, Kept *kept, int s
     g_assert_cmpint (k->step, ==, h->previous_step);
     g_assert_cmpint (k->step, ==, MIN (h->step + lag, t->steps) - 1);
     g_assert_cmpuint (k->prompt, ==, h->prompt);
+    g_assert_cmpint (h->previous_element, ==, MIN (h->element, k->elements - 1));
   }
   if (h->to_keep) {
     g_assert_true (t->cached);
     g_assert_cmpint (h->to_keep, ==, MIN (C, h->own));
-    kept[h->block % slots] = (Kept) { h->block, h->step, h->to_keep, h->prompt };
+    kept[h->block % slots] = (Kept) { h->block, h->step, h->to_keep, h->elements, h->prompt };
   }
+}
+
+/* A pass is guided by the noise that the model is told, which is most where a block restarted. A neighbour that is not has keys of the
+ * prompt alone. `next`: of the pass before, the following block's where there is one. */
+static void
+check_elements (const Case *t, const DpBlockHeader *h, const DpBlockHeader *next)
+{
+  int told = h->step == h->first_step ? 0 : h->step;
+
+  g_assert_cmpint (h->elements, ==, told >= t->guided_first && told < t->guided_end ? 2 : 1);
+  if (h->next_cached == 0)
+    return;
+  g_assert_cmpint (next->block, ==, h->block + 1);
+  g_assert_cmpint (next->iteration, ==, h->iteration);
+  g_assert_cmpint (h->next_element, ==, MIN (h->element, next->elements - 1));
 }
 
 static void
@@ -174,6 +190,7 @@ run_case (const Case *t, guint seed)
   gint64 left = 0, blocks = dp_blocks_of (t->latents, B, C);
   int lag = (t->steps + t->queue_blocks - 1) / t->queue_blocks, told = 0, passes = 0, more;
   Kept kept[MAX_BLOCKS] = { { 0 } };
+  DpBlockHeader last = { 0 };
   guint oldest = 0;
 
   g_assert_no_error (error);
@@ -182,12 +199,12 @@ run_case (const Case *t, guint seed)
     restarted[i] = 0;
   s = dp_schedule_new (&(DpScheduleSpec) {
       .sampler = sampler, .block_latents = B, .context_latents = C, .queue_blocks = t->queue_blocks, .latents = t->latents,
-      .max_own = B + C, .latent_size = SIZE, .passes = t->passes, .elements = t->elements, .cached = t->cached, .noise = noise,
-      .noise_latents = t->latents,
+      .max_own = B + C, .latent_size = SIZE, .messages = t->messages, .guided_first = t->guided_first, .guided_end = t->guided_end,
+      .cached = t->cached, .noise = noise, .noise_latents = t->latents,
       .condition = condition, .poll = poll_prompts, .conditioner = &prompts }, &error);
   g_assert_no_error (error);
   g_assert_true (dp_schedule_open (s, dev, &error));
-  g_assert_true (dp_block_pool_open (&pool, dev, &(DpBlockSize) { B + 2 * C, SIZE, 1 }, t->passes * t->elements, &error));
+  g_assert_true (dp_block_pool_open (&pool, dev, &(DpBlockSize) { B + 2 * C, SIZE, 1 }, t->messages, &error));
 
   more = dp_schedule_next (s, &error);
   while (more > 0 || dp_schedule_on_the_way (s) > 0) {
@@ -195,19 +212,22 @@ run_case (const Case *t, guint seed)
     if (more > 0 && dp_schedule_is_ready (s) && g_rand_boolean (rand)) {
       told += dp_schedule_tell (s) != NULL;
       g_assert_null (dp_schedule_tell (s));
-      for (int e = 0; e < t->elements; e++) {
+      DpBlockHeader next = last;
+
+      for (int e = 0, elements = dp_schedule_elements (s); e < elements; e++) {
         DpBlock *b = dp_block_pool_take (&pool);
 
         dp_schedule_compose (s, e, b);
+        last = b->header;
         check_pass (t, dev, b, lag);
-        if (e == 0)
-          check_context (t, &b->header, lag, kept, MIN (t->steps / lag + 1, MAX (blocks - 1, 1)));
+        check_context (t, &b->header, lag, kept, MIN (t->steps / lag + 1, MAX (blocks - 1, 1)));
+        check_elements (t, &b->header, &next);
         g_assert_cmpint (b->header.element, ==, e);
-        g_assert_cmpint (b->header.elements, ==, t->elements);
+        g_assert_cmpint (b->header.elements, ==, elements);
         g_assert_cmpuint (b->header.oldest_prompt, >=, oldest);
         g_assert_cmpuint (b->header.prompt, >=, b->header.oldest_prompt);
         oldest = b->header.oldest_prompt;
-        if (e < t->elements - 1) {      /* the last stage keeps its velocity */
+        if (e < elements - 1) { /* the last stage keeps its velocity */
           dp_block_pool_give (&pool, b);
           continue;
         }
@@ -249,9 +269,11 @@ static void
 test_states (void)
 {
   static const Case cases[] = {
-    { 6, 3, 1, B + C + 9 * B, 0, 1 }, { 6, 3, 3, B + C + 9 * B, 0, 2 }, { 6, 6, 6, B + C + 7 * B + 1, 0, 1 },
-    { 5, 2, 2, B + C + 4 * B, 0, 2 }, { 1, 1, 1, B + C + 20 * B, 0, 1 }, { 7, 1, 1, B + C + 3 * B - 1, 0, 2 }, { 4, 4, 3, 2, 0, 1 },
-    { 8, 3, 3, B + C + 8 * B, 0, 1 },
+    { 6, 3, 1, B + C + 9 * B }, { 6, 3, 6, B + C + 9 * B, 0, 0, 6 }, { 6, 6, 6, B + C + 7 * B + 1 },
+    { 5, 2, 4, B + C + 4 * B, 0, 0, 5 }, { 1, 1, 1, B + C + 20 * B }, { 7, 1, 2, B + C + 3 * B - 1, 0, 0, 7 }, { 4, 4, 3, 2 },
+    { 8, 3, 3, B + C + 8 * B },
+    /* guided in some steps */
+    { 8, 3, 5, B + C + 8 * B, 0, 2, 6 }, { 6, 6, 2, B + C + 7 * B, 0, 1, 4 }, { 7, 2, 3, B + C + 4 * B, 0, 0, 3 },
   };
 
   for (gsize i = 0; i < G_N_ELEMENTS (cases); i++)
@@ -268,7 +290,7 @@ static void
 test_restart (void)
 {
   for (guint seed = 0; seed < 20; seed++)
-    run_case (&(Case) { 8, 4, 3, B + C + 6 * B, 3, 1 + seed % 2, seed % 4 > 1 }, seed);
+    run_case (&(Case) { 8, 4, 6, B + C + 6 * B, 3, seed % 2, seed / 2 % 2 * 6, seed / 4 % 2 }, seed);
 }
 
 /* With a cached context a pass waits for its own block alone, else for the previous one too: two blocks, and nothing ever comes back. */
@@ -284,7 +306,7 @@ test_waiting (void)
     GError *error = NULL;
     DpSchedule *s = dp_schedule_new (&(DpScheduleSpec) {
         .sampler = sampler, .block_latents = B, .context_latents = C, .queue_blocks = 4, .latents = -1, .max_own = B + C,
-        .latent_size = SIZE, .passes = 4, .elements = 1, .cached = cached, .condition = condition, .poll = poll_prompts,
+        .latent_size = SIZE, .messages = 4, .cached = cached, .condition = condition, .poll = poll_prompts,
         .conditioner = &prompts }, &error);
     DpBlockPool pool;
     DpBlock *first, *b;
@@ -322,7 +344,7 @@ test_refusals (void)
   g_autofree float *noise = noise_new (B + C);
   DpDevice *dev = open_device (test_device (0));
   DpScheduleSpec spec = { .sampler = sampler, .block_latents = B, .context_latents = C, .queue_blocks = 2, .latents = -1,
-    .max_own = B + C, .latent_size = SIZE, .passes = 1, .elements = 1, .noise = noise, .noise_latents = B + C - 1, .condition = condition,
+    .max_own = B + C, .latent_size = SIZE, .messages = 1, .noise = noise, .noise_latents = B + C - 1, .condition = condition,
     .poll = poll_prompts, .conditioner = &prompts };
 
   for (int i = 0; i < 2; i++) {

@@ -8,6 +8,7 @@
 
 /* Of the plans below: a pass waits for less with a cached context. */
 static const char *mode = "recomputed";
+static double interval_low;     /* of their guidance */
 
 static DpPlan *
 plan_for (int stages, int steps, int queue_blocks, double guidance_scale)
@@ -19,7 +20,7 @@ plan_for (int stages, int steps, int queue_blocks, double guidance_scale)
     memcpy (devices + 4 * i, "cpu", 3);
   DpPlan *plan = dp_plan_new (&(DpSettings) { .width = 64, .height = 48, .steps = steps, .queue_blocks = queue_blocks,
       .block_latents = 2, .context_latents = 1, .num_frames = -1, .devices = devices,
-      .guidance_scale = guidance_scale, .context_mode = mode }, &error);
+      .guidance_scale = guidance_scale, .guidance_interval_low = interval_low, .context_mode = mode }, &error);
   g_assert_no_error (error);
   return plan;
 }
@@ -156,6 +157,33 @@ test_cached (void)
   g_assert_cmpfloat (speed_of (4, 12, 4, 1, 0, 0).block, >, cached.block * 1.1);
 }
 
+/* A pass without guidance is half of a guided one: alone a block takes the sum of its messages, and in a ring whose queue the plan finds
+ * long enough all stages are busy. */
+static void
+test_interval (void)
+{
+  for (int cached = 0; cached < 2; cached++)
+    for (int stages = 1; stages <= 6; stages++)
+      for (double low = 0; low < 1; low += 0.3) {
+        int queue = 0;
+        g_autoptr (DpPlan) plan = NULL;
+
+        interval_low = low;
+        mode = cached ? "cached" : "recomputed";
+        do {
+          g_clear_pointer (&plan, dp_plan_unref);
+          plan = plan_for (stages, 24, ++queue, 5);
+        } while (plan->starved);
+        DpRingSpeed s = guided_speed_of (stages, 24, queue, 5, 1, 0, 0);
+
+        assert_near (s.block, 24 * dp_plan_mean_elements (plan) / 2 / stages);
+        for (int i = 0; i < stages; i++)
+          g_assert_cmpfloat (s.busy[i], >, 0.99);
+      }
+  interval_low = 0;
+  mode = "recomputed";
+}
+
 int
 main (int argc, char **argv)
 {
@@ -167,5 +195,6 @@ main (int argc, char **argv)
   g_test_add_func ("/simulate/network", test_network);
   g_test_add_func ("/simulate/guided", test_guided);
   g_test_add_func ("/simulate/cached", test_cached);
+  g_test_add_func ("/simulate/interval", test_interval);
   return g_test_run ();
 }
