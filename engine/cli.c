@@ -80,7 +80,9 @@ read_noise (const char *path, const DpPlan *plan, gint64 *n, GError **error)
     return NULL;
   }
   gsize pixels = t->dims[1] * h * w;
-  const float *x = t->data;
+  g_autofree float *x = g_new (float, pixels * C);
+  if (!dp_weights_read (file, t, 0, pixels * C, x, error))
+    return NULL;
   float *y = g_new (float, pixels * C);
   for (gsize i = 0; i < pixels; i++)
     for (gint64 c = 0; c < C; c++)

@@ -335,7 +335,7 @@ open_dump (const char *name)
   return weights;
 }
 
-static const float *
+static float *
 tensor (const DpWeights *weights, const char *name, int n_dims, const gint64 *dims)
 {
   g_autoptr (GError) error = NULL;
@@ -343,7 +343,9 @@ tensor (const DpWeights *weights, const char *name, int n_dims, const gint64 *di
 
   g_assert_no_error (error);
   g_assert_cmpint (t->type, ==, DP_TYPE_F32);
-  return t->data;
+  float *values = g_malloc (t->bytes);
+  g_assert_true (dp_weights_read (weights, t, 0, t->bytes / sizeof (float), values, NULL));
+  return values;
 }
 
 static void
@@ -352,10 +354,10 @@ test_dump (void)
   g_free (run_ok ("generate " SMALL "--frames 9 --dump %s/d.safetensors --output %s/d.y4m"));
   g_free (run_ok ("generate " SMALL "--frames 9 --output %s/plain.y4m"));
   g_autoptr (DpWeights) dump = open_dump ("d.safetensors");
-  const float *embeds = tensor (dump, "prompt_embeds", 2, (gint64[]) { 512, 128 });
-  tensor (dump, "negative_prompt_embeds", 2, (gint64[]) { 512, 128 });
-  tensor (dump, "latents", 4, (gint64[]) { 16, 3, 6, 8 });
-  const float *frames = tensor (dump, "frames", 4, (gint64[]) { 9, 48, 64, 3 });
+  g_autofree float *embeds = tensor (dump, "prompt_embeds", 2, (gint64[]) { 512, 128 });
+  g_autofree float *negative = tensor (dump, "negative_prompt_embeds", 2, (gint64[]) { 512, 128 });
+  g_autofree float *latents = tensor (dump, "latents", 4, (gint64[]) { 16, 3, 6, 8 });
+  g_autofree float *frames = tensor (dump, "frames", 4, (gint64[]) { 9, 48, 64, 3 });
   double sum = 0;
 
   for (gsize i = 0; i < 9 * 48 * 64 * 3; i++) {
@@ -390,7 +392,7 @@ test_y4m_colours (void)
     g_free (run_ok (line));
     g_assert_cmpint (system (command), ==, 0);
     g_autoptr (DpWeights) dump = open_dump ("colours.safetensors");
-    const float *frames = tensor (dump, "frames", 4, (gint64[]) { 9, 144, 256, 3 });
+    g_autofree float *frames = tensor (dump, "frames", 4, (gint64[]) { 9, 144, 256, 3 });
     g_autoptr (GBytes) decoded = contents ("colours.rgb");
     const guint8 *shown = g_bytes_get_data (decoded, NULL);
 
