@@ -95,15 +95,16 @@ block_frames (const DpPlan *plan)
   return (DpBlockFrames) { plan->settings.first_frame, 1 + (B + plan->context_latents - 1) * scale, B * scale };
 }
 
-static void
-start_conditioner (DpEngine *e)
+static gboolean
+start_conditioner (DpEngine *e, GError **error)
 {
   const DpPlan *plan = e->plan;
 
   e->conditioner = dp_conditioner_new (&(DpConditionerSpec) {
       .model = plan->model, .device = plan->text_device, .threads = plan->settings.threads, .type = plan->type,
       .streamed = plan->streamed, .text_length = plan->settings.text_length, .frames = block_frames (plan), .trace = e->trace,
-      .loaded = part_loaded, .failed = part_failed, .user_data = e });
+      .loaded = part_loaded, .failed = part_failed, .user_data = e }, error);
+  return e->conditioner != NULL;
 }
 
 static gboolean
@@ -126,7 +127,7 @@ start_ring (DpEngine *e, GError **error)
   e->ring = dp_ring_new (&(DpRingSpec) {
       .plan = e->plan, .weights = { e->dit_weights[0], e->dit_weights[1] }, .conditioner = e->conditioner, .decoder = e->decoder,
       .trace = e->trace, .loaded = part_loaded, .failed = part_failed, .user_data = e }, error);
-  return e->ring != NULL;
+  return e->ring && dp_ring_start (e->ring, error);
 }
 
 static gboolean
@@ -162,8 +163,8 @@ dp_engine_open (DpEngine **engine, DpPlan *plan, DpProgress progress, gpointer u
   report (e, "loading the model", 0);
   dp_part_cache_begin ();
   g_mutex_lock (&e->lock);      /* what a thread reports waits until all of them are there */
-  start_conditioner (e);
-  gboolean ok = dp_conditioner_queue (e->conditioner, &(DpPrompt) { s->prompt, s->negative_prompt, s->first_frame }, 0, error)
+  gboolean ok = start_conditioner (e, error)
+      && dp_conditioner_queue (e->conditioner, &(DpPrompt) { s->prompt, s->negative_prompt, s->first_frame }, 0, error)
       && start_decoder (e, error) && start_ring (e, error);
   g_mutex_unlock (&e->lock);
   dp_part_cache_end ();
