@@ -312,6 +312,12 @@ dp_engine_mark (DpEngine *e, const char *what)
 }
 
 gboolean
+dp_engine_check_trace (DpEngine *e, GError **error)
+{
+  return dp_trace_check (e->trace, error);
+}
+
+gboolean
 dp_engine_end_trace (DpEngine *e, GError **error)
 {
   if (e->trace)

@@ -302,6 +302,26 @@ GST_START_TEST (test_trace_on_full_disk)
 
 GST_END_TEST;
 
+/* And as soon as a write fails, not only when the video ends: a buffer is written once a second */
+GST_START_TEST (test_trace_on_full_disk_while_playing)
+{
+  GstElement *pipeline = launch ("dualparalsrc trace=/dev/full " FAST "! " SMALL
+      " ! fakesink");
+  GstMessage *message;
+  gchar *debug;
+
+  gst_element_set_state (pipeline, GST_STATE_PLAYING);
+  message = wait_message (pipeline, GST_MESSAGE_WARNING, 20);
+  gst_message_parse_warning (message, NULL, &debug);
+  fail_unless (strstr (debug, "the trace is not") != NULL);
+  g_free (debug);
+  gst_message_unref (message);
+  gst_element_set_state (pipeline, GST_STATE_NULL);
+  gst_object_unref (pipeline);
+}
+
+GST_END_TEST;
+
 static Suite *
 stats_suite (void)
 {
@@ -313,6 +333,7 @@ stats_suite (void)
   tcase_add_test (tc, test_trace);
   tcase_add_test (tc, test_trace_refused);
   tcase_add_test (tc, test_trace_on_full_disk);
+  tcase_add_test (tc, test_trace_on_full_disk_while_playing);
   return s;
 }
 
