@@ -686,6 +686,31 @@ test_closed_pipe (void)
   stream_check_seconds ("an endless video into a pipe that closes", start, 5);
 }
 
+/* What cannot be written to standard output is an error, whoever writes it. */
+static void
+test_full_stdout (void)
+{
+  static const char *const lines[] = { "--help", "generate --help", "inspect", "plan " SMALL, "bench " SMALL "--blocks 1",
+    "bench " SMALL "--blocks 1 --json", "generate " SMALL "--frames 5 --output -" };
+
+  if (g_access ("/dev/full", W_OK) != 0) {
+    g_test_skip ("no /dev/full here");
+    return;
+  }
+  for (gsize i = 0; i < G_N_ELEMENTS (lines); i++) {
+    g_autofree char *command = g_strdup_printf ("exec \"$0\" %s > /dev/full", lines[i]), *err = NULL;
+    char *argv[] = { "/bin/sh", "-c", command, STREAM_CLI, NULL };
+    g_autoptr (GError) error = NULL;
+    int status;
+
+    g_assert_true (g_spawn_sync (NULL, argv, NULL, G_SPAWN_DEFAULT, NULL, NULL, NULL, &err, &status, &error));
+    g_test_message ("%s: %s", lines[i], err);
+    g_assert_true (WIFEXITED (status) && WEXITSTATUS (status) == 1);
+    g_assert_true (g_str_has_prefix (err, "dualparal: ") && strchr (err, '\n') == err + strlen (err) - 1);
+    g_assert_nonnull (strstr (err, i + 1 < G_N_ELEMENTS (lines) ? "standard output cannot be written" : "No space left"));
+  }
+}
+
 int
 main (int argc, char **argv)
 {
@@ -712,6 +737,7 @@ main (int argc, char **argv)
   g_test_add_func ("/cli/inspect/passed-over", test_inspect_passed_over);
   g_test_add_func ("/cli/bench", test_bench);
   g_test_add_func ("/cli/closed-pipe", test_closed_pipe);
+  g_test_add_func ("/cli/full-stdout", test_full_stdout);
   failed = g_test_run ();
   stream_model_free (dir);
   return failed;
