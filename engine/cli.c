@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 static char *output, *dump, *noise_file;
+static gboolean told_of_stdout;
 static char **prompts_at;
 
 static const GOptionEntry generate_options[] = {
@@ -80,7 +81,9 @@ read_noise (const char *path, const DpPlan *plan, gint64 *n, GError **error)
     return NULL;
   }
   gsize pixels = t->dims[1] * h * w;
-  const float *x = t->data;
+  g_autofree float *x = g_new (float, pixels * C);
+  if (!dp_weights_read (file, t, 0, pixels * C, x, error))
+    return NULL;
   float *y = g_new (float, pixels * C);
   for (gsize i = 0; i < pixels; i++)
     for (gint64 c = 0; c < C; c++)
@@ -184,6 +187,7 @@ close_output (FILE *file, gboolean ok, GError **error)
 
   if (ok && !closed)
     output_failed (error);
+  told_of_stdout = file == stdout;
   return ok && closed;
 }
 
@@ -432,9 +436,23 @@ run_command (const Command *command, int argc, char **argv)
   return 1;
 }
 
+/* A full disk behind standard output shows when the last bytes are written, or before, where nobody looked. At the exit, since GLib ends
+ * the program itself after --help. */
+static void
+flush_stdout (void)
+{
+  gboolean failed = ferror (stdout) != 0;
+
+  if (told_of_stdout || (!failed && fflush (stdout) == 0))
+    return;
+  fprintf (stderr, "dualparal: standard output cannot be written%s%s\n", failed ? "" : ": ", failed ? "" : g_strerror (errno));
+  _exit (1);
+}
+
 int
 main (int argc, char **argv)
 {
+  atexit (flush_stdout);
   if (argc < 2)
     return usage (stderr);
   if (strcmp (argv[1], "--help") == 0 || strcmp (argv[1], "-h") == 0)

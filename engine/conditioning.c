@@ -3,6 +3,7 @@
 #include "wan/text_encoder.h"
 #include "wan/tokenizer.h"
 #include "part_cache.h"
+#include "thread.h"
 
 #include <string.h>
 
@@ -224,7 +225,7 @@ encoding_thread (gpointer data)
 }
 
 DpConditioner *
-dp_conditioner_new (const DpConditionerSpec *spec)
+dp_conditioner_new (const DpConditionerSpec *spec, GError **error)
 {
   DpConditioner *c = g_new0 (DpConditioner, 1);
 
@@ -234,7 +235,9 @@ dp_conditioner_new (const DpConditionerSpec *spec)
   c->device = g_strdup (spec->device);
   c->prompts = dp_prompt_queue_new (&spec->frames, (GDestroyNotify) dp_conditioning_unref);
   c->loaded = dp_part_cache_take (sizeof (Loaded), loaded_key (c), free_loaded);
-  c->thread = g_thread_new ("dp-text", encoding_thread, c);
+  c->thread = dp_thread_new ("dp-text", encoding_thread, c, error);
+  if (c->thread == NULL)
+    dp_conditioner_free (g_steal_pointer (&c), 0);
   return c;
 }
 
@@ -244,7 +247,8 @@ dp_conditioner_free (DpConditioner *c, int linger)
   if (c == NULL)
     return;
   dp_conditioner_cancel (c);
-  g_thread_join (c->thread);
+  if (c->thread)
+    g_thread_join (c->thread);
   dp_part_cache_give (&c->loaded->warm, linger);
   dp_prompt_queue_free (c->prompts);
   dp_conditioning_unref (c->first);

@@ -54,9 +54,9 @@ typedef struct
 } DpConditionerSpec;
 
 /** Starts a thread that loads tokenizer and text encoder, where they were not left warm, and then encodes what is queued. Between
- *  dp_part_cache_begin() and dp_part_cache_end(). Never fails here: what goes wrong is told to
- *  `failed`, and returned by dp_conditioner_for_block(). The strings are copied. */
-DpConditioner *dp_conditioner_new (const DpConditionerSpec *spec);
+ *  dp_part_cache_begin() and dp_part_cache_end(). NULL with DP_ERROR_NO_MEMORY where no thread can be started; what goes wrong later is
+ *  told to `failed`, and returned by dp_conditioner_for_block(). The strings are copied. */
+DpConditioner *dp_conditioner_new (const DpConditionerSpec *spec, GError **error);
 /** What was loaded stays warm for `linger` seconds. NULL is fine. */
 void dp_conditioner_free (DpConditioner *conditioner, int linger);
 

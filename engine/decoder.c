@@ -4,6 +4,7 @@
 #include "wan/device_error.h"
 #include "wan/vae.h"
 #include "part_cache.h"
+#include "thread.h"
 #include "kernels/host.h"
 
 #include <string.h>
@@ -504,7 +505,11 @@ dp_decoder_new (const DpDecoderSpec *spec, GError **error)
     }
   }
   d->loaded = dp_part_cache_take (sizeof (Loaded), loaded_key (d), free_loaded);
-  d->thread = g_thread_new ("dp-decoder", decoder_thread, d);
+  d->thread = dp_thread_new ("dp-decoder", decoder_thread, d, error);
+  if (d->thread == NULL) {
+    dp_decoder_free (d, 0);
+    return NULL;
+  }
   return d;
 }
 

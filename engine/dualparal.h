@@ -215,8 +215,11 @@ void dp_engine_set_flushing (DpEngine *engine, gboolean flushing);
 /** Notes in the trace, if there is one, that something happened to the frames: "underrun". A word of letters. Thread-safe. */
 void dp_engine_mark (DpEngine *engine, const char *what);
 
-/** Ends the trace with what was done so far; without one it does nothing. FALSE where not all could be written, a disk being full: that is
- *  no error of the video and told here only. Freeing the engine ends it too. Thread-safe. */
+/** Whether the trace could be written so far, which is no error of the video: FALSE once, where a disk is full. Cheap. Thread-safe. */
+gboolean dp_engine_check_trace (DpEngine *engine, GError **error);
+
+/** Ends the trace with what was done so far; without one it does nothing. FALSE where not all could be written and
+ *  dp_engine_check_trace() has not said so. Freeing the engine ends it too. Thread-safe. */
 gboolean dp_engine_end_trace (DpEngine *engine, GError **error);
 
 void dp_engine_get_stats (DpEngine *engine, DpStats *stats);

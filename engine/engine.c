@@ -4,6 +4,7 @@
 #include "ring.h"
 #include "trace.h"
 #include "part_cache.h"
+#include "kernels/host_limits.h"
 
 #include <string.h>
 
@@ -95,15 +96,16 @@ block_frames (const DpPlan *plan)
   return (DpBlockFrames) { plan->settings.first_frame, 1 + (B + plan->context_latents - 1) * scale, B * scale };
 }
 
-static void
-start_conditioner (DpEngine *e)
+static gboolean
+start_conditioner (DpEngine *e, GError **error)
 {
   const DpPlan *plan = e->plan;
 
   e->conditioner = dp_conditioner_new (&(DpConditionerSpec) {
       .model = plan->model, .device = plan->text_device, .threads = plan->settings.threads, .type = plan->type,
       .streamed = plan->streamed, .text_length = plan->settings.text_length, .frames = block_frames (plan), .trace = e->trace,
-      .loaded = part_loaded, .failed = part_failed, .user_data = e });
+      .loaded = part_loaded, .failed = part_failed, .user_data = e }, error);
+  return e->conditioner != NULL;
 }
 
 static gboolean
@@ -126,7 +128,7 @@ start_ring (DpEngine *e, GError **error)
   e->ring = dp_ring_new (&(DpRingSpec) {
       .plan = e->plan, .weights = { e->dit_weights[0], e->dit_weights[1] }, .conditioner = e->conditioner, .decoder = e->decoder,
       .trace = e->trace, .loaded = part_loaded, .failed = part_failed, .user_data = e }, error);
-  return e->ring != NULL;
+  return e->ring && dp_ring_start (e->ring, error);
 }
 
 static gboolean
@@ -143,6 +145,26 @@ open_weights (DpEngine *e, GError **error)
   return e->vae_weights != NULL;
 }
 
+/* Libraries end the process where they get no address space for a few bytes, so `ulimit -v` is looked at before they are called: the
+ * heap of a thread reserves 64 MiB, and its stack 8. */
+static gboolean
+check_address_space (const DpPlan *plan, GError **error)
+{
+  const gsize libraries = (gsize) 64 << 20, thread = (gsize) 72 << 20;
+  int threads = 2 * plan->settings.threads + plan->n_stages;
+  gsize total, left, needed;
+
+  for (int i = 0; i < plan->n_stages; i++)
+    threads += MAX (0, plan->stages[i].threads - 1);
+  needed = dp_plan_bytes (plan, "cpu") + libraries + threads * thread;
+  dp_host_limits_address_space (&total, &left);
+  if (left == G_MAXSIZE || needed <= left + dp_part_cache_bytes ("cpu"))
+    return TRUE;
+  dp_error_set (error, DP_ERROR_NO_MEMORY, "`ulimit -v` leaves %.1f MiB of address space, and this needs %.1f MiB with %d threads; raise the "
+      "limit, or use fewer threads or a smaller width and height", left / 1048576.0, needed / 1048576.0, threads);
+  return FALSE;
+}
+
 gboolean
 dp_engine_open (DpEngine **engine, DpPlan *plan, DpProgress progress, gpointer user_data, GError **error)
 {
@@ -154,7 +176,7 @@ dp_engine_open (DpEngine **engine, DpPlan *plan, DpProgress progress, gpointer u
   e->plan = dp_plan_ref (plan);
   e->progress = progress;
   e->progress_data = user_data;
-  if (!open_weights (e, error))
+  if (!check_address_space (plan, error) || !open_weights (e, error))
     goto fail;
   if (s->trace && (e->trace = dp_trace_new (s->trace, plan->n_stages, DP_TRACE_LIMIT, error)) == NULL)
     goto fail;
@@ -162,8 +184,8 @@ dp_engine_open (DpEngine **engine, DpPlan *plan, DpProgress progress, gpointer u
   report (e, "loading the model", 0);
   dp_part_cache_begin ();
   g_mutex_lock (&e->lock);      /* what a thread reports waits until all of them are there */
-  start_conditioner (e);
-  gboolean ok = dp_conditioner_queue (e->conditioner, &(DpPrompt) { s->prompt, s->negative_prompt, s->first_frame }, 0, error)
+  gboolean ok = start_conditioner (e, error)
+      && dp_conditioner_queue (e->conditioner, &(DpPrompt) { s->prompt, s->negative_prompt, s->first_frame }, 0, error)
       && start_decoder (e, error) && start_ring (e, error);
   g_mutex_unlock (&e->lock);
   dp_part_cache_end ();
@@ -308,6 +330,12 @@ void
 dp_engine_mark (DpEngine *e, const char *what)
 {
   dp_trace_instant (e->trace, DP_TRACE_FRAMES, what, " ");
+}
+
+gboolean
+dp_engine_check_trace (DpEngine *e, GError **error)
+{
+  return dp_trace_check (e->trace, error);
 }
 
 gboolean

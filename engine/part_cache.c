@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "part_cache.h"
 #include "dualparal.h"
+#include "thread.h"
 
 #include <glib/gstdio.h>
 #include <stdlib.h>
@@ -188,6 +189,21 @@ clear_at_exit (void)
     g_thread_join (last);
 }
 
+/* With lock, while none runs. */
+static gboolean
+start_watcher (void)
+{
+  static gboolean registered;
+
+  if (watcher)
+    g_thread_join (g_steal_pointer (&watcher));
+  if (!registered)
+    atexit (clear_at_exit);
+  registered = TRUE;
+  watcher = dp_thread_new ("dp-warm", watch, NULL, NULL);
+  return watcher != NULL;
+}
+
 void
 dp_part_cache_give (DpPart *part, int seconds)
 {
@@ -203,16 +219,15 @@ dp_part_cache_give (DpPart *part, int seconds)
   part->until_us = g_get_monotonic_time () + seconds * G_TIME_SPAN_SECOND;
   g_mutex_lock (&lock);
   store = g_list_prepend (store, part);
-  if (!watching) {
-    if (watcher)
-      g_thread_join (watcher);
-    else
-      atexit (clear_at_exit);
-    watcher = g_thread_new ("dp-warm", watch, NULL);
-  }
-  watching = TRUE;
+  watching = watching || start_watcher ();
+  if (watching)
+    part = NULL;
+  else                          /* nobody would free it in time */
+    store = g_list_remove (store, part);
   g_cond_broadcast (&changed);
   g_mutex_unlock (&lock);
+  if (part)
+    free_part (part);
 }
 
 gsize

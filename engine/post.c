@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "post.h"
 #include "mpi_library.h"
+#include "thread.h"
 #include "dualparal.h"
 
 #include <stdlib.h>
@@ -627,8 +628,8 @@ dp_post_open (DpPostPlace *place, int seconds, GError **error)
     post.sending = g_ptr_array_new ();
     post.mpi = dp_mpi_library_open (&post.error);
     if (post.mpi) {
-      post.thread = g_thread_new ("dp-mpi", post_thread, NULL);
-      if (wait_ready (seconds))
+      post.thread = dp_thread_new ("dp-mpi", post_thread, NULL, &post.error);
+      if (post.thread && wait_ready (seconds))
         atexit (close_post);    /* registered after MPI's own, so it runs before them */
     }
   }

@@ -83,14 +83,25 @@ dp_ring_new (const DpRingSpec *spec, GError **error)
 
     ring->stages[i] = dp_stage_new (&ring->stage, stage->device, stage->threads, spec->weights, stage->halves);
   }
-  for (int i = 0; i < ring->n_stages; i++)
+  return ring;
+}
+
+gboolean
+dp_ring_start (DpRing *ring, GError **error)
+{
+  const DpRingSpec *spec = &ring->spec;
+
+  for (int i = 0; i < ring->n_stages; i++) {
     ring->workers[i] = dp_worker_new (&(DpWorkerSpec) {
-        .index = i, .stages = plan->n_stages, .stage = ring->stages[i], .transport = ring->ends[i],
+        .index = i, .stages = spec->plan->n_stages, .stage = ring->stages[i], .transport = ring->ends[i],
         .schedule = i == 0 ? ring->schedule : NULL, .decoder = spec->decoder, .trace = spec->trace, .cancel = &ring->cancel,
-        .loaded = spec->loaded, .loaded_data = spec->user_data, .failed = failed, .failed_data = ring });
+        .loaded = spec->loaded, .loaded_data = spec->user_data, .failed = failed, .failed_data = ring }, error);
+    if (ring->workers[i] == NULL)
+      return FALSE;
+  }
   if (ring->session)
     dp_session_start (ring->session);
-  return ring;
+  return TRUE;
 }
 
 void

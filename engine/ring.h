@@ -31,9 +31,11 @@ typedef struct
 /* Thread-safety: every function from any thread, dp_ring_free() last. */
 typedef struct _DpRing DpRing;
 
-/** Starts the threads, which load first what was not left warm. Between dp_part_cache_begin() and dp_part_cache_end(). Errors:
- *  DP_ERROR_NO_MEMORY. */
+/** Makes the stages. Between dp_part_cache_begin() and dp_part_cache_end(). Errors: DP_ERROR_NO_MEMORY. */
 DpRing *dp_ring_new (const DpRingSpec *spec, GError **error);
+/** Starts the threads, which load first what was not left warm. Once. FALSE with DP_ERROR_NO_MEMORY where one cannot be started: then
+ *  others may run, until dp_ring_free(). */
+gboolean dp_ring_start (DpRing *ring, GError **error);
 /** Gets what stages of other processes have to say: what dp_ring_get_stats() and the trace have of them is up to date then. Waits for
  *  half a second at most. */
 void dp_ring_collect (DpRing *ring);

@@ -198,6 +198,7 @@ static void
 start_stage (Session *session)
 {
   Server *s = session->server;
+  GError *error = NULL;
 
   session->end = dp_transport_mpi_new (&(DpTransportMpiSpec) { .rank = s->place.rank, .ranks = s->place.ranks,
       .session = session->number, .name = s->name, .letter = take_session_letter, .gone = take_session_gone,
@@ -207,7 +208,9 @@ start_stage (Session *session)
     session->trace = dp_trace_new_remote (send_events, session);
   session->worker = dp_worker_new (&(DpWorkerSpec) { .index = s->place.rank, .stages = s->place.ranks,
       .stage = session->stage, .transport = session->end, .trace = session->trace,
-      .cancel = &session->cancel, .loaded = loaded, .loaded_data = session, .failed = failed, .failed_data = session });
+      .cancel = &session->cancel, .loaded = loaded, .loaded_data = session, .failed = failed, .failed_data = session }, &error);
+  if (session->worker == NULL)  /* rank 0 then ends the session */
+    failed (error, session);
 }
 
 /* What this stage did so far. */
@@ -216,6 +219,8 @@ send_account (Session *session)
 {
   DpWorkerStats w;
 
+  if (session->worker == NULL)
+    return;
   dp_trace_pass_on (session->trace);
   dp_worker_get_stats (session->worker, &w);
   dp_post_send (0, DP_POST_STATS, session->number, &(DpRemoteStats) { w.busy_us, dp_recent_percentile (&w.pass_seconds, 50), w.bytes,

@@ -2,6 +2,7 @@
 #include "session.h"
 #include "agreement.h"
 #include "ranks.h"
+#include "thread.h"
 #include "transport_mpi.h"
 
 #include <string.h>
@@ -174,7 +175,12 @@ dp_session_new (const DpSessionSpec *spec, GError **error)
   dp_trace_set_clock (spec->trace, clock_of);
   if (spec->trace) {
     s->traces = g_async_queue_new ();
-    s->tracer = g_thread_new ("dp-trace", trace_thread, s);
+    s->tracer = dp_thread_new ("dp-trace", trace_thread, s, error);
+    if (s->tracer == NULL) {
+      g_clear_pointer (&s->traces, g_async_queue_unref);
+      dp_session_free (s);
+      return NULL;
+    }
   }
   s->end = dp_transport_mpi_new (&(DpTransportMpiSpec) { .rank = 0, .ranks = s->ranks, .session = s->number, .name = s->names[0],
       .letter = take_letter, .gone = take_gone, .failed = failed, .user_data = s });

@@ -33,6 +33,7 @@ struct _DpTrace
   gsize size;                   /* of what is in the buffer, which is whole events */
   gint64 flushed_us;
   int failure;                  /* errno of what could not be written; 0: none */
+  gboolean told;                /* that it failed, by dp_trace_check() */
   guint64 transfers;
   DpTraceEvent batch[BATCH];    /* of one that is sent */
   guint batched;
@@ -214,6 +215,25 @@ dp_trace_set_clock (DpTrace *t, DpTraceClock clock)
     t->clock = clock;
 }
 
+static gboolean
+failed (const DpTrace *t, GError **error)
+{
+  dp_error_set (error, DP_ERROR_FAILED, "trace: %s ends too early: %s", t->path, g_strerror (t->failure));
+  return FALSE;
+}
+
+gboolean
+dp_trace_check (DpTrace *t, GError **error)
+{
+  if (t == NULL)
+    return TRUE;
+  g_mutex_lock (&t->lock);
+  gboolean ok = t->failure == 0 || t->told;
+  t->told = t->failure != 0;
+  g_mutex_unlock (&t->lock);
+  return ok || failed (t, error);
+}
+
 gboolean
 dp_trace_end (DpTrace *t, GError **error)
 {
@@ -221,11 +241,9 @@ dp_trace_end (DpTrace *t, GError **error)
     return TRUE;
   g_mutex_lock (&t->lock);
   end (t);
-  int failure = t->failure;
+  gboolean ok = t->failure == 0 || t->told;
   g_mutex_unlock (&t->lock);
-  if (failure)
-    dp_error_set (error, DP_ERROR_FAILED, "trace: %s ends too early: %s", t->path, g_strerror (failure));
-  return failure == 0;
+  return ok || failed (t, error);
 }
 
 void

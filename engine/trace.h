@@ -54,8 +54,10 @@ DpTrace *dp_trace_new_remote (DpTraceSend send, gpointer user_data);
 void dp_trace_pass_on (DpTrace *trace);
 /** How the clocks of the stages' processes differ; before events of other processes are added. */
 void dp_trace_set_clock (DpTrace *trace, DpTraceClock clock);
+/** FALSE, once, with DP_ERROR_FAILED when something could not be written: the trace has ended then. NULL is fine; cheap. */
+gboolean dp_trace_check (DpTrace *trace, GError **error);
 /** Writes what is left, and the end; nothing is added behind that. FALSE with DP_ERROR_FAILED where something could not be written, now or
- *  before. */
+ *  before, unless dp_trace_check() has said so. */
 gboolean dp_trace_end (DpTrace *trace, GError **error);
 /** Ends it, if that is still to be done. */
 void dp_trace_free (DpTrace *trace);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "transport_mpi.h"
+#include "thread.h"
 #include "token_wire.h"
 #include "wan/device_error.h"
 
@@ -486,10 +487,10 @@ open_gpu (End *end, DpDevice *dev, GError **error)
         "smaller width, height or block-latents", dev->name);
     return FALSE;
   }
-  end->out.thread = g_thread_new ("dp-sender", sender, end);
-  if (end->spec.rank > 0)       /* which wants nothing but latents */
-    end->in.thread = g_thread_new ("dp-receiver", receiver, end);
-  return TRUE;
+  end->out.thread = dp_thread_new ("dp-sender", sender, end, error);
+  if (end->out.thread && end->spec.rank > 0)    /* rank 0 wants nothing but latents */
+    end->in.thread = dp_thread_new ("dp-receiver", receiver, end, error);
+  return end->out.thread && (end->in.thread || end->spec.rank == 0);
 }
 
 static gboolean

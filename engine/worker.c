@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "worker.h"
+#include "thread.h"
 #include "wan/device_error.h"
 
 /* A message whose pass was queued on the device. */
@@ -301,20 +302,24 @@ worker_thread (gpointer data)
 }
 
 DpWorker *
-dp_worker_new (const DpWorkerSpec *spec)
+dp_worker_new (const DpWorkerSpec *spec, GError **error)
 {
   DpWorker *w = g_new0 (DpWorker, 1);
   g_autofree char *name = g_strdup_printf ("dp-stage-%d", spec->index);
 
   w->spec = *spec;
   g_mutex_init (&w->lock);
-  w->thread = g_thread_new (name, worker_thread, w);
+  w->thread = dp_thread_new (name, worker_thread, w, error);
+  if (w->thread == NULL)
+    dp_worker_free (g_steal_pointer (&w));
   return w;
 }
 
 void
 dp_worker_join (DpWorker *w)
 {
+  if (w == NULL)
+    return;
   g_thread_join (g_steal_pointer (&w->thread));
   if (w->dev)
     w->dev->ops->sync (w->dev);

@@ -52,9 +52,9 @@ typedef struct
 /* Thread-safety: every function from any thread, dp_worker_free() last. */
 typedef struct _DpWorker DpWorker;
 
-/** Starts the thread. All that spec points to must outlive it. */
-DpWorker *dp_worker_new (const DpWorkerSpec *spec);
-/** Waits for the thread to end. */
+/** Starts the thread. All that spec points to must outlive it. NULL with DP_ERROR_NO_MEMORY where no thread can be started. */
+DpWorker *dp_worker_new (const DpWorkerSpec *spec, GError **error);
+/** Waits for the thread to end. NULL is fine. */
 void dp_worker_join (DpWorker *worker);
 /** After dp_worker_join() of all. NULL is fine. */
 void dp_worker_free (DpWorker *worker);

@@ -180,6 +180,15 @@ gst_dualparal_generator_start (GstDualParalGenerator * gen)
 }
 
 static void
+gst_dualparal_generator_warn_of_trace (GstDualParalGenerator * gen,
+    GError * error)
+{
+  GST_ELEMENT_WARNING (gen->element, RESOURCE, WRITE, ("%s", error->message),
+      ("the video is complete, the trace is not"));
+  g_error_free (error);
+}
+
+static void
 gst_dualparal_generator_close (GstDualParalGenerator * gen)
 {
   DpEngine *engine;
@@ -191,11 +200,8 @@ gst_dualparal_generator_close (GstDualParalGenerator * gen)
   engine = g_steal_pointer (&gen->engine);
   g_mutex_unlock (&gen->lock);
 
-  if (engine && !dp_engine_end_trace (engine, &error)) {
-    GST_ELEMENT_WARNING (gen->element, RESOURCE, WRITE, ("%s",
-            error->message), ("the video is complete, the trace is not"));
-    g_error_free (error);
-  }
+  if (engine && !dp_engine_end_trace (engine, &error))
+    gst_dualparal_generator_warn_of_trace (gen, error);
   g_atomic_int_set (&gen->closing, TRUE);
   dp_engine_free (engine);
   g_atomic_int_set (&gen->closing, FALSE);
@@ -359,6 +365,8 @@ gst_dualparal_generator_pull (GstDualParalGenerator * gen, gboolean * got)
     gst_dualparal_generator_release (gen);
     gen->frame = frame;
     gen->has_frame = TRUE;
+    if (!dp_engine_check_trace (gen->engine, &error))
+      gst_dualparal_generator_warn_of_trace (gen, error);
     return GST_FLOW_OK;
   }
   if (result == 0)

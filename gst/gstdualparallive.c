@@ -26,6 +26,8 @@ struct _GstDualParalLive
   guint64 repeated, placeholders, underruns;
   guint64 in_time, missed;      /* times at which there was a frame, or none */
   GstClockTime stall_time;
+  guint64 delays;               /* by downstream, and how long they were in all */
+  GstClockTime delay_time;
 
   /* -- written with lock, by start() and the streaming thread */
   GstClockTime frame_time;      /* that of the caps */
@@ -39,6 +41,8 @@ struct _GstDualParalLive
   gboolean late;                /* what is due is shown when it is there */
   gboolean discont;
   gboolean rewound;             /* due is 0, whatever the clock says */
+  gboolean pushed;              /* nothing was waited for since a picture left, so it is
+                                 * downstream that had it until now */
   GstClockTime reported;        /* the latest that was missed and told */
   gboolean missing;             /* since the last fresh one */
   gboolean is_missed;           /* what is due is counted as missed */
@@ -94,6 +98,7 @@ gst_dualparal_live_start (GstDualParalLive * live)
   live->paused = TRUE;
   live->repeated = live->placeholders = live->underruns = live->stall_time = 0;
   live->in_time = live->missed = 0;
+  live->delays = live->delay_time = 0;
   g_mutex_unlock (&live->lock);
 }
 
@@ -126,7 +131,7 @@ void
 gst_dualparal_live_restart (GstDualParalLive * live)
 {
   live->primed = live->fresh = live->late = live->missing = live->rewound =
-      live->is_out = live->is_missed = FALSE;
+      live->is_out = live->is_missed = live->pushed = FALSE;
   live->in_a_row = 0;
   live->mark_time = GST_CLOCK_TIME_NONE;
 }
@@ -209,8 +214,10 @@ gst_dualparal_live_wait_until_due (GstDualParalLive * live, GstClockTime * now)
 
   for (;;) {
     g_mutex_lock (&live->lock);
-    if (live->paused)
+    if (live->paused) {
       live->mark_time = GST_CLOCK_TIME_NONE;
+      live->pushed = FALSE;
+    }
     while (live->paused && !gst_dualparal_live_is_flushing (live))
       g_cond_wait (&live->cond, &live->lock);
     flushing = gst_dualparal_live_is_flushing (live);
@@ -242,6 +249,7 @@ gst_dualparal_live_wait_until_due (GstDualParalLive * live, GstClockTime * now)
     g_mutex_unlock (&live->lock);
     if (wait)
       gst_clock_id_wait (id, NULL);
+    live->pushed = FALSE;
     g_mutex_lock (&live->lock);
     live->clock_id = NULL;
     g_mutex_unlock (&live->lock);
@@ -317,7 +325,7 @@ gst_dualparal_live_leave (GstDualParalLive * live, GstDualParalPicture picture,
   live->discont = live->rewound = FALSE;
   live->out = *release;
   live->out_due = live->due;
-  live->is_out = TRUE;
+  live->is_out = live->pushed = TRUE;
   live->out_missed = live->is_missed;
   live->is_missed = FALSE;
   live->due += live->period;
@@ -350,15 +358,34 @@ gst_dualparal_live_take_back (GstDualParalLive * live)
   return live->out.picture == GST_DUALPARAL_FRESH;
 }
 
-/* -- underruns */
+/* -- underruns and delays */
+
+/* What is due is late; an application tells by the cause whether another model or another encoder
+ * would help */
+static void
+gst_dualparal_live_post_qos (GstDualParalLive * live, GstClockTime now,
+    const gchar * cause)
+{
+  const GstSegment *segment = &live->src->segment;
+  const GstClockTime pts = gst_segment_position_from_running_time (segment,
+      GST_FORMAT_TIME, live->due);
+  GstMessage *message;
+
+  message = gst_message_new_qos (GST_OBJECT (live->src), TRUE, live->due,
+      gst_segment_to_stream_time (segment, GST_FORMAT_TIME, pts), pts,
+      live->period);
+  gst_message_set_qos_values (message, GST_CLOCK_DIFF (live->due, now), 1.0,
+      1000000);
+  gst_message_set_qos_stats (message, GST_FORMAT_BUFFERS, live->taken,
+      live->repeated);
+  gst_structure_set (gst_message_writable_structure (message), "cause",
+      G_TYPE_STRING, cause, NULL);
+  gst_dualparal_poster_post (live->poster, message);
+}
 
 static void
 gst_dualparal_live_report_miss (GstDualParalLive * live, GstClockTime now)
 {
-  const GstSegment *segment = &live->src->segment;
-  GstMessage *message;
-  GstClockTime pts;
-
   if (live->reported == live->due)
     return;
   live->reported = live->due;
@@ -371,17 +398,21 @@ gst_dualparal_live_report_miss (GstDualParalLive * live, GstClockTime now)
   live->missing = live->is_missed = TRUE;
   GST_DEBUG_OBJECT (live->src, "no frame for %" GST_TIME_FORMAT ", now %"
       GST_TIME_FORMAT, GST_TIME_ARGS (live->due), GST_TIME_ARGS (now));
+  gst_dualparal_live_post_qos (live, now, "generation");
+}
 
-  pts = gst_segment_position_from_running_time (segment, GST_FORMAT_TIME,
-      live->due);
-  message = gst_message_new_qos (GST_OBJECT (live->src), TRUE, live->due,
-      gst_segment_to_stream_time (segment, GST_FORMAT_TIME, pts), pts,
-      live->period);
-  gst_message_set_qos_values (message, GST_CLOCK_DIFF (live->due, now), 1.0,
-      1000000);
-  gst_message_set_qos_stats (message, GST_FORMAT_BUFFERS, live->taken,
-      live->repeated);
-  gst_dualparal_poster_post (live->poster, message);
+/* Downstream asked so late for the next picture that its time is over */
+static void
+gst_dualparal_live_report_delay (GstDualParalLive * live, GstClockTime now)
+{
+  GST_DEBUG_OBJECT (live->src, "downstream is %" GST_TIME_FORMAT " too slow",
+      GST_TIME_ARGS (now - live->due));
+  g_mutex_lock (&live->lock);
+  live->delays++;
+  live->delay_time += now - live->due;
+  g_mutex_unlock (&live->lock);
+  gst_dualparal_generator_mark (live->gen, "delayed");
+  gst_dualparal_live_post_qos (live, now, "downstream");
 }
 
 static void
@@ -598,9 +629,12 @@ gst_dualparal_live_next (GstDualParalLive * live, GstDualParalRelease * release)
       GST_DEBUG_OBJECT (live->src, "it is %" GST_TIME_FORMAT ", far from %"
           GST_TIME_FORMAT ": the next picture leaves now", GST_TIME_ARGS (now),
           GST_TIME_ARGS (live->due));
+      if (live->pushed && now > live->due)
+        gst_dualparal_live_report_delay (live, now);
       live->due = now;
       live->discont = TRUE;
     }
+    live->pushed = FALSE;
 
     if (!live->primed)
       return gst_dualparal_live_leave (live, GST_DUALPARAL_PLACEHOLDER,
@@ -635,6 +669,8 @@ gst_dualparal_live_add_stats (GstDualParalLive * live, GstStructure * stats)
       "missed", G_TYPE_UINT64, live->missed,
       "deadline-attainment", G_TYPE_DOUBLE,
       due > 0 ? (gdouble) live->in_time / due : 1.0,
-      "stall-time", GST_TYPE_CLOCK_TIME, live->stall_time, NULL);
+      "stall-time", GST_TYPE_CLOCK_TIME, live->stall_time,
+      "downstream-delays", G_TYPE_UINT64, live->delays,
+      "downstream-delay-time", GST_TYPE_CLOCK_TIME, live->delay_time, NULL);
   g_mutex_unlock (&live->lock);
 }

@@ -416,6 +416,8 @@ gst_dualparal_settings_init_stats_props (void)
    * * `missed` (#guint64): number of pictures that were due without a frame
    * * `deadline-attainment` (#gdouble): share of pictures with a frame in time; 1 before the first
    * * `stall-time` (#GstClockTime): how long nothing was sent for lack of a frame
+   * * `downstream-delays` (#guint64), `downstream-delay-time` (#GstClockTime): how often downstream
+   *   took the next picture so late that its time jumped, and how far it jumped in all
    *
    * Since: 0.1
    */

@@ -40,7 +40,8 @@
  * * `BUFFERING`: a frame was not ready in time for a sink that keeps time. As with any buffering
  *   element, the application goes to PAUSED below 100 and back to PLAYING at 100; no frame is dropped.
  *   It is not posted before the first frame, when recording, or when live.
- * * `QOS`: a picture of a live video was due without a frame; see #GstDualParalSrc:underrun-policy.
+ * * `QOS`: a picture of a live video was late. The field `cause` (string) is `generation` if there was
+ *   no frame (see #GstDualParalSrc:underrun-policy), or `downstream` if it was taken too late.
  * * `ELEMENT`, structure `application/x-dualparal-stats`: the property #GstDualParalSrc:stats, every
  *   #GstDualParalSrc:stats-interval.
  * * `ELEMENT`, structure `dualparal-prompt-applied`: the first frame of a prompt leaves the element.

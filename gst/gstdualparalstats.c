@@ -78,6 +78,8 @@ void
 gst_dualparal_stats_start (GstDualParalStats * stats, guint interval,
     const DpModelInfo * model)
 {
+  GError *error = NULL;
+
   g_mutex_lock (&stats->lock);
   stats->stopping = FALSE;
   stats->interval_us = interval * G_TIME_SPAN_MILLISECOND;
@@ -86,9 +88,16 @@ gst_dualparal_stats_start (GstDualParalStats * stats, guint interval,
   stats->model_framerate = stats->framerate =
       (gdouble) model->fps_n / model->fps_d;
   g_mutex_unlock (&stats->lock);
-  if (interval > 0)
-    stats->thread = g_thread_new ("dp-stats",
-        gst_dualparal_stats_post_regularly, stats);
+  if (interval == 0)
+    return;
+  stats->thread = g_thread_try_new ("dp-stats",
+      gst_dualparal_stats_post_regularly, stats, &error);
+  if (!stats->thread) {
+    GST_ELEMENT_WARNING (stats->element, RESOURCE, NO_SPACE_LEFT,
+        ("stats-interval has no effect: no thread can be started."), ("%s",
+            error->message));
+    g_error_free (error);
+  }
 }
 
 void

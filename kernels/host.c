@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "host.h"
+#include "host_limits.h"
 #include "numeric.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/utsname.h>
 #include <time.h>
@@ -43,13 +45,20 @@ untouched (size_t page)
   return all > anonymous ? all - anonymous : 0;
 }
 
+static size_t
+min (size_t a, size_t b)
+{
+  return a < b ? a : b;
+}
+
 void
 dp_host_memory_size (size_t *total, size_t *available)
 {
   char line[128];
   unsigned long long kib;
   FILE *f = fopen ("/proc/meminfo", "re");
-  size_t page = sysconf (_SC_PAGESIZE), promised = untouched (page);
+  size_t page = sysconf (_SC_PAGESIZE), promised = untouched (page), space, space_left;
+  DpCgroupLimits group;
 
   *total = sysconf (_SC_PHYS_PAGES) * page;
   *available = sysconf (_SC_AVPHYS_PAGES) * page;
@@ -59,7 +68,12 @@ dp_host_memory_size (size_t *total, size_t *available)
         *available = kib * 1024;
     fclose (f);
   }
-  *available -= promised < *available ? promised : *available;
+  dp_host_limits_of_process (&group);
+  dp_host_limits_address_space (&space, &space_left);
+  *total = min (*total, min (group.memory, space));
+  *available = min (*available, group.memory_left);
+  *available -= min (promised, *available);
+  *available = min (*available, space_left);    /* of which all that was promised is gone */
 }
 
 /* With overcommit the system grants more than there is, and kills the process when it uses it. */
@@ -307,66 +321,90 @@ dp_all_finite (DpType type, const void *data, size_t n)
   return (type == DP_TYPE_F32 ? f32_finite : type == DP_TYPE_BF16 ? bf16_finite : f16_finite) (data, n);
 }
 
-bool
-dp_weight_is_finite (DpDevice *dev, const DpHostWeight *weight, size_t n)
+#define READ_PIECE ((size_t) 32 << 10)  /* bytes; stays in the first cache or the second */
+
+static bool
+read_raw (DpDevice *dev, const DpHostWeight *weight, size_t first, size_t n, void *dst)
 {
-  if (dp_all_finite (weight->type, weight->data, n))
+  size_t size = dp_type_size (weight->type);
+
+  if (weight->read (weight->source, weight->offset + first * size, dst, n * size))
+    return true;
+  dp_device_fail (dev, "a weight cannot be read");
+  return false;
+}
+
+static bool
+check_finite (DpDevice *dev, DpType type, const void *data, size_t n)
+{
+  if (dp_all_finite (type, data, n))
     return true;
   dp_device_fail (dev, "a weight is NaN or infinite");
   return false;
 }
 
 bool
-dp_linear_is_finite (DpDevice *dev, const DpLinearSpec *spec)
+dp_weight_read (DpDevice *dev, const DpHostWeight *weight, size_t first, size_t n, void *dst)
 {
-  for (int i = 0; i < spec->n_weights; i++)
-    if (!dp_weight_is_finite (dev, &spec->weights[i], (size_t) spec->weights[i].rows * spec->k)
-        || (spec->biases && spec->biases[i].data && !dp_weight_is_finite (dev, &spec->biases[i], spec->weights[i].rows)))
-      return false;
-  return true;
+  size_t size = dp_type_size (weight->type);
+
+  if (weight->data)
+    memcpy (dst, (const char *) weight->data + first * size, n * size);
+  else if (!read_raw (dev, weight, first, n, dst))
+    return false;
+  return check_finite (dev, weight->type, dst, n);
 }
 
-bool
-dp_conv_is_finite (DpDevice *dev, const DpConvSpec *spec)
-{
-  return dp_weight_is_finite (dev, &spec->weight, (size_t) spec->co * spec->ci * spec->kt * spec->kh * spec->kw)
-      && (spec->bias.data == NULL || dp_weight_is_finite (dev, &spec->bias, spec->co));
-}
-
-void
-dp_weight_to_f32 (const DpHostWeight *weight, size_t n, DpType type, float *dst)
+static void
+to_f32 (DpType from, const void *src, size_t n, DpType type, float *dst)
 {
   for (size_t i = 0; i < n; i++) {
-    float f = dp_load (weight->type, weight->data, i);
+    float f = dp_load (from, src, i);
 
     dst[i] = type == DP_TYPE_BF16 ? dp_f32_from_bf16 (dp_bf16_from_f32 (f)) : f;
   }
 }
 
-void
-dp_linear_weights (const DpLinearSpec *spec, float *weights)
+bool
+dp_weight_to_f32 (DpDevice *dev, const DpHostWeight *weight, size_t first, size_t n, DpType type, float *dst)
+{
+  size_t size = dp_type_size (weight->type), piece = READ_PIECE / size;
+  uint64_t buffer[READ_PIECE / 8];
+
+  for (size_t i = 0; i < n; i += piece) {
+    size_t m = n - i < piece ? n - i : piece;
+    const void *src = weight->data ? (const char *) weight->data + (first + i) * size : (const char *) buffer;
+
+    if ((!weight->data && !read_raw (dev, weight, first + i, m, buffer)) || !check_finite (dev, weight->type, src, m))
+      return false;
+    to_f32 (weight->type, src, m, type, dst + i);
+  }
+  return true;
+}
+
+bool
+dp_linear_weights (DpDevice *dev, const DpLinearSpec *spec, float *weights)
 {
   for (int i = 0; i < spec->n_weights; i++) {
     size_t n = (size_t) spec->weights[i].rows * spec->k;
 
-    dp_weight_to_f32 (&spec->weights[i], n, spec->type, weights);
+    if (!dp_weight_to_f32 (dev, &spec->weights[i], 0, n, spec->type, weights))
+      return false;
     weights += n;
   }
+  return true;
 }
 
 bool
-dp_linear_biases (const DpLinearSpec *spec, float *biases)
+dp_linear_biases (DpDevice *dev, const DpLinearSpec *spec, float *biases)
 {
-  if (spec->biases == NULL)
-    return false;
-  for (int i = 0; i < spec->n_weights; i++) {
+  memset (biases, 0, dp_linear_rows (spec) * sizeof (float));
+  for (int i = 0; i < spec->n_weights && spec->biases; i++) {
     int rows = spec->weights[i].rows;
 
     /* A piece without a bias beside pieces with one has zeros. */
-    if (spec->biases[i].data)
-      dp_weight_to_f32 (&spec->biases[i], rows, DP_TYPE_F32, biases);
-    else
-      memset (biases, 0, rows * sizeof (float));
+    if (dp_weight_exists (&spec->biases[i]) && !dp_weight_to_f32 (dev, &spec->biases[i], 0, rows, DP_TYPE_F32, biases))
+      return false;
     biases += rows;
   }
   return true;

@@ -21,7 +21,8 @@ void dp_host_memory_free (DpDevice *dev, void *ptr);
 
 /* -- facts -- */
 
-/** Physical memory of this machine, and what is left of it, in bytes; what was handed out above counts as gone. */
+/** Memory that this process may have, and what is left of it, in bytes: of the machine, of the process's cgroup or of its address space
+ *  (host_limits.h), whatever is least. What was handed out above counts as gone. */
 void dp_host_memory_size (size_t *total, size_t *available);
 
 /** What the processor calls itself, "AMD EPYC 9355"; falls back to the machine's architecture. */
@@ -38,14 +39,22 @@ int dp_linear_rows (const DpLinearSpec *spec);
 /** Whether none of n elements is NaN or infinite. */
 bool dp_all_finite (DpType type, const void *data, size_t n);
 
-/** The same of a weight of n elements, or of all that a layer is packed from. If one is not, false, and a failure latches. */
-bool dp_weight_is_finite (DpDevice *dev, const DpHostWeight *weight, size_t n);
-bool dp_linear_is_finite (DpDevice *dev, const DpLinearSpec *spec);
-bool dp_conv_is_finite (DpDevice *dev, const DpConvSpec *spec);
+/** Whether there is such a weight at all. */
+static inline bool
+dp_weight_exists (const DpHostWeight *weight)
+{
+  return weight->data || weight->read;
+}
 
-/** dst = the n elements of a file's array as float32, first rounded to bfloat16 if `type` is that. */
-void dp_weight_to_f32 (const DpHostWeight *weight, size_t n, DpType type, float *dst);
+/* These read elements [first, first + n) of a weight. False, and a failure latches, if they cannot be read or one is NaN or infinite. Any
+ * of the device's threads. */
 
-/** The stacked weights [N, K] and biases [N] of a linear layer as float32. False if it has no bias (bias untouched). */
-void dp_linear_weights (const DpLinearSpec *spec, float *weights);
-bool dp_linear_biases (const DpLinearSpec *spec, float *biases);
+/** dst = the elements as they are. */
+bool dp_weight_read (DpDevice *dev, const DpHostWeight *weight, size_t first, size_t n, void *dst);
+
+/** dst = the elements as float32, first rounded to bfloat16 if `type` is that. */
+bool dp_weight_to_f32 (DpDevice *dev, const DpHostWeight *weight, size_t first, size_t n, DpType type, float *dst);
+
+/** The stacked weights [N, K] and biases [N] of a linear layer as float32; zeros where it has no bias. */
+bool dp_linear_weights (DpDevice *dev, const DpLinearSpec *spec, float *weights);
+bool dp_linear_biases (DpDevice *dev, const DpLinearSpec *spec, float *biases);

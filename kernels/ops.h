@@ -43,13 +43,20 @@ dp_type_size (DpType type)
   return type == DP_TYPE_F32 ? 4 : 2;
 }
 
-/** A weight as it lies in host memory (usually inside a mapped file); read once, while packing. One that holds NaN or infinity is
- *  refused then: a failure latches on the device, and nothing is packed. */
+/** Copies `bytes` bytes of a source, from `offset` on, to `to`. False: they cannot be read. Called from several threads at once. */
+typedef bool dp_weight_read_fn (const void *source, uint64_t offset, void *to, size_t bytes);
+
+/** A weight in host memory, or one that is read piece by piece while it is packed: nothing maps the file that it lies in, which may
+ *  become shorter at any time. Read once. One that holds NaN or infinity, or cannot be read, is refused then: a failure latches on the
+ *  device, and nothing is packed. */
 typedef struct
 {
-  const void *data;
+  const void *data;             /* in memory, or NULL */
   DpType type;
   int rows;                     /* output features this piece contributes */
+  dp_weight_read_fn *read;      /* what reads it if data is NULL; both NULL: there is no such weight */
+  const void *source;
+  uint64_t offset;              /* of the first element in source, in bytes */
 } DpHostWeight;
 
 /* ---- memory ---- */
@@ -193,7 +200,7 @@ typedef struct
   int kt, kh, kw;               /* kh and kw odd */
   DpType type;                  /* of x, y, add and the packed weight */
   DpHostWeight weight;          /* [co, ci, kt, kh, kw] as in the file */
-  DpHostWeight bias;            /* [co]; data NULL for none */
+  DpHostWeight bias;            /* [co]; data and read NULL for none */
 } DpConvSpec;
 
 typedef struct

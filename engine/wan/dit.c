@@ -131,19 +131,6 @@ get (Loader *l, int n_dims, const gint64 *dims, const char *name)
   return t;
 }
 
-/* A tensor that is read here. */
-static const DpTensor *
-get_finite (Loader *l, int n_dims, const gint64 *dims, const char *name)
-{
-  const DpTensor *t = get (l, n_dims, dims, name);
-
-  if (t && !dp_weights_check_finite (l->weights, t, l->error)) {
-    l->failed = TRUE;
-    return NULL;
-  }
-  return t;
-}
-
 /* Why the device packed no linear layer of these tensors. */
 static void
 not_packed (Loader *l, const DpTensor *const *tensors, int n, gsize bytes, const char *prefix, const char *name)
@@ -171,8 +158,8 @@ load_linear (Loader *l, DpType type, gboolean fp8, int n, int k, const char *pre
 
     if (l->failed)
       return NULL;
-    w[count] = (DpHostWeight) { tw->data, tw->type, n };
-    b[count] = (DpHostWeight) { tb->data, tb->type, n };
+    w[count] = dp_tensor_weight (tw, n);
+    b[count] = dp_tensor_weight (tb, n);
     tensors[2 * count] = tw;
     tensors[2 * count + 1] = tb;
   }
@@ -190,16 +177,19 @@ load_linear (Loader *l, DpType type, gboolean fp8, int n, int k, const char *pre
 static float *
 load_host (Loader *l, int n_dims, const gint64 *dims, const char *name)
 {
-  const DpTensor *t = get_finite (l, n_dims, dims, name);
+  const DpTensor *t = get (l, n_dims, dims, name);
   gsize n = 1;
 
   if (t == NULL)
     return NULL;
   for (int i = 0; i < n_dims; i++)
     n *= dims[i];
-  float *out = g_new (float, n);
-  dp_tensor_to_f32 (t, 0, n, out);
-  return out;
+  g_autofree float *out = g_new (float, n);
+  if (!dp_weights_read_finite (l->weights, t, out, l->error)) {
+    l->failed = TRUE;
+    return NULL;
+  }
+  return g_steal_pointer (&out);
 }
 
 static void
@@ -275,6 +265,7 @@ load_patch_embedding (Loader *l)
 
   if (l->failed)
     return;
+  const DpHostWeight b = dp_tensor_weight (bias, D);
   g_autofree float *w = g_new (float, (gsize) D * 4 * C);
   for (int o = 0; o < D; o++)
     for (int c = 0; c < C; c++)
@@ -282,7 +273,7 @@ load_patch_embedding (Loader *l)
         w[((gsize) o * 4 + p) * C + c] = file[((gsize) o * C + c) * 4 + p];
   d->patch_embedding = d->ops->linear_new (d->dev, &(DpLinearSpec) {
       .k = 4 * C, .type = d->spec.type, .n_weights = 1,
-      .weights = &(DpHostWeight) { w, DP_TYPE_F32, D }, .biases = &(DpHostWeight) { bias->data, bias->type, D } });
+      .weights = &(DpHostWeight) { w, DP_TYPE_F32, D }, .biases = &b });
   if (d->patch_embedding == NULL)
     not_packed (l, &bias, 1, (gsize) 4 * C * D * dp_type_size (d->spec.type), "", "patch_embedding");
 }
@@ -545,7 +536,7 @@ dp_dit_new (DpDevice *dev, const DpDitConfig *config, const DpWeights *weights, 
   if (l.failed)
     goto fail;
   compute_rope (d);
-  if (!dp_error_check_device (dev, error, "while the transformer was loaded"))
+  if (!dp_error_check_device (dev, error, "while the transformer was loaded") || !dp_weights_check_unchanged (weights, error))
     goto fail;
   return d;
 

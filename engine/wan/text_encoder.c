@@ -100,9 +100,8 @@ load_norm (DpTextEncoder *e, const DpWeights *weights, float *norm, const char *
 {
   const DpTensor *t = dp_weights_get (weights, error, 1, (gint64[]) { e->config.d_model }, "%s", name);
 
-  if (t == NULL || !dp_weights_check_finite (weights, t, error))
+  if (t == NULL || !dp_weights_read_finite (weights, t, e->host, error))
     return FALSE;
-  dp_tensor_to_f32 (t, 0, e->config.d_model, e->host);
   e->dev->ops->upload (e->dev, norm, e->host, e->config.d_model * sizeof (float));
   return TRUE;
 }
@@ -136,7 +135,7 @@ find_weights (DpTextEncoder *e, const DpWeights *weights, int layer, GError **er
 
     if (t == NULL)
       return FALSE;
-    e->layers[layer].weights[i] = (DpHostWeight) { .data = t->data, .type = t->type, .rows = tensors[i].rows };
+    e->layers[layer].weights[i] = dp_tensor_weight (t, tensors[i].rows);
     e->layers[layer].tensors[i] = t;
   }
   return TRUE;
@@ -187,11 +186,14 @@ load_bias (DpTextEncoder *e, const DpWeights *weights, int layer, GError **error
   const DpTensor *t = dp_weights_get (weights, error, 2, (gint64[]) { c->buckets, c->heads },
       "encoder.block.%d.layer.0.SelfAttention.relative_attention_bias.weight", layer);
 
-  if (t == NULL || !dp_weights_check_finite (weights, t, error))
+  if (t == NULL)
+    return FALSE;
+  g_autofree float *table = g_new (float, c->buckets * c->heads);
+  if (!dp_weights_read_finite (weights, t, table, error))
     return FALSE;
   for (int i = 0; i < spread; i++)
     for (int h = 0; h < c->heads; h++)
-      dp_tensor_to_f32 (t, bucket_of (i - (m - 1), c->buckets, c->max_distance) * c->heads + h, 1, &e->host[(gsize) h * spread + i]);
+      e->host[(gsize) h * spread + i] = table[bucket_of (i - (m - 1), c->buckets, c->max_distance) * c->heads + h];
   e->dev->ops->upload (e->dev, e->layers[layer].bias, e->host, sizeof (float) * c->heads * spread);
   return TRUE;
 }
@@ -225,7 +227,7 @@ load (DpTextEncoder *e, const DpWeights *weights, GError **error)
   for (int i = 0; i < c->layers; i++)
     if (!load_layer (e, weights, i, error))
       return FALSE;
-  return load_norm (e, weights, e->norm, "encoder.final_layer_norm.weight", error);
+  return load_norm (e, weights, e->norm, "encoder.final_layer_norm.weight", error) && dp_weights_check_unchanged (weights, error);
 }
 
 DpTextEncoder *
@@ -342,7 +344,8 @@ embed (DpTextEncoder *e, const DpTokens *text, float *x, GError **error)
           text->ids[i]);
       return FALSE;
     }
-    dp_tensor_to_f32 (e->table, text->ids[i] * d, d, e->host + i * d);
+    if (!dp_weights_read (e->weights, e->table, text->ids[i] * d, d, e->host + i * d, error))
+      return FALSE;
     if (!dp_all_finite (DP_TYPE_F32, e->host + i * d, d)) {
       dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s, row %d: expected finite numbers, found NaN or infinity; fetch the "
           "file again",
@@ -376,6 +379,8 @@ dp_text_encoder_encode (DpTextEncoder *e, const DpTokens *texts, int n_texts, GE
   gboolean ok = TRUE;
 
   g_assert (n_texts > 0 && n_texts <= DP_TEXT_ENCODER_TEXTS);
+  if (!dp_weights_check_unchanged (e->weights, error))
+    return FALSE;
   for (int t = 0; t < n_texts; t++)
     if (!embed (e, &texts[t], e->x[t], error))
       return FALSE;
@@ -392,7 +397,7 @@ dp_text_encoder_encode (DpTextEncoder *e, const DpTokens *texts, int n_texts, GE
     norm (e, texts[t].n, e->x[t], e->norm, e->out, DP_TYPE_F32);
     e->dev->ops->download (e->dev, texts[t].out, e->out, sizeof (float) * texts[t].n * e->config.d_model);
   }
-  if (!dp_error_check_device (e->dev, error, "in the text encoder"))
+  if (!dp_error_check_device (e->dev, error, "in the text encoder") || !dp_weights_check_unchanged (e->weights, error))
     return FALSE;
   if (!ok)
     dp_error_set (error, DP_ERROR_NO_MEMORY, "the text encoder on %s: not enough memory to load a layer", e->dev->name);

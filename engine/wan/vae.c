@@ -101,7 +101,7 @@ load_conv (Loader *l, int kt, int k, int ci, int co, const char *name, gboolean 
     return NULL;
   }
   DpConv *conv = v->ops->conv_new (v->dev, &(DpConvSpec) { .ci = ci, .co = co, .kt = kt, .kh = k, .kw = k, .type = v->type,
-      .weight = { tw->data, tw->type, co }, .bias = { tb->data, tb->type, co } });
+      .weight = dp_tensor_weight (tw, co), .bias = dp_tensor_weight (tb, co) });
   if (conv == NULL) {
     if (dp_weights_check_finite (l->weights, tw, l->error) && dp_weights_check_finite (l->weights, tb, l->error))
       dp_error_no_room (v->dev, l->error, (gsize) co * ci * kt * k * k * dp_type_size (v->type), "use another device for the last stage",
@@ -123,12 +123,11 @@ take_gamma (Loader *l, float **gamma, int channels, int n_dims, const char *name
   g_autofree char *full = g_strconcat ("decoder.", name, NULL);
   const gint64 dims[4] = { channels, 1, 1, 1 };
   const DpTensor *t = l->failed ? NULL : dp_weights_get (l->weights, l->error, n_dims, dims, "%s", full);
-  if (t == NULL || !dp_weights_check_finite (l->weights, t, l->error)) {
+  g_autofree float *host = g_new (float, channels);
+  if (t == NULL || !dp_weights_read_finite (l->weights, t, host, l->error)) {
     l->failed = TRUE;
     return;
   }
-  g_autofree float *host = g_new (float, channels);
-  dp_tensor_to_f32 (t, 0, channels, host);
   v->ops->upload (v->dev, *gamma, host, sizeof (float) * channels);
 }
 
@@ -241,13 +240,11 @@ load_post_quant (Loader *l)
     return;
   tw = dp_weights_get (l->weights, l->error, 5, (gint64[]) { z, z, 1, 1, 1 }, "post_quant_conv.weight");
   tb = tw ? dp_weights_get (l->weights, l->error, 1, (gint64[]) { z }, "post_quant_conv.bias") : NULL;
-  if (tb == NULL || !dp_weights_check_finite (l->weights, tw, l->error) || !dp_weights_check_finite (l->weights, tb, l->error)) {
+  g_autofree float *w = g_new (float, (gsize) z * z), *b = g_new (float, z);
+  if (tb == NULL || !dp_weights_read_finite (l->weights, tw, w, l->error) || !dp_weights_read_finite (l->weights, tb, b, l->error)) {
     l->failed = TRUE;
     return;
   }
-  g_autofree float *w = g_new (float, (gsize) z * z), *b = g_new (float, z);
-  dp_tensor_to_f32 (tw, 0, (gsize) z * z, w);
-  dp_tensor_to_f32 (tb, 0, z, b);
   for (int o = 0; o < z; o++) {
     double shift = b[o];
     for (int i = 0; i < z; i++) {
@@ -323,7 +320,7 @@ dp_vae_new (DpDevice *dev, const DpVaeConfig *config, const DpWeights *weights, 
   if (l.failed)
     goto fail;
   dp_vae_reset (v);
-  if (!dp_error_check_device (dev, error, "while the decoder was loaded"))
+  if (!dp_error_check_device (dev, error, "while the decoder was loaded") || !dp_weights_check_unchanged (weights, error))
     goto fail;
   return v;
 

@@ -10,22 +10,23 @@
 #include <glib/gstdio.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define MAX_HEADER ((guint64) 100 << 20)
 #define MAX_INDEX ((gsize) 32 << 20)
 #define MAX_SHARDS 512
+#define PIECE ((gsize) 32 << 10)        /* bytes that are read at a time; they stay in a cache */
 
-G_STATIC_ASSERT (G_BYTE_ORDER == G_LITTLE_ENDIAN);      /* safetensors data is used where it lies */
+G_STATIC_ASSERT (G_BYTE_ORDER == G_LITTLE_ENDIAN);      /* safetensors data is used as it lies */
 
 typedef struct
 {
   char *path;
-  const char *map;
+  int fd;
   gsize size;
-  const char *data;             /* behind the header */
+  struct timespec modified;     /* when it was opened */
+  gsize data;                   /* where the data begins, behind the header */
   gsize data_size;
 } File;
 
@@ -43,7 +44,6 @@ struct _DpWeights
   char *path;
   GPtrArray *files;             /* File */
   GHashTable *entries;          /* name -> Entry, which owns the name */
-  GPtrArray *copies;            /* tensors that lay misaligned in their file */
 };
 
 static void
@@ -51,8 +51,8 @@ file_free (gpointer data)
 {
   File *file = data;
 
-  if (file->map)
-    munmap ((void *) file->map, file->size);
+  if (file->fd >= 0)
+    close (file->fd);
   g_free (file->path);
   g_free (file);
 }
@@ -72,7 +72,6 @@ dp_weights_free (DpWeights *weights)
   if (weights == NULL)
     return;
   g_hash_table_unref (weights->entries);
-  g_ptr_array_unref (weights->copies);
   g_ptr_array_unref (weights->files);
   g_free (weights->path);
   g_free (weights);
@@ -199,29 +198,6 @@ entry_parse (Entry *entry, DpJson *json, GString *key)
   return dp_json_expect (json, '}');
 }
 
-/* The view into the map, or into a copy where the file has the data at an odd place. */
-static gboolean
-entry_place (DpWeights *weights, Entry *entry, GError **error)
-{
-  DpTensor *t = &entry->tensor;
-  const char *data = entry->file->data + entry->begin;
-
-  t->bytes = entry->end - entry->begin;
-  t->data = data;
-  entry->usable = dtype_usable (entry->dtype, &t->type);
-  if (!entry->usable || t->bytes == 0 || (guintptr) data % dp_type_size (t->type) == 0)
-    return TRUE;
-  void *copy = g_try_malloc (t->bytes);
-  if (copy == NULL) {
-    dp_error_set (error, DP_ERROR_NO_MEMORY, "%s: tensor %s lies misaligned, and there are no %"
-        G_GSIZE_FORMAT " bytes to copy it to", entry->file->path, t->name, t->bytes);
-    return FALSE;
-  }
-  t->data = memcpy (copy, data, t->bytes);
-  g_ptr_array_add (weights->copies, copy);
-  return TRUE;
-}
-
 static gboolean
 parse_metadata (DpJson *json, GString *scratch)
 {
@@ -266,8 +242,12 @@ file_parse (DpWeights *weights, const File *file, DpJson *json, GPtrArray *entri
     entry->file = file;
     g_hash_table_insert (weights->entries, (char *) entry->tensor.name, entry);
     g_ptr_array_add (entries, entry);
-    if (!entry_parse (entry, json, scratch) || !entry_check (entry, json->error) || !entry_place (weights, entry, json->error))
+    if (!entry_parse (entry, json, scratch) || !entry_check (entry, json->error))
       return FALSE;
+    entry->usable = dtype_usable (entry->dtype, &entry->tensor.type);
+    entry->tensor.bytes = entry->end - entry->begin;
+    entry->tensor.file = file;
+    entry->tensor.offset = file->data + entry->begin;
   } while (dp_json_take (json, ','));
   return dp_json_expect (json, '}');
 }
@@ -309,38 +289,81 @@ file_check_layout (const File *file, GPtrArray *entries, GError **error)
 }
 
 static gboolean
-file_map (File *file, GError **error)
+file_open (File *file, GError **error)
 {
+  struct stat st;
   gint64 size = 0;
-  int fd = dp_found_open (file->path, "expected a .safetensors file", &size, error);
-  gboolean ok = FALSE;
 
-  if (fd < 0)
+  file->fd = dp_found_open (file->path, "expected a .safetensors file", &size, error);
+  if (file->fd < 0)
     return FALSE;
-  if (size < 10) {
+  if (fstat (file->fd, &st) < 0)
+    return dp_found_unreadable (file->path, errno, NULL, error);
+  if (st.st_size < 10) {
     dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: expected a safetensors file, found only %" G_GINT64_FORMAT " bytes; fetch it "
-        "again", file->path, size);
-    goto out;
+        "again", file->path, (gint64) st.st_size);
+    return FALSE;
   }
-  void *map = mmap (NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
-  if (map == MAP_FAILED) {
-    dp_error_set (error, errno == ENOMEM ? DP_ERROR_NO_MEMORY : DP_ERROR_FAILED, "%s: cannot be mapped: %s", file->path,
-        g_strerror (errno));
-    goto out;
+  file->size = st.st_size;
+  file->modified = st.st_mtim;
+  return TRUE;
+}
+
+static gboolean
+file_check_unchanged (const File *file, GError **error)
+{
+  struct stat st;
+
+  if (fstat (file->fd, &st) < 0)
+    return dp_found_unreadable (file->path, errno, NULL, error);
+  if ((gsize) st.st_size == file->size && st.st_mtim.tv_sec == file->modified.tv_sec && st.st_mtim.tv_nsec == file->modified.tv_nsec)
+    return TRUE;
+  g_autofree char *how = (gsize) st.st_size == file->size ? g_strdup ("it was written to")
+      : g_strdup_printf ("it had %" G_GSIZE_FORMAT " bytes and has %" G_GINT64_FORMAT, file->size, (gint64) st.st_size);
+  dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: the file was changed while it was in use: %s; start again when it is complete, and replace "
+      "the files of a model in use by renaming", file->path, how);
+  return FALSE;
+}
+
+/* Returns 0 or an errno; ENODATA: the file ends before that. */
+static int
+file_read (const File *file, guint64 offset, void *to, gsize bytes)
+{
+  while (bytes > 0) {
+    gssize n = pread (file->fd, to, bytes, offset);
+
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n <= 0)
+      return n < 0 ? errno : ENODATA;
+    to = (char *) to + n;
+    offset += n;
+    bytes -= n;
   }
-  file->map = map;
-  file->size = size;
-  ok = TRUE;
-out:
-  close (fd);
-  return ok;
+  return 0;
+}
+
+static gboolean
+file_get (const File *file, guint64 offset, void *to, gsize bytes, GError **error)
+{
+  int failure = file_read (file, offset, to, bytes);
+
+  if (failure == 0)
+    return TRUE;
+  if (file_check_unchanged (file, error))
+    dp_found_unreadable (file->path, failure, NULL, error);
+  return FALSE;
 }
 
 static gboolean
 file_is_no_safetensors (const File *file, guint64 header, GError **error)
 {
-  g_autofree char *instead = dp_found_content (file->map, file->size);
+  char head[128];
+  gsize size = MIN (file->size, sizeof head);
 
+  if (!file_get (file, 0, head, size, error))
+    return FALSE;
+  g_autofree char *instead = dp_found_content (head, size);
   if (instead)
     dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: expected a safetensors file, found %s", file->path, instead);
   else if (header <= MAX_HEADER && header > file->size - 8)
@@ -356,20 +379,28 @@ weights_add_file (DpWeights *weights, const char *path, GError **error)
 {
   g_autoptr (GPtrArray) entries = g_ptr_array_new ();
   File *file = g_new0 (File, 1);
-  guint64 header;
+  guint64 length;
 
   file->path = g_strdup (path);
+  file->fd = -1;
   g_ptr_array_add (weights->files, file);
-  if (!file_map (file, error))
+  if (!file_open (file, error) || !file_get (file, 0, &length, 8, error))
     return FALSE;
-  memcpy (&header, file->map, 8);
-  if (header < 2 || header > MAX_HEADER || header > file->size - 8)
-    return file_is_no_safetensors (file, header, error);
-  file->data = file->map + 8 + header;
-  file->data_size = file->size - 8 - header;
+  if (length < 2 || length > MAX_HEADER || length > file->size - 8)
+    return file_is_no_safetensors (file, length, error);
+  file->data = 8 + length;
+  file->data_size = file->size - file->data;
 
-  DpJson json = { path, file->map + 8, file->map + 8, file->data, error };
-  if (!g_utf8_validate_len (json.start, header, &json.at))
+  g_autofree char *header = g_try_malloc (length);
+  if (header == NULL) {
+    dp_error_set (error, DP_ERROR_NO_MEMORY, "%s: its header needs %" G_GUINT64_FORMAT " bytes of memory, which this machine has not left",
+        path, length);
+    return FALSE;
+  }
+  if (!file_get (file, 8, header, length, error))
+    return FALSE;
+  DpJson json = { path, header, header, header + length, error };
+  if (!g_utf8_validate_len (json.start, length, &json.at))
     return dp_json_fail (&json, "UTF-8");
   json.at = json.start;
   if (!file_parse (weights, file, &json, entries))
@@ -512,7 +543,6 @@ dp_weights_open (const char *dir, const char *stem, GError **error)
   weights = g_new0 (DpWeights, 1);
   weights->path = g_strdup (sharded ? index : single);
   weights->files = g_ptr_array_new_with_free_func (file_free);
-  weights->copies = g_ptr_array_new_with_free_func (g_free);
   weights->entries = g_hash_table_new_full (g_str_hash, g_str_equal, NULL, entry_free);
   if (!(sharded ? weights_add_index (weights, dir, error) : weights_add_file (weights, single, error)))
     return NULL;
@@ -527,6 +557,20 @@ dp_weights_find (const DpWeights *weights, const char *name)
   const Entry *entry = g_hash_table_lookup (weights->entries, name);
 
   return entry && entry->usable ? &entry->tensor : NULL;
+}
+
+const char *
+dp_weights_find_unknown (const DpWeights *weights, gboolean (*known) (const char *name, gpointer user_data), gpointer user_data)
+{
+  const char *first = NULL;
+  GHashTableIter iter;
+  gpointer name;
+
+  g_hash_table_iter_init (&iter, weights->entries);
+  while (g_hash_table_iter_next (&iter, &name, NULL))
+    if (!known (name, user_data) && (first == NULL || strcmp (name, first) < 0))
+      first = name;
+  return first;
 }
 
 const DpTensor *
@@ -561,17 +605,7 @@ dp_weights_get (const DpWeights *weights, GError **error, int n_dims, const gint
   return &entry->tensor;
 }
 
-gboolean
-dp_weights_check_finite (const DpWeights *weights, const DpTensor *tensor, GError **error)
-{
-  const Entry *entry = g_hash_table_lookup (weights->entries, tensor->name);
-
-  if (dp_all_finite (tensor->type, tensor->data, tensor->bytes / dp_type_size (tensor->type)))
-    return TRUE;
-  dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected finite numbers, found NaN or infinity; fetch the file again",
-      entry->file->path, tensor->name);
-  return FALSE;
-}
+/* ---- reading ---- */
 
 static float
 f16_to_f32 (guint16 h)
@@ -588,27 +622,106 @@ f16_to_f32 (guint16 h)
   return f;
 }
 
-void
-dp_tensor_to_f32 (const DpTensor *tensor, gsize first, gsize n, float *out)
+static void
+to_f32 (DpType type, const void *data, gsize n, float *out)
 {
-  gsize size = dp_type_size (tensor->type);
-  const guint16 *half = tensor->data;
+  const guint16 *half = data;
 
-  g_assert (first <= tensor->bytes / size && n <= tensor->bytes / size - first);
-  if (n == 0)
-    return;
-  if (tensor->type == DP_TYPE_F32) {
-    memcpy (out, (const float *) tensor->data + first, n * 4);
-  } else if (tensor->type == DP_TYPE_BF16) {
+  if (type == DP_TYPE_F32) {
+    memcpy (out, data, n * 4);
+  } else if (type == DP_TYPE_BF16) {
     for (gsize i = 0; i < n; i++) {
-      guint32 bits = (guint32) half[first + i] << 16;
+      guint32 bits = (guint32) half[i] << 16;
 
       memcpy (&out[i], &bits, 4);
     }
   } else {
     for (gsize i = 0; i < n; i++)
-      out[i] = f16_to_f32 (half[first + i]);
+      out[i] = f16_to_f32 (half[i]);
   }
+}
+
+static gboolean
+check_finite (const DpTensor *tensor, DpType type, const void *data, gsize n, GError **error)
+{
+  const File *file = tensor->file;
+
+  if (dp_all_finite (type, data, n))
+    return TRUE;
+  dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected finite numbers, found NaN or infinity; fetch the file again",
+      file->path, tensor->name);
+  return FALSE;
+}
+
+gboolean
+dp_weights_check_unchanged (const DpWeights *weights, GError **error)
+{
+  for (guint i = 0; i < weights->files->len; i++)
+    if (!file_check_unchanged (g_ptr_array_index (weights->files, i), error))
+      return FALSE;
+  return TRUE;
+}
+
+/* A piece of a tensor, and its numbers as they are; `data` has room for PIECE bytes. Returns how many, or 0 with an error. */
+static gsize
+read_piece (const DpTensor *tensor, gsize first, gsize n, void *data, GError **error)
+{
+  gsize size = dp_type_size (tensor->type), m = MIN (n, PIECE / size);
+
+  return file_get (tensor->file, tensor->offset + first * size, data, m * size, error) ? m : 0;
+}
+
+gboolean
+dp_weights_read (const DpWeights *weights, const DpTensor *tensor, gsize first, gsize n, float *out, GError **error)
+{
+  gsize all = tensor->bytes / dp_type_size (tensor->type);
+  guint64 data[PIECE / 8];
+
+  g_assert (first <= all && n <= all - first);
+  for (gsize i = 0, m; i < n; i += m) {
+    m = read_piece (tensor, first + i, n - i, data, error);
+    if (m == 0)
+      return FALSE;
+    to_f32 (tensor->type, data, m, out + i);
+  }
+  return TRUE;
+}
+
+gboolean
+dp_weights_read_finite (const DpWeights *weights, const DpTensor *tensor, float *out, GError **error)
+{
+  gsize n = tensor->bytes / dp_type_size (tensor->type);
+
+  return dp_weights_read (weights, tensor, 0, n, out, error) && check_finite (tensor, DP_TYPE_F32, out, n, error);
+}
+
+gboolean
+dp_weights_check_finite (const DpWeights *weights, const DpTensor *tensor, GError **error)
+{
+  gsize n = tensor->bytes / dp_type_size (tensor->type);
+  guint64 data[PIECE / 8];
+
+  /* What is read of a file that changed may be anything. */
+  if (!dp_weights_check_unchanged (weights, error))
+    return FALSE;
+  for (gsize i = 0, m; i < n; i += m) {
+    m = read_piece (tensor, i, n - i, data, error);
+    if (m == 0 || !check_finite (tensor, tensor->type, data, m, error))
+      return FALSE;
+  }
+  return TRUE;
+}
+
+static bool
+read_for_packing (const void *file, uint64_t offset, void *to, size_t bytes)
+{
+  return file_read (file, offset, to, bytes) == 0;
+}
+
+DpHostWeight
+dp_tensor_weight (const DpTensor *tensor, int rows)
+{
+  return (DpHostWeight) { .type = tensor->type, .rows = rows, .read = read_for_packing, .source = tensor->file, .offset = tensor->offset };
 }
 
 /* ---- writing ---- */

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * weights.h: safetensors files as read-only views into a memory map.
+ * weights.h: safetensors files, open for reading.
  *
  * A DpWeights is one or several .safetensors files (a sharded model with its index.json) seen as one set of named tensors. The
- * header is checked completely before anything is handed out: sizes, offsets, overlaps, types; after that every tensor is
- * a plain pointer into the map; only what lies misaligned there is copied aside. A file that is cut off or lies about itself is refused
- * with one sentence: file, tensor, expected, found.
+ * header is checked completely before anything is handed out: sizes, offsets, overlaps, types. A file that is cut off or lies about
+ * itself is refused with one sentence: file, tensor, expected, found. Tensors are read when they are wanted and never mapped: a mapped
+ * file that becomes shorter ends the process. A file that is written to while it is open is noticed; one that is replaced by another
+ * is read to its end as it was.
  */
 #pragma once
 
@@ -14,15 +15,16 @@
 
 #define DP_TENSOR_MAX_DIMS 8
 
-/** A view into the map; valid while its DpWeights lives. */
+/** Valid while its DpWeights lives. */
 typedef struct
 {
   const char *name;
   DpType type;
   int n_dims;
   gint64 dims[DP_TENSOR_MAX_DIMS];
-  const void *data;             /* aligned to its element */
   gsize bytes;
+  const void *file;             /* that it lies in, for weights.c */
+  guint64 offset;               /* of its first byte in that file */
 } DpTensor;
 
 /* Thread-safety: immutable after open, so readable from any thread. */
@@ -41,17 +43,29 @@ const char *dp_weights_path (const DpWeights *weights);
 /** The tensor of that name, or NULL without an error. */
 const DpTensor *dp_weights_find (const DpWeights *weights, const char *name);
 
+/** The first name, in the alphabet's order, of a tensor of any type that is not `known`; NULL if there is none. */
+const char *dp_weights_find_unknown (const DpWeights *weights, gboolean (*known) (const char *name, gpointer user_data), gpointer user_data);
+
 /** The tensor named by the printf-style `format`, checked to have the given shape (n_dims values in dims).
  *  NULL with DP_ERROR_NOT_FOUND (missing) or DP_ERROR_BAD_MODEL (shape or type): file, tensor, expected, found. */
 const DpTensor *dp_weights_get (const DpWeights *weights, GError **error, int n_dims, const gint64 *dims, const char *format, ...)
     G_GNUC_PRINTF (5, 6);
 
-/** Whether no element of a tensor of `weights` is NaN or infinite: FALSE with DP_ERROR_BAD_MODEL that names file and tensor. Reads all
- *  of it. Devices find these in what they pack themselves: only what they are not given needs it, and what they refused. */
+/** Whether all files still are as they were when they were opened: FALSE with DP_ERROR_BAD_MODEL that names the one that is not. For
+ *  whoever has read what a device packed, and could not tell. */
+gboolean dp_weights_check_unchanged (const DpWeights *weights, GError **error);
+
+/** Elements [first, first + n) of a tensor as float32. FALSE with DP_ERROR_BAD_MODEL (the file is not what it was) or DP_ERROR_FAILED. */
+gboolean dp_weights_read (const DpWeights *weights, const DpTensor *tensor, gsize first, gsize n, float *out, GError **error);
+
+/** All of a tensor as float32. FALSE with DP_ERROR_BAD_MODEL that names file and tensor also where a number is NaN or infinite. */
+gboolean dp_weights_read_finite (const DpWeights *weights, const DpTensor *tensor, float *out, GError **error);
+
+/** The same check without keeping the numbers: says why a device refused to pack a tensor. */
 gboolean dp_weights_check_finite (const DpWeights *weights, const DpTensor *tensor, GError **error);
 
-/** Copies n elements of the tensor's data to float32. */
-void dp_tensor_to_f32 (const DpTensor *tensor, gsize first, gsize n, float *out);
+/** The tensor as something to pack: `rows` output features, read while it is packed. */
+DpHostWeight dp_tensor_weight (const DpTensor *tensor, int rows);
 
 /** For writing: a tensor is name, dims and float32 data. Writes `path` atomically (temporary file, then rename). */
 typedef struct

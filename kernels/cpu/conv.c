@@ -443,14 +443,12 @@ conv_new_cpu (DpDevice *dev, const DpConvSpec *spec)
     .table = spec->co <= NARROW ? DP_ISA_PICK (cpu->isa, dp_conv_table) : NULL,
     .type = spec->type == DP_TYPE_BF16 && !cpu->dnnl_bf16 ? DP_TYPE_F32 : spec->type,
   };
-  ok = conv->bias != NULL && dp_conv_is_finite (dev, spec);
-  if (ok) {
+  if (conv->bias != NULL)
     memset (conv->bias, 0, bias_size);
-    if (spec->bias.data)
-      dp_weight_to_f32 (&spec->bias, spec->co, DP_TYPE_F32, conv->bias);
-    dp_weight_to_f32 (&spec->weight, n, spec->type, weights);
-    ok = conv->table != NULL ? pack_narrow (dev, conv, weights) : pack_dnnl (dev, conv, weights);
-  }
+  ok = conv->bias != NULL
+      && (!dp_weight_exists (&spec->bias) || dp_weight_to_f32 (dev, &spec->bias, 0, spec->co, DP_TYPE_F32, conv->bias))
+      && dp_weight_to_f32 (dev, &spec->weight, 0, n, spec->type, weights)
+      && (conv->table != NULL ? pack_narrow (dev, conv, weights) : pack_dnnl (dev, conv, weights));
   dp_host_memory_free (dev, weights);
   if (!ok) {
     conv_free_cpu (dev, conv);

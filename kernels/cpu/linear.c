@@ -333,40 +333,40 @@ typedef struct
   dnnl_status_t *statuses;      /* [panels] */
 } PackJob;
 
-/* Output features [first, first + n) of the stacked pieces as float32. */
-static void
-gather_rows (const DpLinearSpec *spec, int first, int n, float *dst)
+/* Output features [first, first + n) of the stacked pieces, as float32 or, with `raw`, as they lie in the file. */
+static bool
+gather_rows (DpDevice *dev, const DpLinearSpec *spec, int first, int n, bool raw, void *dst)
 {
   for (int i = 0; i < spec->n_weights && n > 0; i++) {
-    DpHostWeight piece = spec->weights[i];
+    const DpHostWeight *piece = &spec->weights[i];
+    size_t at, count;
     int rows;
 
-    if (first >= piece.rows) {
-      first -= piece.rows;
+    if (first >= piece->rows) {
+      first -= piece->rows;
       continue;
     }
-    rows = piece.rows - first < n ? piece.rows - first : n;
-    piece.data = (const char *) piece.data + (size_t) first * spec->k * dp_type_size (piece.type);
-    dp_weight_to_f32 (&piece, (size_t) rows * spec->k, spec->type, dst);
-    dst += (size_t) rows * spec->k;
+    rows = piece->rows - first < n ? piece->rows - first : n;
+    at = (size_t) first * spec->k;
+    count = (size_t) rows * spec->k;
+    if (!(raw ? dp_weight_read (dev, piece, at, count, dst) : dp_weight_to_f32 (dev, piece, at, count, spec->type, dst)))
+      return false;
+    dst = (char *) dst + count * (raw ? dp_type_size (piece->type) : sizeof (float));
     n -= rows;
     first = 0;
   }
+  return true;
 }
 
-/* The same as they lie in the file, if they lie together and need no conversion; else NULL. */
-static const void *
-rows_in_file (const DpLinearSpec *spec, int first, int n, DpType packed_type)
+/* Whether all pieces are of the packed type, so that no number has to be converted. */
+static bool
+is_raw (const DpLinearSpec *spec, DpType packed_type)
 {
-  for (int i = 0; i < spec->n_weights; i++) {
-    const DpHostWeight *piece = &spec->weights[i];
+  bool raw = spec->type == packed_type;
 
-    if (first < piece->rows)
-      return piece->type == packed_type && spec->type == packed_type && first + n <= piece->rows
-          ? (const char *) piece->data + (size_t) first * spec->k * dp_type_size (piece->type) : NULL;
-    first -= piece->rows;
-  }
-  return NULL;
+  for (int i = 0; i < spec->n_weights; i++)
+    raw = raw && spec->weights[i].type == packed_type;
+  return raw;
 }
 
 static dnnl_status_t
@@ -395,18 +395,17 @@ pack_chunk (void *arg, int chunk, int thread)
   Panel *panel = &job->linear->panels[chunk];
   int k = job->linear->k;
   DpType packed_type = job->linear->packed_type;
-  const void *weights = rows_in_file (job->spec, panel->first, panel->n, packed_type);
-  float *rows = weights ? NULL : malloc ((size_t) panel->n * k * sizeof *rows);
+  bool raw = is_raw (job->spec, packed_type);
+  void *rows = malloc ((size_t) panel->n * k * (raw ? dp_type_size (packed_type) : sizeof (float)));
   dnnl_dims_t dims = { k, panel->n }, strides = { 1, k };
   dnnl_memory_desc_t desc;
   dnnl_memory_t from = NULL;
-  dnnl_status_t status = weights || rows ? dnnl_success : dnnl_out_of_memory;
+  dnnl_status_t status = rows ? dnnl_success : dnnl_out_of_memory;
 
-  if (rows)
-    gather_rows (job->spec, panel->first, panel->n, rows);
-  if (status == dnnl_success
-      && (status = dnnl_memory_desc_init_by_strides (&desc, 2, dims, weights ? dnnl_type (packed_type) : dnnl_f32, strides)) == dnnl_success
-      && (status = dnnl_memory_create (&from, &desc, job->dev->engine, weights ? (void *) weights : rows)) == dnnl_success)
+  /* If this fails, the device says so. */
+  if (rows && gather_rows (&job->dev->base, job->spec, panel->first, panel->n, raw, rows)
+      && (status = dnnl_memory_desc_init_by_strides (&desc, 2, dims, raw ? dnnl_type (packed_type) : dnnl_f32, strides)) == dnnl_success
+      && (status = dnnl_memory_create (&from, &desc, job->dev->engine, rows)) == dnnl_success)
     status = reorder (job->dev, from, &desc, panel, thread);
   dnnl_memory_destroy (from);
   free (rows);
@@ -452,15 +451,14 @@ linear_refill_cpu (DpDevice *base, DpLinear *linear, const DpLinearSpec *spec)
   bool ok = true;
 
   assert (linear->k == spec->k && linear->n == dp_linear_rows (spec) && linear->type == spec->type);
-  if (statuses == NULL || !dp_linear_is_finite (base, spec)) {
+  if (statuses == NULL || !dp_linear_biases (base, spec, linear->biases)) {
     free (statuses);
     return false;
   }
-  if (!dp_linear_biases (spec, linear->biases))
-    memset (linear->biases, 0, linear->n * sizeof (float));
   dp_thread_pool_run (dev->team, linear->n_panels, pack_chunk, &job);
   for (int i = 0; i < linear->n_panels && ok; i++)
     ok = dp_cpu_dnnl_ok (base, statuses[i], "packing a linear layer");
+  ok = ok && !dp_device_failed (base);
   free (statuses);
   return ok;
 }

@@ -246,8 +246,8 @@ fill (DpDeviceCuda *dev, DpConv *conv, void *staged)
   size_t n = (size_t) spec->co * spec->ci * spec->kt * spec->kh * spec->kw;
 
   if (!dp_cuda_upload_weight (dev, &spec->weight, n, spec->type, staged)
-      || (spec->bias.data && !dp_cuda_upload_weight (dev, &spec->bias, spec->co, DP_TYPE_F32, conv->bias))
-      || (!spec->bias.data && !dp_cuda_ok (dev, cudaMemsetAsync (conv->bias, 0, spec->co * sizeof (float), dev->stream), "bias")))
+      || (dp_weight_exists (&spec->bias) && !dp_cuda_upload_weight (dev, &spec->bias, spec->co, DP_TYPE_F32, conv->bias))
+      || (!dp_weight_exists (&spec->bias) && !dp_cuda_ok (dev, cudaMemsetAsync (conv->bias, 0, spec->co * sizeof (float), dev->stream), "bias")))
     return false;
   dp_conv_pack (dev, conv->kind, spec, staged, conv->weights);
   return true;

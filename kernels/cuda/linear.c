@@ -288,7 +288,7 @@ static bool
 upload_pieces (DpDeviceCuda *dev, DpLinear *linear, const DpLinearSpec *spec)
 {
   float *biases;
-  bool ok = true;
+  bool ok;
 
   if (!(linear->fp8 ? upload_rounded (dev, linear, spec) : upload_weights (dev, spec, linear->weights)))
     return false;
@@ -297,8 +297,8 @@ upload_pieces (DpDeviceCuda *dev, DpLinear *linear, const DpLinearSpec *spec)
   biases = malloc (linear->n * sizeof *biases);
   if (biases == NULL)
     return false;
-  dp_linear_biases (spec, biases);
-  ok = dp_cuda_upload_weight (dev, &(DpHostWeight) { biases, DP_TYPE_F32, linear->n }, linear->n, DP_TYPE_F32, linear->bias)
+  ok = dp_linear_biases (&dev->base, spec, biases)
+      && dp_cuda_upload_weight (dev, &(DpHostWeight) { biases, DP_TYPE_F32, linear->n }, linear->n, DP_TYPE_F32, linear->bias)
       && (linear->bias16 == NULL
           || dp_cuda_upload_weight (dev, &(DpHostWeight) { biases, DP_TYPE_F32, linear->n }, linear->n, DP_TYPE_BF16, linear->bias16));
   free (biases);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Weights from host memory, usually a mapped file, to the device. The GPU reads pinned memory on its own; so a weight goes through a ring
- * of pinned buffers in pieces: some threads copy a piece into a buffer (which is what reads the file) while the GPU takes those before it.
+ * Weights from a file or from host memory to the device. The GPU reads pinned memory on its own; so a weight goes through a ring of pinned
+ * buffers in pieces: some threads read a piece into a buffer while the GPU takes those before it.
  * All that is queued is on the device's stream, so pieces arrive in order, behind the ops that still use what they replace; a buffer is
  * written again when the event behind its last transfer has passed. Conversion is the GPU's, from the workspace.
  */
@@ -9,7 +9,6 @@
 #include "../thread_pool.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #define PIECE ((size_t) 8 << 20)
 #define BUFFERS 3
@@ -27,22 +26,21 @@ struct DpUpload
 
 typedef struct
 {
+  DpDevice *dev;
+  const DpHostWeight *weight;
+  size_t first, n;              /* elements */
   char *to;
-  const char *from;
-  size_t bytes;
-  DpType type;
-  int broken;                   /* atomic: one element is NaN or infinite */
-} Copy;
+  int failed;                   /* atomic; the device says why */
+} Reading;
 
 static void
-copy_chunk (void *arg, int chunk, int thread)
+read_chunk (void *arg, int chunk, int thread)
 {
-  Copy *copy = arg;
-  size_t first = chunk * CHUNK, left = copy->bytes - first, size = left < CHUNK ? left : CHUNK;
+  Reading *r = arg;
+  size_t size = dp_type_size (r->weight->type), step = CHUNK / size, first = chunk * step, left = r->n - first;
 
-  memcpy (copy->to + first, copy->from + first, size);
-  if (!dp_all_finite (copy->type, copy->to + first, size / dp_type_size (copy->type)))  /* while the cache has it */
-    __atomic_store_n (&copy->broken, 1, __ATOMIC_RELAXED);
+  if (!dp_weight_read (r->dev, r->weight, r->first + first, left < step ? left : step, r->to + first * size))
+    __atomic_store_n (&r->failed, 1, __ATOMIC_RELAXED);
 }
 
 void
@@ -86,17 +84,20 @@ open_upload (DpDeviceCuda *dev)
   return false;
 }
 
-/* Enqueues n elements of a weight, at most a PIECE. */
+/* Enqueues elements [first, first + n) of a weight, at most a PIECE. */
 static bool
-send (DpDeviceCuda *dev, void *dst, const char *host, DpType type, size_t n)
+send (DpDeviceCuda *dev, void *dst, const DpHostWeight *weight, size_t first, size_t n)
 {
-  size_t bytes = n * dp_type_size (type);
+  size_t bytes = n * dp_type_size (weight->type);
+  Reading reading = { &dev->base, weight, first, n };
   struct DpUpload *u;
-  Copy copy = { .from = host, .bytes = bytes, .type = type };
   int i;
 
-  if (bytes <= SMALL)
-    return dp_weight_is_finite (&dev->base, &(DpHostWeight) { .data = host, .type = type }, n) && dp_cuda_upload (dev, dst, host, bytes);
+  if (bytes <= SMALL) {
+    char small[SMALL];
+
+    return dp_weight_read (&dev->base, weight, first, n, small) && dp_cuda_upload (dev, dst, small, bytes);
+  }
   if (dev->upload == NULL && !open_upload (dev))
     return false;
   u = dev->upload;
@@ -104,13 +105,9 @@ send (DpDeviceCuda *dev, void *dst, const char *host, DpType type, size_t n)
   u->next = (i + 1) % BUFFERS;
   if (!dp_cuda_ok (dev, cudaEventSynchronize (u->done[i]), "upload"))
     return false;
-  copy.to = u->buffers[i];
-  dp_thread_pool_run (u->team, dp_thread_pool_chunks (bytes, CHUNK), copy_chunk, &copy);
-  if (copy.broken) {
-    dp_device_fail (&dev->base, "a weight is NaN or infinite");
-    return false;
-  }
-  return dp_cuda_ok (dev, cudaMemcpyAsync (dst, u->buffers[i], bytes, cudaMemcpyHostToDevice, dev->stream), "upload")
+  reading.to = u->buffers[i];
+  dp_thread_pool_run (u->team, dp_thread_pool_chunks (bytes, CHUNK), read_chunk, &reading);
+  return !reading.failed && dp_cuda_ok (dev, cudaMemcpyAsync (dst, u->buffers[i], bytes, cudaMemcpyHostToDevice, dev->stream), "upload")
       && dp_cuda_ok (dev, cudaEventRecord (u->done[i], dev->stream), "upload");
 }
 
@@ -126,7 +123,7 @@ dp_cuda_upload_weight (DpDeviceCuda *dev, const DpHostWeight *weight, size_t n, 
     size_t m = n - i < piece ? n - i : piece;
     char *at = (char *) dst + i * to;
 
-    if (!dp_cuda_enter (dev) || !send (dev, raw ? raw : at, (const char *) weight->data + i * from, weight->type, m))
+    if (!dp_cuda_enter (dev) || !send (dev, raw ? raw : at, weight, i, m))
       return false;
     if (raw)
       convert_cuda (&dev->base, m, weight->type, raw, type, at);

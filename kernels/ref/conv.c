@@ -25,14 +25,13 @@ conv_new_ref (DpDevice *dev, const DpConvSpec *spec)
     .weights = dp_host_memory_new (dev, n * sizeof (float)),
     .biases = dp_host_memory_new (dev, spec->co * sizeof (float)),
   };
-  if (conv->weights == NULL || conv->biases == NULL || !dp_conv_is_finite (dev, spec)) {
+  if (conv->biases != NULL)
+    memset (conv->biases, 0, spec->co * sizeof (float));
+  if (conv->weights == NULL || conv->biases == NULL || !dp_weight_to_f32 (dev, &spec->weight, 0, n, spec->type, conv->weights)
+      || (dp_weight_exists (&spec->bias) && !dp_weight_to_f32 (dev, &spec->bias, 0, spec->co, DP_TYPE_F32, conv->biases))) {
     conv_free_ref (dev, conv);
     return NULL;
   }
-  dp_weight_to_f32 (&spec->weight, n, spec->type, conv->weights);
-  memset (conv->biases, 0, spec->co * sizeof (float));
-  if (spec->bias.data)
-    dp_weight_to_f32 (&spec->bias, spec->co, DP_TYPE_F32, conv->biases);
   return conv;
 }
 

@@ -64,13 +64,10 @@ bool
 linear_refill_ref (DpDevice *dev, DpLinear *linear, const DpLinearSpec *spec)
 {
   assert (linear->k == spec->k && linear->n == dp_linear_rows (spec) && linear->type == spec->type);
-  if (!dp_linear_is_finite (dev, spec))
+  if (!dp_linear_weights (dev, spec, linear->weights) || !dp_linear_biases (dev, spec, linear->biases))
     return false;
-  dp_linear_weights (spec, linear->weights);
   for (int j = 0; j < linear->n && linear->fp8; j++)
     round_row (linear->weights + (size_t) j * linear->k, linear->k);
-  if (!dp_linear_biases (spec, linear->biases))
-    memset (linear->biases, 0, linear->n * sizeof (float));
   return true;
 }
 

@@ -193,11 +193,9 @@ open_prompt (Bench *b, GError **error)
   const DpTensor *t = b->input ? dp_weights_get (b->input, error, 2, (gint64[]) { text_tokens, dim }, "prompt_embeds") : NULL;
   g_autofree float *embeds = g_new (float, text_tokens * dim);
 
-  if (b->input && t == NULL)
+  if (b->input && (t == NULL || !dp_weights_read (b->input, t, 0, text_tokens * dim, embeds, error)))
     return FALSE;
-  if (t)
-    dp_tensor_to_f32 (t, 0, text_tokens * dim, embeds);
-  else
+  if (t == NULL)
     dp_noise_fill (1, 0, 0, text_tokens * dim, embeds);
   for (int e = 0; e < batch; e++)
     if ((b->texts[e] = dp_dit_text_new (b->dit, dp_dit_halves (b->dit), embeds, e == 0 ? text_tokens : 1, 512, error)) == NULL)
@@ -212,10 +210,8 @@ open_pass (Bench *b, const char *dir, GError **error)
   const DpTensor *t = b->input && weights ? dp_weights_get (b->input, error, 1, (gint64[]) { 1 }, "timestep") : NULL;
   float timestep = 750;
 
-  if (weights == NULL || (b->input && t == NULL))
+  if (weights == NULL || (b->input && (t == NULL || !dp_weights_read (b->input, t, 0, 1, &timestep, error))))
     return FALSE;
-  if (t)
-    dp_tensor_to_f32 (t, 0, 1, &timestep);
   b->dit = dp_dit_new (b->dev, &b->config.dit, weights, &(DpDitSpec) {
       .halves = dp_halves_of_layers (0, b->config.dit.layers), .type = b->type,
       .fp8 = g_strcmp0 (precision, "fp8") == 0, .latent_h = b->h,
@@ -317,18 +313,19 @@ open_input (Bench *b, GError **error)
   return TRUE;
 }
 
-static void
-fill_latents (Bench *b)
+static gboolean
+fill_latents (Bench *b, GError **error)
 {
   gsize n = (gsize) (b->B + b->C) * b->h * b->w * b->config.vae.z_dim;
   g_autofree float *host = g_new (float, n);
 
-  if (b->input)
-    dp_tensor_to_f32 (dp_weights_find (b->input, "latents"), 0, n, host);
-  else
+  if (b->input && !dp_weights_read (b->input, dp_weights_find (b->input, "latents"), 0, n, host, error))
+    return FALSE;
+  if (b->input == NULL)
     dp_noise_fill (2, 0, 0, n, host);
   b->latents = b->dev->ops->alloc (b->dev, n * sizeof (float));
   b->dev->ops->upload (b->dev, b->latents, host, n * sizeof (float));
+  return TRUE;
 }
 
 static gboolean
@@ -386,7 +383,8 @@ measure (Bench *b, const char *dir, GError **error)
 
   if (!choose_parts (chosen, error))
     return FALSE;
-  fill_latents (b);
+  if (!fill_latents (b, error))
+    return FALSE;
   for (guint i = 0; i < G_N_ELEMENTS (all_parts); i++) {
     gint64 start = g_get_monotonic_time ();
 

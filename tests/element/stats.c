@@ -54,14 +54,16 @@ check_fields (const GstStructure * s, guint stages)
 {
   static const gchar *const counters[] = { "blocks", "passes", "frames",
     "device-bytes", "decoder-bytes", "text-encoder-bytes", "resident-bytes",
-    "buffering-episodes", "repeated", "placeholders", "underruns", "missed"
+    "buffering-episodes", "repeated", "placeholders", "underruns", "missed",
+    "downstream-delays"
   };
   static const gchar *const numbers[] = { "first-frame-seconds",
     "realtime-factor", "block-load-mean", "block-load-p95", "decode-busy",
     "deadline-attainment"
   };
   static const gchar *const times[] = { "time-to-first-frame",
-    "block-interval-p50", "block-interval-p95", "stall-time"
+    "block-interval-p50", "block-interval-p95", "stall-time",
+    "downstream-delay-time"
   };
   const GValue *busy, *bytes;
   guint64 sum;
@@ -172,6 +174,49 @@ clear_with_bus (GstHarness * h, GstBus * bus)
   gst_harness_teardown (h);
 }
 
+/* An encoder that takes longer than a frame lasts, by more than two of them, so each picture after
+ * the first is late, and the generation is not to blame */
+GST_START_TEST (test_slow_downstream)
+{
+  GstElement *pipeline = launch ("dualparalsrc name=src is-live=true prebuffer=5 "
+      "num-frames=5 " FAST "! " SMALL ",framerate=16/1 ! identity sleep-time=150000 "
+      "! fakesink sync=false");
+  GstElement *src = gst_bin_get_by_name (GST_BIN (pipeline), "src");
+  GstClockTime time = 0;
+  GstMessage *message;
+  GstStructure *s;
+  guint n = 0;
+
+  gst_element_set_state (pipeline, GST_STATE_PLAYING);
+  while ((message = wait_message (pipeline, GST_MESSAGE_QOS | GST_MESSAGE_EOS,
+              30)) && GST_MESSAGE_TYPE (message) == GST_MESSAGE_QOS) {
+    const gchar *cause =
+        gst_structure_get_string (gst_message_get_structure (message), "cause");
+    gint64 jitter;
+
+    fail_unless_equals_string (cause, "downstream");
+    gst_message_parse_qos_values (message, &jitter, NULL, NULL);
+    fail_unless (jitter > 0);
+    time += jitter;
+    n++;
+    gst_message_unref (message);
+  }
+  gst_message_unref (message);
+  fail_unless_equals_int (n, 4);
+  s = stats_of (src);
+  fail_unless_equals_uint64 (uint64_of (s, "downstream-delays"), 4);
+  fail_unless_equals_uint64 (time_of (s, "downstream-delay-time"), time);
+  fail_unless (time >= 4 * 80 * GST_MSECOND);
+  fail_unless_equals_uint64 (uint64_of (s, "missed"), 0);
+  fail_unless_equals_float (double_of (s, "deadline-attainment"), 1);
+  gst_structure_free (s);
+  gst_element_set_state (pipeline, GST_STATE_NULL);
+  gst_object_unref (src);
+  gst_object_unref (pipeline);
+}
+
+GST_END_TEST;
+
 /* -- the trace */
 
 static guint
@@ -257,6 +302,26 @@ GST_START_TEST (test_trace_on_full_disk)
 
 GST_END_TEST;
 
+/* And as soon as a write fails, not only when the video ends: a buffer is written once a second */
+GST_START_TEST (test_trace_on_full_disk_while_playing)
+{
+  GstElement *pipeline = launch ("dualparalsrc trace=/dev/full " FAST "! " SMALL
+      " ! fakesink");
+  GstMessage *message;
+  gchar *debug;
+
+  gst_element_set_state (pipeline, GST_STATE_PLAYING);
+  message = wait_message (pipeline, GST_MESSAGE_WARNING, 20);
+  gst_message_parse_warning (message, NULL, &debug);
+  fail_unless (strstr (debug, "the trace is not") != NULL);
+  g_free (debug);
+  gst_message_unref (message);
+  gst_element_set_state (pipeline, GST_STATE_NULL);
+  gst_object_unref (pipeline);
+}
+
+GST_END_TEST;
+
 static Suite *
 stats_suite (void)
 {
@@ -264,9 +329,11 @@ stats_suite (void)
   TCase *tc = test_case_new (s);
 
   tcase_add_test (tc, test_fields);
+  tcase_add_test (tc, test_slow_downstream);
   tcase_add_test (tc, test_trace);
   tcase_add_test (tc, test_trace_refused);
   tcase_add_test (tc, test_trace_on_full_disk);
+  tcase_add_test (tc, test_trace_on_full_disk_while_playing);
   return s;
 }
 

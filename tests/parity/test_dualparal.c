@@ -149,7 +149,7 @@ test_failed_pass (void)
   dp_part_cache_begin ();
   DpStage *stage = dp_stage_new (&spec, "cpu", 1, (const DpWeights *const[2]) { weights, NULL }, plan->stages[1].halves);
   DpWorker *worker = dp_worker_new (&(DpWorkerSpec) { .index = 1, .stages = 2, .stage = stage, .transport = ends[1],
-      .cancel = &cancel, .loaded = loaded, .failed = failed });
+      .cancel = &cancel, .loaded = loaded, .failed = failed }, NULL);
   dp_part_cache_end ();
 
   DpDevice *dev = dp_device_open ("cpu", 1, message, sizeof message);

@@ -247,6 +247,7 @@ GST_START_TEST (test_clock_runs_ahead)
   expect_frames (&live, 2, 2, start, FRAME);
   expect_stats (&live, 0, 0, 0);
   expect_deadlines (&live, 4, 0);
+  fail_unless_equals_uint64 (stat_of (live.h->element, "downstream-delays"), 0);
   live_clear (&live);
 }
 

@@ -335,7 +335,7 @@ open_dump (const char *name)
   return weights;
 }
 
-static const float *
+static float *
 tensor (const DpWeights *weights, const char *name, int n_dims, const gint64 *dims)
 {
   g_autoptr (GError) error = NULL;
@@ -343,7 +343,9 @@ tensor (const DpWeights *weights, const char *name, int n_dims, const gint64 *di
 
   g_assert_no_error (error);
   g_assert_cmpint (t->type, ==, DP_TYPE_F32);
-  return t->data;
+  float *values = g_malloc (t->bytes);
+  g_assert_true (dp_weights_read (weights, t, 0, t->bytes / sizeof (float), values, NULL));
+  return values;
 }
 
 static void
@@ -352,10 +354,10 @@ test_dump (void)
   g_free (run_ok ("generate " SMALL "--frames 9 --dump %s/d.safetensors --output %s/d.y4m"));
   g_free (run_ok ("generate " SMALL "--frames 9 --output %s/plain.y4m"));
   g_autoptr (DpWeights) dump = open_dump ("d.safetensors");
-  const float *embeds = tensor (dump, "prompt_embeds", 2, (gint64[]) { 512, 128 });
-  tensor (dump, "negative_prompt_embeds", 2, (gint64[]) { 512, 128 });
-  tensor (dump, "latents", 4, (gint64[]) { 16, 3, 6, 8 });
-  const float *frames = tensor (dump, "frames", 4, (gint64[]) { 9, 48, 64, 3 });
+  g_autofree float *embeds = tensor (dump, "prompt_embeds", 2, (gint64[]) { 512, 128 });
+  g_autofree float *negative = tensor (dump, "negative_prompt_embeds", 2, (gint64[]) { 512, 128 });
+  g_autofree float *latents = tensor (dump, "latents", 4, (gint64[]) { 16, 3, 6, 8 });
+  g_autofree float *frames = tensor (dump, "frames", 4, (gint64[]) { 9, 48, 64, 3 });
   double sum = 0;
 
   for (gsize i = 0; i < 9 * 48 * 64 * 3; i++) {
@@ -390,7 +392,7 @@ test_y4m_colours (void)
     g_free (run_ok (line));
     g_assert_cmpint (system (command), ==, 0);
     g_autoptr (DpWeights) dump = open_dump ("colours.safetensors");
-    const float *frames = tensor (dump, "frames", 4, (gint64[]) { 9, 144, 256, 3 });
+    g_autofree float *frames = tensor (dump, "frames", 4, (gint64[]) { 9, 144, 256, 3 });
     g_autoptr (GBytes) decoded = contents ("colours.rgb");
     const guint8 *shown = g_bytes_get_data (decoded, NULL);
 
@@ -697,6 +699,56 @@ test_closed_pipe (void)
   stream_check_seconds ("an endless video into a pipe that closes", start, 5);
 }
 
+/* What cannot be written to standard output is an error, whoever writes it. */
+static void
+test_full_stdout (void)
+{
+  static const char *const lines[] = { "--help", "generate --help", "inspect", "plan " SMALL, "bench " SMALL "--blocks 1",
+    "bench " SMALL "--blocks 1 --json", "generate " SMALL "--frames 5 --output -" };
+
+  if (g_access ("/dev/full", W_OK) != 0) {
+    g_test_skip ("no /dev/full here");
+    return;
+  }
+  for (gsize i = 0; i < G_N_ELEMENTS (lines); i++) {
+    g_autofree char *command = g_strdup_printf ("exec \"$0\" %s > /dev/full", lines[i]), *err = NULL;
+    char *argv[] = { "/bin/sh", "-c", command, STREAM_CLI, NULL };
+    g_autoptr (GError) error = NULL;
+    int status;
+
+    g_assert_true (g_spawn_sync (NULL, argv, NULL, G_SPAWN_DEFAULT, NULL, NULL, NULL, &err, &status, &error));
+    g_test_message ("%s: %s", lines[i], err);
+    g_assert_true (WIFEXITED (status) && WEXITSTATUS (status) == 1);
+    g_assert_true (g_str_has_prefix (err, "dualparal: ") && strchr (err, '\n') == err + strlen (err) - 1);
+    g_assert_nonnull (strstr (err, i + 1 < G_N_ELEMENTS (lines) ? "standard output cannot be written" : "No space left"));
+  }
+}
+
+/* Little address space is refused before a library ends the process for the lack of it. */
+static void
+test_address_space (void)
+{
+#if !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__
+  g_autofree char *program = g_shell_quote (STREAM_CLI);
+
+  for (int mib = 100; mib <= 2000; mib += mib < 400 ? 25 : 400) {
+    g_autofree char *line = g_strdup_printf ("ulimit -v %d; exec %s generate --threads 2 --frames 5 --output /dev/null", mib * 1024, program);
+    char *argv[] = { "/bin/sh", "-c", line, NULL };
+    g_autoptr (GError) error = NULL;
+    g_autofree char *err = NULL;
+    int status;
+
+    g_assert_true (g_spawn_sync (NULL, argv, NULL, G_SPAWN_DEFAULT, NULL, NULL, NULL, &err, &status, &error));
+    g_test_message ("%d MiB: %s", mib, err);
+    g_assert_true (WIFEXITED (status) && WEXITSTATUS (status) == (mib < 600));
+    if (mib < 600)
+      g_assert_nonnull (strstr (err, "`ulimit -v` leaves"));
+  }
+#else
+  g_test_skip ("a sanitizer needs terabytes of address space");
+#endif
+}
+
 int
 main (int argc, char **argv)
 {
@@ -724,6 +776,8 @@ main (int argc, char **argv)
   g_test_add_func ("/cli/inspect/passed-over", test_inspect_passed_over);
   g_test_add_func ("/cli/bench", test_bench);
   g_test_add_func ("/cli/closed-pipe", test_closed_pipe);
+  g_test_add_func ("/cli/full-stdout", test_full_stdout);
+  g_test_add_func ("/cli/address-space", test_address_space);
   failed = g_test_run ();
   stream_model_free (dir);
   return failed;

@@ -57,6 +57,16 @@ test_not_a_model (void)
   g_assert_null (dp_tokenizer_open (dir, 512, &error));
   g_assert_error (error, DP_ERROR, DP_ERROR_NOT_FOUND);
   g_assert_nonnull (strstr (error->message, "spiece.model"));
+  g_assert_null (strstr (error->message, "transformers 5"));
+  g_clear_error (&error);
+  /* What transformers 5 saves */
+  g_autofree char *json = g_build_filename (dir, "tokenizer.json", NULL);
+  g_assert_true (g_file_set_contents (json, "{}", -1, NULL));
+  g_assert_null (dp_tokenizer_open (dir, 512, &error));
+  g_assert_error (error, DP_ERROR, DP_ERROR_NOT_FOUND);
+  g_assert_nonnull (strstr (error->message, "transformers 5"));
+  g_assert_nonnull (strstr (error->message, "copy spiece.model from"));
+  g_unlink (json);
   g_clear_error (&error);
   for (int i = 0; i < 3; i++) {
     g_assert_true (g_file_set_contents (path, i == 0 ? "" : i == 1 ? "version https://git-lfs" : "\n\377\377\377\177", -1, NULL));
@@ -105,6 +115,9 @@ test_clean (void)
     { "&;&#;&#x;&#xg &", "&;&#;&#x;&#xg &" },
     { "a\302\205b\342\200\250c\034d", "a b c d" }, { "a\342\200\213b", "a\342\200\213b" }, { "x&nbsp;&nbsp;y&nbsp", "x y" },
     { "&amp;#32;&amp;nbsp;z", "z" }, { "&lang;", "\342\237\250" },
+    { "&NotEqualTilde;&nvgt;", "\342\211\202\314\270>\342\203\222" }, { "&CounterClockwiseContourIntegral;x", "\342\210\263x" },
+    { "&check;&Zopf;&bigstar", "\342\234\223\342\204\244&bigstar" }, { "&ampersand;&notin;&notinx", "&ersand;\342\210\211\302\254inx" },
+    { "&CounterClockwiseContourIntegralx", "&CounterClockwiseContourIntegralx" },
   };
   g_autofree char *longest = g_strnfill (16 << 10, 'x'), *longer = g_strnfill ((16 << 10) + 1, 'x');
   const char *bad[] = { "\377", "a\303", "\355\240\200", longer };

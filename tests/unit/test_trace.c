@@ -199,6 +199,7 @@ test_full_disk (void)
 
     for (int i = 0; i < events; i++)
       dp_trace_counter (t, "queue", i);
+    g_assert_true (events > 0 || dp_trace_check (t, NULL));
     for (int i = 0; i < 2; i++) {
       g_autoptr (GError) error = NULL;
 
@@ -208,6 +209,17 @@ test_full_disk (void)
     }
     dp_trace_free (t);
   }
+  /* Or as soon as it is noticed, and then once. */
+  DpTrace *full = open_trace ("/dev/full", DP_TRACE_LIMIT);
+  g_autoptr (GError) noticed = NULL;
+
+  for (int i = 0; i < 5000; i++)
+    dp_trace_counter (full, "queue", i);
+  g_assert_false (dp_trace_check (full, &noticed));
+  g_assert_nonnull (strstr (noticed->message, "/dev/full ends too early"));
+  g_assert_true (dp_trace_check (full, NULL) && dp_trace_end (full, NULL));
+  dp_trace_free (full);
+
   g_autofree char *path = path_of ("ended");
   DpTrace *t = open_trace (path, DP_TRACE_LIMIT);
   gsize size;

@@ -2,11 +2,14 @@
 #include "engine/wan/weights.h"
 #include "engine/dualparal.h"
 
+#include <fcntl.h>
 #include <glib/gstdio.h>
 #include <math.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static char *dir;
 
@@ -131,16 +134,16 @@ test_reading (void)
   g_assert_cmpstr (dp_weights_path (w), ==, path);
   t = dp_weights_get (w, &error, 2, (gint64[]) { 2, 1 }, "%c", 'f');
   g_assert_no_error (error);
-  g_assert_cmpuint ((guintptr) t->data % 4, ==, 0);
-  g_assert_cmpmem (t->data, t->bytes, "\0\1\2\3\4\5\6\7", 8);
-  dp_tensor_to_f32 (t, 1, 1, out);
+  g_assert_true (dp_weights_read (w, t, 0, 2, out, &error));
+  g_assert_cmpmem (out, t->bytes, "\0\1\2\3\4\5\6\7", 8);
+  g_assert_true (dp_weights_read (w, t, 1, 1, out, &error));
   g_assert_cmpmem (out, 4, "\4\5\6\7", 4);
   t = dp_weights_find (w, "b");
-  dp_tensor_to_f32 (t, 0, 2, out);
+  g_assert_true (dp_weights_read (w, t, 0, 2, out, &error));
   g_assert_cmpmem (out, 8, "\0\0\10\11\0\0\12\13", 8);
   t = dp_weights_find (w, "e");
   g_assert_cmpuint (t->bytes, ==, 0);
-  dp_tensor_to_f32 (t, 0, 0, NULL);
+  g_assert_true (dp_weights_read (w, t, 0, 0, NULL, &error));
   g_assert_nonnull (dp_weights_find (w, "h"));
   g_assert_null (dp_weights_find (w, "q"));
   g_assert_null (dp_weights_find (w, "nothing"));
@@ -165,13 +168,20 @@ test_reading (void)
 static void
 test_half (void)
 {
+  g_autofree char *path = make_file ("half.safetensors", "{\"h\":" T ("F16", "[65536]", 0, 131072) "}", 131072);
   g_autofree guint16 *half = g_new (guint16, 65536);
   g_autofree float *out = g_new (float, 65536);
-  DpTensor t = { .type = DP_TYPE_F16, .data = half, .bytes = 131072 };
+  g_autoptr (GError) error = NULL;
+  FILE *file = fopen (path, "r+");
 
   for (int i = 0; i < 65536; i++)
     half[i] = i;
-  dp_tensor_to_f32 (&t, 0, 65536, out);
+  g_assert_true (fseek (file, -131072, SEEK_END) == 0 && fwrite (half, 2, 65536, file) == 65536);
+  g_assert_cmpint (fclose (file), ==, 0);
+  g_autoptr (DpWeights) w = dp_weights_open (path, NULL, &error);
+  g_assert_no_error (error);
+  const DpTensor *t = dp_weights_find (w, "h");
+  g_assert_true (dp_weights_read (w, t, 0, 65536, out, &error));
   for (int i = 0; i < 65536; i++) {
     int exponent = i >> 10 & 31, mantissa = i & 1023;
     double value = exponent ? ldexp (1024 + mantissa, exponent - 25) : ldexp (mantissa, -24);
@@ -181,6 +191,54 @@ test_half (void)
     else
       g_assert_cmpfloat (fabsf (out[i]), ==, value);
     g_assert_cmpint (!!signbit (out[i]), ==, i >> 15);
+  }
+  g_assert_false (dp_weights_check_finite (w, t, &error));
+  g_assert_nonnull (strstr (error->message, "tensor h: expected finite numbers"));
+}
+
+/* Reads what a device would, and says whether that was possible. */
+static gboolean
+pack (const DpTensor *t, float *out)
+{
+  const DpHostWeight weight = dp_tensor_weight (t, 1);
+
+  return weight.read (weight.source, weight.offset, out, t->bytes);
+}
+
+/* A file that becomes shorter, or is written to, or is replaced while it is open. */
+static void
+test_changed (void)
+{
+  const char *header = "{\"a\":" T ("F32", "[2]", 0, 8) ",\"b\":" T ("F32", "[2]", 8, 16) "}";
+  g_autofree char *path = make_file ("changed.safetensors", header, 16);
+  const struct timespec long_ago[2] = { { 1, 0 }, { 1, 0 } };
+  float out[2];
+
+  for (int way = 0; way < 3; way++) {
+    g_autofree char *again = make_file ("changed.safetensors", header, 16);
+    g_autoptr (GError) error = NULL;
+    g_autoptr (DpWeights) w = dp_weights_open (path, NULL, &error);
+    const DpTensor *a = dp_weights_find (w, "a"), *b = dp_weights_find (w, "b");
+    struct stat st;
+
+    g_assert_true (dp_weights_check_unchanged (w, &error) && dp_weights_read_finite (w, b, out, &error) && pack (b, out));
+    g_assert_true (stat (path, &st) == 0);
+    if (way == 2) {             /* another file of that name: this one is read on */
+      g_autofree char *other = make_file ("other.safetensors", header, 16);
+
+      g_assert_true (g_rename (other, path) == 0);
+      g_assert_true (dp_weights_check_unchanged (w, &error) && dp_weights_read (w, b, 0, 2, out, &error));
+      continue;
+    }
+    g_assert_true (way == 0 ? truncate (path, st.st_size - 4) == 0 : utimensat (AT_FDCWD, path, long_ago, 0) == 0);
+    g_assert_true (pack (a, out));
+    g_assert_true (pack (b, out) == (way == 1));
+    g_assert_true (way == 1 || !dp_weights_read (w, b, 0, 2, out, NULL));
+    g_assert_false (dp_weights_check_unchanged (w, NULL));
+    g_assert_false (dp_weights_check_finite (w, a, &error));
+    g_assert_error (error, DP_ERROR, DP_ERROR_BAD_MODEL);
+    g_assert_nonnull (strstr (error->message, path));
+    g_assert_nonnull (strstr (error->message, "changed while it was in use"));
   }
 }
 
@@ -242,6 +300,7 @@ static void
 test_writing (void)
 {
   const float data[] = { 1, -2, 3.5f, 4, 5, 6 };
+  float read[6];
   const DpTensorOut out[] = { { "a \"\\\n", 2, { 2, 3 }, data }, { "empty", 1, { 0 }, NULL }, { "s", 0, { 0 }, data } };
   g_autofree char *path = in_dir ("out.safetensors");
   g_autofree float *large = g_new0 (float, 1 << 18);
@@ -271,10 +330,12 @@ test_writing (void)
   g_assert_no_error (error);
   const DpTensor *t = dp_weights_get (w, &error, 2, (gint64[]) { 2, 3 }, "a \"\\\n");
   g_assert_no_error (error);
-  g_assert_cmpmem (t->data, t->bytes, data, sizeof data);
+  g_assert_true (dp_weights_read (w, t, 0, 6, read, &error));
+  g_assert_cmpmem (read, t->bytes, data, sizeof data);
   t = dp_weights_get (w, &error, 0, NULL, "s");
   g_assert_no_error (error);
-  g_assert_cmpmem (t->data, t->bytes, data, 4);
+  g_assert_true (dp_weights_read (w, t, 0, 1, read, &error));
+  g_assert_cmpmem (read, t->bytes, data, 4);
 
   g_assert_false (dp_weights_write ("/nowhere/x", out, 3, &error));
   g_assert_error (error, DP_ERROR, DP_ERROR_FAILED);
@@ -310,6 +371,7 @@ main (int argc, char **argv)
   g_test_add_func ("/weights/lengths", test_lengths);
   g_test_add_func ("/weights/reading", test_reading);
   g_test_add_func ("/weights/half", test_half);
+  g_test_add_func ("/weights/changed", test_changed);
   g_test_add_func ("/weights/shards", test_shards);
   g_test_add_func ("/weights/writing", test_writing);
   failed = g_test_run ();

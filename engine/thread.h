@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * thread.h: threads that may not be had. A process, a user and a cgroup may have so many only; GLib's g_thread_new() ends the process
+ * at that limit.
+ */
+#pragma once
+
+#include <glib.h>
+
+/** As g_thread_new(). NULL with DP_ERROR_NO_MEMORY where the system starts no more threads. Thread-safe. */
+GThread *dp_thread_new (const char *name, GThreadFunc func, gpointer data, GError **error);
