@@ -260,6 +260,7 @@ few_keys (const Flash f)
     finish_logits (f, s, NULL, first + warp * 16 + lane / 4, 0);
     softmax_tile (s, o, max, sum);
     multiply_pv<D> (o, s, values, lane);
+    __syncwarp ();              /* the warp's queries are read no more */
     store_rows<D> (f, o, sum, queries + now, first, warp, lane);
   }
 }
