@@ -229,6 +229,20 @@ make_room (DpDecoder *d, GError **error)
   return TRUE;
 }
 
+/* A GPU makes plans for a shape when it first sees one, which takes seconds in all. Here that is beside the loading of the layers and the
+ * first passes; in the first decode the ring would wait for it. The stream's first latent has shapes of its own, and so has the last one of a
+ * block with an odd number. */
+static gboolean
+rehearse (DpDecoder *d, DpVae *vae, GError **error)
+{
+  const void *frames;
+
+  d->dev->ops->fill (d->dev, d->latents, 0, sizeof (float) * d->latent_size * d->dev->latents_at_once);
+  for (int i = 0; i < 3 && !dp_device_cancelled (d->dev); i++)
+    dp_vae_decode (vae, d->latents, i < 2 ? dp_vae_takes (vae) : 1, &frames);
+  return dp_error_check_device (d->dev, error, "while the decoder was prepared");
+}
+
 static gboolean
 load (DpDecoder *d, GError **error)
 {
@@ -244,7 +258,7 @@ load (DpDecoder *d, GError **error)
   if (!loaded->warm.loaded) {
     loaded->vae = dp_vae_new (d->dev, &spec->vae, spec->weights, spec->type, spec->latent_h,
         spec->latent_w, d->dev->latents_at_once, error);
-    if (loaded->vae == NULL)
+    if (loaded->vae == NULL || (!d->dev->host_memory && !rehearse (d, loaded->vae, error)))
       return FALSE;
     dp_part_cache_loaded (&loaded->warm);
   }
