@@ -245,8 +245,9 @@ dp_text_encoder_new (DpDevice *dev, const DpTextConfig *config, const DpWeights 
   e->weights = weights;
   e->layers = g_new0 (Layer, config->layers);
   e->linears = g_malloc0_n (streamed ? 1 : config->layers, sizeof *e->linears);
-  e->host = g_new (float, (gsize) max_tokens * MAX (config->d_model, 2 * config->heads));
-  if (!load (e, weights, error)) {
+  e->host = dp_arena_host_new (sizeof (float) * max_tokens * MAX (config->d_model, 2 * config->heads), "the text encoder's staging memory",
+      error);
+  if (e->host == NULL || !load (e, weights, error)) {
     dp_text_encoder_free (e);
     return NULL;
   }
