@@ -158,6 +158,15 @@ read_cuts (const char *text, int stages, DpHalves (*cuts)[2])
   return parts[stages] == NULL && next[0] == next[1];
 }
 
+static gboolean
+load (GKeyFile *to, const char *text, GError **error)
+{
+  if (g_utf8_validate (text, -1, NULL) && g_key_file_load_from_data (to, text, -1, G_KEY_FILE_NONE, NULL))
+    return TRUE;
+  dp_error_set (error, DP_ERROR_FAILED, "what rank 0 sent is not a list of settings; install the same version on every host");
+  return FALSE;
+}
+
 char *
 dp_agreement_new (const DpPlan *plan, GError **error)
 {
@@ -191,7 +200,7 @@ dp_agreement_read (const char *data, DpSettings *s, int *stages, DpHalves (*cuts
   g_autoptr (GKeyFile) text = g_key_file_new ();
   g_autofree char *model = NULL, *sampler = NULL, *precision = NULL, *cut = NULL, *mode = NULL;
 
-  if (!g_key_file_load_from_data (text, data, -1, G_KEY_FILE_NONE, error))
+  if (!load (text, data, error))
     return FALSE;
   model = g_key_file_get_string (text, GROUP, "model", NULL);
   sampler = g_key_file_get_string (text, GROUP, "sampler", NULL);
@@ -228,8 +237,7 @@ dp_agreement_check (const char *rank_0, const char *here, GError **error)
   g_autoptr (GKeyFile) a = g_key_file_new (), b = g_key_file_new ();
   g_auto (GStrv) keys = NULL;
 
-  if (!g_key_file_load_from_data (a, rank_0, -1, G_KEY_FILE_NONE, error)
-      || !g_key_file_load_from_data (b, here, -1, G_KEY_FILE_NONE, error))
+  if (!load (a, rank_0, error) || !load (b, here, error))
     return FALSE;
   keys = g_key_file_get_keys (a, GROUP, NULL, NULL);
   for (int i = 0; keys && keys[i]; i++) {
@@ -239,7 +247,7 @@ dp_agreement_check (const char *rank_0, const char *here, GError **error)
     if (strcmp (keys[i], "model") == 0 || g_strcmp0 (x, y) == 0)
       continue;
     dp_error_set (error, DP_ERROR_SETTINGS, "its model, %s, is not that of rank 0: %s differs, \"%.100s\" here and \"%.100s\" "
-        "there; give all ranks the same files", model, keys[i], y ? y : "nothing", x);
+        "there; give all ranks the same files", model, keys[i], y ? y : "nothing", x ? x : "nothing");
     return FALSE;
   }
   return TRUE;

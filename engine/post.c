@@ -333,6 +333,8 @@ take_pong (const DpLetter *pong)
   if (pong->bytes != sizeof times)
     return;
   memcpy (times, pong->body, sizeof times);
+  if (times[0] < 0 || times[0] > now || times[1] < 0 || times[1] > G_MAXINT64 / 4)
+    return;                     /* no clock has that */
   half = (now - times[0]) / 2;
   g_mutex_lock (&post.lock);
   if (clock->at_us == 0 || half <= clock->error_us + (now - clock->at_us) * DRIFT_PPM / 1000000)

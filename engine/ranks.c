@@ -76,6 +76,8 @@ take_letter (const DpLetter *letter, gpointer data)
   memcpy (h, letter->body, MIN (letter->bytes, sizeof *h));
   h->version[sizeof h->version - 1] = h->broken[sizeof h->broken - 1] = 0;
   h->rank.host[sizeof h->rank.host - 1] = h->rank.device[sizeof h->rank.device - 1] = 0;
+  DpDeviceInfo *info = &h->rank.info;
+  info->name[sizeof info->name - 1] = info->description[sizeof info->description - 1] = info->libraries[sizeof info->libraries - 1] = 0;
   all.said[letter->from] = TRUE;
   g_cond_broadcast (&all.changed);
   g_mutex_unlock (&all.lock);
@@ -87,6 +89,19 @@ take_gone (int rank, const char *why, gpointer data)
   g_mutex_lock (&all.lock);
   g_cond_broadcast (&all.changed);
   g_mutex_unlock (&all.lock);
+}
+
+/* The numbers that a plan counts with. */
+static gboolean
+is_possible (const DpRank *r)
+{
+  const guint8 *const bools[] = { (const guint8 *) &r->info.fast_bf16, (const guint8 *) &r->info.fp8,
+    (const guint8 *) &r->info.host_memory, (const guint8 *) &r->info.broken };
+
+  for (gsize i = 0; i < G_N_ELEMENTS (bools); i++)
+    if (*bools[i] > 1)
+      return FALSE;
+  return r->threads > 0 && r->info.latents_at_once > 0 && r->info.speed >= 0 && r->info.speed < G_MAXDOUBLE;
 }
 
 static gboolean
@@ -103,7 +118,11 @@ check_hello (int rank, GError **error)
   name = dp_rank_name (rank, &h->rank);
   if (h->broken[0])
     dp_error_set (error, DP_ERROR_DEVICE, "%s: %.512s", name, h->broken);
-  return !h->broken[0];
+  else if (!is_possible (&h->rank))
+    dp_error_set (error, DP_ERROR_DEVICE, "%s: what it says of its device cannot be; install the same build on every host", name);
+  else
+    return TRUE;
+  return FALSE;
 }
 
 /* Under lock. 1: it is there, 0: not yet, -1: with an error. */

@@ -88,12 +88,16 @@ queue_events (DpSession *s, GBytes *bytes)
 static void
 take_events (DpSession *s, const DpLetter *letter)
 {
-  gsize n = letter->bytes / sizeof (DpTraceEvent);
-  g_autofree DpTraceEvent *events = g_memdup2 (letter->body, n * sizeof *events);
+  const DpTraceEvent *came = letter->body;
+  g_autofree DpTraceEvent *events = g_malloc (letter->bytes);
+  gsize n = 0;
 
-  for (gsize i = 0; i < n; i++) {
-    events[i].stage = letter->from;
-    events[i].from = letter->from - 1;
+  for (gsize i = 0; i < letter->bytes / sizeof *came; i++) {
+    if (MIN (came[i].start_us, came[i].end_us) < 0 || MAX (came[i].start_us, came[i].end_us) > G_MAXINT64 / 4)
+      continue;
+    events[n] = came[i];
+    events[n].stage = letter->from;
+    events[n++].from = letter->from - 1;
   }
   if (n > 0)
     queue_events (s, g_bytes_new (events, n * sizeof *events));
@@ -125,6 +129,7 @@ take_letter (const DpLetter *letter, gpointer data)
   }
   if (letter->kind == DP_POST_FAILED && (text = dp_post_text (letter, &code))) {
     g_autofree char *message = dp_quote (text, DP_QUOTE_SENTENCE);
+    code = CLAMP (code, 0, DP_ERROR_FAILED);
     s->spec.failed (g_error_new_literal (DP_ERROR, code, message), s->spec.user_data);
   }
 }

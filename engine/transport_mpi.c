@@ -190,14 +190,36 @@ place (const DpLetter *letter, gpointer places[2], gpointer data)
   return block != NULL;
 }
 
+/* Whether a block is as large as its header says, and has room here. */
+static gboolean
+is_whole (const End *end, const Body *body, const gsize payload[2])
+{
+  gsize frames = body->header.context + body->header.own;
+  gsize tokens = end->spec.rank == 0 || (body->wired && end->in.thread) ? 0 : sizeof (float) * frames * end->size.tokens;
+
+  return body->header.own > 0 && frames <= (gsize) end->size.frames && payload[0] == sizeof (float) * frames * end->size.latents && payload[1] == tokens;
+}
+
+/* The error that came with a block; without an end, or from another version, it may be anything. */
+static void
+take_error (DpBlock *block, const Body *body)
+{
+  g_autofree char *said = g_strndup (body->error, sizeof body->error), *sentence = dp_quote (said, DP_QUOTE_SENTENCE);
+
+  block->header.error = 0;
+  dp_block_fail (block, g_error_new_literal (DP_ERROR, MIN (body->header.error - 1, DP_ERROR_FAILED), sentence));
+}
+
 static void
 take_block (End *end, const DpLetter *letter)
 {
   Slot *slot = end->arriving;
   const Body *body = letter->body;
 
+  if (letter->from != previous_of (end) || letter->bytes < sizeof *body)
+    return;
   if (slot == NULL) {           /* an error comes without payload */
-    DpBlock *block = letter->bytes < sizeof *body || end->pool.n_blocks == 0 ? NULL : dp_block_pool_take (&end->pool);
+    DpBlock *block = end->pool.n_blocks == 0 ? NULL : dp_block_pool_take (&end->pool);
 
     if (block == NULL)
       return;
@@ -207,8 +229,13 @@ take_block (End *end, const DpLetter *letter)
   }
   end->arriving = NULL;
   slot->block->header = body->header;
-  g_strlcpy (slot->block->error, body->error, sizeof slot->block->error);
-  slot->failed = body->header.error != 0;
+  *slot->block->error = 0;
+  if (body->header.error)
+    take_error (slot->block, body);
+  else if (!is_whole (end, body, letter->payload))
+    dp_block_fail (slot->block, g_error_new (DP_ERROR, DP_ERROR_FAILED, "%s: the block from rank %d is not as large as it says; install the "
+          "same build on every host", end->spec.name, letter->from));
+  slot->failed = slot->block->header.error != 0;
   slot->sizes[0] = letter->payload[0];
   slot->sizes[1] = letter->payload[1];
   slot->wired = body->wired && end->in.thread && !slot->failed;
@@ -246,20 +273,22 @@ take_prompt (End *end, const DpLetter *letter)
 {
   const ToldBody *body = letter->body;
   const char *at = (const char *) (body + 1);
-  gsize sizes[2];
+  gsize sizes[2], left = letter->bytes - sizeof *body;
 
-  if (letter->bytes < sizeof *body || body->dim < 1 || body->n[0] < 0 || body->n[1] < 0)
+  if (letter->from != previous_of (end) || letter->bytes < sizeof *body || body->dim < 1)
     return;
-  for (int i = 0; i < 2; i++)
+  for (int i = 0; i < 2; i++) {
+    if (body->n[i] < 0 || (gsize) body->n[i] > left / (sizeof (float) * body->dim))
+      return;
     sizes[i] = sizeof (float) * body->n[i] * (gsize) body->dim;
-  if (letter->bytes < sizeof *body + sizes[0] + sizes[1])
-    return;
+    left -= sizes[i];
+  }
   DpConditioning *c = g_new0 (DpConditioning, 1);
   *c = (DpConditioning) { .refs = 1, .id = body->id, .prompt_id = body->prompt_id, .replanned_at = body->replanned_at, .dim = body->dim,
     .n = { body->n[0], body->n[1] } };
   for (int i = 0; i < 2; at += sizes[i++])
     c->embeds[i] = g_memdup2 (at, sizes[i]);
-  c->prompt = g_strndup (at, letter->bytes - (at - (const char *) letter->body));
+  c->prompt = g_utf8_make_valid (at, left);
   g_queue_push_tail (&end->prompts, c);
 }
 
@@ -270,7 +299,7 @@ take_letter (const DpLetter *letter, gpointer data)
   gboolean other = FALSE;
 
   g_mutex_lock (&end->lock);
-  if (letter->kind == DP_POST_CREDIT) {
+  if (letter->kind == DP_POST_CREDIT && letter->from == next_of (end)) {
     end->credits++;
     if (!end->down)
       send_with_credit (end);

@@ -212,14 +212,14 @@ tile_multiply (const bool pairs, const int vecs, int steps, const float *a, cons
   for (int s = 0; s < steps; s++, a++, b += PANEL) {
     Vec columns[TILE_VECS];
 
-#pragma GCC unroll 8
+    UNROLL
     for (int v = 0; v < vecs; v++)
       columns[v] = vec_load (b + v * VEC);
-#pragma GCC unroll 8
+    UNROLL
     for (int r = 0; r < ROWS; r++) {
       Vec x = vec_set (a[r * a_row]);
 
-#pragma GCC unroll 8
+      UNROLL
       for (int v = 0; v < vecs; v++)
         c[r][v] = vec_multiply_add (pairs, x, columns[v], c[r][v]);
     }
@@ -234,9 +234,9 @@ tile_logits (const bool pairs, const int vecs, int steps, const float *q, const 
 
   for (int done = 0; done < steps; done += PART)
     tile_multiply (pairs, vecs, steps - done < PART ? steps - done : PART, q + done * ROWS, PART, k + done * PANEL, c);
-#pragma GCC unroll 8
+  UNROLL
   for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 8
+    UNROLL
     for (int v = 0; v < vecs; v++)
       vec_store (s + r * s_stride + v * VEC, c[r][v]);
 }
@@ -248,15 +248,15 @@ tile_output (const bool pairs, const int vecs, int steps, const float *p, const 
 {
   Vec c[ROWS][TILE_VECS];
 
-#pragma GCC unroll 8
+  UNROLL
   for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 8
+    UNROLL
     for (int i = 0; i < vecs; i++)
       c[r][i] = vec_load (o + r * PANEL + i * VEC) * rescale[r];
   tile_multiply (pairs, vecs, steps, p, s_stride, v, c);
-#pragma GCC unroll 8
+  UNROLL
   for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 8
+    UNROLL
     for (int i = 0; i < vecs; i++)
       vec_store (o + r * PANEL + i * VEC, c[r][i]);
 }

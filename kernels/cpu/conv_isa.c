@@ -157,9 +157,9 @@ tile (const bool pairs, const int group, const int vecs, const DpConvJob *job, c
   const DpConvSpec *spec = job->spec;
   Vec acc[8][8];
 
-#pragma GCC unroll 8
+  UNROLL
   for (int c = 0; c < group; c++)
-#pragma GCC unroll 8
+    UNROLL
     for (int v = 0; v < vecs; v++)
       acc[c][v] = vec_set (bias[c]);
   for (int t = 0; t < spec->kt; t++)
@@ -170,22 +170,22 @@ tile (const bool pairs, const int group, const int vecs, const DpConvJob *job, c
         for (int k = 0; k < spec->kw; k++, weights += group) {
           Vec x[8];
 
-#pragma GCC unroll 8
+          UNROLL
           for (int v = 0; v < vecs; v++)
             x[v] = vec_load (row + k + v * VEC);
-#pragma GCC unroll 8
+          UNROLL
           for (int c = 0; c < group; c++) {
             Vec w = vec_set (weights[c]);
 
-#pragma GCC unroll 8
+            UNROLL
             for (int v = 0; v < vecs; v++)
               acc[c][v] = vec_multiply_add (pairs, w, x[v], acc[c][v]);
           }
         }
     }
-#pragma GCC unroll 8
+  UNROLL
   for (int c = 0; c < group; c++)
-#pragma GCC unroll 8
+    UNROLL
     for (int v = 0; v < vecs; v++)
       vec_store (out + (c * vecs + v) * VEC, acc[c][v]);
 }

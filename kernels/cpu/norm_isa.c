@@ -7,14 +7,26 @@
 #include "norm.h"
 #include "elements.h"
 
+/* For VEC_SHUFFLE (): the lane that lane i takes. */
+#define SWAP_1(i) ((i) ^ 1)
+#define SWAP_2(i) ((i) ^ 2)
+#define SWAP_4(i) ((i) ^ 4)
+#define SWAP_8(i) ((i) ^ 8)
+#define FIRST_OF_PAIR(i) ((i) & ~1)
+#define SECOND_OF_PAIR(i) ((i) | 1)
+
 /* Every lane becomes the sum of its group of `group` neighbours, a power of 2 up to VEC; all lanes of a group get the same bits. */
 DP_INLINE Vec
 sum_groups (Vec v, int group)
 {
-  const VecInt lanes = lane_numbers ();
-
-  for (int i = 1; i < group; i *= 2)
-    v += __builtin_shuffle (v, lanes ^ i);
+  if (group > 1)
+    v += VEC_SHUFFLE (v, SWAP_1);
+  if (group > 2)
+    v += VEC_SHUFFLE (v, SWAP_2);
+  if (group > 4)
+    v += VEC_SHUFFLE (v, SWAP_4);
+  if (group > 8)
+    v += VEC_SHUFFLE (v, SWAP_8);
   return v;
 }
 
@@ -95,11 +107,10 @@ layer_norm (void *arg, int chunk, int thread)
 DP_INLINE Vec
 rotate (Vec x, Vec rope)
 {
-  const VecInt lanes = lane_numbers ();
-  Vec swapped = __builtin_shuffle (x, lanes ^ 1);
-  Vec cosine = __builtin_shuffle (rope, lanes & ~1), sine = __builtin_shuffle (rope, lanes | 1);
+  Vec swapped = VEC_SHUFFLE (x, SWAP_1);
+  Vec cosine = VEC_SHUFFLE (rope, FIRST_OF_PAIR), sine = VEC_SHUFFLE (rope, SECOND_OF_PAIR);
   /* The even lanes subtract: their sign bit is flipped. */
-  sine = (Vec) ((VecInt) sine ^ (~lanes << 31));
+  sine = (Vec) ((VecInt) sine ^ (~lane_numbers () << 31));
 
   return x * cosine + swapped * sine;
 }

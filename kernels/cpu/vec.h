@@ -18,6 +18,13 @@
 
 #define DP_INLINE static inline __attribute__ ((always_inline))
 
+/* In front of a loop over at most 8 vectors that are to stay in registers. clang ignores GCC's pragma without a word. */
+#if defined (__clang__)
+#define UNROLL _Pragma ("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma ("GCC unroll 8")
+#endif
+
 #if defined (__AVX512F__)
 enum { VEC = 16 };
 #elif defined (__AVX2__)
@@ -123,6 +130,17 @@ vec_store_bf16 (void *p, Vec x)
 {
   *(VecHalf *) p = vec_to_bf16 (x);
 }
+
+/** Lane i of the result is lane LANE (i) of x. LANE is a macro: every compiler wants constants here. */
+#define VEC_SHUFFLE(x, LANE) __builtin_shufflevector (x, x, VEC_LANES (LANE))
+#define VEC_LANES_4(LANE, i) LANE (i) % VEC, LANE (i + 1) % VEC, LANE (i + 2) % VEC, LANE (i + 3) % VEC
+#if defined (__AVX512F__)
+#define VEC_LANES(LANE) VEC_LANES_4 (LANE, 0), VEC_LANES_4 (LANE, 4), VEC_LANES_4 (LANE, 8), VEC_LANES_4 (LANE, 12)
+#elif defined (__AVX2__)
+#define VEC_LANES(LANE) VEC_LANES_4 (LANE, 0), VEC_LANES_4 (LANE, 4)
+#else
+#define VEC_LANES(LANE) VEC_LANES_4 (LANE, 0)
+#endif
 
 /** How many of `left` elements the next vector takes. */
 DP_INLINE int

@@ -394,7 +394,7 @@ check_lender (Fixture *f)
   gsize borrowing = f->dev->bytes - before - alone, qkv = sizeof (float) * INPUT_FRAMES * dp_dit_tokens_per_frame (lender) * 3 * D;
   g_assert_cmpuint (borrowing + qkv, <, alone);
   g_autofree float *want = run (f, lender, dims[1], latents, (DpDitPass) { .steps = all (0) }, 0, &n);
-  g_autofree float *other = run (f, borrower, dims[1] - 1, latents, (DpDitPass) { .steps = all (1) }, 0, &n);
+  g_free (run (f, borrower, dims[1] - 1, latents, (DpDitPass) { .steps = all (1) }, 0, &n));
   g_autofree float *again = run (f, lender, dims[1], latents, (DpDitPass) { .steps = all (0) }, 0, &n);
   g_autofree float *borrowed = run (f, borrower, dims[1], latents, (DpDitPass) { .steps = all (0) }, 0, &n);
   parity_check_same ("the lender after the borrower", again, want, n * sizeof (float));

@@ -58,7 +58,7 @@ test_decode (gconstpointer data)
   g_assert_cmpuint (frame_floats, ==, (gsize) h * w * 64 * 3);
   DpVae *vae = open_vae (dev, model, weights, h, w, 3);
 
-  g_autofree float *got = g_new (float, total), *first = NULL;
+  g_autofree float *got = g_new (float, total);
   for (int i = 0; i < L; i++) {
     g_autofree float *frames = decode_one (vae, dev, latents + i * latent_floats, latent_floats, frame_floats, i ? 4 : 1, &n);
     memcpy (got + at, frames, n * sizeof (float));

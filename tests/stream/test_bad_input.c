@@ -209,7 +209,7 @@ test_noise (void)
   check_refused (&s, DP_ERROR_SETTINGS, "noise|0 latent");
   s.noise_latents = 2;
   s.num_frames = 5;
-  g_autofree char *enough = stream_hash (&s);
+  g_free (stream_hash (&s));
   noise[100] = NAN;
   check_refused (&s, DP_ERROR_SETTINGS, "noise|NaN|latent frames 0 to 1");
 }
@@ -592,7 +592,7 @@ test_configs (void)
 
   for (guint i = 0; i < G_N_ELEMENTS (bad); i++) {
     g_autoptr (GBytes) file = stream_model_file (bad[i].file);
-    g_autoptr (JsonParser) parser = json_parser_new (), value = json_parser_new ();
+    g_autoptr (JsonParser) parser = json_parser_new ();
     g_autofree char *needles = g_strdup_printf ("%s|%s", bad[i].file, bad[i].needles);
 
     g_assert_true (json_parser_load_from_data (parser, g_bytes_get_data (file, NULL), g_bytes_get_size (file), NULL));

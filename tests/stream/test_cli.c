@@ -159,9 +159,9 @@ is_written (gpointer file)
 static void
 test_trace (void)
 {
-  g_autofree char *generated = run_ok ("generate " SMALL "--frames 17 --output %s/traced.y4m --trace %s/trace.json");
+  g_free (run_ok ("generate " SMALL "--frames 17 --output %s/traced.y4m --trace %s/trace.json"));
   check_trace ("");
-  g_autofree char *measured = run_ok ("bench " SMALL "--blocks 2 --json --trace %s/trace.json");
+  g_free (run_ok ("bench " SMALL "--blocks 2 --json --trace %s/trace.json"));
   check_trace ("");
   run_bad ("generate " SMALL "--frames 17 --output %s/traced.y4m --trace %s/no/where.json", 1, "no/where.json cannot be written");
 

@@ -379,7 +379,7 @@ test_replan (void)
 {
   static const Change early[] = { { { "a blue heart", NULL, -1 }, 7 } }, blended[] = { { { "a blue heart", NULL, -1, 1 }, 7 } };
   static const Change in_order[] = { { { "a blue heart", NULL, FIRST (3) } } };
-  static const Change unseen[] = { { { "never seen", NULL, FIRST (2) } }, early[0] };
+  static const Change unseen[] = { { { "never seen", NULL, FIRST (2) } }, { { "a blue heart", NULL, -1 }, 7 } };
   DpSettings s = settings_of_this ();
   Blocks low, smooth, slow, stages, replaced;
 

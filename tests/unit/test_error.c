@@ -163,7 +163,7 @@ json_name (const char *name)
 static void
 check_name (const char *name)
 {
-  g_autofree char *quoted = json_name (name), *path = NULL, *in_dir = NULL, *text = NULL;
+  g_autofree char *quoted = json_name (name), *path = NULL, *text = NULL;
   GError *error = NULL;
 
 #define HEADER(...) g_free (text); text = g_strdup_printf (__VA_ARGS__)

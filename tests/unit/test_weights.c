@@ -265,13 +265,13 @@ test_shards (void)
     { "{\"metadata\":NaN}", DP_ERROR_BAD_MODEL, "a value" },
     { "", DP_ERROR_BAD_MODEL, "json" },
   };
-  g_autofree char *one = make_file ("m-1.safetensors", "{\"a\":" T ("F32", "[1]", 0, 4) "}", 4);
-  g_autofree char *two = make_file ("m-2.safetensors", "{\"b\":" T ("F32", "[1]", 0, 4) "}", 4);
-  g_autofree char *copy = make_file ("copy.safetensors", "{\"a\":" T ("F32", "[1]", 0, 4) "}", 4);
   g_autofree char *path = in_dir ("m.safetensors.index.json");
   g_autoptr (GError) error = NULL;
   g_autoptr (DpWeights) w = NULL;
 
+  g_free (make_file ("m-1.safetensors", "{\"a\":" T ("F32", "[1]", 0, 4) "}", 4));
+  g_free (make_file ("m-2.safetensors", "{\"b\":" T ("F32", "[1]", 0, 4) "}", 4));
+  g_free (make_file ("copy.safetensors", "{\"a\":" T ("F32", "[1]", 0, 4) "}", 4));
   for (gsize i = 0; i < G_N_ELEMENTS (bad); i++) {
     g_assert_true (g_file_set_contents (path, bad[i].index, -1, NULL));
     assert_refused (dir, "m", bad[i].code, bad[i].names);
