@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "device.h"
+#include "host_limits.h"
 
 #include <sched.h>
 #include <stdarg.h>
@@ -42,8 +43,8 @@ dp_device_check (DpDevice *dev, char *error, size_t error_size)
 
 /* ---- the machine ---- */
 
-int
-dp_device_processors (void)
+static int
+affinity (void)
 {
   /* A fixed cpu_set_t holds 1024 processors; larger machines need a larger set. */
   for (int n = 1024; n <= 1 << 16; n *= 2) {
@@ -59,4 +60,14 @@ dp_device_processors (void)
       return count;
   }
   return 1;
+}
+
+int
+dp_device_processors (void)
+{
+  int processors = affinity ();
+  DpCgroupLimits limits;
+
+  dp_host_limits_of_process (&limits);
+  return limits.processors > 0 && limits.processors < processors ? limits.processors : processors;
 }

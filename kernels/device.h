@@ -103,5 +103,5 @@ bool dp_device_take_error (DpDevice *dev, char *error, size_t error_size);
 /** Waits for queued work, then takes the error. */
 bool dp_device_check (DpDevice *dev, char *error, size_t error_size);
 
-/** Processors this process may run on, >= 1. */
+/** Processors this process may run on, or that its cgroup's quota of processor time is worth, if that is less; >= 1. */
 int dp_device_processors (void);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "host.h"
+#include "host_limits.h"
 #include "numeric.h"
 
 #include <pthread.h>
@@ -44,13 +45,20 @@ untouched (size_t page)
   return all > anonymous ? all - anonymous : 0;
 }
 
+static size_t
+min (size_t a, size_t b)
+{
+  return a < b ? a : b;
+}
+
 void
 dp_host_memory_size (size_t *total, size_t *available)
 {
   char line[128];
   unsigned long long kib;
   FILE *f = fopen ("/proc/meminfo", "re");
-  size_t page = sysconf (_SC_PAGESIZE), promised = untouched (page);
+  size_t page = sysconf (_SC_PAGESIZE), promised = untouched (page), space, space_left;
+  DpCgroupLimits group;
 
   *total = sysconf (_SC_PHYS_PAGES) * page;
   *available = sysconf (_SC_AVPHYS_PAGES) * page;
@@ -60,7 +68,12 @@ dp_host_memory_size (size_t *total, size_t *available)
         *available = kib * 1024;
     fclose (f);
   }
-  *available -= promised < *available ? promised : *available;
+  dp_host_limits_of_process (&group);
+  dp_host_limits_address_space (&space, &space_left);
+  *total = min (*total, min (group.memory, space));
+  *available = min (*available, group.memory_left);
+  *available -= min (promised, *available);
+  *available = min (*available, space_left);    /* of which all that was promised is gone */
 }
 
 /* With overcommit the system grants more than there is, and kills the process when it uses it. */

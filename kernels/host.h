@@ -21,7 +21,8 @@ void dp_host_memory_free (DpDevice *dev, void *ptr);
 
 /* -- facts -- */
 
-/** Physical memory of this machine, and what is left of it, in bytes; what was handed out above counts as gone. */
+/** Memory that this process may have, and what is left of it, in bytes: of the machine, of the process's cgroup or of its address space
+ *  (host_limits.h), whatever is least. What was handed out above counts as gone. */
 void dp_host_memory_size (size_t *total, size_t *available);
 
 /** What the processor calls itself, "AMD EPYC 9355"; falls back to the machine's architecture. */

@@ -48,7 +48,10 @@ dp_error_no_room (DpDevice *dev, GError **error, gsize bytes, const char *help, 
   va_start (args, format);
   what = g_strdup_vprintf (format, args);
   va_end (args);
-  if (dp_error_check_device (dev, error, "while %s was allocated", what))
-    dp_error_set (error, DP_ERROR_NO_MEMORY, "%s needs %.1f MiB on %s, where %.1f MiB are free; %s", what, bytes / 1048576.0,
-        dev->name, dp_device_info (dev->name, &info, message, sizeof message) ? info.memory_free / 1048576.0 : 0, help);
+  if (!dp_error_check_device (dev, error, "while %s was allocated", what))
+    return;
+  if (!dp_device_info (dev->name, &info, message, sizeof message))
+    info.memory_free = 0;
+  dp_error_set (error, DP_ERROR_NO_MEMORY, "%s needs %.1f MiB on %s, where %.1f MiB are free%s; %s", what, bytes / 1048576.0, dev->name,
+      info.memory_free / 1048576.0, bytes < info.memory_free ? ", of which libraries and other programs need some" : "", help);
 }

@@ -711,6 +711,31 @@ test_full_stdout (void)
   }
 }
 
+/* Little address space is refused before a library ends the process for the lack of it. */
+static void
+test_address_space (void)
+{
+#if !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__
+  g_autofree char *program = g_shell_quote (STREAM_CLI);
+
+  for (int mib = 100; mib <= 2000; mib += mib < 400 ? 25 : 400) {
+    g_autofree char *line = g_strdup_printf ("ulimit -v %d; exec %s generate --threads 2 --frames 5 --output /dev/null", mib * 1024, program);
+    char *argv[] = { "/bin/sh", "-c", line, NULL };
+    g_autoptr (GError) error = NULL;
+    g_autofree char *err = NULL;
+    int status;
+
+    g_assert_true (g_spawn_sync (NULL, argv, NULL, G_SPAWN_DEFAULT, NULL, NULL, NULL, &err, &status, &error));
+    g_test_message ("%d MiB: %s", mib, err);
+    g_assert_true (WIFEXITED (status) && WEXITSTATUS (status) == (mib < 600));
+    if (mib < 600)
+      g_assert_nonnull (strstr (err, "`ulimit -v` leaves"));
+  }
+#else
+  g_test_skip ("a sanitizer needs terabytes of address space");
+#endif
+}
+
 int
 main (int argc, char **argv)
 {
@@ -738,6 +763,7 @@ main (int argc, char **argv)
   g_test_add_func ("/cli/bench", test_bench);
   g_test_add_func ("/cli/closed-pipe", test_closed_pipe);
   g_test_add_func ("/cli/full-stdout", test_full_stdout);
+  g_test_add_func ("/cli/address-space", test_address_space);
   failed = g_test_run ();
   stream_model_free (dir);
   return failed;
