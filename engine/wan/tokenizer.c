@@ -132,8 +132,12 @@ dp_tokenizer_open (const char *dir, int vocab, GError **error)
   char message[256] = "";
   gsize size;
 
-  if (!dp_found_read (path, MAX_MODEL, "a SentencePiece model", "the tokenizer is this file; a tokenizer.json is not read", &data, &size,
-          error))
+  g_autofree char *json = g_build_filename (dir, "tokenizer.json", NULL);
+  const char *note = g_file_test (json, G_FILE_TEST_EXISTS)
+      ? "transformers 5 saves only a tokenizer.json, which is not read; copy spiece.model from the model that this one was made from, or "
+      "from google/umt5-xxl" : "the tokenizer is this file; a tokenizer.json is not read";
+
+  if (!dp_found_read (path, MAX_MODEL, "a SentencePiece model", note, &data, &size, error))
     return NULL;
   tokenizer->spm = model_is_safe (data, size) ? dp_spm_open (data, size, message, sizeof message) : NULL;
   if (tokenizer->spm == NULL) {

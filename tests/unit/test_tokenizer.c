@@ -57,6 +57,16 @@ test_not_a_model (void)
   g_assert_null (dp_tokenizer_open (dir, 512, &error));
   g_assert_error (error, DP_ERROR, DP_ERROR_NOT_FOUND);
   g_assert_nonnull (strstr (error->message, "spiece.model"));
+  g_assert_null (strstr (error->message, "transformers 5"));
+  g_clear_error (&error);
+  /* What transformers 5 saves */
+  g_autofree char *json = g_build_filename (dir, "tokenizer.json", NULL);
+  g_assert_true (g_file_set_contents (json, "{}", -1, NULL));
+  g_assert_null (dp_tokenizer_open (dir, 512, &error));
+  g_assert_error (error, DP_ERROR, DP_ERROR_NOT_FOUND);
+  g_assert_nonnull (strstr (error->message, "transformers 5"));
+  g_assert_nonnull (strstr (error->message, "copy spiece.model from"));
+  g_unlink (json);
   g_clear_error (&error);
   for (int i = 0; i < 3; i++) {
     g_assert_true (g_file_set_contents (path, i == 0 ? "" : i == 1 ? "version https://git-lfs" : "\n\377\377\377\177", -1, NULL));
