@@ -133,10 +133,79 @@ check_layers (const DpModel *model, DpModelPart part, const DpWeights *weights, 
   return FALSE;
 }
 
+/* Names of tensors: # is a number, @ is weight or bias, * is anything, to the end. What is in a file and not read would change the picture
+ * that its authors saw: scales of quantised weights, LoRA, the layers of VACE or of an image encoder. */
+static const char *const text_names[] = {
+  "shared.weight", "encoder.embed_tokens.weight", "encoder.final_layer_norm.weight", "encoder.block.#.layer.0.SelfAttention.q.weight",
+  "encoder.block.#.layer.0.SelfAttention.k.weight", "encoder.block.#.layer.0.SelfAttention.v.weight",
+  "encoder.block.#.layer.0.SelfAttention.o.weight", "encoder.block.#.layer.0.SelfAttention.relative_attention_bias.weight",
+  "encoder.block.#.layer.#.layer_norm.weight", "encoder.block.#.layer.1.DenseReluDense.wi_0.weight",
+  "encoder.block.#.layer.1.DenseReluDense.wi_1.weight", "encoder.block.#.layer.1.DenseReluDense.wo.weight",
+  "decoder.*", "lm_head.*", NULL        /* of a whole UMT5 */
+};
+static const char *const transformer_names[] = {
+  "patch_embedding.@", "condition_embedder.time_embedder.linear_#.@", "condition_embedder.time_proj.@",
+  "condition_embedder.text_embedder.linear_#.@", "blocks.#.scale_shift_table", "blocks.#.attn#.to_q.@", "blocks.#.attn#.to_k.@",
+  "blocks.#.attn#.to_v.@", "blocks.#.attn#.to_out.0.@", "blocks.#.attn#.norm_q.weight", "blocks.#.attn#.norm_k.weight", "blocks.#.norm2.@",
+  "blocks.#.ffn.net.0.proj.@", "blocks.#.ffn.net.2.@", "scale_shift_table", "proj_out.@", NULL
+};
+static const char *const vae_names[] = {
+  "encoder.*", "quant_conv.@",          /* which make latents of a video */
+  "post_quant_conv.@", "decoder.conv_in.@", "decoder.conv_out.@", "decoder.norm_out.gamma", "decoder.mid_block.attentions.0.norm.gamma",
+  "decoder.mid_block.attentions.0.to_qkv.@", "decoder.mid_block.attentions.0.proj.@", "decoder.mid_block.resnets.#.norm#.gamma",
+  "decoder.mid_block.resnets.#.conv#.@", "decoder.up_blocks.#.resnets.#.norm#.gamma", "decoder.up_blocks.#.resnets.#.conv#.@",
+  "decoder.up_blocks.#.resnets.#.conv_shortcut.@", "decoder.up_blocks.#.upsamplers.0.time_conv.@",
+  "decoder.up_blocks.#.upsamplers.0.resample.1.@", NULL
+};
+
+static gboolean
+matches (const char *name, const char *pattern)
+{
+  for (; *pattern && *pattern != '*'; pattern++) {
+    if (*pattern == '#') {
+      if (!g_ascii_isdigit (*name))
+        return FALSE;
+      while (g_ascii_isdigit (*name))
+        name++;
+    } else if (*pattern == '@') {
+      const char *word = *name == 'w' ? "weight" : "bias";
+
+      if (!g_str_has_prefix (name, word))
+        return FALSE;
+      name += strlen (word);
+    } else if (*name++ != *pattern) {
+      return FALSE;
+    }
+  }
+  return *pattern == '*' || *name == 0;
+}
+
+static gboolean
+is_known (const char *name, gpointer patterns)
+{
+  for (const char *const *p = patterns; *p; p++)
+    if (matches (name, *p))
+      return TRUE;
+  return FALSE;
+}
+
+static gboolean
+check_names (DpModelPart part, const DpWeights *weights, GError **error)
+{
+  const char *const *names = part == DP_MODEL_TEXT_ENCODER ? text_names : part == DP_MODEL_VAE ? vae_names : transformer_names;
+  const char *left = dp_weights_find_unknown (weights, is_known, (gpointer) names);
+
+  if (left == NULL)
+    return TRUE;
+  dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected none of this name in a Wan2.1 text-to-video model, found it: LoRA, VACE, "
+      "image-to-video and quantised weights are not supported", dp_weights_path (weights), left);
+  return FALSE;
+}
+
 DpWeights *
 dp_model_weights (const DpModel *model, DpModelPart part, GError **error)
 {
   g_assert (parts[part].stem);
   g_autoptr (DpWeights) weights = dp_weights_open (model->paths[part], parts[part].stem, error);
-  return weights && check_layers (model, part, weights, error) ? g_steal_pointer (&weights) : NULL;
+  return weights && check_layers (model, part, weights, error) && check_names (part, weights, error) ? g_steal_pointer (&weights) : NULL;
 }

@@ -559,6 +559,20 @@ dp_weights_find (const DpWeights *weights, const char *name)
   return entry && entry->usable ? &entry->tensor : NULL;
 }
 
+const char *
+dp_weights_find_unknown (const DpWeights *weights, gboolean (*known) (const char *name, gpointer user_data), gpointer user_data)
+{
+  const char *first = NULL;
+  GHashTableIter iter;
+  gpointer name;
+
+  g_hash_table_iter_init (&iter, weights->entries);
+  while (g_hash_table_iter_next (&iter, &name, NULL))
+    if (!known (name, user_data) && (first == NULL || strcmp (name, first) < 0))
+      first = name;
+  return first;
+}
+
 const DpTensor *
 dp_weights_get (const DpWeights *weights, GError **error, int n_dims, const gint64 *dims, const char *format, ...)
 {

@@ -43,6 +43,9 @@ const char *dp_weights_path (const DpWeights *weights);
 /** The tensor of that name, or NULL without an error. */
 const DpTensor *dp_weights_find (const DpWeights *weights, const char *name);
 
+/** The first name, in the alphabet's order, of a tensor of any type that is not `known`; NULL if there is none. */
+const char *dp_weights_find_unknown (const DpWeights *weights, gboolean (*known) (const char *name, gpointer user_data), gpointer user_data);
+
 /** The tensor named by the printf-style `format`, checked to have the given shape (n_dims values in dims).
  *  NULL with DP_ERROR_NOT_FOUND (missing) or DP_ERROR_BAD_MODEL (shape or type): file, tensor, expected, found. */
 const DpTensor *dp_weights_get (const DpWeights *weights, GError **error, int n_dims, const gint64 *dims, const char *format, ...)

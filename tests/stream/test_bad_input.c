@@ -262,11 +262,11 @@ test_truncated (void)
 }
 
 /* A weight file with a changed header and the same data. */
-typedef enum { PAST_THE_END, OVERLAPPING, GIGANTIC, WRONG_DTYPE, MISSING, MISSHAPEN, NEGATIVE, REVERSED, EDITS } Edit;
+typedef enum { PAST_THE_END, OVERLAPPING, GIGANTIC, WRONG_DTYPE, MISSING, LEFT_OVER, MISSHAPEN, NEGATIVE, REVERSED, EDITS } Edit;
 
 static const char *const edit_needles[EDITS] = {
   [PAST_THE_END] = "cut off", [OVERLAPPING] = "overlap", [GIGANTIC] = "expected the bytes of", [WRONG_DTYPE] = "expected type|I16",
-  [MISSING] = "missing", [MISSHAPEN] = "expected shape|found [", [NEGATIVE] = "not negative", [REVERSED] = "expected data within",
+  [MISSING] = "missing", [LEFT_OVER] = "lora_A.weight|expected none of this name", [MISSHAPEN] = "expected shape|found [", [NEGATIVE] = "not negative", [REVERSED] = "expected data within",
 };
 
 static void
@@ -279,7 +279,28 @@ set_ints (JsonObject *tensor, const char *key, const gint64 *values, int n)
   json_object_set_array_member (tensor, key, array);
 }
 
+/* What lies behind it moves to the front. */
 static void
+remove_tensor (JsonObject *header, const char *name, gint64 begin, gint64 end)
+{
+  JsonObjectIter iter;
+  const char *member;
+  JsonNode *node;
+
+  json_object_remove_member (header, name);
+  json_object_iter_init (&iter, header);
+  while (json_object_iter_next (&iter, &member, &node)) {
+    JsonObject *t = json_node_get_object (node);
+    JsonArray *offsets = json_object_has_member (t, "data_offsets") ? json_object_get_array_member (t, "data_offsets") : NULL;
+
+    if (offsets && json_array_get_int_element (offsets, 0) >= end)
+      set_ints (t, "data_offsets", (gint64[]) { json_array_get_int_element (offsets, 0) - (end - begin),
+              json_array_get_int_element (offsets, 1) - (end - begin) }, 2);
+  }
+}
+
+/* Returns how many bytes of data are none of any tensor's then. */
+static gsize
 edit_tensor (JsonObject *header, const char *name, Edit edit)
 {
   JsonObject *t = json_object_get_object_member (header, name);
@@ -302,9 +323,12 @@ edit_tensor (JsonObject *header, const char *name, Edit edit)
       json_object_set_string_member (t, "dtype", "I16");
       break;
     case MISSING:
+      remove_tensor (header, name, begin, end);
+      break;
+    case LEFT_OVER:
       json_object_ref (t);
       json_object_remove_member (header, name);
-      json_object_set_object_member (header, "somewhere.else", t);
+      json_object_set_object_member (header, "transformer.blocks.0.attn1.to_q.lora_A.weight", t);
       break;
     case MISSHAPEN:
       set_ints (t, "shape", (gint64[]) { second, first, 3, 3, 3 }, json_array_get_length (shape));
@@ -318,11 +342,12 @@ edit_tensor (JsonObject *header, const char *name, Edit edit)
     default:
       g_assert_not_reached ();
   }
+  return edit == MISSING ? end - begin : 0;
 }
 
-/* The file with header `text`; its data follows. */
+/* The file with header `text`; its data follows, without the last `cut` bytes. */
 static GBytes *
-with_header (GBytes *file, const char *text)
+with_header (GBytes *file, const char *text, gsize cut)
 {
   gsize size;
   const char *data = g_bytes_get_data (file, &size);
@@ -332,7 +357,7 @@ with_header (GBytes *file, const char *text)
   memcpy (&old, data, 8);
   g_byte_array_append (out, (const guint8 *) &new, 8);
   g_byte_array_append (out, (const guint8 *) text, new);
-  g_byte_array_append (out, (const guint8 *) data + 8 + old, size - 8 - old);
+  g_byte_array_append (out, (const guint8 *) data + 8 + old, size - 8 - old - cut);
   return g_byte_array_free_to_bytes (out);
 }
 
@@ -354,11 +379,11 @@ test_headers (void)
       const char *name = names[i] ? names[i] : "decoder.conv_in.weight";
 
       g_assert_true (json_parser_load_from_data (parser, data + 8, length, NULL));
-      edit_tensor (json_node_get_object (json_parser_get_root (parser)), name, edit);
+      gsize cut = edit_tensor (json_node_get_object (json_parser_get_root (parser)), name, edit);
       g_autofree char *text = json_to_string (json_parser_get_root (parser), FALSE);
-      g_autoptr (GBytes) hostile = with_header (file, text);
-      g_autofree char *needles = g_strdup_printf ("%s|%s%s%s", weight_files[i], edit_needles[edit], edit == NEGATIVE || edit == OVERLAPPING
-          ? "" : "|", edit == NEGATIVE || edit == OVERLAPPING ? "" : name);
+      g_autoptr (GBytes) hostile = with_header (file, text, cut);
+      gboolean named = edit != NEGATIVE && edit != OVERLAPPING && edit != LEFT_OVER;
+      g_autofree char *needles = g_strdup_printf ("%s|%s%s%s", weight_files[i], edit_needles[edit], named ? "|" : "", named ? name : "");
       check_file (weight_files[i], g_bytes_get_data (hostile, NULL), g_bytes_get_size (hostile),
           edit == MISSING ? DP_ERROR_NOT_FOUND : DP_ERROR_BAD_MODEL, needles);
     }
@@ -487,7 +512,7 @@ test_deep_json (void)
 
     for (int j = 0; j < 1000000; j++)
       g_string_append_c (deep, '[');
-    g_autoptr (GBytes) hostile = with_header (file, deep->str);
+    g_autoptr (GBytes) hostile = with_header (file, deep->str, 0);
     check_file (weight_files[i], g_bytes_get_data (hostile, NULL), g_bytes_get_size (hostile), DP_ERROR_BAD_MODEL, weight_files[i]);
   }
   g_autofree char *braces = g_strnfill (500000, '{');
