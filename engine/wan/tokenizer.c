@@ -3,6 +3,7 @@
 #include "tokenizer_sentencepiece.h"
 #include "error.h"
 #include "found.h"
+#include "html_entities.h"
 #include "limits.h"
 
 #include <string.h>
@@ -187,66 +188,26 @@ dp_tokenizer_encode (const DpTokenizer *tokenizer, const char *text, gint32 *ids
 
 /* ---- dp_prompt_clean ---- */
 
-/* The names of HTML 4, with HTML 5's values; sorted. Those of Latin-1 may come without their semicolon. */
-static const struct { char name[9]; guint16 code; } entities[] = {
-  { "AElig", 198 }, { "AMP", 38 }, { "Aacute", 193 }, { "Acirc", 194 }, { "Agrave", 192 }, { "Alpha", 913 }, { "Aring", 197 },
-  { "Atilde", 195 }, { "Auml", 196 }, { "Beta", 914 }, { "COPY", 169 }, { "Ccedil", 199 }, { "Chi", 935 }, { "Dagger", 8225 },
-  { "Delta", 916 }, { "ETH", 208 }, { "Eacute", 201 }, { "Ecirc", 202 }, { "Egrave", 200 }, { "Epsilon", 917 }, { "Eta", 919 },
-  { "Euml", 203 }, { "GT", 62 }, { "Gamma", 915 }, { "Iacute", 205 }, { "Icirc", 206 }, { "Igrave", 204 }, { "Iota", 921 },
-  { "Iuml", 207 }, { "Kappa", 922 }, { "LT", 60 }, { "Lambda", 923 }, { "Mu", 924 }, { "Ntilde", 209 }, { "Nu", 925 }, { "OElig", 338 },
-  { "Oacute", 211 }, { "Ocirc", 212 }, { "Ograve", 210 }, { "Omega", 937 }, { "Omicron", 927 }, { "Oslash", 216 }, { "Otilde", 213 },
-  { "Ouml", 214 }, { "Phi", 934 }, { "Pi", 928 }, { "Prime", 8243 }, { "Psi", 936 }, { "QUOT", 34 }, { "REG", 174 }, { "Rho", 929 },
-  { "Scaron", 352 }, { "Sigma", 931 }, { "THORN", 222 }, { "Tau", 932 }, { "Theta", 920 }, { "Uacute", 218 }, { "Ucirc", 219 },
-  { "Ugrave", 217 }, { "Upsilon", 933 }, { "Uuml", 220 }, { "Xi", 926 }, { "Yacute", 221 }, { "Yuml", 376 }, { "Zeta", 918 },
-  { "aacute", 225 }, { "acirc", 226 }, { "acute", 180 }, { "aelig", 230 }, { "agrave", 224 }, { "alefsym", 8501 }, { "alpha", 945 },
-  { "amp", 38 }, { "and", 8743 }, { "ang", 8736 }, { "apos", 39 }, { "aring", 229 }, { "asymp", 8776 }, { "atilde", 227 },
-  { "auml", 228 }, { "bdquo", 8222 }, { "beta", 946 }, { "brvbar", 166 }, { "bull", 8226 }, { "cap", 8745 }, { "ccedil", 231 },
-  { "cedil", 184 }, { "cent", 162 }, { "chi", 967 }, { "circ", 710 }, { "clubs", 9827 }, { "cong", 8773 }, { "copy", 169 },
-  { "crarr", 8629 }, { "cup", 8746 }, { "curren", 164 }, { "dArr", 8659 }, { "dagger", 8224 }, { "darr", 8595 }, { "deg", 176 },
-  { "delta", 948 }, { "diams", 9830 }, { "divide", 247 }, { "eacute", 233 }, { "ecirc", 234 }, { "egrave", 232 }, { "empty", 8709 },
-  { "emsp", 8195 }, { "ensp", 8194 }, { "epsilon", 949 }, { "equiv", 8801 }, { "eta", 951 }, { "eth", 240 }, { "euml", 235 },
-  { "euro", 8364 }, { "exist", 8707 }, { "fnof", 402 }, { "forall", 8704 }, { "frac12", 189 }, { "frac14", 188 }, { "frac34", 190 },
-  { "frasl", 8260 }, { "gamma", 947 }, { "ge", 8805 }, { "gt", 62 }, { "hArr", 8660 }, { "harr", 8596 }, { "hearts", 9829 },
-  { "hellip", 8230 }, { "iacute", 237 }, { "icirc", 238 }, { "iexcl", 161 }, { "igrave", 236 }, { "image", 8465 }, { "infin", 8734 },
-  { "int", 8747 }, { "iota", 953 }, { "iquest", 191 }, { "isin", 8712 }, { "iuml", 239 }, { "kappa", 954 }, { "lArr", 8656 },
-  { "lambda", 955 }, { "lang", 10216 }, { "laquo", 171 }, { "larr", 8592 }, { "lceil", 8968 }, { "ldquo", 8220 }, { "le", 8804 },
-  { "lfloor", 8970 }, { "lowast", 8727 }, { "loz", 9674 }, { "lrm", 8206 }, { "lsaquo", 8249 }, { "lsquo", 8216 }, { "lt", 60 },
-  { "macr", 175 }, { "mdash", 8212 }, { "micro", 181 }, { "middot", 183 }, { "minus", 8722 }, { "mu", 956 }, { "nabla", 8711 },
-  { "nbsp", 160 }, { "ndash", 8211 }, { "ne", 8800 }, { "ni", 8715 }, { "not", 172 }, { "notin", 8713 }, { "nsub", 8836 },
-  { "ntilde", 241 }, { "nu", 957 }, { "oacute", 243 }, { "ocirc", 244 }, { "oelig", 339 }, { "ograve", 242 }, { "oline", 8254 },
-  { "omega", 969 }, { "omicron", 959 }, { "oplus", 8853 }, { "or", 8744 }, { "ordf", 170 }, { "ordm", 186 }, { "oslash", 248 },
-  { "otilde", 245 }, { "otimes", 8855 }, { "ouml", 246 }, { "para", 182 }, { "part", 8706 }, { "permil", 8240 }, { "perp", 8869 },
-  { "phi", 966 }, { "pi", 960 }, { "piv", 982 }, { "plusmn", 177 }, { "pound", 163 }, { "prime", 8242 }, { "prod", 8719 },
-  { "prop", 8733 }, { "psi", 968 }, { "quot", 34 }, { "rArr", 8658 }, { "radic", 8730 }, { "rang", 10217 }, { "raquo", 187 },
-  { "rarr", 8594 }, { "rceil", 8969 }, { "rdquo", 8221 }, { "real", 8476 }, { "reg", 174 }, { "rfloor", 8971 }, { "rho", 961 },
-  { "rlm", 8207 }, { "rsaquo", 8250 }, { "rsquo", 8217 }, { "sbquo", 8218 }, { "scaron", 353 }, { "sdot", 8901 }, { "sect", 167 },
-  { "shy", 173 }, { "sigma", 963 }, { "sigmaf", 962 }, { "sim", 8764 }, { "spades", 9824 }, { "sub", 8834 }, { "sube", 8838 },
-  { "sum", 8721 }, { "sup", 8835 }, { "sup1", 185 }, { "sup2", 178 }, { "sup3", 179 }, { "supe", 8839 }, { "szlig", 223 },
-  { "tau", 964 }, { "there4", 8756 }, { "theta", 952 }, { "thetasym", 977 }, { "thinsp", 8201 }, { "thorn", 254 }, { "tilde", 732 },
-  { "times", 215 }, { "trade", 8482 }, { "uArr", 8657 }, { "uacute", 250 }, { "uarr", 8593 }, { "ucirc", 251 }, { "ugrave", 249 },
-  { "uml", 168 }, { "upsih", 978 }, { "upsilon", 965 }, { "uuml", 252 }, { "weierp", 8472 }, { "xi", 958 }, { "yacute", 253 },
-  { "yen", 165 }, { "yuml", 255 }, { "zeta", 950 }, { "zwj", 8205 }, { "zwnj", 8204 },
-};
-
-static gunichar
+/* NULL if there is none of that name. */
+static const char *
 find_entity (const char *name, gsize length)
 {
-  gsize low = 0, high = G_N_ELEMENTS (entities);
+  gsize low = 0, high = dp_n_html_entities;
 
   while (low < high) {
     gsize middle = (low + high) / 2;
-    int order = strncmp (entities[middle].name, name, length);
+    int order = strncmp (dp_html_entities[middle].name, name, length);
 
     if (order == 0)
-      order = entities[middle].name[length] != 0;
+      order = dp_html_entities[middle].name[length] != 0;
     if (order == 0)
-      return entities[middle].code;
+      return dp_html_entities[middle].text;
     if (order < 0)
       low = middle + 1;
     else
       high = middle;
   }
-  return 0;
+  return NULL;
 }
 
 /* What a character reference stands for, 0 for nothing: HTML reads 0x80..0x9f as windows-1252. */
@@ -283,24 +244,22 @@ unescape_number (GString *out, const char *p)
   return p + (*p == ';');
 }
 
-/* `&` has been seen. A name that ends in a semicolon is taken whole if it is known; else its longest Latin-1 beginning. */
+/* `&` has been seen. The whole name if it is known, else its longest beginning that is. */
 static const char *
 unescape_name (GString *out, const char *p)
 {
   gsize length = 0;
-  gunichar c;
 
-  while (length < 9 && g_ascii_isalnum (p[length]))
+  while (length < DP_MAX_HTML_ENTITY && g_ascii_isalnum (p[length]))
     length++;
-  if (length < 9 && p[length] == ';' && (c = find_entity (p, length))) {
-    g_string_append_unichar (out, c);
-    return p + length + 1;
-  }
-  for (; length >= 2; length--)
-    if ((c = find_entity (p, length)) && c < 256 && c != '\'') {
-      g_string_append_unichar (out, c);
+  for (length += p[length] == ';'; length >= 2; length--) {
+    const char *text = find_entity (p, length);
+
+    if (text) {
+      g_string_append (out, text);
       return p + length;
     }
+  }
   return NULL;
 }
 
@@ -332,7 +291,7 @@ is_space (gunichar c)
 }
 
 /* The reference also runs ftfy where it is installed, which repairs text that was decoded with the wrong character set and
- * straightens quotes. That is not done here. */
+ * straightens quotes. That is not done here: it is thousands of lines of heuristics. docs/models.md says so. */
 char *
 dp_prompt_clean (const char *prompt, GError **error)
 {

@@ -115,6 +115,9 @@ test_clean (void)
     { "&;&#;&#x;&#xg &", "&;&#;&#x;&#xg &" },
     { "a\302\205b\342\200\250c\034d", "a b c d" }, { "a\342\200\213b", "a\342\200\213b" }, { "x&nbsp;&nbsp;y&nbsp", "x y" },
     { "&amp;#32;&amp;nbsp;z", "z" }, { "&lang;", "\342\237\250" },
+    { "&NotEqualTilde;&nvgt;", "\342\211\202\314\270>\342\203\222" }, { "&CounterClockwiseContourIntegral;x", "\342\210\263x" },
+    { "&check;&Zopf;&bigstar", "\342\234\223\342\204\244&bigstar" }, { "&ampersand;&notin;&notinx", "&ersand;\342\210\211\302\254inx" },
+    { "&CounterClockwiseContourIntegralx", "&CounterClockwiseContourIntegralx" },
   };
   g_autofree char *longest = g_strnfill (16 << 10, 'x'), *longer = g_strnfill ((16 << 10) + 1, 'x');
   const char *bad[] = { "\377", "a\303", "\355\240\200", longer };
