@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "conditioning.h"
+#include "wan/arena.h"
 #include "wan/text_encoder.h"
 #include "wan/tokenizer.h"
 #include "part_cache.h"
@@ -110,13 +111,18 @@ encode (DpConditioner *c, const DpQueuedPrompt *p, GError **error)
         error);
     if (out->n[i] < 0)
       goto fail;
-    out->embeds[i] = tokens[i].out = g_malloc (out->n[i] * row);
+    out->embeds[i] = tokens[i].out = dp_arena_host_new (out->n[i] * row, "an encoded prompt", error);
+    if (tokens[i].out == NULL)
+      goto fail;
   }
   if (!dp_text_encoder_encode (c->loaded->encoder, tokens, known ? 1 : 2, error))
     goto fail;
   if (known) {
     out->n[1] = c->encoded->n[1];
-    out->embeds[1] = g_memdup2 (c->encoded->embeds[1], out->n[1] * row);
+    out->embeds[1] = dp_arena_host_new (out->n[1] * row, "an encoded prompt", error);
+    if (out->embeds[1] == NULL)
+      goto fail;
+    memcpy (out->embeds[1], c->encoded->embeds[1], out->n[1] * row);
   }
   dp_conditioning_unref (c->encoded);
   c->encoded = dp_conditioning_ref (out);

@@ -8,20 +8,39 @@
 
 /* ---- the latch ---- */
 
-bool
-dp_device_fail (DpDevice *dev, const char *format, ...)
+static bool
+latch (DpDevice *dev, bool no_memory, const char *format, va_list ap)
 {
-  va_list ap;
   int none = 0;
 
   if (!__atomic_compare_exchange_n (&dev->failed, &none, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
     return false;
-  dev->no_memory = false;
-  va_start (ap, format);
+  dev->no_memory = no_memory;
   vsnprintf (dev->error, sizeof dev->error, format, ap);
-  va_end (ap);
   __atomic_store_n (&dev->failed, 2, __ATOMIC_RELEASE);
   return true;
+}
+
+bool
+dp_device_fail (DpDevice *dev, const char *format, ...)
+{
+  va_list ap;
+  bool first;
+
+  va_start (ap, format);
+  first = latch (dev, false, format, ap);
+  va_end (ap);
+  return first;
+}
+
+void
+dp_device_fail_memory (DpDevice *dev, const char *format, ...)
+{
+  va_list ap;
+
+  va_start (ap, format);
+  latch (dev, true, format, ap);
+  va_end (ap);
 }
 
 bool

@@ -32,7 +32,7 @@ struct DpDevice
   /* -- the latch: set from any thread, taken by the device's own */
   int failed;                   /* atomic; 0: no, 1: `error` is being written, 2: yes */
   char error[256];              /* the first failure since the last take */
-  bool no_memory;               /* the latest failure was that something did not fit */
+  bool no_memory;               /* the latest failure was that something did not fit: dp_device_fail_memory() */
 };
 
 /* Every backend's mark begins with this; a mark of a host device has nothing else. */
@@ -95,6 +95,9 @@ bool dp_device_info (const char *name, DpDeviceInfo *info, char *error, size_t e
 
 /** Latches the first error, printf style; returns whether this was it. For backends, from any thread. */
 bool dp_device_fail (DpDevice *dev, const char *format, ...) __attribute__ ((format (printf, 2, 3)));
+
+/** The same where something did not fit: dev->no_memory is set with it. */
+void dp_device_fail_memory (DpDevice *dev, const char *format, ...) __attribute__ ((format (printf, 2, 3)));
 
 /** Returns false and moves the latched message to `error` if anything has failed since the last take. Does not wait for queued
  *  work, so a later failure of that work shows in a later call. */

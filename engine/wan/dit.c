@@ -172,6 +172,20 @@ load_linear (Loader *l, DpType type, gboolean fp8, int n, int k, const char *pre
   return linear;
 }
 
+/* n numbers of the host's memory, or NULL. */
+static float *
+new_floats (Loader *l, gsize n)
+{
+  float *out = l->failed ? NULL : g_try_new (float, n);
+
+  if (out == NULL && !l->failed) {
+    dp_error_set (l->error, DP_ERROR_NO_MEMORY, "the transformer: no %" G_GSIZE_FORMAT " bytes of host memory to load weights with",
+        n * sizeof (float));
+    l->failed = TRUE;
+  }
+  return out;
+}
+
 /* A small tensor as float32, in host memory. */
 static float *
 load_host (Loader *l, int n_dims, const gint64 *dims, const char *name)
@@ -183,7 +197,9 @@ load_host (Loader *l, int n_dims, const gint64 *dims, const char *name)
     return NULL;
   for (int i = 0; i < n_dims; i++)
     n *= dims[i];
-  g_autofree float *out = g_new (float, n);
+  g_autofree float *out = new_floats (l, n);
+  if (out == NULL)
+    return NULL;
   if (!dp_weights_read_finite (l->weights, t, out, l->error)) {
     l->failed = TRUE;
     return NULL;
@@ -265,7 +281,9 @@ load_patch_embedding (Loader *l)
   if (l->failed)
     return;
   const DpHostWeight b = dp_tensor_weight (bias, D);
-  g_autofree float *w = g_new (float, (gsize) D * 4 * C);
+  g_autofree float *w = new_floats (l, (gsize) D * 4 * C);
+  if (w == NULL)
+    return;
   for (int o = 0; o < D; o++)
     for (int c = 0; c < C; c++)
       for (int p = 0; p < 4; p++)
@@ -304,7 +322,7 @@ compute_timesteps (Loader *l)
   DpLinear *proj = load_linear (l, DP_TYPE_F32, FALSE, 6 * D, D, p, (const char *[]) { "time_proj", NULL });
   DpArena arena = { 0 };
   float *sinusoid, *hidden, *embedding;
-  g_autofree float *host = g_new (float, (gsize) T * MAX (R, D));
+  g_autofree float *host = new_floats (l, (gsize) T * MAX (R, D));
 
   for (int i = 0; i < 2 && !l->failed; i++) {
     sinusoid = dp_arena_take (&arena, sizeof (float) * T * R);
@@ -326,7 +344,9 @@ compute_timesteps (Loader *l)
   if (ends (d)) {
     g_autofree float *table = load_host (l, 3, (gint64[]) { 1, 2, D }, "scale_shift_table");
     if (table) {
-      g_autofree float *gain = g_new (float, (gsize) T * D), *shift = g_new (float, (gsize) T * D);
+      g_autofree float *gain = new_floats (l, (gsize) T * D), *shift = new_floats (l, (gsize) T * D);
+      if (l->failed)
+        goto done;
       ops->linear (dev, out, &(DpLinearArgs) { .rows = T, .x = hidden, .y = embedding });
       ops->download (dev, host, embedding, sizeof (float) * T * D);
       for (int t = 0; t < T; t++)

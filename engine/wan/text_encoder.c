@@ -241,11 +241,12 @@ dp_text_encoder_new (DpDevice *dev, const DpTextConfig *config, const DpWeights 
   e->weights = weights;
   e->layers = g_new0 (Layer, config->layers);
   e->linears = g_malloc0_n (streamed ? 1 : config->layers, sizeof *e->linears);
-  e->host = g_new (float, MAX ((gsize) max_tokens * config->d_model, (gsize) config->heads * spread));
+  e->host = dp_arena_host_new (sizeof (float) * MAX ((gsize) max_tokens * config->d_model, (gsize) config->heads * spread),
+      "the text encoder's staging memory", error);
   e->bucket = g_new (int, spread);
   for (int i = 0; i < spread; i++)
     e->bucket[i] = bucket_of (i - (max_tokens - 1), config->buckets, config->max_distance);
-  if (!load (e, weights, error)) {
+  if (e->host == NULL || !load (e, weights, error)) {
     dp_text_encoder_free (e);
     return NULL;
   }

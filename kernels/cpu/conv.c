@@ -273,7 +273,7 @@ packed_as (DpDevice *dev, DpConv *conv, const dnnl_memory_desc_t *md, dnnl_memor
       return packed;
   packed = dp_host_memory_new (dev, align (sizeof *packed) + dnnl_memory_desc_get_size (md));
   if (packed == NULL) {
-    dp_device_fail (dev, "not enough memory for the weights of a convolution");
+    dp_device_fail_memory (dev, "not enough memory for the weights of a convolution");
     return NULL;
   }
   data = (char *) packed + align (sizeof *packed);
@@ -359,7 +359,7 @@ strip_for (DpDevice *dev, DpConv *conv, int rows, int w, bool sum)
   dev->allocations++;
   strip = dp_host_memory_new (dev, align (sizeof *strip) + views_size);
   if (strip == NULL) {
-    dp_device_fail (dev, "not enough memory for a convolution");
+    dp_device_fail_memory (dev, "not enough memory for a convolution");
     return NULL;
   }
   *strip = (Strip) { .rows = rows, .w = w, .sum = sum, .views = (Views *) ((char *) strip + align (sizeof *strip)) };

@@ -20,7 +20,7 @@ dp_cpu_scratch (DpDeviceCpu *dev, size_t bytes)
   for (int i = 0; i < dev->base.threads; i++) {
     dev->scratch[i] = dp_host_memory_new (&dev->base, bytes);
     if (dev->scratch[i] == NULL) {
-      dp_device_fail (&dev->base, "not enough memory for %zu bytes of scratch in each of %d threads", bytes, dev->base.threads);
+      dp_device_fail_memory (&dev->base, "not enough memory for %zu bytes of scratch in each of %d threads", bytes, dev->base.threads);
       return false;
     }
   }
@@ -38,7 +38,7 @@ dp_cpu_shared (DpDeviceCpu *dev, size_t bytes)
   dp_host_memory_free (&dev->base, dev->shared);
   dev->shared = dp_host_memory_new (&dev->base, bytes);
   if (dev->shared == NULL) {
-    dp_device_fail (&dev->base, "not enough memory for %zu bytes of scratch", bytes);
+    dp_device_fail_memory (&dev->base, "not enough memory for %zu bytes of scratch", bytes);
     return false;
   }
   dev->shared_size = bytes;
@@ -54,6 +54,8 @@ dp_cpu_dnnl_ok (DpDevice *dev, dnnl_status_t status, const char *what)
 
   if (status == dnnl_success)
     return true;
+  if (status == dnnl_out_of_memory)
+    dp_device_fail_memory (dev, "%s: oneDNN has not enough memory", what);
   dp_device_fail (dev, "%s: oneDNN says %s", what, (size_t) status < sizeof names / sizeof *names ? names[status] : "an unknown error");
   return false;
 }

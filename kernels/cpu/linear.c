@@ -300,7 +300,7 @@ find_product (DpDeviceCpu *dev, const DpLinear *linear, const Panel *panel, cons
       return product;
   product = calloc (1, sizeof *product);
   if (product == NULL) {
-    dp_device_fail (&dev->base, "linear: not enough memory");
+    dp_device_fail_memory (&dev->base, "linear: not enough memory");
     return NULL;
   }
   product->key = key;

@@ -49,9 +49,8 @@ fail_memory (DpDeviceCuda *dev, const char *what, size_t bytes)
     snprintf (needed, sizeof needed, "%.1f MiB needed, ", bytes / 1048576.0);
   cudaMemGetInfo (&available, &total);
   cudaGetLastError ();
-  if (dp_device_fail (&dev->base, "%s: not enough memory for %s: %s%.1f of %.1f MiB free", dev->base.name, what, needed,
-          available / 1048576.0, total / 1048576.0))
-    dev->base.no_memory = true;
+  dp_device_fail_memory (&dev->base, "%s: not enough memory for %s: %s%.1f of %.1f MiB free", dev->base.name, what, needed,
+      available / 1048576.0, total / 1048576.0);
 }
 
 bool

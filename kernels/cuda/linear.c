@@ -224,7 +224,7 @@ find_product (DpDeviceCuda *dev, const Key *key)
       return product->available ? product : NULL;
   product = calloc (1, sizeof *product);
   if (product == NULL) {
-    dp_device_fail (&dev->base, "linear: not enough memory");
+    dp_device_fail_memory (&dev->base, "linear: not enough memory");
     return NULL;
   }
   dev->base.allocations++;

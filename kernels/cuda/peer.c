@@ -89,7 +89,7 @@ peer_open_cuda (DpDeviceCuda *dev)
   int gpus = 0;
 
   if (p == NULL) {
-    dp_device_fail (&dev->base, "%s: not enough memory", dev->base.name);
+    dp_device_fail_memory (&dev->base, "%s: not enough memory", dev->base.name);
     return false;
   }
   pthread_mutex_init (&p->lock, NULL);
@@ -97,7 +97,7 @@ peer_open_cuda (DpDeviceCuda *dev)
     return false;
   p->reach = calloc (gpus, 1);
   if (p->reach == NULL)
-    dp_device_fail (&dev->base, "%s: not enough memory", dev->base.name);
+    dp_device_fail_memory (&dev->base, "%s: not enough memory", dev->base.name);
   return p->reach && dp_cuda_ok (dev, cudaStreamCreateWithFlags (&dev->copy_stream, cudaStreamNonBlocking), "making a stream")
       && dp_cuda_ok (dev, cudaStreamCreateWithFlags (&p->clock_stream, cudaStreamNonBlocking), "making a stream")
       && dp_cuda_ok (dev, cudaEventCreate (&p->clock), "making an event");
@@ -271,7 +271,7 @@ find_staging (DpDeviceCuda *src, const DpDeviceCuda *dst)
       return s;
   s = calloc (1, sizeof *s);
   if (s == NULL) {
-    dp_device_fail (&src->base, "%s: not enough memory", src->base.name);
+    dp_device_fail_memory (&src->base, "%s: not enough memory", src->base.name);
     return NULL;
   }
   src->base.allocations++;

@@ -52,7 +52,7 @@ attention_ref (DpDevice *dev, const DpAttentionArgs *given)
 
   assert (args.rel_bias == NULL || args.q_len == args.kv_len);
   if (p == NULL) {
-    dp_device_fail (dev, "attention: not enough memory for %d keys", args.kv_len);
+    dp_device_fail_memory (dev, "attention: not enough memory for %d keys", args.kv_len);
     return;
   }
   args.q_stride = args.q_stride ? args.q_stride : width;

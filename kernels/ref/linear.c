@@ -90,7 +90,7 @@ linear_ref (DpDevice *dev, const DpLinear *linear, const DpLinearArgs *args)
 
   assert (!args->accumulate || (args->y_type == DP_TYPE_F32 && args->act == DP_ACT_NONE));
   if (x == NULL) {
-    dp_device_fail (dev, "linear: not enough memory for a row of %d", k);
+    dp_device_fail_memory (dev, "linear: not enough memory for a row of %d", k);
     return;
   }
   for (int l = 0; l < args->rows && !dp_device_cancelled (dev); l++) {
