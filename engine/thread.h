@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * thread.h: threads that may not be had. A process, a user and a cgroup may have so many only; GLib's g_thread_new() ends the process
- * at that limit.
+ * thread.h: threads whose start may fail. The number of threads of a process, a user and a cgroup is limited; at that limit GLib's
+ * g_thread_new() ends the process.
  */
 #pragma once
 

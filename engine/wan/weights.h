@@ -32,7 +32,7 @@ typedef struct _DpWeights DpWeights;
 
 /** Opens `dir`/`stem`.safetensors, or the shards named by `dir`/`stem`.safetensors.index.json. With stem NULL, `dir` is a file.
  *  Accepts F32, BF16 and F16 tensors (others are listed but cannot be got).
- *  Errors: DP_ERROR_NOT_FOUND, DP_ERROR_BAD_MODEL. */
+ *  Errors: DP_ERROR_NOT_FOUND, DP_ERROR_BAD_MODEL, DP_ERROR_FAILED, DP_ERROR_NO_MEMORY. */
 DpWeights *dp_weights_open (const char *dir, const char *stem, GError **error);
 void dp_weights_free (DpWeights *weights);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (DpWeights, dp_weights_free)
@@ -51,8 +51,8 @@ const char *dp_weights_find_unknown (const DpWeights *weights, gboolean (*known)
 const DpTensor *dp_weights_get (const DpWeights *weights, GError **error, int n_dims, const gint64 *dims, const char *format, ...)
     G_GNUC_PRINTF (5, 6);
 
-/** Whether all files still are as they were when they were opened: FALSE with DP_ERROR_BAD_MODEL that names the one that is not. For
- *  whoever has read what a device packed, and could not tell. */
+/** Whether all files still are as they were when they were opened: FALSE with DP_ERROR_BAD_MODEL that names the one that is not.
+ *  Call it after a device has packed, which cannot tell a changed file from a good one. */
 gboolean dp_weights_check_unchanged (const DpWeights *weights, GError **error);
 
 /** Elements [first, first + n) of a tensor as float32. FALSE with DP_ERROR_BAD_MODEL (the file is not what it was) or DP_ERROR_FAILED. */

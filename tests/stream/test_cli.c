@@ -686,7 +686,7 @@ test_closed_pipe (void)
   stream_check_seconds ("an endless video into a pipe that closes", start, 5);
 }
 
-/* What cannot be written to standard output is an error, whoever writes it. */
+/* What cannot be written to standard output is an error of every command. */
 static void
 test_full_stdout (void)
 {
