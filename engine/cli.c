@@ -296,9 +296,9 @@ print_verdict (const char *name)
       info.memory_free / 1048576.0, plan->settings.precision, plan->settings.text_encoder);
 }
 
-/* Of a part's weights. */
-static double
-file_mib (const DpModel *model, DpModelPart part)
+/* Ends the line of a part with how large its files are, if there are any. */
+static void
+print_files (const DpModel *model, DpModelPart part)
 {
   g_autoptr (GDir) dir = g_dir_open (model->paths[part], 0, NULL);
   const char *name;
@@ -311,7 +311,10 @@ file_mib (const DpModel *model, DpModelPart part)
     if (g_str_has_suffix (name, ".safetensors") && g_stat (file, &st) == 0)
       bytes += st.st_size;
   }
-  return bytes / 1048576.0;
+  if (model->repository)
+    putchar ('\n');
+  else
+    printf (", %.1f MiB\n", bytes / 1048576.0);
 }
 
 static void
@@ -319,9 +322,11 @@ print_transformers (const DpModel *model)
 {
   const DpModelConfig *c = &model->config;
 
-  for (int i = 0; i < c->experts; i++)
-    printf ("  %-13s %d layers, %d heads of %d, feed-forward %d, %.1f MiB\n", dp_model_part_name (DP_MODEL_TRANSFORMER + i), c->dit.layers,
-        c->dit.heads, c->dit.head_dim, c->dit.ffn, file_mib (model, DP_MODEL_TRANSFORMER + i));
+  for (int i = 0; i < c->experts; i++) {
+    printf ("  %-13s %d layers, %d heads of %d, feed-forward %d", dp_model_part_name (DP_MODEL_TRANSFORMER + i), c->dit.layers,
+        c->dit.heads, c->dit.head_dim, c->dit.ffn);
+    print_files (model, DP_MODEL_TRANSFORMER + i);
+  }
   if (c->experts == 2)
     printf ("  boundary      %g: steps of timestep %g and above go through transformer, the others through transformer_2\n",
         c->boundary_ratio, c->boundary_ratio * c->scheduler.train_timesteps);
@@ -335,11 +340,14 @@ print_model (const DpModel *model)
   g_autofree char *dir = dp_quote (model->dir, DP_QUOTE_SENTENCE);
 
   printf ("model %s (%s)\n", dir, c->defaults.name);
-  printf ("  text encoder  %d layers, %d wide, %d tokens known, %.1f MiB\n", c->text.layers, c->text.d_model, c->text.vocab,
-      file_mib (model, DP_MODEL_TEXT_ENCODER));
+  if (model->repository)
+    printf ("  not on this machine; `hf download %s --local-dir DIR` downloads it\n", model->repository);
+  printf ("  text encoder  %d layers, %d wide, %d tokens known", c->text.layers, c->text.d_model, c->text.vocab);
+  print_files (model, DP_MODEL_TEXT_ENCODER);
   print_transformers (model);
-  printf ("  decoder       %d latent channels, %dx%d pixels and %d frames a latent, %.1f MiB\n", model->latent_channels,
-      c->vae.spatial_scale, c->vae.spatial_scale, c->vae.temporal_scale, file_mib (model, DP_MODEL_VAE));
+  printf ("  decoder       %d latent channels, %dx%d pixels and %d frames a latent", model->latent_channels,
+      c->vae.spatial_scale, c->vae.spatial_scale, c->vae.temporal_scale);
+  print_files (model, DP_MODEL_VAE);
 }
 
 static gboolean
@@ -359,7 +367,8 @@ inspect (GError **error)
       plan->info.fps_n, plan->info.fps_d, s->sampler, s->steps, guidance, s->flow_shift);
   printf ("  blocks of %d latents, context %d %s, queue of %d frames\n", s->block_latents, plan->context_latents, s->context_mode,
       s->max_queue_frames);
-  if (!dp_model_check (plan->model, spec.max_input + spec.max_cached, spec.latent_h, spec.latent_w, error))
+  if (plan->model->repository == NULL
+      && !dp_model_check (plan->model, spec.max_input + spec.max_cached, spec.latent_h, spec.latent_w, error))
     return FALSE;
   printf ("plan for devices=%s\n%s", dp_cli_settings.devices ? dp_cli_settings.devices : "auto", description);
   printf ("all of it on one device\n");

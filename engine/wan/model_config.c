@@ -591,6 +591,14 @@ set_name (DpDefaults *d, const char *name)
   d->name[end - d->name] = 0;   /* cut within a character */
 }
 
+void
+dp_model_config_defaults (DpDefaults *d, const char *name)
+{
+  *d = (DpDefaults) { .prompt = "waves rolling onto a sandy beach at sunset", .width = 832, .height = 480, .fps_n = 16, .fps_d = 1,
+    .steps = 50, .guidance_scale = 5.0, .block_latents = 8, .context_latents = 8 };
+  set_name (d, name);
+}
+
 static gboolean
 read_defaults (DpDefaults *d, const char *dir, GError **error)
 {
@@ -601,9 +609,7 @@ read_defaults (DpDefaults *d, const char *dir, GError **error)
   g_autofree char *base = g_path_get_basename (canonical);
   Reader r = { 0 };
 
-  *d = (DpDefaults) { .prompt = "waves rolling onto a sandy beach at sunset", .width = 832, .height = 480, .fps_n = 16, .fps_d = 1,
-    .steps = 50, .guidance_scale = 5.0, .block_latents = 8, .context_latents = 8 };
-  set_name (d, base);
+  dp_model_config_defaults (d, base);
   DpFound found = dp_found_at (path, error);
   if (found != DP_FOUND_SOMETHING)
     return found == DP_FOUND_NOTHING;

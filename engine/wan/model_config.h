@@ -80,5 +80,8 @@ typedef struct
   DpDefaults defaults;
 } DpModelConfig;
 
+/** What a model called `name` has without a dualparal.json. */
+void dp_model_config_defaults (DpDefaults *defaults, const char *name);
+
 /** Reads them all. Errors: DP_ERROR_NOT_FOUND (no directory, no model in it), DP_ERROR_BAD_MODEL (file, key, expected, found). */
 gboolean dp_model_config_read (DpModelConfig *config, const char *dir, GError **error);

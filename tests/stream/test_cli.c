@@ -619,7 +619,27 @@ test_inspect_all_gpus (void)
   g_assert_nonnull (strstr (some, "\n  stage 1       cuda:2, layers "));
 }
 
-/* What one device takes, measured; and what several of them would take. */
+/* A published model is planned for by its name, without its files; what needs them says how to get them. */
+static void
+test_published (void)
+{
+  g_autofree char *plan = run_ok ("plan --model wan2.1-14b --devices cpu,cpu --precision bfloat16 --text-encoder resident");
+  g_autofree char *out = run_ok ("inspect --model wan2.2-a14b --devices cpu");
+  static const char *const lines[] = { "`hf download Wan-AI/Wan2.2-T2V-A14B-Diffusers --local-dir DIR`", "\n  transformer_2 40 layers, 40 heads",
+      "\n  boundary      0.875: ", "256384 tokens known\n", "832x480 at 16/1", "\n  stage 0       cpu, layers 0-40, " };
+
+  g_assert_nonnull (strstr (plan, "\n  stage 0       cpu, layers 0-20, "));
+  double text_mib = g_ascii_strtod (strstr (plan, "resident, ") + strlen ("resident, "), NULL);
+  g_assert_cmpfloat (text_mib, >, 8 * 1024);    /* of 5.7 billion parameters, a third in the token table, which stays in its file */
+  g_assert_cmpfloat (text_mib, <, 9 * 1024);
+  for (guint i = 0; i < G_N_ELEMENTS (lines); i++)
+    if (strstr (out, lines[i]) == NULL)
+      g_test_fail_printf ("inspect does not say \"%s\"", lines[i]);
+  run_bad ("generate --model wan2.1-1.3b --output %s/x.y4m", 1, "`hf download Wan-AI/Wan2.1-T2V-1.3B-Diffusers --local-dir DIR`");
+  run_bad ("bench --model wan2.1-14b --blocks 1", 1, "`hf download Wan-AI/Wan2.1-T2V-14B-Diffusers --local-dir DIR`");
+  run_bad ("plan --model wan2.1-5b", 1, "wan2.1-5b: no such directory");
+}
+
 /* What one device takes, measured; and what several of them would take. */
 static void
 test_plan (void)
@@ -772,6 +792,7 @@ main (int argc, char **argv)
   g_test_add_func ("/cli/inspect/faults", test_inspect_faults);
   g_test_add_func ("/cli/inspect/gpus", test_inspect_gpus);
   g_test_add_func ("/cli/plan", test_plan);
+  g_test_add_func ("/cli/published", test_published);
   g_test_add_func ("/cli/inspect/all-gpus", test_inspect_all_gpus);
   g_test_add_func ("/cli/inspect/passed-over", test_inspect_passed_over);
   g_test_add_func ("/cli/bench", test_bench);
