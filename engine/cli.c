@@ -6,6 +6,7 @@
  */
 #include "dualparal_testing.h"
 #include "cli_bench.h"
+#include "cli_progress.h"
 #include "cli_settings.h"
 #include "cli_worker.h"
 #include "cli_y4m.h"
@@ -145,24 +146,25 @@ pull_all (DpEngine *engine, FILE *file, Dump *d, GError **error)
   DpFrame frame;
   int result;
 
-  while ((result = dp_engine_pull (engine, &frame, -1, error)) == 1) {
+  while ((result = dp_engine_pull (engine, &frame, dp_cli_progress_interval (), error)) != 0) {
     gboolean ok = TRUE;
 
+    dp_cli_progress_frames (engine);
+    if (result < 0 && *error == NULL)   /* only the time has run out */
+      continue;
+    if (result < 0)
+      break;
     if (d)
       for (int y = 0; y < frame.height; y++)
         g_array_append_vals (d->frames, frame.planes[0] + (gsize) y * frame.strides[0], frame.width * 3);
     if (file)
       ok = dp_cli_y4m_frame (file, &frame, dp_cli_settings.format) || output_failed (error);
-    if (isatty (2))
-      fprintf (stderr, "\rframe %" G_GINT64_FORMAT, frame.index + 1);
     dp_engine_release_frame (engine, &frame);
     if (!ok) {
       result = -1;
       break;
     }
   }
-  if (isatty (2))
-    fputc ('\n', stderr);
   return result == 0;
 }
 
@@ -225,7 +227,8 @@ generate (GError **error)
     if (with_noise == NULL)
       return FALSE;
   }
-  if (!dp_engine_open (&engine, with_noise ? with_noise : plan, NULL, NULL, error) || !queue_prompts (engine, error))
+  dp_cli_progress_start (plan);
+  if (!dp_engine_open (&engine, with_noise ? with_noise : plan, dp_cli_progress_loading, NULL, error) || !queue_prompts (engine, error))
     return FALSE;
   if (dump)
     dp_engine_set_latents_callback (engine, keep_latents, &d);
@@ -234,7 +237,10 @@ generate (GError **error)
   ok = pull_all (engine, file, dump ? &d : NULL, error);
   if (file)
     ok = close_output (file, ok, error);
-  return ok && (dump == NULL || write_dump (engine, &d, dp_plan_settings (plan), error)) && dp_engine_end_trace (engine, error);
+  ok = ok && (dump == NULL || write_dump (engine, &d, dp_plan_settings (plan), error)) && dp_engine_end_trace (engine, error);
+  if (ok)
+    dp_cli_progress_end (engine);
+  return ok;
 }
 
 /* "5", or "4, 3" where there are two transformers. */
@@ -441,6 +447,7 @@ run_command (const Command *command, int argc, char **argv)
   }
   if (command->run (&error))
     return 0;
+  dp_cli_progress_end (NULL);
   complain (error->message);
   return 1;
 }

@@ -706,6 +706,55 @@ test_bench (void)
   g_assert_nonnull (strstr (table, "stage 0"));
 }
 
+/* What a terminal gets that is standard error and nothing else. */
+static char *
+run_in_terminal (const char *line, int expected)
+{
+  g_autofree char *program = g_shell_quote (STREAM_CLI), *command = g_strdup_printf ("stty cols 60; %s %s", program, line);
+  char *argv[] = { "script", "-qec", command, "/dev/null", NULL }, *out;
+  g_autoptr (GError) error = NULL;
+  int status;
+
+  g_assert_true (g_spawn_sync (NULL, argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, &out, NULL, &status, &error));
+  g_assert_no_error (error);
+  g_autofree char *shown = g_strescape (out, NULL);
+  g_test_message ("%s: %s", line, shown);
+  g_assert_true (WIFEXITED (status));
+  g_assert_cmpint (WEXITSTATUS (status), ==, expected);
+  return out;
+}
+
+/* A line that is written over: no longer than the terminal is wide, and ended, or gone before a message. */
+static void
+test_progress (void)
+{
+  g_autofree char *found = g_find_program_in_path ("script");
+
+  if (found == NULL) {
+    g_test_skip ("no program script here");
+    return;
+  }
+  g_autofree char *video = run_in_terminal ("generate " SMALL "--frames 33 --output /dev/null", 0);
+  g_autofree char *endless = run_in_terminal ("generate " SMALL "--frames -1 --output - | head -c 1000000 > /dev/null", 0);
+  g_autofree char *full = run_in_terminal ("generate " SMALL "--frames 33 --output /dev/full", 1);
+  g_autofree char *bad = run_in_terminal ("generate " SMALL "--frames 33 --prompt-at soon --output /dev/null", 1);
+  g_auto (GStrv) lines = g_strsplit (video, "\r", -1);
+
+  g_assert_true (g_str_has_prefix (lines[1], "loading the model: 0 %"));
+  g_assert_nonnull (strstr (video, "\rmodel loaded: 100 %"));
+  g_assert_nonnull (strstr (video, "\r33 of 33 frames, 2 of 2 blocks, "));
+  g_assert_true (g_str_has_suffix (video, "\r\n") && strchr (video, '\n') == video + strlen (video) - 1);
+  for (int i = 0; lines[i]; i++)
+    g_assert_cmpuint (strlen (lines[i]), <, 60);
+  g_assert_null (strstr (endless, " of "));
+  const char *message = strstr (full, "\rdualparal: ");
+  g_assert_nonnull (message);
+  g_assert_cmpint (message[-1], ==, ' ');       /* over the line */
+  g_assert_nonnull (strstr (message, "/dev/full"));
+  g_assert_true (strchr (full, '\n') == full + strlen (full) - 1);
+  g_assert_nonnull (strstr (bad, " \rdualparal: --prompt-at soon"));
+}
+
 /* A reader that goes away ends it; it does not go on for ever. */
 static void
 test_closed_pipe (void)
@@ -796,6 +845,7 @@ main (int argc, char **argv)
   g_test_add_func ("/cli/inspect/all-gpus", test_inspect_all_gpus);
   g_test_add_func ("/cli/inspect/passed-over", test_inspect_passed_over);
   g_test_add_func ("/cli/bench", test_bench);
+  g_test_add_func ("/cli/progress", test_progress);
   g_test_add_func ("/cli/closed-pipe", test_closed_pipe);
   g_test_add_func ("/cli/full-stdout", test_full_stdout);
   g_test_add_func ("/cli/address-space", test_address_space);
