@@ -193,6 +193,23 @@ close_output (FILE *file, gboolean ok, GError **error)
   return ok && closed;
 }
 
+/* Before any work is done. */
+static void
+warn_of_words (const DpPlan *plan)
+{
+  g_autofree char *first = dp_plan_unknown_words (plan, dp_plan_settings (plan)->prompt);
+
+  if (first)
+    fprintf (stderr, "dualparal: %s\n", first);
+  for (int i = 0; prompts_at && prompts_at[i]; i++) {
+    const char *text = strchr (prompts_at[i], '=');
+    g_autofree char *sentence = text && dp_prompt_check (text + 1, NULL) ? dp_plan_unknown_words (plan, text + 1) : NULL;
+
+    if (sentence)
+      fprintf (stderr, "dualparal: --prompt-at %.*s: %s\n", (int) (text - prompts_at[i]), prompts_at[i], sentence);
+  }
+}
+
 static gboolean
 generate (GError **error)
 {
@@ -227,6 +244,7 @@ generate (GError **error)
     if (with_noise == NULL)
       return FALSE;
   }
+  warn_of_words (plan);
   dp_cli_progress_start (plan);
   if (!dp_engine_open (&engine, with_noise ? with_noise : plan, dp_cli_progress_loading, NULL, error) || !queue_prompts (engine, error))
     return FALSE;
@@ -243,7 +261,6 @@ generate (GError **error)
   return ok;
 }
 
-/* "5", or "4, 3" where there are two transformers. */
 /* ---- inspect ---- */
 
 /* Returns what is known of it. */

@@ -171,6 +171,10 @@ const char *dp_plan_passed_over (const DpPlan *plan);
 /** Why some stages will have to wait for blocks, and the queue_blocks that would keep them busy; NULL where all are busy. */
 const char *dp_plan_starved (const DpPlan *plan);
 
+/** One sentence that names the words of a prompt that the plan's model was never taught, and says what it knows; NULL when there are none,
+ *  or the model does not list its words, which only small ones do. The prompt passes dp_prompt_check(). New string. */
+char *dp_plan_unknown_words (const DpPlan *plan, const char *prompt);
+
 /** The plan for people, a part and its device a line. New string. */
 char *dp_plan_describe (const DpPlan *plan);
 

@@ -557,6 +557,8 @@ read_default_values (DpDefaults *d, Reader *r)
   get_string (r, "name", d->name, sizeof d->name);
   get_string (r, "prompt", d->prompt, sizeof d->prompt);
   get_string (r, "negative_prompt", d->negative_prompt, sizeof d->negative_prompt);
+  get_string (r, "words", d->words, sizeof d->words);
+  get_string (r, "knows", d->knows, sizeof d->knows);
   get_string (r, "sampler", d->sampler, sizeof d->sampler);
   d->width = get_int (r, "width", 16, DP_MAX_SIZE, d->width);
   d->height = get_int (r, "height", 16, DP_MAX_SIZE, d->height);
@@ -603,7 +605,8 @@ static gboolean
 read_defaults (DpDefaults *d, const char *dir, GError **error)
 {
   static const char *const known[] = { "name", "prompt", "negative_prompt", "width", "height", "framerate", "steps", "guidance_scale",
-    "guidance_scale_2", "flow_shift", "block_latents", "context_latents", "queue_blocks", "sampler", NULL };
+    "guidance_scale_2", "flow_shift", "block_latents", "context_latents", "queue_blocks", "sampler", "words",
+    "knows", NULL };
   g_autofree char *path = g_build_filename (dir, "dualparal.json", NULL);
   g_autofree char *canonical = g_canonicalize_filename (dir, NULL);
   g_autofree char *base = g_path_get_basename (canonical);
