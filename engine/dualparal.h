@@ -45,7 +45,8 @@ typedef enum
  *  dualparal.json where it has one); dp_plan_settings() shows what that is. Strings are borrowed during the call. */
 typedef struct
 {
-  const char *model;            /* directory in diffusers layout; NULL: the embedded model. A published name, "wan2.1-1.3b", for a plan only */
+  const char *model;            /* directory in diffusers layout; NULL: the embedded model. For a plan only, also the name of a published
+                                 * model, "wan2.1-1.3b" */
   const char *prompt;           /* UTF-8, at most 16 KiB; NULL: the model's sample prompt; "" is allowed */
   const char *negative_prompt;  /* NULL: the model's default, normally "" */
   const char *devices;          /* comma-separated, one stage each: "cpu", "cpu,cpu", "cuda:0,cuda:1"; "cuda": every GPU; NULL: "auto",

@@ -33,7 +33,8 @@ typedef struct
   char *paths[DP_MODEL_PARTS];
 } DpModel;
 
-/** Opens the model in `dir`; NULL is the embedded model. Where nothing is at `dir`, it may be the name of a published model. Errors: those of dp_model_config_read(). */
+/** Opens the model in `dir`; NULL is the embedded model. Where nothing is at `dir`, it may be the name of a published model.
+ *  Errors: those of dp_model_config_read(). */
 DpModel *dp_model_open (const char *dir, GError **error);
 DpModel *dp_model_ref (DpModel *model);
 void dp_model_unref (DpModel *model);   /* NULL is fine */

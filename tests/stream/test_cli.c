@@ -641,8 +641,9 @@ test_published (void)
 {
   g_autofree char *plan = run_ok ("plan --model wan2.1-14b --devices cpu,cpu --precision bfloat16 --text-encoder resident");
   g_autofree char *out = run_ok ("inspect --model wan2.2-a14b --devices cpu");
-  static const char *const lines[] = { "`hf download Wan-AI/Wan2.2-T2V-A14B-Diffusers --local-dir DIR`", "\n  transformer_2 40 layers, 40 heads",
-      "\n  boundary      0.875: ", "256384 tokens known\n", "832x480 at 16/1", "\n  stage 0       cpu, layers 0-40, " };
+  static const char *const lines[] = { "`hf download Wan-AI/Wan2.2-T2V-A14B-Diffusers --local-dir DIR`",
+    "\n  transformer_2 40 layers, 40 heads", "\n  boundary      0.875: ", "256384 tokens known\n", "832x480 at 16/1",
+    "\n  stage 0       cpu, layers 0-40, " };
 
   g_assert_nonnull (strstr (plan, "\n  stage 0       cpu, layers 0-20, "));
   double text_mib = g_ascii_strtod (strstr (plan, "resident, ") + strlen ("resident, "), NULL);
