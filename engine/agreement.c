@@ -174,6 +174,8 @@ dp_agreement_new (const DpPlan *plan, GError **error)
   g_autoptr (GKeyFile) text = g_key_file_new ();
   g_autofree char *cuts = cuts_of (plan);
 
+  if (!dp_model_has_files (plan->model, error))
+    return NULL;
   g_key_file_set_string (text, GROUP, "version", DP_VERSION);
   g_key_file_set_string (text, GROUP, "model", s->model);
   g_key_file_set_integer (text, GROUP, "stages", plan->n_stages);

@@ -6,6 +6,7 @@
  */
 #include "dualparal_testing.h"
 #include "cli_bench.h"
+#include "cli_progress.h"
 #include "cli_settings.h"
 #include "cli_worker.h"
 #include "cli_y4m.h"
@@ -145,24 +146,25 @@ pull_all (DpEngine *engine, FILE *file, Dump *d, GError **error)
   DpFrame frame;
   int result;
 
-  while ((result = dp_engine_pull (engine, &frame, -1, error)) == 1) {
+  while ((result = dp_engine_pull (engine, &frame, dp_cli_progress_interval (), error)) != 0) {
     gboolean ok = TRUE;
 
+    dp_cli_progress_frames (engine);
+    if (result < 0 && *error == NULL)   /* only the time has run out */
+      continue;
+    if (result < 0)
+      break;
     if (d)
       for (int y = 0; y < frame.height; y++)
         g_array_append_vals (d->frames, frame.planes[0] + (gsize) y * frame.strides[0], frame.width * 3);
     if (file)
       ok = dp_cli_y4m_frame (file, &frame, dp_cli_settings.format) || output_failed (error);
-    if (isatty (2))
-      fprintf (stderr, "\rframe %" G_GINT64_FORMAT, frame.index + 1);
     dp_engine_release_frame (engine, &frame);
     if (!ok) {
       result = -1;
       break;
     }
   }
-  if (isatty (2))
-    fputc ('\n', stderr);
   return result == 0;
 }
 
@@ -189,6 +191,23 @@ close_output (FILE *file, gboolean ok, GError **error)
     output_failed (error);
   told_of_stdout = file == stdout;
   return ok && closed;
+}
+
+/* Before any work is done. */
+static void
+warn_of_words (const DpPlan *plan)
+{
+  g_autofree char *first = dp_plan_unknown_words (plan, dp_plan_settings (plan)->prompt);
+
+  if (first)
+    fprintf (stderr, "dualparal: %s\n", first);
+  for (int i = 0; prompts_at && prompts_at[i]; i++) {
+    const char *text = strchr (prompts_at[i], '=');
+    g_autofree char *sentence = text && dp_prompt_check (text + 1, NULL) ? dp_plan_unknown_words (plan, text + 1) : NULL;
+
+    if (sentence)
+      fprintf (stderr, "dualparal: --prompt-at %.*s: %s\n", (int) (text - prompts_at[i]), prompts_at[i], sentence);
+  }
 }
 
 static gboolean
@@ -225,7 +244,9 @@ generate (GError **error)
     if (with_noise == NULL)
       return FALSE;
   }
-  if (!dp_engine_open (&engine, with_noise ? with_noise : plan, NULL, NULL, error) || !queue_prompts (engine, error))
+  warn_of_words (plan);
+  dp_cli_progress_start (plan);
+  if (!dp_engine_open (&engine, with_noise ? with_noise : plan, dp_cli_progress_loading, NULL, error) || !queue_prompts (engine, error))
     return FALSE;
   if (dump)
     dp_engine_set_latents_callback (engine, keep_latents, &d);
@@ -234,10 +255,12 @@ generate (GError **error)
   ok = pull_all (engine, file, dump ? &d : NULL, error);
   if (file)
     ok = close_output (file, ok, error);
-  return ok && (dump == NULL || write_dump (engine, &d, dp_plan_settings (plan), error)) && dp_engine_end_trace (engine, error);
+  ok = ok && (dump == NULL || write_dump (engine, &d, dp_plan_settings (plan), error)) && dp_engine_end_trace (engine, error);
+  if (ok)
+    dp_cli_progress_end (engine);
+  return ok;
 }
 
-/* "5", or "4, 3" where there are two transformers. */
 /* ---- inspect ---- */
 
 /* Returns what is known of it. */
@@ -296,9 +319,9 @@ print_verdict (const char *name)
       info.memory_free / 1048576.0, plan->settings.precision, plan->settings.text_encoder);
 }
 
-/* Of a part's weights. */
-static double
-file_mib (const DpModel *model, DpModelPart part)
+/* Ends the line of a part with how large its files are, if there are any. */
+static void
+print_files (const DpModel *model, DpModelPart part)
 {
   g_autoptr (GDir) dir = g_dir_open (model->paths[part], 0, NULL);
   const char *name;
@@ -311,7 +334,10 @@ file_mib (const DpModel *model, DpModelPart part)
     if (g_str_has_suffix (name, ".safetensors") && g_stat (file, &st) == 0)
       bytes += st.st_size;
   }
-  return bytes / 1048576.0;
+  if (model->repository)
+    putchar ('\n');
+  else
+    printf (", %.1f MiB\n", bytes / 1048576.0);
 }
 
 static void
@@ -319,9 +345,11 @@ print_transformers (const DpModel *model)
 {
   const DpModelConfig *c = &model->config;
 
-  for (int i = 0; i < c->experts; i++)
-    printf ("  %-13s %d layers, %d heads of %d, feed-forward %d, %.1f MiB\n", dp_model_part_name (DP_MODEL_TRANSFORMER + i), c->dit.layers,
-        c->dit.heads, c->dit.head_dim, c->dit.ffn, file_mib (model, DP_MODEL_TRANSFORMER + i));
+  for (int i = 0; i < c->experts; i++) {
+    printf ("  %-13s %d layers, %d heads of %d, feed-forward %d", dp_model_part_name (DP_MODEL_TRANSFORMER + i), c->dit.layers,
+        c->dit.heads, c->dit.head_dim, c->dit.ffn);
+    print_files (model, DP_MODEL_TRANSFORMER + i);
+  }
   if (c->experts == 2)
     printf ("  boundary      %g: steps of timestep %g and above go through transformer, the others through transformer_2\n",
         c->boundary_ratio, c->boundary_ratio * c->scheduler.train_timesteps);
@@ -335,11 +363,14 @@ print_model (const DpModel *model)
   g_autofree char *dir = dp_quote (model->dir, DP_QUOTE_SENTENCE);
 
   printf ("model %s (%s)\n", dir, c->defaults.name);
-  printf ("  text encoder  %d layers, %d wide, %d tokens known, %.1f MiB\n", c->text.layers, c->text.d_model, c->text.vocab,
-      file_mib (model, DP_MODEL_TEXT_ENCODER));
+  if (model->repository)
+    printf ("  not on this machine; `hf download %s --local-dir DIR` downloads it\n", model->repository);
+  printf ("  text encoder  %d layers, %d wide, %d tokens known", c->text.layers, c->text.d_model, c->text.vocab);
+  print_files (model, DP_MODEL_TEXT_ENCODER);
   print_transformers (model);
-  printf ("  decoder       %d latent channels, %dx%d pixels and %d frames a latent, %.1f MiB\n", model->latent_channels,
-      c->vae.spatial_scale, c->vae.spatial_scale, c->vae.temporal_scale, file_mib (model, DP_MODEL_VAE));
+  printf ("  decoder       %d latent channels, %dx%d pixels and %d frames a latent", model->latent_channels,
+      c->vae.spatial_scale, c->vae.spatial_scale, c->vae.temporal_scale);
+  print_files (model, DP_MODEL_VAE);
 }
 
 static gboolean
@@ -359,7 +390,8 @@ inspect (GError **error)
       plan->info.fps_n, plan->info.fps_d, s->sampler, s->steps, guidance, s->flow_shift);
   printf ("  blocks of %d latents, context %d %s, queue of %d frames\n", s->block_latents, plan->context_latents, s->context_mode,
       s->max_queue_frames);
-  if (!dp_model_check (plan->model, spec.max_input + spec.max_cached, spec.latent_h, spec.latent_w, error))
+  if (plan->model->repository == NULL
+      && !dp_model_check (plan->model, spec.max_input + spec.max_cached, spec.latent_h, spec.latent_w, error))
     return FALSE;
   printf ("plan for devices=%s\n%s", dp_cli_settings.devices ? dp_cli_settings.devices : "auto", description);
   printf ("all of it on one device\n");
@@ -432,6 +464,7 @@ run_command (const Command *command, int argc, char **argv)
   }
   if (command->run (&error))
     return 0;
+  dp_cli_progress_end (NULL);
   complain (error->message);
   return 1;
 }

@@ -45,7 +45,8 @@ typedef enum
  *  dualparal.json where it has one); dp_plan_settings() shows what that is. Strings are borrowed during the call. */
 typedef struct
 {
-  const char *model;            /* directory in diffusers layout; NULL: the embedded model */
+  const char *model;            /* directory in diffusers layout; NULL: the embedded model. For a plan only, also the name of a published
+                                 * model, "wan2.1-1.3b" */
   const char *prompt;           /* UTF-8, at most 16 KiB; NULL: the model's sample prompt; "" is allowed */
   const char *negative_prompt;  /* NULL: the model's default, normally "" */
   const char *devices;          /* comma-separated, one stage each: "cpu", "cpu,cpu", "cuda:0,cuda:1"; "cuda": every GPU; NULL: "auto",
@@ -170,6 +171,10 @@ const char *dp_plan_passed_over (const DpPlan *plan);
 
 /** Why some stages will have to wait for blocks, and the queue_blocks that would keep them busy; NULL where all are busy. */
 const char *dp_plan_starved (const DpPlan *plan);
+
+/** One sentence that names the words of a prompt that the plan's model was never taught, and says what it knows; NULL when there are none,
+ *  or the model does not list its words, which only small ones do. The prompt passes dp_prompt_check(). New string. */
+char *dp_plan_unknown_words (const DpPlan *plan, const char *prompt);
 
 /** The plan for people, a part and its device a line. New string. */
 char *dp_plan_describe (const DpPlan *plan);

@@ -10,6 +10,7 @@
 #include "speed_table.h"
 #include "transport.h"
 #include "wan/text_encoder.h"
+#include "wan/vocabulary.h"
 
 #include <string.h>
 
@@ -662,6 +663,12 @@ const char *
 dp_plan_starved (const DpPlan *plan)
 {
   return plan->starved;
+}
+
+char *
+dp_plan_unknown_words (const DpPlan *plan, const char *prompt)
+{
+  return dp_vocabulary_unknown (&plan->model->config.defaults, prompt);
 }
 
 char *

@@ -146,6 +146,26 @@ gst_dualparal_marking_describe (GstDualParalMarker * marker,
       "frame", G_TYPE_UINT64, marker->announced_frame, NULL);
 }
 
+/* The video continues with that prompt */
+static void
+gst_dualparal_marking_warn (GstDualParalMarker * marker, const gchar * prompt,
+    const DpPlan * plan)
+{
+  gchar *unknown = dp_plan_unknown_words (plan, prompt);
+  GError *error;
+
+  if (!unknown)
+    return;
+  error = g_error_new_literal (GST_RESOURCE_ERROR,
+      GST_RESOURCE_ERROR_SETTINGS, unknown);
+  GST_WARNING_OBJECT (marker->src, "%s", unknown);
+  gst_dualparal_poster_post (marker->poster,
+      gst_message_new_warning (GST_OBJECT (marker->src), error,
+          "the prompt is used as it is"));
+  g_error_free (error);
+  g_free (unknown);
+}
+
 gboolean
 gst_dualparal_marking_announce (GstDualParalMarker * marker,
     const DpFrame * frame, guint64 n, GstClockTime pts, const DpPlan * plan)
@@ -188,6 +208,7 @@ gst_dualparal_marking_announce (GstDualParalMarker * marker,
       "running-time", GST_TYPE_CLOCK_TIME, running_time, NULL);
   gst_dualparal_poster_post (marker->poster,
       gst_message_new_element (GST_OBJECT (marker->src), s));
+  gst_dualparal_marking_warn (marker, prompt, plan);
   return TRUE;
 }
 

@@ -61,7 +61,7 @@ void gst_dualparal_marking_start (GstDualParalMarker * marker,
     GstDualParalMarking marking);
 
 /** Before frame `n` of the video is sent, shown at `pts`: if a prompt begins with it, posts the
- *  message, and returns TRUE. The events go right before the next buffer. The frame may come by again. */
+ *  message, and a warning if the model does not know all its words, and returns TRUE. The events go right before the next buffer. The frame may come by again. */
 gboolean gst_dualparal_marking_announce (GstDualParalMarker * marker,
     const DpFrame * frame, guint64 n, GstClockTime pts, const DpPlan * plan);
 

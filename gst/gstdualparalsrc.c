@@ -47,7 +47,8 @@
  * * `ELEMENT`, structure `dualparal-prompt-applied`: the first frame of a prompt leaves the element.
  *   Fields: `prompt` (string), `prompt-id` (#guint, 0 for the first), `block` (#gint64), `frame`
  *   (#guint64), `timestamp`, `stream-time`, `running-time` (#GstClockTime).
- * * `WARNING`: a prompt was refused, a trace is not complete, or devices=auto passed over a GPU.
+ * * `WARNING`: a prompt was refused or has words that the model was never taught, a trace is not
+ *   complete, or devices=auto passed over a GPU.
  *
  * ## Metas
  * As #GstDualParalSrc:marking says, each frame except placeholders has

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "found.h"
 #include "error.h"
+#include "published.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -244,6 +245,7 @@ refuse_known_directory (const char *dir, GError **error)
 void
 dp_found_no_model (const char *dir, GError **error)
 {
+  const char *repository = dp_published_like (dir);
   GStatBuf st;
 
   if (g_stat (dir, &st) != 0) {
@@ -253,9 +255,9 @@ dp_found_no_model (const char *dir, GError **error)
       dp_found_unreadable (dir, failure, NULL, error);
     else if (g_lstat (dir, &st) == 0)
       dp_error_set (error, DP_ERROR_NOT_FOUND, "%s: no such directory: it is a link to nothing; " LAYOUT, dir);
-    else if (is_hub_name (dir))
+    else if (repository || is_hub_name (dir))
       dp_error_set (error, DP_ERROR_NOT_FOUND, "%s: no such directory; nothing is fetched here, so a model of the Hugging Face hub has to "
-          "be downloaded first, with `hf download %s --local-dir DIR`; then name DIR", dir, dir);
+          "be downloaded first, with `hf download %s --local-dir DIR`; then name DIR", dir, repository ? repository : dir);
     else
       dp_error_set (error, DP_ERROR_NOT_FOUND, "%s: no such directory; " LAYOUT, dir);
   } else if (!S_ISDIR (st.st_mode)) {

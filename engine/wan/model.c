@@ -2,6 +2,7 @@
 #include "model.h"
 #include "error.h"
 #include "found.h"
+#include "published.h"
 #include "kernels/locate.h"
 
 #include <string.h>
@@ -71,7 +72,9 @@ dp_model_open (const char *dir, GError **error)
         dp_locate_in_build_tree () ? DP_EMBEDDED_SOURCE_DIR : DP_EMBEDDED_INSTALL_DIR);
     return NULL;
   }
-  if (!dp_model_config_read (&model->config, dir, error))
+  if (dp_found_at (dir, NULL) == DP_FOUND_NOTHING && (model->repository = dp_published_config (dir, &model->config)))
+    dp_model_config_defaults (&model->config.defaults, dir);
+  else if (!dp_model_config_read (&model->config, dir, error))
     return NULL;
   model->dir = g_strdup (dir);
   model->latent_channels = model->config.vae.z_dim;
@@ -107,6 +110,15 @@ const char *
 dp_model_part_name (DpModelPart part)
 {
   return parts[part].name;
+}
+
+gboolean
+dp_model_has_files (const DpModel *model, GError **error)
+{
+  if (model->repository)
+    dp_error_set (error, DP_ERROR_NOT_FOUND, "%s: only the sizes of this model are known here, for `dualparal inspect` and `dualparal "
+        "plan`; to run it, download it with `hf download %s --local-dir DIR`, then name DIR", model->dir, model->repository);
+  return model->repository == NULL;
 }
 
 /* Fewer layers than the weights have give a picture, but a wrong one: nobody asks for the tensors of the others. */
@@ -206,6 +218,8 @@ DpWeights *
 dp_model_weights (const DpModel *model, DpModelPart part, GError **error)
 {
   g_assert (parts[part].stem);
+  if (!dp_model_has_files (model, error))
+    return NULL;
   g_autoptr (DpWeights) weights = dp_weights_open (model->paths[part], parts[part].stem, error);
   return weights && check_layers (model, part, weights, error) && check_names (part, weights, error) ? g_steal_pointer (&weights) : NULL;
 }

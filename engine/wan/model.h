@@ -2,7 +2,8 @@
  *
  * model.h: a model directory that was opened: its config files, and where its parts are.
  *
- * Opening reads the config files and nothing else, so it is cheap. It is done once; everything that
+ * Opening reads the config files and nothing else, so it is cheap. A published model (published.h) opens
+ * by its name without any files; then only its weights are refused. It is done once; everything that
  * loads a part is handed the DpModel and asks it for the path or the weights. No other module knows
  * what a component's directory or its file is called.
  */
@@ -26,12 +27,14 @@ typedef enum
 typedef struct
 {
   char *dir;
+  const char *repository;       /* of a published model that was opened by its name: there are no files; else NULL */
   DpModelConfig config;
   int latent_channels;          /* of a latent, as the VAE has it: what is denoised and decoded */
   char *paths[DP_MODEL_PARTS];
 } DpModel;
 
-/** Opens the model in `dir`; NULL is the embedded model. Errors: those of dp_model_config_read(). */
+/** Opens the model in `dir`; NULL is the embedded model. Where nothing is at `dir`, it may be the name of a published model.
+ *  Errors: those of dp_model_config_read(). */
 DpModel *dp_model_open (const char *dir, GError **error);
 DpModel *dp_model_ref (DpModel *model);
 void dp_model_unref (DpModel *model);   /* NULL is fine */
@@ -40,8 +43,11 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (DpModel, dp_model_unref)
 /** The part's directory below the model's, "vae". */
 const char *dp_model_part_name (DpModelPart part);
 
+/** FALSE for a model that was opened by its published name, with DP_ERROR_NOT_FOUND, which says what downloads it. */
+gboolean dp_model_has_files (const DpModel *model, GError **error);
+
 /** Opens a part's weights. They must not have more layers than the part's config file says.
- *  Errors: those of dp_weights_open(), DP_ERROR_BAD_MODEL. */
+ *  Errors: those of dp_weights_open(), dp_model_has_files(), DP_ERROR_BAD_MODEL. */
 DpWeights *dp_model_weights (const DpModel *model, DpModelPart part, GError **error);
 
 /** Directory of the embedded model: in the source tree for code that is run from the build tree,

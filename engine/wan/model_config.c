@@ -557,6 +557,8 @@ read_default_values (DpDefaults *d, Reader *r)
   get_string (r, "name", d->name, sizeof d->name);
   get_string (r, "prompt", d->prompt, sizeof d->prompt);
   get_string (r, "negative_prompt", d->negative_prompt, sizeof d->negative_prompt);
+  get_string (r, "words", d->words, sizeof d->words);
+  get_string (r, "knows", d->knows, sizeof d->knows);
   get_string (r, "sampler", d->sampler, sizeof d->sampler);
   d->width = get_int (r, "width", 16, DP_MAX_SIZE, d->width);
   d->height = get_int (r, "height", 16, DP_MAX_SIZE, d->height);
@@ -591,19 +593,26 @@ set_name (DpDefaults *d, const char *name)
   d->name[end - d->name] = 0;   /* cut within a character */
 }
 
+void
+dp_model_config_defaults (DpDefaults *d, const char *name)
+{
+  *d = (DpDefaults) { .prompt = "waves rolling onto a sandy beach at sunset", .width = 832, .height = 480, .fps_n = 16, .fps_d = 1,
+    .steps = 50, .guidance_scale = 5.0, .block_latents = 8, .context_latents = 8 };
+  set_name (d, name);
+}
+
 static gboolean
 read_defaults (DpDefaults *d, const char *dir, GError **error)
 {
   static const char *const known[] = { "name", "prompt", "negative_prompt", "width", "height", "framerate", "steps", "guidance_scale",
-    "guidance_scale_2", "flow_shift", "block_latents", "context_latents", "queue_blocks", "sampler", NULL };
+    "guidance_scale_2", "flow_shift", "block_latents", "context_latents", "queue_blocks", "sampler", "words",
+    "knows", NULL };
   g_autofree char *path = g_build_filename (dir, "dualparal.json", NULL);
   g_autofree char *canonical = g_canonicalize_filename (dir, NULL);
   g_autofree char *base = g_path_get_basename (canonical);
   Reader r = { 0 };
 
-  *d = (DpDefaults) { .prompt = "waves rolling onto a sandy beach at sunset", .width = 832, .height = 480, .fps_n = 16, .fps_d = 1,
-    .steps = 50, .guidance_scale = 5.0, .block_latents = 8, .context_latents = 8 };
-  set_name (d, base);
+  dp_model_config_defaults (d, base);
   DpFound found = dp_found_at (path, error);
   if (found != DP_FOUND_SOMETHING)
     return found == DP_FOUND_NOTHING;

@@ -62,6 +62,7 @@ typedef struct
 {
   char name[64];
   char prompt[512], negative_prompt[2048];
+  char words[4096], knows[1024];        /* words it was taught, and what they are about for people; "": not said */
   int width, height, fps_n, fps_d;
   int steps, block_latents, context_latents, queue_blocks;
   double guidance_scale, flow_shift;    /* flow_shift 0: the scheduler's */
@@ -79,6 +80,9 @@ typedef struct
   DpSchedulerConfig scheduler;
   DpDefaults defaults;
 } DpModelConfig;
+
+/** What a model called `name` has without a dualparal.json. */
+void dp_model_config_defaults (DpDefaults *defaults, const char *name);
 
 /** Reads them all. Errors: DP_ERROR_NOT_FOUND (no directory, no model in it), DP_ERROR_BAD_MODEL (file, key, expected, found). */
 gboolean dp_model_config_read (DpModelConfig *config, const char *dir, GError **error);

@@ -383,6 +383,54 @@ set_prompt_event (const gchar * fields)
 
 /* One way in after the other, with either latency */
 static void
+wait_applied_without_warning (GstElement * pipeline, guint prompt_id)
+{
+  guint id = 0;
+
+  do {
+    GstMessage *message = wait_message (pipeline, GST_MESSAGE_ELEMENT |
+        GST_MESSAGE_WARNING, 30);
+
+    fail_unless (GST_MESSAGE_TYPE (message) == GST_MESSAGE_ELEMENT);
+    if (gst_message_has_name (message, "dualparal-prompt-applied"))
+      gst_structure_get_uint (gst_message_get_structure (message), "prompt-id",
+          &id);
+    gst_message_unref (message);
+  } while (id != prompt_id);
+}
+
+/* Once for a prompt that has some, when it begins; the video continues */
+GST_START_TEST (test_unknown_words)
+{
+  Seen seen = { 0, };
+  GstElement *pipeline = watched_pipeline ("prompt=\"a Dragon over a castle\"",
+      &seen);
+  GstElement *src = gst_bin_get_by_name (GST_BIN (pipeline), "src");
+  GstMessage *message;
+  GError *error;
+
+  gst_element_set_state (pipeline, GST_STATE_PLAYING);
+  message = wait_message (pipeline, GST_MESSAGE_WARNING, 5);
+  gst_message_parse_warning (message, &error, NULL);
+  fail_unless (g_error_matches (error, GST_RESOURCE_ERROR,
+          GST_RESOURCE_ERROR_SETTINGS));
+  fail_unless (strstr (error->message, "does not know \"dragon\", \"castle\"; "
+          "it knows subjects: ball, ") != NULL, "%s", error->message);
+  g_error_free (error);
+  gst_message_unref (message);
+  fail_unless (queue_prompt (src, "a red ball bouncing in the rain", -1, 0));
+  wait_applied_without_warning (pipeline, 1);
+  fail_unless (queue_prompt (src, "a star", -1, 0));
+  wait_applied_without_warning (pipeline, 2);
+  gst_element_set_state (pipeline, GST_STATE_NULL);
+  gst_object_unref (src);
+  gst_object_unref (pipeline);
+  seen_clear (&seen);
+}
+
+GST_END_TEST;
+
+static void
 go_through_doors (const gchar * properties)
 {
   Seen seen = { 0, };
@@ -696,6 +744,7 @@ prompts_suite (void)
   tcase_add_test (tc, test_back_to_default);
   tcase_add_test (tc, test_model_moved);
   tcase_add_test (tc, test_refused_while_playing);
+  tcase_add_test (tc, test_unknown_words);
   tcase_add_test (tc, test_doors);
   tcase_add_test (tc, test_at_frame);
   tcase_add_test (tc, test_refused_at_doors);

@@ -476,6 +476,12 @@ dp_plan_passed_over (const DpPlan * plan)
   return NULL;
 }
 
+char *
+dp_plan_unknown_words (const DpPlan * plan, const char *prompt)
+{
+  return NULL;
+}
+
 const char *
 dp_plan_starved (const DpPlan * plan)
 {

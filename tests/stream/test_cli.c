@@ -64,6 +64,21 @@ run_ok (const char *line)
   return r.out;
 }
 
+/* A video, and a line on standard error for each prompt with words that the model does not know. */
+static void
+run_warned (const char *line, const char *first, const char *second)
+{
+  g_auto (Run) r = run (line);
+  g_auto (GStrv) lines = g_strsplit (r.err, "\n", -1);
+  const char *words[] = { first, second };
+
+  g_test_message ("%s", r.err);
+  g_assert_cmpint (r.status, ==, 0);
+  g_assert_cmpuint (g_strv_length (lines), ==, second ? 3 : 2);         /* the last one is empty */
+  for (int i = 0; i < (second ? 2 : 1); i++)
+    g_assert_true (g_str_has_prefix (lines[i], "dualparal: ") && strstr (lines[i], words[i]));
+}
+
 /* One line on standard error, beginning with the program's name, and nothing on standard output. */
 static void
 run_bad (const char *line, int status, const char *needle)
@@ -305,7 +320,8 @@ test_locale (void)
         "--prompt-at '1=\u00e9t\u00e9' --output %%s/locale%u.y4m", i);
 
     g_setenv ("LC_ALL", locales[i], TRUE);
-    g_free (run_ok (line));
+    run_warned (line, "the model tiny does not know \"un\", \"caf\u00e9\"; it knows subjects: ball, ",
+        "--prompt-at 1: the model tiny does not know \"\u00e9t\u00e9\"; ");
     g_free (run_ok ("inspect --prompt '\u00e9' --negative-prompt '\u00e9'"));
     g_free (run_ok ("bench " SMALL "--blocks 1 --prompt '\u00e9' --negative-prompt '\u00e9' --json"));
     run_bad ("bench --sampler '\u00e9'", 1, "sampler is \"\u00e9\"");
@@ -619,7 +635,28 @@ test_inspect_all_gpus (void)
   g_assert_nonnull (strstr (some, "\n  stage 1       cuda:2, layers "));
 }
 
-/* What one device takes, measured; and what several of them would take. */
+/* A published model is planned for by its name, without its files; what needs them says how to get them. */
+static void
+test_published (void)
+{
+  g_autofree char *plan = run_ok ("plan --model wan2.1-14b --devices cpu,cpu --precision bfloat16 --text-encoder resident");
+  g_autofree char *out = run_ok ("inspect --model wan2.2-a14b --devices cpu");
+  static const char *const lines[] = { "`hf download Wan-AI/Wan2.2-T2V-A14B-Diffusers --local-dir DIR`",
+    "\n  transformer_2 40 layers, 40 heads", "\n  boundary      0.875: ", "256384 tokens known\n", "832x480 at 16/1",
+    "\n  stage 0       cpu, layers 0-40, " };
+
+  g_assert_nonnull (strstr (plan, "\n  stage 0       cpu, layers 0-20, "));
+  double text_mib = g_ascii_strtod (strstr (plan, "resident, ") + strlen ("resident, "), NULL);
+  g_assert_cmpfloat (text_mib, >, 8 * 1024);    /* of 5.7 billion parameters, a third in the token table, which stays in its file */
+  g_assert_cmpfloat (text_mib, <, 9 * 1024);
+  for (guint i = 0; i < G_N_ELEMENTS (lines); i++)
+    if (strstr (out, lines[i]) == NULL)
+      g_test_fail_printf ("inspect does not say \"%s\"", lines[i]);
+  run_bad ("generate --model wan2.1-1.3b --output %s/x.y4m", 1, "`hf download Wan-AI/Wan2.1-T2V-1.3B-Diffusers --local-dir DIR`");
+  run_bad ("bench --model wan2.1-14b --blocks 1", 1, "`hf download Wan-AI/Wan2.1-T2V-14B-Diffusers --local-dir DIR`");
+  run_bad ("plan --model wan2.1-5b", 1, "wan2.1-5b: no such directory");
+}
+
 /* What one device takes, measured; and what several of them would take. */
 static void
 test_plan (void)
@@ -684,6 +721,55 @@ test_bench (void)
   g_assert_nonnull (strstr (table, "after block 2"));
   g_assert_nonnull (strstr (table, "frames per second"));
   g_assert_nonnull (strstr (table, "stage 0"));
+}
+
+/* What a terminal gets that is standard error and nothing else. */
+static char *
+run_in_terminal (const char *line, int expected)
+{
+  g_autofree char *program = g_shell_quote (STREAM_CLI), *command = g_strdup_printf ("stty cols 60; %s %s", program, line);
+  char *argv[] = { "script", "-qec", command, "/dev/null", NULL }, *out;
+  g_autoptr (GError) error = NULL;
+  int status;
+
+  g_assert_true (g_spawn_sync (NULL, argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, &out, NULL, &status, &error));
+  g_assert_no_error (error);
+  g_autofree char *shown = g_strescape (out, NULL);
+  g_test_message ("%s: %s", line, shown);
+  g_assert_true (WIFEXITED (status));
+  g_assert_cmpint (WEXITSTATUS (status), ==, expected);
+  return out;
+}
+
+/* A line that is written over: no longer than the terminal is wide, and ended, or gone before a message. */
+static void
+test_progress (void)
+{
+  g_autofree char *found = g_find_program_in_path ("script");
+
+  if (found == NULL) {
+    g_test_skip ("no program script here");
+    return;
+  }
+  g_autofree char *video = run_in_terminal ("generate " SMALL "--frames 33 --output /dev/null", 0);
+  g_autofree char *endless = run_in_terminal ("generate " SMALL "--frames -1 --output - | head -c 1000000 > /dev/null", 0);
+  g_autofree char *full = run_in_terminal ("generate " SMALL "--frames 33 --output /dev/full", 1);
+  g_autofree char *bad = run_in_terminal ("generate " SMALL "--frames 33 --prompt-at soon --output /dev/null", 1);
+  g_auto (GStrv) lines = g_strsplit (video, "\r", -1);
+
+  g_assert_true (g_str_has_prefix (lines[1], "loading the model: 0 %"));
+  g_assert_nonnull (strstr (video, "\rmodel loaded: 100 %"));
+  g_assert_nonnull (strstr (video, "\r33 of 33 frames, 2 of 2 blocks, "));
+  g_assert_true (g_str_has_suffix (video, "\r\n") && strchr (video, '\n') == video + strlen (video) - 1);
+  for (int i = 0; lines[i]; i++)
+    g_assert_cmpuint (strlen (lines[i]), <, 60);
+  g_assert_null (strstr (endless, " of "));
+  const char *message = strstr (full, "\rdualparal: ");
+  g_assert_nonnull (message);
+  g_assert_cmpint (message[-1], ==, ' ');       /* over the line */
+  g_assert_nonnull (strstr (message, "/dev/full"));
+  g_assert_true (strchr (full, '\n') == full + strlen (full) - 1);
+  g_assert_nonnull (strstr (bad, " \rdualparal: --prompt-at soon"));
 }
 
 /* A reader that goes away ends it; it does not go on for ever. */
@@ -772,9 +858,11 @@ main (int argc, char **argv)
   g_test_add_func ("/cli/inspect/faults", test_inspect_faults);
   g_test_add_func ("/cli/inspect/gpus", test_inspect_gpus);
   g_test_add_func ("/cli/plan", test_plan);
+  g_test_add_func ("/cli/published", test_published);
   g_test_add_func ("/cli/inspect/all-gpus", test_inspect_all_gpus);
   g_test_add_func ("/cli/inspect/passed-over", test_inspect_passed_over);
   g_test_add_func ("/cli/bench", test_bench);
+  g_test_add_func ("/cli/progress", test_progress);
   g_test_add_func ("/cli/closed-pipe", test_closed_pipe);
   g_test_add_func ("/cli/full-stdout", test_full_stdout);
   g_test_add_func ("/cli/address-space", test_address_space);

@@ -2,6 +2,7 @@
 #include "engine/wan/model.h"
 #include "engine/wan/error.h"
 
+#include <glib/gstdio.h>
 #include <string.h>
 
 static void
@@ -50,6 +51,59 @@ test_nowhere (void)
   g_assert_nonnull (strstr (error->message, "/nowhere"));
 }
 
+/* Its sizes without a file; a part of it says how to get the files. */
+static void
+test_published (void)
+{
+  static const struct { const char *name, *repository; int layers, width, ffn, experts; } published[] = {
+    { "wan2.1-1.3b", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", 30, 1536, 8960, 1 },
+    { "wan2.1-14b", "Wan-AI/Wan2.1-T2V-14B-Diffusers", 40, 5120, 13824, 1 },
+    { "wan2.2-a14b", "Wan-AI/Wan2.2-T2V-A14B-Diffusers", 40, 5120, 13824, 2 },
+  };
+
+  for (guint i = 0; i < G_N_ELEMENTS (published); i++) {
+    g_autoptr (GError) error = NULL;
+    g_autoptr (DpModel) model = dp_model_open (published[i].name, &error);
+    g_autofree char *line = g_strdup_printf ("`hf download %s --local-dir DIR`", published[i].repository);
+
+    g_assert_no_error (error);
+    g_assert_cmpstr (model->repository, ==, published[i].repository);
+    g_assert_cmpstr (model->config.defaults.name, ==, published[i].name);
+    g_assert_cmpint (model->config.defaults.width, ==, 832);
+    g_assert_cmpint (model->config.dit.layers, ==, published[i].layers);
+    g_assert_cmpint (model->config.dit.heads * model->config.dit.head_dim, ==, published[i].width);
+    g_assert_cmpint (model->config.dit.ffn, ==, published[i].ffn);
+    g_assert_cmpint (model->config.experts, ==, published[i].experts);
+    g_assert_cmpint (model->config.dit.text_dim, ==, model->config.text.d_model);
+    g_assert_cmpint (model->latent_channels, ==, model->config.dit.in_channels);
+    for (guint part = 0; part < DP_MODEL_TOKENIZER; part++) {
+      g_autoptr (GError) refused = NULL;
+
+      g_assert_null (dp_model_weights (model, part, &refused));
+      g_assert_error (refused, DP_ERROR, DP_ERROR_NOT_FOUND);
+      g_assert_nonnull (strstr (refused->message, line));
+    }
+  }
+}
+
+/* What is at the path comes first. */
+static void
+test_published_name_of_directory (void)
+{
+  g_autofree char *dir = g_dir_make_tmp ("dualparal-model-XXXXXX", NULL), *path = g_build_filename (dir, "wan2.1-1.3b", NULL);
+  g_autofree char *before = g_get_current_dir ();
+  g_autoptr (GError) error = NULL;
+
+  g_assert_cmpint (g_mkdir (path, 0700), ==, 0);
+  g_assert_cmpint (g_chdir (dir), ==, 0);
+  g_assert_null (dp_model_open ("wan2.1-1.3b", &error));
+  g_assert_error (error, DP_ERROR, DP_ERROR_NOT_FOUND);
+  g_assert_nonnull (strstr (error->message, "no model_index.json"));
+  g_assert_cmpint (g_chdir (before), ==, 0);
+  g_rmdir (path);
+  g_rmdir (dir);
+}
+
 int
 main (int argc, char **argv)
 {
@@ -57,5 +111,7 @@ main (int argc, char **argv)
   g_test_add_func ("/model/embedded", test_embedded);
   g_test_add_func ("/model/refs", test_refs);
   g_test_add_func ("/model/nowhere", test_nowhere);
+  g_test_add_func ("/model/published", test_published);
+  g_test_add_func ("/model/published/name-of-directory", test_published_name_of_directory);
   return g_test_run ();
 }

@@ -56,6 +56,13 @@ BACKGROUNDS = {
 CAMERA = ["the camera sways", "with a swaying camera", "the camera moves slowly from side to side", "slow camera drift"]
 
 
+KNOWS = ("subjects: ball, cube, triangle, star, heart, ring, fish, butterfly, rocket, flower, ghost, mushroom; colours: red, orange, yellow, green, "
+         "turquoise, blue, purple, pink, white, black; motions: bouncing, circling, swinging, drifting left or right, spinning, pulsing, rising, falling, "
+         "zigzagging, and of two subjects chasing, orbiting, bumping, dancing; backgrounds: a blue sky, a starry night, the sea at sunset, a green meadow, "
+         "falling snow, the desert, the rain, northern lights, a city at dusk, under water")
+SENTENCE = "a an the and is a video of a clip of an animation of"     # what caption() puts between
+
+
 def article(noun, rng):
     return f"the {noun}" if rng.random() < 0.12 else f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
@@ -131,6 +138,14 @@ def prompts():
         r, b = world.RELATIONS[i % 4], world.BACKGROUNDS[(3 * i) % 10]
         out.append(dict(prompt=f"{RELATIONS[r][0].format(name(s0, c0), name(s1, c1))} {BACKGROUNDS[b][0]}", subjects=[[s0, c0], [s1, c1]], motion=None, relation=r, background=b))
     return out
+
+
+def words():
+    """Every word of a caption, in the alphabet's order, in one text."""
+    texts = [SENTENCE, *SMALL, *LARGE, *ANY, *CAMERA, *world.COLOURS]
+    for table in NAMES, COLOURS, MOTIONS, RELATIONS, BACKGROUNDS:
+        texts += [text for texts in table.values() for text in texts]
+    return " ".join(sorted(set(" ".join(texts).format("", "").split())))
 
 
 # ---- the tokenizer ----

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "published.h"
+
+#include <string.h>
+
+/* name: the family, -, the size. What is not here is the same in all of them. */
+static const struct
+{
+  const char *name, *repository;
+  int layers, heads, ffn, experts;
+  double boundary_ratio;
+} models[] = {
+  { "wan2.1-1.3b", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", 30, 12, 8960, 1, -1 },
+  { "wan2.1-14b", "Wan-AI/Wan2.1-T2V-14B-Diffusers", 40, 40, 13824, 1, -1 },
+  { "wan2.2-a14b", "Wan-AI/Wan2.2-T2V-A14B-Diffusers", 40, 40, 13824, 2, 0.875 },
+};
+
+const char *
+dp_published_config (const char *name, DpModelConfig *config)
+{
+  for (gsize i = 0; i < G_N_ELEMENTS (models); i++)
+    if (strcmp (name, models[i].name) == 0) {
+      *config = (DpModelConfig) {
+        .text = { .layers = 24, .d_model = 4096, .d_ff = 10240, .d_kv = 64, .heads = 64, .vocab = 256384, .buckets = 32,
+          .max_distance = 128, .eps = 1e-6 },
+        .experts = models[i].experts,
+        .boundary_ratio = models[i].boundary_ratio,
+        .dit = { .layers = models[i].layers, .heads = models[i].heads, .head_dim = 128, .ffn = models[i].ffn, .in_channels = 16,
+          .out_channels = 16, .text_dim = 4096, .freq_dim = 256, .rope_max = 1024, .cross_attn_norm = TRUE, .eps = 1e-6 },
+        .vae = { .z_dim = 16, .base_dim = 96, .levels = 4, .dim_mult = { 1, 2, 4, 4 }, .res_blocks = 2,
+          .temporal_upsample = { TRUE, TRUE, FALSE }, .out_channels = 3, .spatial_scale = 8, .temporal_scale = 4 },
+        .scheduler = { .sampler = "unipc", .flow_shift = 3, .train_timesteps = 1000, .solver_order = 2, .bh2 = TRUE,
+          .lower_order_final = TRUE },
+      };
+      return models[i].repository;
+    }
+  return NULL;
+}
+
+const char *
+dp_published_like (const char *path)
+{
+  static const char *const others[] = { "i2v", "flf2v", "vace", "s2v" };        /* of the same families */
+  g_autofree char *base = g_path_get_basename (path), *name = g_ascii_strdown (base, -1);
+
+  for (gsize i = 0; i < G_N_ELEMENTS (others); i++)
+    if (strstr (name, others[i]))
+      return NULL;
+  for (gsize i = 0; i < G_N_ELEMENTS (models); i++) {
+    const char *dash = strchr (models[i].name, '-');
+    g_autofree char *family = g_strndup (models[i].name, dash - models[i].name);
+
+    if (strstr (name, family) && strstr (name, dash + 1))
+      return models[i].repository;
+  }
+  return NULL;
+}

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * published.h: the models that are published in diffusers layout, by short names: what their config
+ * files say, so that they can be planned for before they are downloaded.
+ */
+#pragma once
+
+#include "model_config.h"
+
+/** If `name` is that of a published model, "wan2.1-1.3b", sets all of `config` but the defaults and the latents' mean and standard
+ *  deviation, which only weights need, and returns its repository on the Hugging Face hub; else NULL. */
+const char *dp_published_config (const char *name, DpModelConfig *config);
+
+/** The repository of the published model that a path looks like by its last name, in upper or lower case:
+ *  "models/Wan2.1-T2V-1.3B"; NULL if it looks like none. */
+const char *dp_published_like (const char *path);
