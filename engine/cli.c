@@ -16,6 +16,7 @@
 #include "kernels/device.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <glib/gstdio.h>
@@ -309,7 +310,7 @@ print_verdict (const char *name)
   s.devices = name;
   s.ranks = NULL;
   plan = dp_plan_new (&s, &error);
-  if (plan == NULL) {
+  if (plan == NULL || !dp_plan_check_address_space (plan, &error)) {
     printf ("  %-8s no: %s\n", name, error->message);
     return;
   }
@@ -486,6 +487,7 @@ int
 main (int argc, char **argv)
 {
   atexit (flush_stdout);
+  signal (SIGXFSZ, SIG_IGN);    /* `ulimit -f` is an error of the write, as a full disk is */
   if (argc < 2)
     return usage (stderr);
   if (strcmp (argv[1], "--help") == 0 || strcmp (argv[1], "-h") == 0)

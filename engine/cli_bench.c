@@ -217,7 +217,8 @@ add_times (const Bench *m, GError **error)
 {
   const DpPlan *plan = m->plan;
   double block = plan->settings.steps / passes_per_second (m), decode = MIN (dp_plan_decode_seconds (plan), block / 2);
-  double passes = plan->settings.steps * dp_plan_mean_elements (plan) / plan->elements;        /* one without guidance is half a guided one */
+  /* one without guidance is half a guided one */
+  double passes = plan->settings.steps * dp_plan_mean_elements (plan) / plan->elements;
   DpSpeed speed = { .layer = (block - decode) / passes / plan->info.layers, .decode = decode };
   DpDeviceInfo info;
   char message[256];

@@ -230,8 +230,8 @@ make_room (DpDecoder *d, GError **error)
 }
 
 /* A GPU makes plans for a shape when it first sees one, which takes seconds in all. Here that is beside the loading of the layers and the
- * first passes; in the first decode the ring would wait for it. The stream's first latent has shapes of its own, and so has the last one of a
- * block with an odd number. */
+ * first passes; in the first decode the ring would wait for it. The stream's first latent has shapes of its own, and so has the last one of
+ * a block with an odd number. */
 static gboolean
 rehearse (DpDecoder *d, DpVae *vae, GError **error)
 {

@@ -4,7 +4,6 @@
 #include "ring.h"
 #include "trace.h"
 #include "part_cache.h"
-#include "kernels/host_limits.h"
 
 #include <string.h>
 
@@ -145,26 +144,6 @@ open_weights (DpEngine *e, GError **error)
   return e->vae_weights != NULL;
 }
 
-/* Libraries end the process where they get no address space for a few bytes, so `ulimit -v` is looked at before they are called: the
- * heap of a thread reserves 64 MiB, and its stack 8. */
-static gboolean
-check_address_space (const DpPlan *plan, GError **error)
-{
-  const gsize libraries = (gsize) 64 << 20, thread = (gsize) 72 << 20;
-  int threads = 2 * plan->settings.threads + plan->n_stages;
-  gsize total, left, needed;
-
-  for (int i = 0; i < plan->n_stages; i++)
-    threads += MAX (0, plan->stages[i].threads - 1);
-  needed = dp_plan_bytes (plan, "cpu") + libraries + threads * thread;
-  dp_host_limits_address_space (&total, &left);
-  if (left == G_MAXSIZE || needed <= left + dp_part_cache_bytes ("cpu"))
-    return TRUE;
-  dp_error_set (error, DP_ERROR_NO_MEMORY, "`ulimit -v` leaves %.1f MiB of address space, and this needs %.1f MiB with %d threads; raise the "
-      "limit, or use fewer threads or a smaller width and height", left / 1048576.0, needed / 1048576.0, threads);
-  return FALSE;
-}
-
 gboolean
 dp_engine_open (DpEngine **engine, DpPlan *plan, DpProgress progress, gpointer user_data, GError **error)
 {
@@ -176,7 +155,7 @@ dp_engine_open (DpEngine **engine, DpPlan *plan, DpProgress progress, gpointer u
   e->plan = dp_plan_ref (plan);
   e->progress = progress;
   e->progress_data = user_data;
-  if (!check_address_space (plan, error) || !open_weights (e, error))
+  if (!dp_plan_check_address_space (plan, error) || !open_weights (e, error))
     goto fail;
   if (s->trace && (e->trace = dp_trace_new (s->trace, plan->n_stages, DP_TRACE_LIMIT, error)) == NULL)
     goto fail;

@@ -11,6 +11,7 @@
 #include "transport.h"
 #include "wan/text_encoder.h"
 #include "wan/vocabulary.h"
+#include "kernels/host_limits.h"
 
 #include <string.h>
 
@@ -503,6 +504,24 @@ dp_plan_bytes (const DpPlan *plan, const char *device)
   if (strcmp (plan->text_device, device) == 0)
     bytes += plan->text_bytes;
   return bytes;
+}
+
+gboolean
+dp_plan_check_address_space (const DpPlan *plan, GError **error)
+{
+  const gsize libraries = (gsize) 64 << 20, thread = (gsize) 72 << 20;
+  int threads = 2 * plan->settings.threads + plan->n_stages;
+  gsize total, left, needed;
+
+  for (int i = 0; i < plan->n_stages; i++)
+    threads += MAX (0, plan->stages[i].threads - 1);
+  needed = dp_plan_bytes (plan, "cpu") + libraries + threads * thread;
+  dp_host_limits_address_space (&total, &left);
+  if (left == G_MAXSIZE || needed <= left + dp_part_cache_bytes ("cpu"))
+    return TRUE;
+  dp_error_set (error, DP_ERROR_NO_MEMORY, "`ulimit -v` leaves %.1f MiB of address space, and this needs %.1f MiB with %d threads; raise the "
+      "limit, or use fewer threads or a smaller width and height", left / 1048576.0, needed / 1048576.0, threads);
+  return FALSE;
 }
 
 static void

@@ -88,6 +88,10 @@ gsize dp_plan_latent_size (const DpPlan *plan);
 /** Bytes on `device` in all: stages, decoder, text encoder. */
 gsize dp_plan_bytes (const DpPlan *plan, const char *device);
 
+/** Libraries end the process where they get no address space for a few bytes, so `ulimit -v` is looked at before they are called: the heap
+ *  of a thread reserves 64 MiB, and its stack 8. FALSE with DP_ERROR_NO_MEMORY. */
+gboolean dp_plan_check_address_space (const DpPlan *plan, GError **error);
+
 /** Bytes the text encoder would take, resident or streamed. */
 gsize dp_plan_text_bytes (const DpPlan *plan, gboolean streamed);
 

@@ -26,7 +26,7 @@ struct _DpSchedule
   int replan_steps;             /* a block that has done at most so many restarts with a prompt that replans */
   DpBlockQueue queue;
   DpPass pass;                  /* the one at hand */
-  int on_the_way;
+  int on_the_way, passes;       /* messages, and passes that they belong to */
   DpNoisePool *pool;
   float *noise;                 /* host, [B + C, h, w, C] */
   Slot *slots;
@@ -241,13 +241,15 @@ dp_schedule_elements (const DpSchedule *s)
 }
 
 /* Its own block's state, and the previous block's as the iteration before this one left it. What the stages hold of the previous block is
- * right when the pass gets there, because passes do not overtake each other. */
+ * right when the pass gets there, because passes do not overtake each other. There are no slots for more passes than blocks in flight: with
+ * a cached context and a queue of one step, nothing else would stop them. */
 gboolean
 dp_schedule_is_ready (const DpSchedule *s)
 {
   const DpPass *pass = &s->pass;
 
-  if (s->on_the_way + dp_schedule_elements (s) > s->spec.messages || slot_of (s, pass->block)->steps_done != pass->step)
+  if (s->on_the_way + dp_schedule_elements (s) > s->spec.messages || s->passes == dp_block_queue_depth (&s->queue)
+      || slot_of (s, pass->block)->steps_done != pass->step)
     return FALSE;
   return pass->block == 0 || is_cached (s) || slot_of (s, pass->block - 1)->steps_done == MIN (pass->step + s->queue.lag, s->queue.steps);
 }
@@ -285,6 +287,7 @@ dp_schedule_compose (DpSchedule *s, int element, DpBlock *b)
         frame * b->header.context);
   s->dev->ops->copy (s->dev, b->latents + b->header.context * spec->latent_size, own->latents, frame * own->n);
   s->on_the_way++;
+  s->passes += element == 0;
 }
 
 DpConditioning *
@@ -312,6 +315,7 @@ dp_schedule_absorb (DpSchedule *s, const DpBlock *b, DpFinished *finished)
       sizeof (float) * h->own * s->spec.latent_size);
   slot->steps_done++;
   s->on_the_way -= h->elements;
+  s->passes--;
   *finished = (DpFinished) { h->block, slot->latents, slot->n, slot->conditioning };
   return slot->steps_done == s->queue.steps;
 }

@@ -197,7 +197,8 @@ is_whole (const End *end, const Body *body, const gsize payload[2])
   gsize frames = body->header.context + body->header.own;
   gsize tokens = end->spec.rank == 0 || (body->wired && end->in.thread) ? 0 : sizeof (float) * frames * end->size.tokens;
 
-  return body->header.own > 0 && frames <= (gsize) end->size.frames && payload[0] == sizeof (float) * frames * end->size.latents && payload[1] == tokens;
+  return body->header.own > 0 && frames <= (gsize) end->size.frames && payload[0] == sizeof (float) * frames * end->size.latents
+      && payload[1] == tokens;
 }
 
 /* The error that came with a block; without an end, or from another version, it may be anything. */

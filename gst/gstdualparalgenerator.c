@@ -35,6 +35,7 @@ struct _GstDualParalGenerator
   DpFrame frame;                /* in hand */
   gboolean has_frame;
 
+  GstDualParalPoster *poster;
   /* -- the engine's threads' */
   GstDualParalProgress *progress;
   gint closing;                 /* atomic */
@@ -48,6 +49,7 @@ gst_dualparal_generator_new (GstElement * element,
 
   gen->element = element;
   gen->settings = settings;
+  gen->poster = poster;
   g_mutex_init (&gen->lock);
   gen->progress = gst_dualparal_progress_new (element, poster);
   gst_dualparal_prompts_init (&gen->prompts);
@@ -183,8 +185,12 @@ static void
 gst_dualparal_generator_warn_of_trace (GstDualParalGenerator * gen,
     GError * error)
 {
-  GST_ELEMENT_WARNING (gen->element, RESOURCE, WRITE, ("%s", error->message),
-      ("the video is complete, the trace is not"));
+  GError *warning = g_error_new_literal (GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_WRITE, error->message);
+
+  gst_dualparal_poster_post (gen->poster, gst_message_new_warning (GST_OBJECT (gen->element), warning,
+          "the video goes on, the trace is not complete"));
+  GST_WARNING_OBJECT (gen->element, "%s", error->message);
+  g_error_free (warning);
   g_error_free (error);
 }
 

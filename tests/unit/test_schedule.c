@@ -335,6 +335,40 @@ test_waiting (void)
   dp_device_close (dev);
 }
 
+/* However many messages may be on their way: a queue of one block at a time. */
+static void
+test_depth (void)
+{
+  DpSchedulerConfig config = { .sampler = "euler", .train_timesteps = 1000, .flow_shift = 3 };
+  DpSampler *sampler = dp_sampler_new ("euler", 1, 3, &config, NULL);
+  Prompts prompts = { .asked = -1, .change_at = G_MAXINT64, .prompts = { conditioning_new (0), NULL } };
+  DpDevice *dev = open_device (test_device (0));
+  DpSchedule *s = dp_schedule_new (&(DpScheduleSpec) {
+      .sampler = sampler, .block_latents = B, .context_latents = C, .queue_blocks = 1, .latents = -1, .max_own = B + C,
+      .latent_size = SIZE, .messages = 4, .cached = TRUE, .condition = condition, .poll = poll_prompts,
+      .conditioner = &prompts }, NULL);
+  DpBlockPool pool;
+  DpFinished f;
+
+  g_assert_true (dp_schedule_open (s, dev, NULL));
+  g_assert_true (dp_block_pool_open (&pool, dev, &(DpBlockSize) { B + 2 * C, SIZE, 1 }, 1, NULL));
+  DpBlock *b = dp_block_pool_take (&pool);
+  g_assert_cmpint (dp_schedule_next (s, NULL), ==, 1);  /* block 0 */
+  g_assert_true (dp_schedule_is_ready (s));
+  dp_schedule_compose (s, 0, b);
+  g_assert_cmpint (dp_schedule_next (s, NULL), ==, 1);  /* block 1 */
+  g_assert_false (dp_schedule_is_ready (s));
+  g_assert_true (dp_schedule_absorb (s, b, &f));
+  g_assert_cmpint (f.block, ==, 0);
+  g_assert_true (dp_schedule_is_ready (s));
+  dp_schedule_close (s);
+  dp_schedule_free (s);
+  dp_block_pool_close (&pool);
+  dp_conditioning_unref (prompts.prompts[0]);
+  dp_sampler_free (sampler);
+  dp_device_close (dev);
+}
+
 static void
 test_refusals (void)
 {
@@ -371,6 +405,7 @@ main (int argc, char **argv)
   g_test_add_func ("/schedule/states", test_states);
   g_test_add_func ("/schedule/restart", test_restart);
   g_test_add_func ("/schedule/waiting", test_waiting);
+  g_test_add_func ("/schedule/depth", test_depth);
   g_test_add_func ("/schedule/refusals", test_refusals);
   return g_test_run ();
 }
