@@ -150,7 +150,7 @@ typedef struct
 {
   int k;                        /* input features */
   DpType type;                  /* of x, and of the packed weight */
-  int rows;                     /* of x, about, where it is to be fastest; 0 means many */
+  int rows;                     /* how many rows of x a call usually has; 0 means many */
   int n_weights;
   const DpHostWeight *weights;  /* each [rows, k] */
   const DpHostWeight *biases;   /* each [rows], or NULL for no bias at all */

@@ -293,6 +293,21 @@ test_restart (void)
     run_case (&(Case) { 8, 4, 6, B + C + 6 * B, 3, seed % 2, seed / 2 % 2 * 6, seed / 4 % 2 }, seed);
 }
 
+/* An endless video, one message a pass. */
+static DpSchedule *
+endless_new (DpSampler *sampler, int queue_blocks, gboolean cached, Prompts *prompts, DpDevice *dev)
+{
+  GError *error = NULL;
+  DpSchedule *s = dp_schedule_new (&(DpScheduleSpec) {
+      .sampler = sampler, .block_latents = B, .context_latents = C, .queue_blocks = queue_blocks, .latents = -1, .max_own = B + C,
+      .latent_size = SIZE, .messages = 4, .cached = cached, .condition = condition, .poll = poll_prompts,
+      .conditioner = prompts }, &error);
+
+  g_assert_no_error (error);
+  g_assert_true (dp_schedule_open (s, dev, &error));
+  return s;
+}
+
 /* With a cached context a pass waits for its own block alone, else for the previous one too: two blocks, and nothing ever comes back. */
 static void
 test_waiting (void)
@@ -304,16 +319,12 @@ test_waiting (void)
 
   for (int cached = 0; cached < 2; cached++) {
     GError *error = NULL;
-    DpSchedule *s = dp_schedule_new (&(DpScheduleSpec) {
-        .sampler = sampler, .block_latents = B, .context_latents = C, .queue_blocks = 4, .latents = -1, .max_own = B + C,
-        .latent_size = SIZE, .messages = 4, .cached = cached, .condition = condition, .poll = poll_prompts,
-        .conditioner = &prompts }, &error);
+    DpSchedule *s = endless_new (sampler, 4, cached, &prompts, dev);
     DpBlockPool pool;
     DpBlock *first, *b;
     DpFinished f;
 
     prompts.asked = -1;
-    g_assert_true (dp_schedule_open (s, dev, &error));
     g_assert_true (dp_block_pool_open (&pool, dev, &(DpBlockSize) { B + 2 * C, SIZE, 1 }, 3, &error));
     g_assert_cmpint (dp_schedule_next (s, &error), ==, 1);      /* block 0, step 0 */
     dp_schedule_compose (s, 0, first = dp_block_pool_take (&pool));
@@ -343,14 +354,10 @@ test_depth (void)
   DpSampler *sampler = dp_sampler_new ("euler", 1, 3, &config, NULL);
   Prompts prompts = { .asked = -1, .change_at = G_MAXINT64, .prompts = { conditioning_new (0), NULL } };
   DpDevice *dev = open_device (test_device (0));
-  DpSchedule *s = dp_schedule_new (&(DpScheduleSpec) {
-      .sampler = sampler, .block_latents = B, .context_latents = C, .queue_blocks = 1, .latents = -1, .max_own = B + C,
-      .latent_size = SIZE, .messages = 4, .cached = TRUE, .condition = condition, .poll = poll_prompts,
-      .conditioner = &prompts }, NULL);
+  DpSchedule *s = endless_new (sampler, 1, TRUE, &prompts, dev);
   DpBlockPool pool;
   DpFinished f;
 
-  g_assert_true (dp_schedule_open (s, dev, NULL));
   g_assert_true (dp_block_pool_open (&pool, dev, &(DpBlockSize) { B + 2 * C, SIZE, 1 }, 1, NULL));
   DpBlock *b = dp_block_pool_take (&pool);
   g_assert_cmpint (dp_schedule_next (s, NULL), ==, 1);  /* block 0 */
