@@ -47,9 +47,10 @@ struct _DpTransport
   void (*free) (DpTransport *transport);
 };
 
-#define DP_TRANSPORT_MOST_BLOCKS 3
+#define DP_TRANSPORT_MOST_BLOCKS 4
 
-/** Blocks that an end has room for, in a ring of so many stages: at most DP_TRANSPORT_MOST_BLOCKS. */
+/** Blocks that an end has room for, in a ring of so many stages, at most DP_TRANSPORT_MOST_BLOCKS: one that arrives, one that is computed and
+ *  one that leaves. Two stages have one more each, or there would be no room for blocks that wait while the decoder has its turn. */
 int dp_transport_room (int stages);
 
 /** Fills ends[0..stages) with the ends of a ring inside this process. */

@@ -242,7 +242,7 @@ local_free (DpTransport *transport)
 int
 dp_transport_room (int stages)
 {
-  return stages == 1 ? 1 : DP_TRANSPORT_MOST_BLOCKS;
+  return stages == 1 ? 1 : stages == 2 ? DP_TRANSPORT_MOST_BLOCKS : 3;
 }
 
 void
