@@ -2,12 +2,22 @@
 #include "gpu.h"
 
 #include <cuda_runtime.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #define MAX_TAKEN 4096
 
 static void *taken[MAX_TAKEN];
 static int n_taken;
+
+static void
+need (cudaError_t status, const char *what)
+{
+  if (status == cudaSuccess)
+    return;
+  fprintf (stderr, "%s: CUDA says \"%s\"\n", what, cudaGetErrorString (status));
+  abort ();
+}
 
 int
 gpu_count (void)
@@ -24,8 +34,8 @@ gpu_free_bytes (void)
 {
   size_t available = 0, total = 0;
 
-  if (cudaSetDevice (0) != cudaSuccess || cudaMemGetInfo (&available, &total) != cudaSuccess)
-    abort ();
+  need (cudaSetDevice (0), "choosing the GPU");
+  need (cudaMemGetInfo (&available, &total), "asking for memory");
   return available;
 }
 
@@ -42,8 +52,7 @@ void
 gpu_give_back (void)
 {
   while (n_taken > 0)
-    if (cudaFree (taken[--n_taken]) != cudaSuccess)
-      abort ();
+    need (cudaFree (taken[--n_taken]), "giving memory back");
 }
 
 static __global__ void
@@ -53,11 +62,11 @@ write_nowhere (volatile int *where)
 }
 
 void
-gpu_break (void)
+gpu_break (int gpu)
 {
   cudaStream_t stream;
 
-  if (cudaSetDevice (0) != cudaSuccess || cudaStreamCreateWithFlags (&stream, cudaStreamNonBlocking) != cudaSuccess)
-    abort ();
+  need (cudaSetDevice (gpu), "choosing the GPU to break");
+  need (cudaStreamCreateWithFlags (&stream, cudaStreamNonBlocking), "making a stream on the GPU to break");
   write_nowhere<<<1, 1, 0, stream>>> ((volatile int *) 16);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * gpu.h: what the tests do to cuda:0 behind the back of the code under test, in the same process and so in the same context.
+ * gpu.h: what the tests do to a GPU, cuda:0 unless they name it, behind the back of the code under test, in the same process and so in the same context.
  */
 #pragma once
 
@@ -21,8 +21,9 @@ size_t gpu_free_bytes (void);
 void gpu_take (size_t leave);
 void gpu_give_back (void);
 
-/** Runs a kernel that writes where nothing is, on a stream of its own. No CUDA call of this process succeeds after it. */
-void gpu_break (void);
+/** Runs a kernel that writes where nothing is, on a stream of its own of cuda:`gpu`. No CUDA call of this process on that GPU succeeds
+ *  after it. */
+void gpu_break (int gpu);
 
 #ifdef __cplusplus
 }

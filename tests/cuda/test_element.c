@@ -89,7 +89,7 @@ GST_START_TEST (test_break)
   gst_element_set_state (pipeline, GST_STATE_PLAYING);
   gst_message_unref (wait_message (pipeline, GST_MESSAGE_ASYNC_DONE, 30));
   wait_stats (pipeline);
-  gpu_break ();
+  gpu_break (0);
   check_error (pipeline, GST_LIBRARY_ERROR, GST_LIBRARY_ERROR_INIT,
       "lost to this process");
   stop_quickly (pipeline);

@@ -356,10 +356,11 @@ checksum (const DpFrame *frame)
   return g_strdup (g_checksum_get_string (sum));
 }
 
-/* Breaks it when frame `last` has come, at once where that is -1. Frames that come after it are good ones all the same. */
+/* Breaks cuda:`gpu` when frame `last` has come, at once where that is -1. Frames that come after it are good ones all the same. */
 static void
-break_after (const char *devices, int last)
+break_after (const char *devices, int gpu, int last)
 {
+  g_autofree char *needles = g_strdup_printf ("cuda:%d|lost to this process", gpu);
   g_autoptr (GPtrArray) sums = g_ptr_array_new_with_free_func (g_free);
   g_autoptr (GError) error = NULL, again = NULL, reopen = NULL;
   DpSettings s = on_gpu ();
@@ -381,7 +382,7 @@ break_after (const char *devices, int last)
   s.num_frames = -1;
   engine = stream_open (&s);
   if (last < 0)
-    gpu_break ();
+    gpu_break (gpu);
   start = test_clock ();
   while ((result = dp_engine_pull (engine, &frame, G_USEC_PER_SEC * 10, &error)) == 1) {
     g_autofree char *sum = checksum (&frame);
@@ -389,14 +390,14 @@ break_after (const char *devices, int last)
     g_assert_cmpint (frame.index, <, FRAMES);   /* it has to end before it could make that many */
     g_assert_cmpstr (sum, ==, g_ptr_array_index (sums, frame.index));
     if (frame.index == last) {
-      gpu_break ();
+      gpu_break (gpu);
       start = test_clock ();
     }
     dp_engine_release_frame (engine, &frame);
   }
   g_assert_cmpint (result, ==, -1);
   g_assert_error (error, DP_ERROR, DP_ERROR_DEVICE);
-  check_sentence (error->message, "cuda:0|lost to this process");
+  check_sentence (error->message, needles);
   stream_check_seconds ("the error came", start, 2);
   g_assert_cmpint (dp_engine_pull (engine, &frame, -1, &again), ==, -1);
   g_assert_cmpstr (again->message, ==, error->message);
@@ -407,7 +408,7 @@ break_after (const char *devices, int last)
   /* this process has no GPU any more, and can do without */
   reopen = failure_of (&s);
   g_assert_error (reopen, DP_ERROR, DP_ERROR_DEVICE);
-  check_sentence (reopen->message, "cuda:0|lost to this process");
+  check_sentence (reopen->message, needles);
   s.devices = "cpu";
   s.num_frames = 1;
   g_autofree char *cpu = stream_hash (&s);
@@ -415,10 +416,10 @@ break_after (const char *devices, int last)
 
 /* In a process of its own: what is broken stays so. */
 static void
-in_subprocess (const char *devices, int last)
+in_subprocess (const char *devices, int gpu, int last)
 {
   if (g_test_subprocess ()) {
-    break_after (devices, last);
+    break_after (devices, gpu, last);
     return;
   }
   g_test_trap_subprocess (NULL, 60 * G_USEC_PER_SEC, G_TEST_SUBPROCESS_INHERIT_STDERR);
@@ -428,25 +429,35 @@ in_subprocess (const char *devices, int last)
 static void
 test_break_loading (void)
 {
-  in_subprocess ("cuda:0", -1);
+  in_subprocess ("cuda:0", 0, -1);
 }
 
 static void
 test_break_early (void)
 {
-  in_subprocess ("cuda:0", 0);
+  in_subprocess ("cuda:0", 0, 0);
 }
 
 static void
 test_break (void)
 {
-  in_subprocess ("cuda:0", 100);
+  in_subprocess ("cuda:0", 0, 100);
 }
 
 static void
 test_break_stages (void)
 {
-  in_subprocess ("cuda:0,cuda:0,cuda:0", 60);
+  in_subprocess ("cuda:0,cuda:0,cuda:0", 0, 60);
+}
+
+/* Each of two GPUs is lost in the middle of a video; the other one is well. */
+static void
+test_break_one_of_two (gconstpointer gpu)
+{
+  if (gpu_count () < 2)
+    g_test_skip ("there is one GPU");
+  else
+    in_subprocess ("cuda:0,cuda:1", GPOINTER_TO_INT (gpu), 60);
 }
 
 int
@@ -469,5 +480,7 @@ main (int argc, char **argv)
   g_test_add_func ("/cuda/break-early", test_break_early);
   g_test_add_func ("/cuda/break", test_break);
   g_test_add_func ("/cuda/break-stages", test_break_stages);
+  g_test_add_data_func ("/cuda/break-first-of-two", GINT_TO_POINTER (0), test_break_one_of_two);
+  g_test_add_data_func ("/cuda/break-second-of-two", GINT_TO_POINTER (1), test_break_one_of_two);
   return g_test_run ();
 }

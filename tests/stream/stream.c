@@ -49,10 +49,12 @@ stream_device (void)
 const char *
 stream_devices (int stages)
 {
-  g_autoptr (GString) devices = g_string_new (stages == 1 ? named : stream_device ());
+  g_autoptr (GString) devices = g_string_new (named);
+  g_auto (GStrv) names = g_strsplit (named, ",", -1);
+  const int n = g_strv_length (names);
 
-  for (int i = 1; i < stages; i++)
-    g_string_append_printf (devices, ",%s", stream_device ());
+  for (int i = n; i < stages; i++)
+    g_string_append_printf (devices, ",%s", names[i % n]);
   return g_intern_string (devices->str);
 }
 

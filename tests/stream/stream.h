@@ -15,7 +15,7 @@
 /** g_test_init(), and takes "--device NAME" out of the arguments: cpu (the default), cuda:0, or several. Skips all tests where there
  *  is no such device. */
 void stream_init (int *argc, char ***argv);
-/** One, or several, stages on it: "cpu,cpu,cpu". Where --device named several, those are what one stage is. Static. */
+/** So many stages on it, or on each in turn where --device named several, which are at least a stage each: "cpu,cpu,cpu". Static. */
 const char *stream_devices (int stages);
 /** The first of them. */
 const char *stream_device (void);
