@@ -2,7 +2,7 @@
  *
  * Whether anything grows. `soak cycles N` starts and stops videos, live and not, that linger and that do not, N times, after any number of
  * frames or none. `soak minutes M` plays a live and another video for M minutes, with new prompts and sizes and pauses. Both need
- * GST_PLUGIN_PATH.
+ * GST_PLUGIN_PATH, and take more properties of the element behind that ("devices=cuda:0,cuda:1").
  *
  * Now and then a line says how much anonymous memory is resident, and how many threads and files there are. The first tenth is to warm up;
  * what is more than its most by `growth` afterwards is an error, as are a message of that kind, a frame out of order and a video that
@@ -213,7 +213,7 @@ wait_frames (Video *video, int frames, int seconds)
 }
 
 static void
-run_cycles (int n)
+run_cycles (int n, const char *more)
 {
   const int warming = MAX (n / 10, MIN_WARM_CYCLES);
   Usage warm = { 0 }, most = { 0 }, now;
@@ -225,7 +225,7 @@ run_cycles (int n)
 
   for (int i = 0; i < n; i++) {
     const gboolean live = i & 1, some = i & 4;
-    char *properties = g_strdup_printf ("linger=%d %s", i & 2 ? LINGER : 0, live ? "is-live=true startup-policy=placeholder" : "");
+    char *properties = g_strdup_printf ("linger=%d %s %s", i & 2 ? LINGER : 0, live ? "is-live=true startup-policy=placeholder" : "", more);
     Video *video = video_new (properties);
     gint64 asked;
 
@@ -263,9 +263,10 @@ run_cycles (int n)
 }
 
 static void
-run_minutes (int minutes)
+run_minutes (int minutes, const char *more)
 {
-  Video *videos[] = { video_new (""), video_new ("is-live=true startup-policy=placeholder") };
+  char *live = g_strconcat ("is-live=true startup-policy=placeholder ", more, NULL);
+  Video *videos[] = { video_new (more), video_new (live) };
   const int seconds = minutes * 60, warming = MAX (seconds / 10, 60), interval = MAX (seconds / LINES, 10);
   Usage warm = { 0 }, most = { 0 }, now;
   int before[2] = { 0 }, frames = 0, warm_frames = 0;
@@ -316,21 +317,24 @@ run_minutes (int minutes)
     gst_structure_free (stats);
     video_free (videos[i]);
   }
+  g_free (live);
 }
 
 int
 main (int argc, char **argv)
 {
+  const char *more;
   int n;
 
   gst_init (&argc, &argv);
-  n = argc == 3 ? atoi (argv[2]) : 0;
+  n = argc == 3 || argc == 4 ? atoi (argv[2]) : 0;
+  more = argc == 4 ? argv[3] : "";
   if (n >= MIN_CYCLES && strcmp (argv[1], "cycles") == 0) {
-    run_cycles (n);
+    run_cycles (n, more);
   } else if (n > 1 && strcmp (argv[1], "minutes") == 0) {
-    run_minutes (n);
+    run_minutes (n, more);
   } else {
-    g_printerr ("usage: soak cycles N | soak minutes M   (N at least %d, M at least 2)\n", MIN_CYCLES);
+    g_printerr ("usage: soak cycles N [PROPERTIES] | soak minutes M [PROPERTIES]   (N at least %d, M at least 2)\n", MIN_CYCLES);
     return 2;
   }
   return 0;
