@@ -17,7 +17,8 @@ typedef struct
 /* Keys and values that a pass left, and which pass it was. */
 typedef struct
 {
-  DpDitCache *cache;
+  DpDitCache *cache;            /* its own; what was kept may lie elsewhere */
+  const DpDitCache *at;
   gint64 block, iteration;
   int step;
   guint32 prompt;
@@ -390,17 +391,33 @@ next_of (const DpStage *s, const DpBlockHeader *h)
   if (h->next_cached == 0)
     return (DpDitKept) { 0 };
   g_assert (kept->block == h->block + 1 && kept->iteration == h->iteration);
-  return (DpDitKept) { kept->cache, h->next_cached };
+  return (DpDitKept) { kept->at, h->next_cached };
 }
 
 static DpDitKeep
 keep (Kept *kept, const DpBlockHeader *h, int first, int frames)
 {
+  kept->at = kept->cache;
   kept->block = h->block;
   kept->iteration = h->iteration;
   kept->step = h->step;
   kept->prompt = h->prompt;
   return (DpDitKeep) { kept->cache, first, frames };
+}
+
+/* What the neighbours will read. Where all of a block is the context of either, head and tail are the same frames, and are kept once. */
+static void
+keep_both (DpStage *s, Element *e, const DpBlockHeader *h, DpDitPass *pass)
+{
+  Kept *head = &e->heads[!e->written], *tail = h->to_keep > 0 ? &e->tails[h->block % s->spec.kept_blocks] : NULL;
+
+  pass->keep_head = keep (head, h, h->context, h->to_cache);
+  if (tail)
+    pass->keep_tail = keep (tail, h, pass->frames - h->to_keep, h->to_keep);
+  if (tail == NULL || h->to_keep < h->own || h->to_cache < h->own)
+    return;
+  head->at = tail->cache;
+  pass->keep_head = (DpDitKeep) { 0 };
 }
 
 gboolean
@@ -420,9 +437,8 @@ dp_stage_run (DpStage *s, DpBlock *b, GError **error)
     steps[i] = dp_block_told_step (h->step, h->first_step);
 
   DpDitPass pass = { .halves = s->halves[h->element], .frames = frames, .steps = steps, .text = text, .tokens = b->tokens,
-    .before = previous_of (s, h), .behind = next_of (s, h), .keep_head = keep (&e->heads[!e->written], h, h->context, h->to_cache) };
-  if (h->to_keep > 0)
-    pass.keep_tail = keep (&e->tails[h->block % s->spec.kept_blocks], h, frames - h->to_keep, h->to_keep);
+    .before = previous_of (s, h), .behind = next_of (s, h) };
+  keep_both (s, e, h, &pass);
   dp_dit_run (dit, &pass);
   e->written = !e->written;
   if (is_last (s))
