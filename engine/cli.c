@@ -427,7 +427,7 @@ usage (FILE *to)
   fprintf (to, "usage: dualparal COMMAND [OPTION...]\n\n");
   for (guint i = 0; i < G_N_ELEMENTS (commands); i++)
     fprintf (to, "  %-10s %s\n", commands[i].name, commands[i].summary);
-  fprintf (to, "\ndualparal COMMAND --help lists a command's options.\n");
+  fprintf (to, "\ndualparal COMMAND --help lists a command's options, dualparal --version says which this is.\n");
   return to == stdout ? 0 : 2;
 }
 
@@ -445,8 +445,13 @@ run_command (const Command *command, int argc, char **argv)
 {
   g_autoptr (GOptionContext) context = g_option_context_new (NULL);
   g_autoptr (GError) error = NULL;
-  g_autofree char *summary = g_strdup_printf ("dualparal %s: %s", command->name, command->summary);
+  g_autofree char *name = g_strdup_printf ("dualparal %s", command->name), *summary = g_strdup_printf ("%s: %s", name, command->summary);
+  gboolean help = FALSE;
+  /* GLib's own would print in the locale's letters, and the locale is not asked for here */
+  const GOptionEntry help_options[] = { { "help", 'h', 0, G_OPTION_ARG_NONE, &help, "Show these options", NULL }, { NULL } };
 
+  g_set_prgname (name);
+  g_option_context_set_help_enabled (context, FALSE);
   g_option_context_set_summary (context, summary);
   if (command->run != dp_cli_worker)
     g_option_context_set_description (context, "A setting that is left out, or 0 where it is a number and not the seed, is the model's own "
@@ -454,6 +459,7 @@ run_command (const Command *command, int argc, char **argv)
   g_option_context_add_main_entries (context, command->run == dp_cli_worker ? dp_cli_worker_options : dp_cli_settings_options, NULL);
   if (command->options)
     g_option_context_add_main_entries (context, command->options, NULL);
+  g_option_context_add_main_entries (context, help_options, NULL);
   if (command->run == generate)
     dp_cli_settings.num_frames = 81;
   if (g_option_context_parse (context, &argc, &argv, &error) && argc > 1)
@@ -463,6 +469,11 @@ run_command (const Command *command, int argc, char **argv)
     complain (error->message);
     return 2;
   }
+  if (help) {
+    g_autofree char *text = g_option_context_get_help (context, TRUE, NULL);
+    fputs (text, stdout);
+    return 0;
+  }
   if (command->run (&error))
     return 0;
   dp_cli_progress_end (NULL);
@@ -470,8 +481,8 @@ run_command (const Command *command, int argc, char **argv)
   return 1;
 }
 
-/* A full disk behind standard output shows when the last bytes are written, or before, where nobody looked. At the exit, since GLib ends
- * the program itself after --help. */
+/* A full disk behind standard output shows when the last bytes are written, or before, where nobody looked. At the exit, whichever
+ * way leads there. */
 static void
 flush_stdout (void)
 {
@@ -492,6 +503,10 @@ main (int argc, char **argv)
     return usage (stderr);
   if (strcmp (argv[1], "--help") == 0 || strcmp (argv[1], "-h") == 0)
     return usage (stdout);
+  if (strcmp (argv[1], "--version") == 0) {
+    printf ("dualparal (gst-dualparal) %s\n", DP_VERSION);
+    return 0;
+  }
   for (guint i = 0; i < G_N_ELEMENTS (commands); i++)
     if (strcmp (argv[1], commands[i].name) == 0)
       return run_command (&commands[i], argc - 1, argv + 1);
