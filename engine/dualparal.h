@@ -72,8 +72,8 @@ typedef struct
   gint64 first_frame;           /* number of the first frame, where the video is the rest of a longer one: frames are counted from it */
   int max_queue_frames;         /* frames decoded ahead of the consumer, >= 1 */
   DpFormat format;
-  const char *times;            /* table of measured times that `dualparal bench --add-times` made, by which layers are shared out; NULL: by
-                                 * what devices say of themselves */
+  const char *times;            /* table of measured times that `dualparal bench --add-times` made, by which layers are shared out; NULL or
+                                 * "": by what devices say of themselves */
   int threads;                  /* host threads in all, shared by the CPU stages; 0: one per processor */
   const char *precision;        /* "float32", "bfloat16" (activations and weights), "fp8" (the same, but products and self-attention of the
                                  * transformer in e4m3; never chosen by itself); NULL: "auto", the faster of the first two on these
@@ -83,7 +83,7 @@ typedef struct
   int text_length;              /* tokens the text is padded to, 0: 512 */
   int linger;                   /* seconds that what was loaded is kept, once the engine is freed, for the next one that loads the same; 0:
                                  * not at all */
-  const char *trace;            /* file that says what was done when, see docs/streaming.md; NULL: none */
+  const char *trace;            /* file that says what was done when, see docs/streaming.md; NULL or "": none */
   const float *noise;           /* [noise_latents, h, w, C_latent] float32: latent frame l of the stream starts from that slice */
   gint64 noise_latents;         /*   instead of the pool; NULL: the pool. Kept until the engine is freed. */
 } DpSettings;

@@ -39,7 +39,7 @@ test_settings (void)
   g_autoptr (GStringChunk) storage = g_string_chunk_new (256);
   g_autoptr (DpModel) model = dp_model_open (NULL, NULL);
   g_autoptr (GError) error = NULL;
-  DpSettings s = { .devices = "abacus:3", .num_frames = 9 }, open = { .num_frames = -1 };
+  DpSettings s = { .devices = "abacus:3", .num_frames = 9 }, open = { .num_frames = -1, .times = "", .trace = "" };
 
   g_assert_true (dp_settings_fill (&s, model, storage, &error));
   g_assert_cmpstr (s.devices, ==, "abacus:3");
@@ -47,6 +47,8 @@ test_settings (void)
   g_assert_cmpstr (open.devices, ==, "auto");
   g_assert_cmpstr (open.precision, ==, "auto");
   g_assert_cmpstr (open.text_encoder, ==, "auto");
+  g_assert_null (open.times);
+  g_assert_null (open.trace);
   g_assert_cmpint (open.threads, ==, 0);
   g_assert_cmpint (open.width, ==, model->config.defaults.width);
   g_assert_cmpint (open.steps, ==, model->config.defaults.steps);
