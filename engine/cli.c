@@ -12,7 +12,7 @@
 #include "cli_y4m.h"
 #include "plan.h"
 #include "wan/model_check.h"
-#include "wan/weights.h"
+#include "wan/weights_write.h"
 #include "kernels/device.h"
 
 #include <errno.h>

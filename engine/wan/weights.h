@@ -66,13 +66,3 @@ gboolean dp_weights_check_finite (const DpWeights *weights, const DpTensor *tens
 
 /** The tensor as something to pack: `rows` output features, read while it is packed. */
 DpHostWeight dp_tensor_weight (const DpTensor *tensor, int rows);
-
-/** For writing: a tensor is name, dims and float32 data. Writes `path` atomically (temporary file, then rename). */
-typedef struct
-{
-  const char *name;
-  int n_dims;
-  gint64 dims[DP_TENSOR_MAX_DIMS];
-  const float *data;
-} DpTensorOut;
-gboolean dp_weights_write (const char *path, const DpTensorOut *tensors, int n, GError **error);

@@ -3,7 +3,7 @@
  * test_cli.c: the program `dualparal` as its users see it: what it prints, writes and returns.
  */
 #include "stream.h"
-#include "wan/weights.h"
+#include "wan/weights_write.h"
 
 #include <errno.h>
 #include <glib/gstdio.h>
