@@ -5,8 +5,9 @@
  * A DpWeights is one or several .safetensors files (a sharded model with its index.json) seen as one set of named tensors. The
  * header is checked completely before anything is handed out: sizes, offsets, overlaps, types. A file that is cut off or lies about
  * itself is refused with one sentence: file, tensor, expected, found. Tensors are read when they are wanted and never mapped: a mapped
- * file that becomes shorter ends the process. A file that is written to while it is open is noticed; one that is replaced by another
- * is read to its end as it was.
+ * file that becomes shorter ends the process. A file that is written to while it is open is noticed, by its size and its time of
+ * modification: whether the bytes are others could only be told by reading all of them, so touching it counts. A file that is replaced by
+ * another is read to its end as it was.
  */
 #pragma once
 
