@@ -59,7 +59,8 @@ typedef struct
   double guidance_scale;        /* up to 1: no classifier-free guidance (half the work) */
   double guidance_scale_2;      /* the same in the steps of the second of two transformers; without one it stays 0 */
   double guidance_interval_low; /* guidance only in the steps that start from a noise level above this (0: clean, 1: pure noise)... */
-  double guidance_interval_high;        /* ...and at most this, 0: 1. The other steps are half the work. Source: arXiv 2404.07724 */
+  double guidance_interval_high;        /* ...and at most this, 0: 1. The other steps are half the work. Both 0: the
+                                 * model's. Source: arXiv 2404.07724 */
   double flow_shift;            /* shift of the noise schedule towards high noise */
   int block_latents;            /* B, latent frames a block owns */
   int context_latents;          /* C, latent frames taken from each neighbour, 1..B; -1: none */

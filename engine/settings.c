@@ -99,6 +99,10 @@ fill_defaults (DpSettings *s, const DpModel *model, GStringChunk *storage)
   if (s->guidance_scale_2 == 0 && model->config.experts == 2)
     s->guidance_scale_2 = s->guidance_scale != 0 ? s->guidance_scale : d->guidance_scale_2 != 0 ? d->guidance_scale_2 : d->guidance_scale;
   s->guidance_scale = s->guidance_scale != 0 ? s->guidance_scale : d->guidance_scale;
+  if (s->guidance_interval_low == 0 && s->guidance_interval_high == 0) {
+    s->guidance_interval_low = d->guidance_interval_low;
+    s->guidance_interval_high = d->guidance_interval_high;
+  }
   s->guidance_interval_high = s->guidance_interval_high != 0 ? s->guidance_interval_high : 1;
   s->flow_shift = s->flow_shift != 0 ? s->flow_shift : d->flow_shift > 0 ? d->flow_shift : scheduler->flow_shift;
   s->block_latents = s->block_latents ? s->block_latents : d->block_latents;

@@ -53,6 +53,20 @@ test_settings (void)
   g_assert_cmpint (open.width, ==, model->config.defaults.width);
   g_assert_cmpint (open.steps, ==, model->config.defaults.steps);
   g_assert_no_error (error);
+  g_assert_cmpfloat (open.guidance_interval_low, ==, 0);
+  g_assert_cmpfloat (open.guidance_interval_high, ==, 1);
+
+  /* A model's interval, and what was asked for instead */
+  static const double ends[][4] = { { 0, 0, 0.2, 0.9 }, { 0, 1, 0, 1 }, { 0.3, 0, 0.3, 1 }, { 0, 0.5, 0, 0.5 } };
+  model->config.defaults.guidance_interval_low = 0.2;
+  model->config.defaults.guidance_interval_high = 0.9;
+  for (gsize i = 0; i < G_N_ELEMENTS (ends); i++) {
+    DpSettings interval = { .num_frames = -1, .guidance_interval_low = ends[i][0], .guidance_interval_high = ends[i][1] };
+
+    g_assert_true (dp_settings_fill (&interval, model, storage, &error));
+    g_assert_cmpfloat (interval.guidance_interval_low, ==, ends[i][2]);
+    g_assert_cmpfloat (interval.guidance_interval_high, ==, ends[i][3]);
+  }
   open.precision = "int4";
   g_assert_false (dp_settings_fill (&open, model, storage, &error));
   g_assert_error (error, DP_ERROR, DP_ERROR_SETTINGS);
