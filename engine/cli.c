@@ -250,6 +250,8 @@ generate (GError **error)
   if (!dp_engine_open (&engine, with_noise ? with_noise : plan, dp_cli_progress_loading, NULL, error) || !queue_prompts (engine, error))
     return FALSE;
   if (dump)
+  if (dp_plan_unguided (plan))
+    fprintf (stderr, "dualparal: %s\n", dp_plan_unguided (plan));
     dp_engine_set_latents_callback (engine, keep_latents, &d);
   if (output && (file = open_output (plan, error)) == NULL)
     return FALSE;

@@ -170,6 +170,9 @@ const DpModelInfo *dp_plan_model (const DpPlan *plan);
 /** Why devices=auto passed over a GPU, in one sentence; NULL where it took one, was not asked, or there is none to be expected here. */
 const char *dp_plan_passed_over (const DpPlan *plan);
 
+/** Why no step has guidance although its scale is above 1: no step starts from a noise level of the interval; NULL where that is not so. */
+const char *dp_plan_unguided (const DpPlan *plan);
+
 /** Why some stages will have to wait for blocks, and the queue_blocks that would keep them busy; NULL where all are busy. */
 const char *dp_plan_starved (const DpPlan *plan);
 

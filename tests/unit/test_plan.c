@@ -230,6 +230,12 @@ test_guidance (void)
     g_assert_cmpint (plan->elements, ==, guided ? 2 : 1);
     g_assert_cmpfloat (dp_plan_mean_elements (plan), ==, 1 + guided / 8.0);
     g_assert_cmpint (strstr (text, "guidance      in steps") != NULL, ==, guided % 8 > 0);
+    g_assert_cmpint (dp_plan_unguided (plan) != NULL, ==, cases[i].scale > 1 && guided == 0);
+    if (dp_plan_unguided (plan)) {
+      g_test_message ("%s", dp_plan_unguided (plan));
+      g_assert_nonnull (strstr (dp_plan_unguided (plan), "start from 1, 0.972, 0.938, 0.893, 0.834, 0.75, 0.626, 0.419: choose"));
+      g_assert_nonnull (strstr (text, dp_plan_unguided (plan)));
+    }
     for (int n = 0; n < 4 && guided % 8 > 0; n++) {
       g_assert_cmpint (plan->stages[n].halves[0].first, ==, plan->stages[n].halves[1].first);
       g_assert_cmpint (plan->stages[n].halves[0].last, ==, plan->stages[n].halves[1].last);
