@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 /* A video, and a line on standard error for each prompt with words that the model does not know. */
 static void
@@ -513,6 +514,39 @@ test_address_space (void)
 #endif
 }
 
+/* Noise that no memory can hold, in a file whose blocks are not there. */
+static void
+test_large_noise (void)
+{
+#if !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__
+  const gint64 latents = 22000000, bytes = latents * 16 * 6 * 8 * 4;
+  g_autofree char *program = g_shell_quote (STREAM_CLI), *path = cli_path ("large.safetensors"), *err = NULL;
+  g_autofree char *header = g_strdup_printf ("{\"noise\":{\"dtype\":\"F32\",\"shape\":[16,%" G_GINT64_FORMAT ",6,8],\"data_offsets\":[0,%"
+      G_GINT64_FORMAT "]}}", latents, bytes);
+  g_autofree char *line = g_strdup_printf ("ulimit -v 8000000; exec %s generate " SMALL "--frames 9 --output /dev/null --noise '%s'", program,
+      path);
+  const guint64 length = strlen (header);
+  g_autoptr (GError) error = NULL;
+  FILE *file = fopen (path, "wb");
+  int status;
+
+  g_assert_true (file && fwrite (&length, 8, 1, file) == 1 && fwrite (header, length, 1, file) == 1 && fflush (file) == 0);
+  if (ftruncate (fileno (file), 8 + length + bytes) != 0) {
+    fclose (file);
+    g_test_skip ("no sparse file of 64 GB here");
+    return;
+  }
+  fclose (file);
+  g_assert_true (g_spawn_sync (NULL, (char *[]) { "/bin/sh", "-c", line, NULL }, NULL, G_SPAWN_DEFAULT, NULL, NULL, NULL, &err, &status,
+          &error));
+  g_test_message ("%s", err);
+  g_assert_true (WIFEXITED (status) && WEXITSTATUS (status) == 1);
+  g_assert_nonnull (strstr (err, "large.safetensors: there is not enough memory for 22000000 latent frames of noise"));
+#else
+  g_test_skip ("a sanitizer needs terabytes of address space");
+#endif
+}
+
 int
 main (int argc, char **argv)
 {
@@ -527,6 +561,7 @@ main (int argc, char **argv)
   g_test_add_func ("/cli/dump", test_dump);
   g_test_add_func ("/cli/y4m/colours", test_y4m_colours);
   g_test_add_func ("/cli/noise", test_noise);
+  g_test_add_func ("/cli/large-noise", test_large_noise);
   g_test_add_func ("/cli/bench", test_bench);
   g_test_add_func ("/cli/progress", test_progress);
   g_test_add_func ("/cli/closed-pipe", test_closed_pipe);
