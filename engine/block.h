@@ -62,6 +62,7 @@ typedef struct
 {
   int frames;                   /* latent frames of the largest pass */
   gsize latents, tokens;        /* floats a latent frame */
+  int steps;                    /* T: what comes from another process is checked against it */
 } DpBlockSize;
 
 /** Blocks on one device. Thread-safety: none of its own; making and freeing is for the device's

@@ -12,7 +12,7 @@
 #include "cli_y4m.h"
 #include "plan.h"
 #include "wan/model_check.h"
-#include "wan/weights.h"
+#include "wan/weights_write.h"
 #include "kernels/device.h"
 
 #include <errno.h>
@@ -83,15 +83,19 @@ read_noise (const char *path, const DpPlan *plan, gint64 *n, GError **error)
     return NULL;
   }
   gsize pixels = t->dims[1] * h * w;
-  g_autofree float *x = g_new (float, pixels * C);
+  g_autofree float *x = g_try_new (float, pixels * C), *y = g_try_new (float, pixels * C);
+  if (x == NULL || y == NULL) {
+    dp_error_set (error, DP_ERROR_NO_MEMORY, "%s: there is not enough memory for %" G_GINT64_FORMAT " latent frames of noise; leave out "
+        "those that the video does not need", path, t->dims[1]);
+    return NULL;
+  }
   if (!dp_weights_read (file, t, 0, pixels * C, x, error))
     return NULL;
-  float *y = g_new (float, pixels * C);
   for (gsize i = 0; i < pixels; i++)
     for (gint64 c = 0; c < C; c++)
       y[i * C + c] = x[c * pixels + i];
   *n = t->dims[1];
-  return y;
+  return g_steal_pointer (&y);
 }
 
 static gboolean
@@ -246,6 +250,8 @@ generate (GError **error)
       return FALSE;
   }
   warn_of_words (plan);
+  if (dp_plan_unguided (plan))
+    fprintf (stderr, "dualparal: %s\n", dp_plan_unguided (plan));
   dp_cli_progress_start (plan);
   if (!dp_engine_open (&engine, with_noise ? with_noise : plan, dp_cli_progress_loading, NULL, error) || !queue_prompts (engine, error))
     return FALSE;

@@ -28,9 +28,9 @@ const GOptionEntry dp_cli_settings_options[] = {
   { "guidance-scale", 0, 0, G_OPTION_ARG_DOUBLE, &dp_cli_settings.guidance_scale, "Classifier-free guidance; 1: none", "G" },
   { "guidance-scale-2", 0, 0, G_OPTION_ARG_DOUBLE, &dp_cli_settings.guidance_scale_2, "The same for the second of two transformers", "G" },
   { "guidance-interval-low", 0, 0, G_OPTION_ARG_DOUBLE, &dp_cli_settings.guidance_interval_low, "Guidance only in steps from noise levels "
-      "above this (default: 0)", "SIGMA" },
+      "above this (default: the model's)", "SIGMA" },
   { "guidance-interval-high", 0, 0, G_OPTION_ARG_DOUBLE, &dp_cli_settings.guidance_interval_high, "and up to this; other steps take half "
-      "the time (default: 1)", "SIGMA" },
+      "the time (default: 1, or with a low end of 0 the model's)", "SIGMA" },
   { "flow-shift", 0, 0, G_OPTION_ARG_DOUBLE, &dp_cli_settings.flow_shift, "Shift of the noise schedule", "S" },
   { "sampler", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.sampler, "unipc or euler", "NAME" },
   { "seed", 0, G_OPTION_FLAG_FILENAME, G_OPTION_ARG_CALLBACK, parse_seed, "Same seed, same video", "N" },

@@ -59,7 +59,8 @@ typedef struct
   double guidance_scale;        /* up to 1: no classifier-free guidance (half the work) */
   double guidance_scale_2;      /* the same in the steps of the second of two transformers; without one it stays 0 */
   double guidance_interval_low; /* guidance only in the steps that start from a noise level above this (0: clean, 1: pure noise)... */
-  double guidance_interval_high;        /* ...and at most this, 0: 1. The other steps are half the work. Source: arXiv 2404.07724 */
+  double guidance_interval_high;        /* ...and at most this, 0: 1. The other steps are half the work. Both 0: the
+                                 * model's. Source: arXiv 2404.07724 */
   double flow_shift;            /* shift of the noise schedule towards high noise */
   int block_latents;            /* B, latent frames a block owns */
   int context_latents;          /* C, latent frames taken from each neighbour, 1..B; -1: none */
@@ -72,8 +73,8 @@ typedef struct
   gint64 first_frame;           /* number of the first frame, where the video is the rest of a longer one: frames are counted from it */
   int max_queue_frames;         /* frames decoded ahead of the consumer, >= 1 */
   DpFormat format;
-  const char *times;            /* table of measured times that `dualparal bench --add-times` made, by which layers are shared out; NULL: by
-                                 * what devices say of themselves */
+  const char *times;            /* table of measured times that `dualparal bench --add-times` made, by which layers are shared out; NULL or
+                                 * "": by what devices say of themselves */
   int threads;                  /* host threads in all, shared by the CPU stages; 0: one per processor */
   const char *precision;        /* "float32", "bfloat16" (activations and weights), "fp8" (the same, but products and self-attention of the
                                  * transformer in e4m3; never chosen by itself); NULL: "auto", the faster of the first two on these
@@ -83,7 +84,7 @@ typedef struct
   int text_length;              /* tokens the text is padded to, 0: 512 */
   int linger;                   /* seconds that what was loaded is kept, once the engine is freed, for the next one that loads the same; 0:
                                  * not at all */
-  const char *trace;            /* file that says what was done when, see docs/streaming.md; NULL: none */
+  const char *trace;            /* file that says what was done when, see docs/streaming.md; NULL or "": none */
   const float *noise;           /* [noise_latents, h, w, C_latent] float32: latent frame l of the stream starts from that slice */
   gint64 noise_latents;         /*   instead of the pool; NULL: the pool. Kept until the engine is freed. */
 } DpSettings;
@@ -168,6 +169,9 @@ const DpModelInfo *dp_plan_model (const DpPlan *plan);
 
 /** Why devices=auto passed over a GPU, in one sentence; NULL where it took one, was not asked, or there is none to be expected here. */
 const char *dp_plan_passed_over (const DpPlan *plan);
+
+/** Why no step has guidance although its scale is above 1: no step starts from a noise level of the interval; NULL where that is not so. */
+const char *dp_plan_unguided (const DpPlan *plan);
 
 /** Why some stages will have to wait for blocks, and the queue_blocks that would keep them busy; NULL where all are busy. */
 const char *dp_plan_starved (const DpPlan *plan);

@@ -264,6 +264,8 @@ switch_step (const DpPlan *plan)
   return step;
 }
 
+#define MOST_LEVELS 16          /* in a sentence */
+
 /* The steps whose expert has guidance, of those in the interval of noise levels. An end of 1 is no bound: rounding may put a level of pure
  * noise above it. */
 static void
@@ -271,6 +273,8 @@ plan_guidance (DpPlan *plan)
 {
   const DpSettings *s = &plan->settings;
   int first = s->guidance_scale > 1 ? 0 : plan->switch_step, end = s->guidance_scale_2 > 1 ? s->steps : plan->switch_step;
+
+  gboolean wanted = first < end;
 
   while (first < end && s->guidance_interval_high < 1 && dp_sampler_sigma (plan->sampler, first) > s->guidance_interval_high)
     first++;
@@ -281,6 +285,15 @@ plan_guidance (DpPlan *plan)
     plan->guided_end = end;
   }
   plan->elements = first < end ? 2 : 1;
+  if (!wanted || first < end)
+    return;
+  g_autoptr (GString) levels = g_string_new (NULL);
+  for (int i = 0; i < s->steps && i < MOST_LEVELS; i++)
+    g_string_append_printf (levels, "%s%.3g", i ? ", " : "", dp_sampler_sigma (plan->sampler, i));
+  g_autofree char *sentence = g_strdup_printf ("no step has guidance: none starts from a noise level above %g and up to %g; the steps "
+      "start from %s%s: choose guidance-interval-low and guidance-interval-high around some of them, or guidance-scale=1",
+      s->guidance_interval_low, s->guidance_interval_high, levels->str, s->steps > MOST_LEVELS ? ", ..." : "");
+  plan->unguided = g_string_chunk_insert (plan->storage, sentence);
 }
 
 static gboolean
@@ -681,6 +694,12 @@ dp_plan_passed_over (const DpPlan *plan)
 }
 
 const char *
+dp_plan_unguided (const DpPlan *plan)
+{
+  return plan->unguided;
+}
+
+const char *
 dp_plan_starved (const DpPlan *plan)
 {
   return plan->starved;
@@ -775,6 +794,8 @@ dp_plan_describe (const DpPlan *plan)
   }
   if (plan->passed_over)
     g_string_append_printf (text, "  %s\n", plan->passed_over);
+  if (plan->unguided)
+    g_string_append_printf (text, "  %s\n", plan->unguided);
   if (plan->starved)
     g_string_append_printf (text, "  %s\n", plan->starved);
   return g_string_free (text, FALSE);

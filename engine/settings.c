@@ -67,6 +67,13 @@ check_word (const char *name, const char *value, const char *const *words, const
   return g_strv_contains (words, value) || dp_settings_refuse (error, "%s is \"%s\"; it must be %s", name, value, sentence);
 }
 
+/* A launch line can only set "" to say none. */
+static const char *
+keep_file (GStringChunk *storage, const char *name)
+{
+  return name && *name ? g_string_chunk_insert (storage, name) : NULL;
+}
+
 static void
 fill_defaults (DpSettings *s, const DpModel *model, GStringChunk *storage)
 {
@@ -82,8 +89,8 @@ fill_defaults (DpSettings *s, const DpModel *model, GStringChunk *storage)
   s->precision = g_string_chunk_insert (storage, s->precision ? s->precision : "auto");
   s->text_encoder = g_string_chunk_insert (storage, s->text_encoder ? s->text_encoder : "auto");
   s->context_mode = g_string_chunk_insert (storage, s->context_mode ? s->context_mode : "auto");
-  s->times = s->times ? g_string_chunk_insert (storage, s->times) : NULL;
-  s->trace = s->trace ? g_string_chunk_insert (storage, s->trace) : NULL;
+  s->times = keep_file (storage, s->times);
+  s->trace = keep_file (storage, s->trace);
   s->width = s->width ? s->width : d->width;
   s->height = s->height ? s->height : d->height;
   s->steps = s->steps ? s->steps : d->steps;
@@ -92,6 +99,10 @@ fill_defaults (DpSettings *s, const DpModel *model, GStringChunk *storage)
   if (s->guidance_scale_2 == 0 && model->config.experts == 2)
     s->guidance_scale_2 = s->guidance_scale != 0 ? s->guidance_scale : d->guidance_scale_2 != 0 ? d->guidance_scale_2 : d->guidance_scale;
   s->guidance_scale = s->guidance_scale != 0 ? s->guidance_scale : d->guidance_scale;
+  if (s->guidance_interval_low == 0 && s->guidance_interval_high == 0) {
+    s->guidance_interval_low = d->guidance_interval_low;
+    s->guidance_interval_high = d->guidance_interval_high;
+  }
   s->guidance_interval_high = s->guidance_interval_high != 0 ? s->guidance_interval_high : 1;
   s->flow_shift = s->flow_shift != 0 ? s->flow_shift : d->flow_shift > 0 ? d->flow_shift : scheduler->flow_shift;
   s->block_latents = s->block_latents ? s->block_latents : d->block_latents;

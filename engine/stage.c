@@ -297,7 +297,8 @@ void
 dp_stage_block_size (const DpStage *s, DpBlockSize *size)
 {
   *size = (DpBlockSize) { .frames = s->spec.max_input, .latents = latent_size (s),
-    .tokens = (gsize) dp_dit_tokens_per_frame (s->dits[0]) * s->spec.dit.heads * s->spec.dit.head_dim };
+    .tokens = (gsize) dp_dit_tokens_per_frame (s->dits[0]) * s->spec.dit.heads * s->spec.dit.head_dim,
+    .steps = dp_sampler_steps (s->spec.sampler) };
 }
 
 /* ---- prompts ---- */

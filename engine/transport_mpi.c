@@ -167,18 +167,29 @@ send_with_credit (End *end)
 
 /* ---- on the post's thread ---- */
 
+/* A block from the previous end that cannot be one of this ring's. */
+static GError *
+wrong_block (const End *end, int from, const char *what)
+{
+  return g_error_new (DP_ERROR, DP_ERROR_FAILED, "%s: the block from rank %d %s; install the same build on every host", end->spec.name, from,
+      what);
+}
+
 static gboolean
 place (const DpLetter *letter, gpointer places[2], gpointer data)
 {
   End *end = data;
   DpBlock *block = NULL;
+  gboolean fits = TRUE;
 
   if (letter->kind != DP_POST_BLOCK || letter->from != previous_of (end) || letter->bytes < sizeof (Body))
     return FALSE;
   g_mutex_lock (&end->lock);
-  if (!end->down && end->pool.n_blocks > 0 && letter->payload[0] <= sizeof (float) * end->size.frames * end->size.latents
-      && letter->payload[1] <= sizeof (float) * end->size.frames * end->size.tokens)
-    block = dp_block_pool_take (&end->pool);
+  if (!end->down && end->pool.n_blocks > 0) {
+    fits = letter->payload[0] <= sizeof (float) * end->size.frames * end->size.latents
+        && letter->payload[1] <= sizeof (float) * end->size.frames * end->size.tokens;
+    block = fits ? dp_block_pool_take (&end->pool) : NULL;
+  }
   if (block) {
     end->arriving = slot_of (end, block);
     places[0] = end->arriving->latents;
@@ -187,6 +198,8 @@ place (const DpLetter *letter, gpointer places[2], gpointer data)
     end->landing++;
   }
   g_mutex_unlock (&end->lock);
+  if (!fits)                    /* no block here could carry the error on */
+    end->spec.failed (wrong_block (end, letter->from, "is larger than any of this video"), end->spec.user_data);
   return block != NULL;
 }
 
@@ -199,6 +212,18 @@ is_whole (const End *end, const Body *body, const gsize payload[2])
 
   return body->header.own > 0 && frames <= (gsize) end->size.frames && payload[0] == sizeof (float) * frames * end->size.latents
       && payload[1] == tokens;
+}
+
+/* Whether the steps, elements and counts of frames of a header are those of a pass of this ring. */
+static gboolean
+is_pass (const End *end, const DpBlockHeader *h)
+{
+  const int steps = end->size.steps, frames = end->size.frames;
+
+  return h->step >= 0 && h->step < steps && h->first_step >= 0 && h->first_step < steps && h->previous_step < steps
+      && h->elements >= 1 && h->elements <= 2 && h->element < h->elements && h->next_element <= h->element
+      && h->previous_element <= h->element && h->next_cached <= frames && h->previous_cached <= frames && h->to_cache <= h->own
+      && h->to_keep <= h->own;
 }
 
 /* The error that came with a block; without an end, or from another version, it may be anything. */
@@ -234,8 +259,9 @@ take_block (End *end, const DpLetter *letter)
   if (body->header.error)
     take_error (slot->block, body);
   else if (!is_whole (end, body, letter->payload))
-    dp_block_fail (slot->block, g_error_new (DP_ERROR, DP_ERROR_FAILED, "%s: the block from rank %d is not as large as it says; install the "
-          "same build on every host", end->spec.name, letter->from));
+    dp_block_fail (slot->block, wrong_block (end, letter->from, "is not as large as it says"));
+  else if (!is_pass (end, &body->header))
+    dp_block_fail (slot->block, wrong_block (end, letter->from, "has steps or frames that this video has not"));
   slot->failed = slot->block->header.error != 0;
   slot->sizes[0] = letter->payload[0];
   slot->sizes[1] = letter->payload[1];

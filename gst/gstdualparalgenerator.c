@@ -170,6 +170,8 @@ gst_dualparal_generator_start (GstDualParalGenerator * gen)
     gst_dualparal_generator_stop (gen);
     return FALSE;
   }
+  if (dp_plan_unguided (gen->base_plan))
+    GST_WARNING_OBJECT (gen->element, "%s", dp_plan_unguided (gen->base_plan));
   if (dp_plan_starved (gen->base_plan))
     GST_WARNING_OBJECT (gen->element, "%s", dp_plan_starved (gen->base_plan));
   r = dp_plan_settings (gen->plan);

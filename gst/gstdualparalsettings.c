@@ -161,7 +161,8 @@ gst_dualparal_settings_init_picture_props (void)
    *
    * Guidance is used only in the steps that start from a noise level above this one and not above
    * #GstDualParalSrc:guidance-interval-high. 0 is a clean picture, 1 is pure noise. The other steps
-   * take half the time.
+   * take half the time. With both ends at 0 the model's defaults are used, and where it has none,
+   * guidance in all steps.
    *
    * Since: 0.1
    */
@@ -177,8 +178,8 @@ gst_dualparal_settings_init_picture_props (void)
    */
   props[GST_DUALPARAL_PROP_GUIDANCE_INTERVAL_HIGH] =
       g_param_spec_double ("guidance-interval-high", "High end of guidance",
-      "Guidance only in steps from noise levels up to this (0 = 1)", 0, 1, 1,
-      READY);
+      "Guidance only in steps from noise levels up to this (0 = 1; both ends 0 = "
+      "the model's defaults)", 0, 1, 0, READY);
   /**
    * GstDualParalSrc:flow-shift:
    *

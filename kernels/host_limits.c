@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "host_limits.h"
 
+#include <dirent.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -120,11 +121,29 @@ has_controller (const char *controllers, const char *name)
   return false;
 }
 
+/* The controllers of a line are mounted under their names, in any order: cpu,cpuacct may be in a folder cpuacct,cpu. */
+static void
+take_v1 (const char *root, const char *controllers, const char *group, DpCgroupLimits *limits)
+{
+  DIR *dir = opendir (root);
+  char base[PATH_MAX];
+
+  for (struct dirent *d; dir && (d = readdir (dir));) {
+    bool memory = has_controller (controllers, "memory") && has_controller (d->d_name, "memory");
+    bool cpu = has_controller (controllers, "cpu") && has_controller (d->d_name, "cpu");
+
+    if ((memory || cpu) && snprintf (base, sizeof base, "%s/%s", root, d->d_name) < (int) sizeof base)
+      take_tree (base, group, false, memory, cpu, limits);
+  }
+  if (dir)
+    closedir (dir);
+}
+
 void
 dp_host_limits_cgroup (const char *list, const char *root, DpCgroupLimits *limits)
 {
   FILE *f = fopen (list, "re");
-  char line[PATH_MAX], base[PATH_MAX];
+  char line[PATH_MAX];
 
   *limits = (DpCgroupLimits) { SIZE_MAX, SIZE_MAX, 0 };
   /* number:controllers:/path; of version 2 no controllers */
@@ -138,11 +157,10 @@ dp_host_limits_cgroup (const char *list, const char *root, DpCgroupLimits *limit
     group[strcspn (group, "\n")] = 0;
     if (strcmp (group, "/") == 0)
       *group = 0;
-    if (*controllers == 0) {
+    if (*controllers == 0)
       take_tree (root, group, true, true, true, limits);
-    } else if (snprintf (base, sizeof base, "%s/%s", root, controllers) < (int) sizeof base) {
-      take_tree (base, group, false, has_controller (controllers, "memory"), has_controller (controllers, "cpu"), limits);
-    }
+    else
+      take_v1 (root, controllers, group, limits);
   }
   if (f)
     fclose (f);

@@ -565,6 +565,8 @@ read_default_values (DpDefaults *d, Reader *r)
   d->steps = get_int (r, "steps", 1, DP_MAX_STEPS, d->steps);
   d->guidance_scale = get_double (r, "guidance_scale", 0, DP_MAX_SCALE, d->guidance_scale);
   d->guidance_scale_2 = get_double (r, "guidance_scale_2", 0, DP_MAX_SCALE, 0);
+  d->guidance_interval_low = get_double (r, "guidance_interval_low", 0, 1, 0);
+  d->guidance_interval_high = get_double (r, "guidance_interval_high", 0, 1, 1);
   d->flow_shift = get_double (r, "flow_shift", 1e-3, 1e3, 0);
   d->block_latents = get_int (r, "block_latents", 1, DP_MAX_BLOCK_LATENTS, d->block_latents);
   d->context_latents = get_int (r, "context_latents", -1, d->block_latents, MIN (d->context_latents, d->block_latents));
@@ -573,6 +575,9 @@ read_default_values (DpDefaults *d, Reader *r)
     d->fps_n = rate[0];
     d->fps_d = rate[1];
   }
+  if (d->guidance_interval_low > d->guidance_interval_high)
+    reader_fail (r, "guidance_interval_low: expected at most guidance_interval_high, %g, found %g", d->guidance_interval_high,
+        d->guidance_interval_low);
   if (d->context_latents == 0)
     reader_fail (r, "context_latents: expected 1 to %d, or -1 for none, found 0", d->block_latents);
   if (d->width % 16 || d->height % 16)
@@ -597,7 +602,7 @@ void
 dp_model_config_defaults (DpDefaults *d, const char *name)
 {
   *d = (DpDefaults) { .prompt = "waves rolling onto a sandy beach at sunset", .width = 832, .height = 480, .fps_n = 16, .fps_d = 1,
-    .steps = 50, .guidance_scale = 5.0, .block_latents = 8, .context_latents = 8 };
+    .steps = 50, .guidance_scale = 5.0, .guidance_interval_high = 1, .block_latents = 8, .context_latents = 8 };
   set_name (d, name);
 }
 
@@ -605,8 +610,8 @@ static gboolean
 read_defaults (DpDefaults *d, const char *dir, GError **error)
 {
   static const char *const known[] = { "name", "prompt", "negative_prompt", "width", "height", "framerate", "steps", "guidance_scale",
-    "guidance_scale_2", "flow_shift", "block_latents", "context_latents", "queue_blocks", "sampler", "words",
-    "knows", NULL };
+    "guidance_scale_2", "guidance_interval_low", "guidance_interval_high", "flow_shift", "block_latents", "context_latents",
+    "queue_blocks", "sampler", "words", "knows", NULL };
   g_autofree char *path = g_build_filename (dir, "dualparal.json", NULL);
   g_autofree char *canonical = g_canonicalize_filename (dir, NULL);
   g_autofree char *base = g_path_get_basename (canonical);

@@ -67,6 +67,7 @@ typedef struct
   int steps, block_latents, context_latents, queue_blocks;
   double guidance_scale, flow_shift;    /* flow_shift 0: the scheduler's */
   double guidance_scale_2;      /* of the second expert; 0: guidance_scale */
+  double guidance_interval_low, guidance_interval_high;         /* noise levels; 0 and 1: all */
   char sampler[16];             /* "": the scheduler's */
 } DpDefaults;
 

@@ -7,8 +7,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <glib/gstdio.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -722,84 +720,4 @@ DpHostWeight
 dp_tensor_weight (const DpTensor *tensor, int rows)
 {
   return (DpHostWeight) { .type = tensor->type, .rows = rows, .read = read_for_packing, .source = tensor->file, .offset = tensor->offset };
-}
-
-/* ---- writing ---- */
-
-static void
-append_json_string (GString *out, const char *text)
-{
-  g_string_append_c (out, '"');
-  for (; *text; text++) {
-    if (*text == '"' || *text == '\\')
-      g_string_append_printf (out, "\\%c", *text);
-    else if ((guchar) *text < 0x20)
-      g_string_append_printf (out, "\\u%04x", *text);
-    else
-      g_string_append_c (out, *text);
-  }
-  g_string_append_c (out, '"');
-}
-
-static gboolean
-write_all (FILE *file, const DpTensorOut *tensors, int n)
-{
-  g_autoptr (GString) header = g_string_new ("{");
-  guint64 at = 0, elements, size;
-
-  for (int i = 0; i < n; i++) {
-    g_autofree char *dims = dims_to_string (tensors[i].n_dims, tensors[i].dims);
-
-    if (!dims_product (tensors[i].n_dims, tensors[i].dims, &elements) || elements > G_MAXINT64 / 4 - at)
-      g_assert_not_reached ();
-    g_string_append (header, i ? "," : "");
-    append_json_string (header, tensors[i].name);
-    g_string_append_printf (header, ":{\"dtype\":\"F32\",\"shape\":%s,\"data_offsets\":[%" G_GUINT64_FORMAT ",%" G_GUINT64_FORMAT "]}",
-        dims, at, at + elements * 4);
-    at += elements * 4;
-  }
-  g_string_append_c (header, '}');
-  while (header->len % 8)
-    g_string_append_c (header, ' ');
-  size = header->len;
-  if (fwrite (&size, 8, 1, file) != 1 || fwrite (header->str, header->len, 1, file) != 1)
-    return FALSE;
-  for (int i = 0; i < n; i++) {
-    dims_product (tensors[i].n_dims, tensors[i].dims, &elements);
-    if (elements && fwrite (tensors[i].data, 4, elements, file) != elements)
-      return FALSE;
-  }
-  return fflush (file) == 0 && fsync (fileno (file)) == 0;
-}
-
-gboolean
-dp_weights_write (const char *path, const DpTensorOut *tensors, int n, GError **error)
-{
-  g_autofree char *temporary = g_strdup_printf ("%s.XXXXXX", path);
-  struct stat st;
-  FILE *file = NULL;
-  gboolean ok;
-  int saved, fd;
-
-  if (stat (path, &st) == 0 && !S_ISREG (st.st_mode)) {
-    dp_error_set (error, DP_ERROR_FAILED, "%s: cannot be written: it is not a regular file", path);
-    return FALSE;
-  }
-  fd = g_mkstemp_full (temporary, O_WRONLY | O_CLOEXEC, 0666);
-  ok = fd >= 0 && (file = fdopen (fd, "wb")) && write_all (file, tensors, n);
-  saved = errno;
-  if (file ? fclose (file) != 0 : fd >= 0 && close (fd) != 0) {
-    saved = ok ? errno : saved;
-    ok = FALSE;
-  }
-  if (ok && g_rename (temporary, path) != 0) {
-    saved = errno;
-    ok = FALSE;
-  }
-  if (!ok) {
-    if (fd >= 0)
-      g_unlink (temporary);
-    dp_error_set (error, DP_ERROR_FAILED, "%s: cannot be written: %s", path, g_strerror (saved));
-  }
-  return ok;
 }

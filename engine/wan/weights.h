@@ -5,8 +5,9 @@
  * A DpWeights is one or several .safetensors files (a sharded model with its index.json) seen as one set of named tensors. The
  * header is checked completely before anything is handed out: sizes, offsets, overlaps, types. A file that is cut off or lies about
  * itself is refused with one sentence: file, tensor, expected, found. Tensors are read when they are wanted and never mapped: a mapped
- * file that becomes shorter ends the process. A file that is written to while it is open is noticed; one that is replaced by another
- * is read to its end as it was.
+ * file that becomes shorter ends the process. A file that is written to while it is open is noticed, by its size and its time of
+ * modification: whether the bytes are others could only be told by reading all of them, so touching it counts. A file that is replaced by
+ * another is read to its end as it was.
  */
 #pragma once
 
@@ -66,13 +67,3 @@ gboolean dp_weights_check_finite (const DpWeights *weights, const DpTensor *tens
 
 /** The tensor as something to pack: `rows` output features, read while it is packed. */
 DpHostWeight dp_tensor_weight (const DpTensor *tensor, int rows);
-
-/** For writing: a tensor is name, dims and float32 data. Writes `path` atomically (temporary file, then rename). */
-typedef struct
-{
-  const char *name;
-  int n_dims;
-  gint64 dims[DP_TENSOR_MAX_DIMS];
-  const float *data;
-} DpTensorOut;
-gboolean dp_weights_write (const char *path, const DpTensorOut *tensors, int n, GError **error);

@@ -88,7 +88,10 @@ open_cpu (const char *name, int threads, char *error, size_t error_size)
   /* Without the instructions oneDNN would emulate them, slower than float32. */
   dev->dnnl_bf16 = dnnl_has (dnnl_cpu_isa_avx512_core_bf16);
   if (!open_parts (dev)) {
-    snprintf (error, error_size, "device %s: cannot start %d threads; try fewer", name, threads);
+    if (threads == 1)           /* the caller's own: none is started */
+      snprintf (error, error_size, "device %s: not enough memory", name);
+    else
+      snprintf (error, error_size, "device %s: cannot start %d threads; try fewer", name, threads);
     close_cpu (&dev->base);
     return NULL;
   }

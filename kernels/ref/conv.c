@@ -50,6 +50,7 @@ static double
 convolve (const DpConv *conv, const DpConvArgs *args, int t, int y, int x, int o)
 {
   const DpConvSpec *s = &conv->spec;
+  const int taps = s->kt * s->kh * s->kw;
   double sum = conv->biases[o];
 
   for (int a = 0; a < s->kt; a++)
@@ -59,9 +60,13 @@ convolve (const DpConv *conv, const DpConvArgs *args, int t, int y, int x, int o
 
         if (yy < 0 || yy >= args->h || xx < 0 || xx >= args->w)
           continue;
-        for (int i = 0; i < s->ci; i++)
-          sum += (double) dp_load (s->type, args->x, ((((size_t) t + a) * args->h + yy) * args->w + xx) * s->ci + i)
-              * conv->weights[((((size_t) o * s->ci + i) * s->kt + a) * s->kh + b) * s->kw + c];
+
+        /* Once a pixel: sanitizers check every step of an index */
+        const size_t at = ((((size_t) t + a) * args->h + yy) * args->w + xx) * s->ci;
+        const float *weight = &conv->weights[(((size_t) o * s->ci * s->kt + a) * s->kh + b) * s->kw + c];
+
+        for (int i = 0; i < s->ci; i++, weight += taps)
+          sum += (double) dp_load (s->type, args->x, at + i) * *weight;
       }
   return sum;
 }

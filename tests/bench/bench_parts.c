@@ -19,7 +19,7 @@
 #include "profile_ops.h"
 #include "wan/text_encoder.h"
 #include "wan/vae.h"
-#include "wan/weights.h"
+#include "wan/weights_write.h"
 #include "kernels/numeric.h"
 
 #include <stdio.h>

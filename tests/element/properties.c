@@ -54,7 +54,7 @@ GST_START_TEST (test_defaults)
       && frames == 0 && threads == 0 && sampler == 0 && precision == 0
       && text == 0 && mode == 0);
   fail_unless (guidance == 0 && guidance_2 == 0 && shift == 0 && seed == 0);
-  fail_unless (low == 0 && high == 1);
+  fail_unless (low == 0 && high == 0);
   fail_unless_equals_int64 (num_frames, -1);
   fail_unless (gst_structure_has_name (stats, "application/x-dualparal-stats"));
   fail_unless (gst_structure_has_field_typed (stats, "frames", G_TYPE_UINT64));

@@ -18,6 +18,8 @@
 #define RANKS 3
 #define FRAMES 2
 #define FLOATS 4                /* of a frame, both kinds */
+#define STEPS 6
+#define BODY (sizeof (DpBlockHeader) + sizeof (((DpBlock *) NULL)->error) + 8)  /* of a letter with a block */
 
 typedef struct
 {
@@ -32,6 +34,8 @@ static const uint8_t *at, *end;
 static Wire wire;
 static guint32 session;
 static volatile double sink;    /* of what is read */
+static gboolean down;           /* the end takes no blocks any more */
+static int too_large;           /* blocks that have no room, and are not told to be so yet */
 
 /* ---- MPI: the next letter is there at once, and so is its payload ---- */
 
@@ -68,6 +72,8 @@ receive (void *data, size_t bytes, int from, int tag)
     head.kind = DP_POST_PING;
   for (int i = 0; i < 2; i++)
     head.payload[i] = sizeof (float) * wire.payload[i];
+  too_large += head.kind == DP_POST_BLOCK && head.session == session && from == (post.place.rank + RANKS - 1) % RANKS
+      && bytes >= sizeof head + BODY && !down && MAX (wire.payload[0], wire.payload[1]) > FRAMES * FLOATS;
   memcpy (data, &head, sizeof head);
   memcpy ((Head *) data + 1, at, bytes - sizeof head);
   at += bytes - sizeof head;
@@ -95,6 +101,8 @@ static const DpMpi mpi = { .probe = probe, .send = send, .receive = receive, .te
 static void
 check_failed (GError *error, gpointer data)
 {
+  if (strstr (error->message, "is larger than any"))
+    too_large--;
   fuzz_check_error (FALSE, error);
   g_error_free (error);
 }
@@ -132,8 +140,13 @@ check_block (const DpBlock *b)
 
     fuzz_check_error (FALSE, error);
     g_assert_true (error->code >= 0 && error->code <= DP_ERROR_FAILED);
-  } else
-    g_assert_cmpint (b->header.context + b->header.own, <=, FRAMES);
+    return;
+  }
+  const DpBlockHeader *h = &b->header;
+  g_assert_cmpint (h->context + h->own, <=, FRAMES);
+  g_assert_true (h->step >= 0 && h->step < STEPS && h->first_step >= 0 && h->first_step < STEPS && h->previous_step < STEPS);
+  g_assert_true (h->element < h->elements && h->elements <= 2 && h->next_element <= h->element && h->previous_element <= h->element);
+  g_assert_true (h->to_cache <= h->own && h->to_keep <= h->own && h->next_cached <= FRAMES && h->previous_cached <= FRAMES);
 }
 
 static void
@@ -174,7 +187,7 @@ open_end (DpTransport *t)
 
   dev = dev ? dev : dp_device_open ("ref", 1, message, sizeof message);
   t->told = check_prompt;
-  g_assert_true (t->open (t, dev, &(DpBlockSize) { FRAMES, FLOATS, FLOATS }, NULL));
+  g_assert_true (t->open (t, dev, &(DpBlockSize) { FRAMES, FLOATS, FLOATS, STEPS }, NULL));
   return t;
 }
 
@@ -225,6 +238,7 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
     post.heard[i] = post.looked;
   at = data + 1;
   end = data + size;
+  down = FALSE;
   if (post.place.rank == 0) {
     session = 1;
     pass_on (rank_0 ());
@@ -237,12 +251,14 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
     dp_transport_mpi_listen (t);
     pass_on (t);
     t->shut_down (t);
+    down = TRUE;
     turn ();
     t->close (t);
     t->free (t);
     dp_post_unlisten (session + 1);
   }
   turn ();
+  g_assert_cmpint (too_large, ==, 0);
   check_hellos ();
   post.bye = FALSE;
   return 0;

@@ -115,7 +115,7 @@ relay (void)
 static void
 fill (DpBlock *b, GRand *rand, float *sent, int number)
 {
-  b->header = (DpBlockHeader) { .block = number, .context = number % FRAMES, .own = 1, .prompt = number / 7 };
+  b->header = (DpBlockHeader) { .block = number, .context = number % FRAMES, .own = 1, .elements = 1, .prompt = number / 7 };
   for (int i = 0; i < FRAMES * LATENTS; i++)
     b->latents[i] = sent[i] = g_rand_int_range (rand, -1000, 1000);
   for (int i = 0; i < FRAMES * TOKENS; i++)
@@ -185,7 +185,7 @@ transport (void)
   dp_transport_mpi_listen (end);
   if (here.rank == 1)           /* its neighbours are ready long before it */
     g_usleep (100000);
-  g_assert_true (end->open (end, dev, &(DpBlockSize) { FRAMES, LATENTS, TOKENS }, &error));
+  g_assert_true (end->open (end, dev, &(DpBlockSize) { FRAMES, LATENTS, TOKENS, 1 }, &error));
   if (here.rank == 0)
     drive ();
   else

@@ -404,22 +404,22 @@ CASES = {
     # no context at all: independent blocks in a queue
     "no-context": ("deep", 10, 2, 0, 3, 3, 2.0, None, 64, [change(3, 1)], False),
     # more blocks in flight than there are, and a queue that does not divide the steps
-    "uneven": ("odd", 13, 2, 1, 10, 7, 2.0, None, 64, [change(5, 1, NEGATIVES[1])], False),
+    "uneven": ("wide", 13, 2, 1, 10, 7, 2.0, None, 64, [change(5, 1, NEGATIVES[1])], False),
     # two experts, neighbours on either side of the boundary; guided both, the first alone, the second alone, neither
     "experts-lag1": ("pair", 14, 2, 2, 6, 6, (4.0, 2.5), None, 64, [change(3, 1)], True),
     "experts-lag2": ("pair", 16, 3, 1, 6, 3, (3.0, 1.0), None, 64, [change(2, 3, NEGATIVES[1])], False),
     "experts-lag3": ("pair", 12, 2, 2, 7, 3, (1.0, 3.0), "euler", 64, [change(3, 1)], False),
     "experts-unguided": ("pair", 11, 2, 1, 6, 6, (1.0, 1.0), None, 512, [change(1, 2)], False),
     # a prompt for which two blocks restart, that have done three steps and one
-    "restart": ("odd", 15, 2, 1, 9, 5, 2.0, None, 64, [change(2, 1, restart_in=7)], False),
+    "restart": ("wide", 15, 2, 1, 8, 4, 2.0, None, 64, [change(2, 1, restart_in=7)], False),
     # guidance in some steps: neighbours on either side of both borders; a restart from noise, which is outside; with two experts
-    "interval-lag1": ("odd", 13, 2, 2, 6, 6, 4.0, None, 64, [change(3, 1)], False),
+    "interval-lag1": ("wide", 13, 2, 2, 6, 6, 4.0, None, 64, [change(3, 1)], False),
     "interval-lag3": ("deep", 13, 2, 1, 8, 3, 4.0, "euler", 64, [change(2, 1)], False),
-    "interval-restart": ("odd", 15, 2, 1, 9, 5, 3.0, None, 64, [change(2, 1, restart_in=7)], False),
+    "interval-restart": ("wide", 15, 2, 1, 8, 4, 3.0, None, 64, [change(2, 1, restart_in=7)], False),
     "interval-experts": ("pair", 12, 2, 2, 7, 3, (4.0, 2.5), None, 64, [change(3, 1)], False),
 }
 # levels of noise: guidance above the first, up to the second; without a line in all steps
-INTERVALS = {"interval-lag1": (0.5, 0.9), "interval-lag3": (0.4, 0.95), "interval-restart": (0.4, 0.98), "interval-experts": (0.5, 0.97)}
+INTERVALS = {"interval-lag1": (0.4, 0.9), "interval-lag3": (0.4, 0.95), "interval-restart": (0.5, 0.98), "interval-experts": (0.5, 0.97)}
 # the same ones with a cached context: "cached-NAME"
 CACHED = ("small-context-lag1-cfg", "full-context-lag1", "uneven", "small-context-lag3-cfg", "small-context-lag3", "full-context-lag3-cfg",
           "short-last", "one-in-flight", "experts-lag1", "experts-lag2", "experts-lag3", "restart", *INTERVALS)

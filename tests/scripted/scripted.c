@@ -483,6 +483,12 @@ dp_plan_unknown_words (const DpPlan * plan, const char *prompt)
 }
 
 const char *
+dp_plan_unguided (const DpPlan * plan)
+{
+  return NULL;
+}
+
+const char *
 dp_plan_starved (const DpPlan * plan)
 {
   return NULL;

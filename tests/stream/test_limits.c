@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * test_limits.c: a system that starts no more threads. The program's own g_thread_try_new() stands before GLib's and refuses the one that
- * the test names; the engine then says so, and leaves nothing behind.
+ * the test names; the engine then says so, and leaves nothing behind. In the same way oneDNN is without memory.
  */
 #include "stream.h"
 
+#include "kernels/device.h"
+
 #include <dlfcn.h>
 #include <errno.h>
+#include <oneapi/dnnl/dnnl.h>
 #include <string.h>
 
 static gint countdown;          /* atomic; the start of a thread that finds 1 fails */
@@ -72,10 +75,39 @@ test_no_threads (void)
   g_assert_cmpint (started, ==, all + 2);
 }
 
+static gboolean no_memory;
+
+dnnl_status_t
+dnnl_engine_create (dnnl_engine_t *engine, dnnl_engine_kind_t kind, size_t index)
+{
+  static dnnl_status_t (*real) (dnnl_engine_t *, dnnl_engine_kind_t, size_t);
+
+  if (no_memory)
+    return dnnl_out_of_memory;
+  if (real == NULL)
+    *(void **) &real = dlsym (RTLD_NEXT, "dnnl_engine_create");
+  return real (engine, kind, index);
+}
+
+/* Fewer threads than one are no way out. */
+static void
+test_no_memory (void)
+{
+  char one[256] = "", two[256] = "";
+
+  no_memory = TRUE;
+  g_assert_null (dp_device_open ("cpu", 1, one, sizeof one));
+  g_assert_null (dp_device_open ("cpu", 2, two, sizeof two));
+  no_memory = FALSE;
+  g_assert_cmpstr (one, ==, "device cpu: not enough memory");
+  g_assert_nonnull (strstr (two, "try fewer"));
+}
+
 int
 main (int argc, char **argv)
 {
   stream_init (&argc, &argv);
   g_test_add_func ("/limits/no-threads", test_no_threads);
+  g_test_add_func ("/limits/no-memory", test_no_memory);
   return g_test_run ();
 }

@@ -111,7 +111,7 @@ new_buffer (Case *c, size_t rows, size_t cols, size_t stride, size_t size, DpTyp
 #define FRESH 1000003           /* numbers before they repeat */
 
 static char *
-random_bytes (size_t n, DpType type, float scale)
+draw (size_t n, DpType type, float scale)
 {
   size_t size = dp_type_size (type), fresh = n > FRESH ? FRESH : n;
   char *host = malloc (n * size + 1);
@@ -131,14 +131,34 @@ random_bytes (size_t n, DpType type, float scale)
   return host;
 }
 
+/* Drawn by the first device that runs the body; the others get the same, in the same order. */
+static const char *
+random_bytes (Case *c, size_t n, DpType type, float scale)
+{
+  int i = c->n_used++;
+
+  if (i == c->n_drawn) {
+    if (c->n_drawn++ == MAX_DRAWN)
+      abort ();
+    c->drawn[i].bytes = draw (n, type, scale);
+    c->drawn[i].n = n * dp_type_size (type);
+  }
+  if (c->drawn[i].n != n * dp_type_size (type))
+    abort ();
+  return c->drawn[i].bytes;
+}
+
+static void
+forget_drawn (Case *c)
+{
+  while (c->n_drawn > 0)
+    free (c->drawn[--c->n_drawn].bytes);
+}
+
 static Buffer *
 random_buffer (Case *c, size_t rows, size_t cols, size_t stride, DpType type, float scale)
 {
-  char *host = random_bytes (rows * cols, type, scale);
-  Buffer *b = new_buffer (c, rows, cols, stride, dp_type_size (type), type, host);
-
-  free (host);
-  return b;
+  return new_buffer (c, rows, cols, stride, dp_type_size (type), type, random_bytes (c, rows * cols, type, scale));
 }
 
 void *
@@ -190,9 +210,7 @@ out_bytes (Case *c, size_t rows, size_t cols, size_t stride)
 const void *
 host_random (Case *c, size_t n, DpType type, float scale)
 {
-  if (c->n_host == MAX_BUFFERS)
-    abort ();
-  return c->host[c->n_host++] = random_bytes (n, type, scale);
+  return random_bytes (c, n, type, scale);
 }
 
 /* ---- timing ---- */
@@ -254,10 +272,7 @@ timing_step (Timing *timing, Case *c)
 static bool
 poisoned (const char *bytes, size_t n)
 {
-  for (size_t i = 0; i < n; i++)
-    if ((unsigned char) bytes[i] != POISON)
-      return false;
-  return true;
+  return n == 0 || ((unsigned char) bytes[0] == POISON && memcmp (bytes, bytes + 1, n - 1) == 0);
 }
 
 /* Appends an output's numbers to the device's results after looking at what lies around its rows. */
@@ -338,9 +353,7 @@ run_body (Case *c, int device, Body body, const void *params)
       collect (c, &c->buffers[i], device);
     c->dev->ops->free (c->dev, c->buffers[i].base);
   }
-  while (c->n_host > 0)
-    free (c->host[--c->n_host]);
-  c->n_buffers = 0;
+  c->n_buffers = c->n_used = 0;
 }
 
 /* ---- ceilings: the most that the hardware gives ---- */
@@ -431,10 +444,12 @@ measure_ceilings (int device)
       matmul_ceiling[type] = onednn_matmul (type, dev->threads);
     } else {
       run_body (&c, device, matmul_body, &n);
+      forget_drawn (&c);
       matmul_ceiling[type] = 2 * pow (n, 3) / c.best_ms * 1e-6;
     }
   }
   run_body (&copy, device, copy_body, &floats);
+  forget_drawn (&copy);
   copy_ceiling = 2.0 * 4 * floats / copy.best_ms * 1e-6;
   printf ("device %s, %d thread(s); ceilings: matmul f32 %.0f GFLOP/s, bf16 %.0f GFLOP/s; copy %.1f GB/s (in memory; "
       "what fits a cache may exceed it)\n", dev->name, dev->threads, matmul_ceiling[0], matmul_ceiling[1], copy_ceiling);
@@ -473,6 +488,7 @@ run_case (Case *c, Body body, const void *params)
     return;
   if (harness_bench) {
     bench_case (c, body, params);
+    forget_drawn (c);
     return;
   }
   for (int i = 0; i < harness_n_devices; i++) {
@@ -483,6 +499,7 @@ run_case (Case *c, Body body, const void *params)
   for (int i = 0; i < harness_n_devices; i++)
     free (c->results[i].values);
   memset (c->results, 0, sizeof c->results);
+  forget_drawn (c);
 }
 
 static bool

@@ -22,6 +22,7 @@
 #define LENGTH(array) (sizeof (array) / sizeof *(array))
 
 #define MAX_BUFFERS 24
+#define MAX_DRAWN 48
 #define MAX_DEVICES 8
 
 /** A matrix on a device between two guard zones, with padding between its rows. */
@@ -50,9 +51,16 @@ typedef struct
   DpDevice *dev;
   int n_buffers;
   Buffer buffers[MAX_BUFFERS];
-  void *host[MAX_BUFFERS];
-  int n_host;
+  int n_used;                   /* of `drawn` */
   double ms, best_ms;           /* --bench: median and least of the calls */
+
+  /* -- random numbers, the same for each device */
+  int n_drawn;
+  struct
+  {
+    char *bytes;
+    size_t n;
+  } drawn[MAX_DRAWN];
 
   /* -- results of each device */
   struct
@@ -112,7 +120,7 @@ void *out (Case *c, size_t rows, size_t cols, size_t stride, DpType type);
 void *out_like (Case *c, size_t rows, size_t cols, size_t stride, DpType type, float scale);
 void *out_bytes (Case *c, size_t rows, size_t cols, size_t stride);
 
-/** Host array of random numbers, as a weight of a file. Lives as long as the body. */
+/** Host array of random numbers, as a weight of a file. Lives as long as the case. */
 const void *host_random (Case *c, size_t n, DpType type, float scale);
 
 /** Runs a body everywhere, compares, prints a line on failure (or the bench table's line). */

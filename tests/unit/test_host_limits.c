@@ -87,6 +87,14 @@ test_v1 (void)
   put ("root/cpu,cpuacct/cpu.cfs_period_us", "100000\n");
   check ("4:memory:/job\n3:cpuset:/\n1:cpu,cpuacct:/job\n", 8000, 5000, 3);
   check ("4:memory:/\n1:cpu,cpuacct:/\n", SIZE_MAX, SIZE_MAX, 0);
+  /* The folder has its controllers in another order, or is of one of them alone */
+  put ("root/cpuacct,cpu/other/cpu.cfs_quota_us", "400000\n");
+  put ("root/cpuacct,cpu/other/cpu.cfs_period_us", "100000\n");
+  check ("1:cpu,cpuacct:/other\n", SIZE_MAX, SIZE_MAX, 4);
+  put ("root/cpu/third/cpu.cfs_quota_us", "500000\n");
+  put ("root/cpu/third/cpu.cfs_period_us", "100000\n");
+  check ("1:cpuacct,cpu:/third\n", SIZE_MAX, SIZE_MAX, 5);
+  check ("1:cpuset:/third\n", SIZE_MAX, SIZE_MAX, 0);
 }
 
 static void

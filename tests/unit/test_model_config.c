@@ -124,6 +124,12 @@ test_fallbacks (void)
   g_assert_true (c.defaults.steps == 50 && c.defaults.block_latents == 8 && c.defaults.context_latents == 8
       && c.defaults.queue_blocks == 0);
   g_assert_cmpfloat (c.defaults.guidance_scale, ==, 5.0);
+  g_assert_true (c.defaults.guidance_interval_low == 0 && c.defaults.guidance_interval_high == 1);
+  put ("dualparal.json", "{ \"guidance_interval_low\": 0.25, \"guidance_interval_high\": 0.75 }");
+  assert_read (&c);
+  g_assert_true (c.defaults.guidance_interval_low == 0.25 && c.defaults.guidance_interval_high == 0.75);
+  put ("dualparal.json", "{ \"guidance_interval_low\": 0.75, \"guidance_interval_high\": 0.25 }");
+  assert_refused (DP_ERROR_BAD_MODEL, "dualparal.json", "guidance_interval_low");
   put ("dualparal.json", "{ \"block_latents\": 3 }");
   assert_read (&c);
   g_assert_cmpint (c.defaults.context_latents, ==, 3);
@@ -177,6 +183,7 @@ test_refused (void)
     { 5, "width", "100" }, { 5, "height", "0" }, { 5, "steps", "1001" }, { 5, "framerate", "16" }, { 5, "framerate", "[16, 0]" },
     { 5, "context_latents", "5" }, { 5, "context_latents", "0" }, { 5, "queue_blocks", "99" }, { 5, "sampler", "\"heun\"" },
     { 5, "wdith", "256" },
+    { 5, "guidance_interval_low", "-0.1" }, { 5, "guidance_interval_high", "1.1" }, { 5, "guidance_interval_high", "true" },
     { 5, "guidance_scale", "-1" }, { 5, "guidance_scale_2", "101" }, { 5, "guidance_scale_2", "3" }, { 5, "prompt", "3" },
   };
 

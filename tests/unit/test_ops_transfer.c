@@ -51,11 +51,13 @@ zone_holds (const Zone *z, const char *expected, int byte)
   bool good = true;
 
   z->dev->ops->download (z->dev, all, z->base, z->bytes + 2 * GUARD);
-  for (size_t i = 0; i < z->bytes + 2 * GUARD && good; i++) {
-    bool inside = i >= GUARD && i < GUARD + z->bytes;
-
-    good = all[i] == (inside ? expected ? (unsigned char) expected[i - GUARD] : byte : POISON);
-  }
+  for (size_t i = 0; i < GUARD; i++)
+    good = good && all[i] == POISON && all[GUARD + z->bytes + i] == POISON;
+  if (expected)
+    good = good && memcmp (all + GUARD, expected, z->bytes) == 0;
+  else
+    for (size_t i = 0; i < z->bytes; i++)
+      good = good && all[GUARD + i] == byte;
   free (all);
   return good;
 }

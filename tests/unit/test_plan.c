@@ -39,7 +39,7 @@ test_settings (void)
   g_autoptr (GStringChunk) storage = g_string_chunk_new (256);
   g_autoptr (DpModel) model = dp_model_open (NULL, NULL);
   g_autoptr (GError) error = NULL;
-  DpSettings s = { .devices = "abacus:3", .num_frames = 9 }, open = { .num_frames = -1 };
+  DpSettings s = { .devices = "abacus:3", .num_frames = 9 }, open = { .num_frames = -1, .times = "", .trace = "" };
 
   g_assert_true (dp_settings_fill (&s, model, storage, &error));
   g_assert_cmpstr (s.devices, ==, "abacus:3");
@@ -47,10 +47,26 @@ test_settings (void)
   g_assert_cmpstr (open.devices, ==, "auto");
   g_assert_cmpstr (open.precision, ==, "auto");
   g_assert_cmpstr (open.text_encoder, ==, "auto");
+  g_assert_null (open.times);
+  g_assert_null (open.trace);
   g_assert_cmpint (open.threads, ==, 0);
   g_assert_cmpint (open.width, ==, model->config.defaults.width);
   g_assert_cmpint (open.steps, ==, model->config.defaults.steps);
   g_assert_no_error (error);
+  g_assert_cmpfloat (open.guidance_interval_low, ==, 0);
+  g_assert_cmpfloat (open.guidance_interval_high, ==, 1);
+
+  /* A model's interval, and what was asked for instead */
+  static const double ends[][4] = { { 0, 0, 0.2, 0.9 }, { 0, 1, 0, 1 }, { 0.3, 0, 0.3, 1 }, { 0, 0.5, 0, 0.5 } };
+  model->config.defaults.guidance_interval_low = 0.2;
+  model->config.defaults.guidance_interval_high = 0.9;
+  for (gsize i = 0; i < G_N_ELEMENTS (ends); i++) {
+    DpSettings interval = { .num_frames = -1, .guidance_interval_low = ends[i][0], .guidance_interval_high = ends[i][1] };
+
+    g_assert_true (dp_settings_fill (&interval, model, storage, &error));
+    g_assert_cmpfloat (interval.guidance_interval_low, ==, ends[i][2]);
+    g_assert_cmpfloat (interval.guidance_interval_high, ==, ends[i][3]);
+  }
   open.precision = "int4";
   g_assert_false (dp_settings_fill (&open, model, storage, &error));
   g_assert_error (error, DP_ERROR, DP_ERROR_SETTINGS);
@@ -214,6 +230,12 @@ test_guidance (void)
     g_assert_cmpint (plan->elements, ==, guided ? 2 : 1);
     g_assert_cmpfloat (dp_plan_mean_elements (plan), ==, 1 + guided / 8.0);
     g_assert_cmpint (strstr (text, "guidance      in steps") != NULL, ==, guided % 8 > 0);
+    g_assert_cmpint (dp_plan_unguided (plan) != NULL, ==, cases[i].scale > 1 && guided == 0);
+    if (dp_plan_unguided (plan)) {
+      g_test_message ("%s", dp_plan_unguided (plan));
+      g_assert_nonnull (strstr (dp_plan_unguided (plan), "start from 1, 0.972, 0.938, 0.893, 0.834, 0.75, 0.626, 0.419: choose"));
+      g_assert_nonnull (strstr (text, dp_plan_unguided (plan)));
+    }
     for (int n = 0; n < 4 && guided % 8 > 0; n++) {
       g_assert_cmpint (plan->stages[n].halves[0].first, ==, plan->stages[n].halves[1].first);
       g_assert_cmpint (plan->stages[n].halves[0].last, ==, plan->stages[n].halves[1].last);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "engine/wan/weights.h"
+#include "engine/wan/weights_write.h"
 #include "engine/dualparal.h"
 
 #include <fcntl.h>
