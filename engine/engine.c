@@ -115,7 +115,8 @@ start_decoder (DpEngine *e, GError **error)
 
   e->decoder = dp_decoder_new (&(DpDecoderSpec) {
       .vae = plan->model->config.vae, .weights = e->vae_weights, .device = plan->decoder_device, .threads = s->threads,
-      .type = plan->type, .latent_h = plan->latent_h, .latent_w = plan->latent_w, .max_own = plan->max_own,
+      .type = plan->type, .latent_h = plan->latent_h, .latent_w = plan->latent_w, .width = s->width, .height = s->height,
+      .max_own = plan->max_own,
       .max_queue_frames = s->max_queue_frames, .format = s->format, .num_frames = s->num_frames, .trace = e->trace,
       .loaded = part_loaded, .failed = part_failed, .user_data = e }, error);
   return e->decoder != NULL;

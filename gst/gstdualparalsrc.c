@@ -14,9 +14,9 @@
  * DualParal scheme on any number of devices. The default model is a tiny one that comes with the
  * plugin and plays in real time on a CPU.
  *
- * The size can be negotiated in steps of 16 pixels and the framerate freely. By default both are the
- * model's. Frames are made ahead of time, into a queue of #GstDualParalSrc:max-queue-frames. Only
- * this queue holds the generation back.
+ * Any even size can be negotiated, and any framerate. By default both are the model's. Frames are
+ * made ahead of time, into a queue of #GstDualParalSrc:max-queue-frames. Only this queue holds the
+ * generation back.
  *
  * ## Example launch lines
  * |[
@@ -368,7 +368,7 @@ gst_dualparal_src_negotiate (GstBaseSrc * src)
   peer = gst_pad_peer_query_caps (GST_BASE_SRC_PAD (src), NULL);
   GST_ELEMENT_ERROR (src, CORE, NEGOTIATION,
       ("Downstream accepts no video that can be made: width and height must be "
-          "multiples of 16, pixels square, frames progressive."),
+          "even, pixels square, frames progressive."),
       ("downstream accepts %" GST_PTR_FORMAT, peer));
   gst_clear_caps (&peer);
   return FALSE;

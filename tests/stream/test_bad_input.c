@@ -72,8 +72,8 @@ test_values (void)
 #define FRAMES(n, ...) (DpSettings) { .num_frames = n, __VA_ARGS__ }
 #define WITH(...) FRAMES (9, __VA_ARGS__)
   const struct { DpSettings settings; int code; const char *needles; } bad[] = {
-    { WITH (.width = 17), DP_ERROR_SETTINGS, "width|17|multiple of 16" },
-    { WITH (.height = 8), DP_ERROR_SETTINGS, "height|8|16" },
+    { WITH (.width = 17), DP_ERROR_SETTINGS, "width|17|even number from 16" },
+    { WITH (.height = 14), DP_ERROR_SETTINGS, "height|14|16" },
     { WITH (.width = -16), DP_ERROR_SETTINGS, "width|-16" },
     { WITH (.width = 1 << 30), DP_ERROR_SETTINGS, "width|1073741824|8192" },
     { FRAMES (0), DP_ERROR_SETTINGS, "num-frames|0|-1" },

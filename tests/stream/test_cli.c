@@ -254,6 +254,12 @@ test_y4m (void)
   g_assert_cmpint (system (command), ==, 0);
   check_same ("a.y4m", "stdout.y4m", TRUE);
 
+  /* any even size */
+  g_free (run_ok ("generate " SMALL "--width 62 --height 34 --frames 2 --output %s/even.y4m"));
+  g_autoptr (GBytes) even = contents ("even.y4m");
+  g_assert_true (g_str_has_prefix (g_bytes_get_data (even, &size), "YUV4MPEG2 W62 H34 "));
+  g_assert_cmpuint (size, ==, strlen (header) + 2 * (62 * 34 * 3 / 2 + 6));
+
   /* limited range, and not all one grey */
   guint8 low = 255, high = 0;
   for (gsize i = 0; i < 64 * 48; i++) {
