@@ -170,6 +170,10 @@ const DpModelInfo *dp_plan_model (const DpPlan *plan);
 /** Why devices=auto passed over a GPU, in one sentence; NULL where it took one, was not asked, or there is none to be expected here. */
 const char *dp_plan_passed_over (const DpPlan *plan);
 
+/** One sentence that names the sizes which the model was trained for, if the plan's is not one of them; NULL if it is, or they are not
+ *  known: published models have theirs, others name them in dualparal.json. */
+const char *dp_plan_untrained (const DpPlan *plan);
+
 /** Why some stages will have to wait for blocks, and the queue_blocks that would keep them busy; NULL where all are busy. */
 const char *dp_plan_starved (const DpPlan *plan);
 

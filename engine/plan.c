@@ -281,6 +281,27 @@ plan_guidance (DpPlan *plan)
   plan->elements = first < end ? 2 : 1;
 }
 
+/* The size that is made counts: a cropped one looks the same. */
+static void
+check_size (DpPlan *plan)
+{
+  const DpDefaults *d = &plan->model->config.defaults;
+  int scale = plan->model->config.vae.spatial_scale;
+  g_autoptr (GString) sentence = g_string_new (NULL);
+
+  for (int i = 0; i < d->n_trained; i++)
+    if (d->trained[i].width == plan->latent_w * scale && d->trained[i].height == plan->latent_h * scale)
+      return;
+  if (d->n_trained == 0)
+    return;
+  g_string_printf (sentence, "%s was not trained for %dx%d, so the video may look wrong; it was trained for ", d->name,
+      plan->settings.width, plan->settings.height);
+  for (int i = 0; i < d->n_trained; i++)
+    g_string_append_printf (sentence, "%s%dx%d", i == 0 ? "" : i < d->n_trained - 1 ? ", " : " and ", d->trained[i].width,
+        d->trained[i].height);
+  plan->untrained = g_string_chunk_insert (plan->storage, sentence->str);
+}
+
 static gboolean
 check_noise (const DpPlan *plan, GError **error)
 {
@@ -342,6 +363,7 @@ plan_blocks (DpPlan *plan, const char *asked, GError **error)
     return FALSE;
   plan->latent_h = latent_side (vae, s->height);
   plan->latent_w = latent_side (vae, s->width);
+  check_size (plan);
   plan->context_latents = C;
   plan->latents = frames < 0 ? -1 : 1 + (frames - 1 + scale - 1) / scale;
   plan->max_own = plan->latents >= 0 ? MIN (plan->latents, B + C) : B + C;
@@ -689,6 +711,12 @@ dp_plan_passed_over (const DpPlan *plan)
 }
 
 const char *
+dp_plan_untrained (const DpPlan *plan)
+{
+  return plan->untrained;
+}
+
+const char *
 dp_plan_starved (const DpPlan *plan)
 {
   return plan->starved;
@@ -787,6 +815,8 @@ dp_plan_describe (const DpPlan *plan)
   }
   if (plan->passed_over)
     g_string_append_printf (text, "  %s\n", plan->passed_over);
+  if (plan->untrained)
+    g_string_append_printf (text, "  %s\n", plan->untrained);
   if (plan->starved)
     g_string_append_printf (text, "  %s\n", plan->starved);
   return g_string_free (text, FALSE);

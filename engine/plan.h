@@ -58,6 +58,7 @@ struct _DpPlan
   int elements;                 /* most messages a pass: 2 with guidance, else 1 */
   double attention;             /* share of a layer's time that its self-attention takes */
   int messages;                 /* most of them on their way between stages at a time */
+  const char *untrained;        /* that the model was not trained for this size, a sentence; NULL: it was, or that is not known */
   const char *starved;          /* why stages will wait for blocks, a sentence; NULL: they need not */
 
   /* -- memory -- */

@@ -181,16 +181,25 @@ gst_dualparal_generator_start (GstDualParalGenerator * gen)
   return TRUE;
 }
 
+/* On the streaming thread, which does not post by itself */
+static void
+gst_dualparal_generator_post_warning (GstDualParalGenerator * gen, gint code,
+    const gchar * sentence, const gchar * debug)
+{
+  GError *warning = g_error_new_literal (GST_RESOURCE_ERROR, code, sentence);
+
+  gst_dualparal_poster_post (gen->poster,
+      gst_message_new_warning (GST_OBJECT (gen->element), warning, debug));
+  GST_WARNING_OBJECT (gen->element, "%s", sentence);
+  g_error_free (warning);
+}
+
 static void
 gst_dualparal_generator_warn_of_trace (GstDualParalGenerator * gen,
     GError * error)
 {
-  GError *warning = g_error_new_literal (GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_WRITE, error->message);
-
-  gst_dualparal_poster_post (gen->poster, gst_message_new_warning (GST_OBJECT (gen->element), warning,
-          "the video goes on, the trace is not complete"));
-  GST_WARNING_OBJECT (gen->element, "%s", error->message);
-  g_error_free (warning);
+  gst_dualparal_generator_post_warning (gen, GST_RESOURCE_ERROR_WRITE,
+      error->message, "the video goes on, the trace is not complete");
   g_error_free (error);
 }
 
@@ -307,8 +316,11 @@ gst_dualparal_generator_open_engine (GstDualParalGenerator * gen,
   g_free (texts[1]);
   if (!opened)
     return FALSE;
+  if (dp_plan_untrained (plan))
+    gst_dualparal_generator_post_warning (gen, GST_RESOURCE_ERROR_SETTINGS,
+        dp_plan_untrained (plan), "the caps of downstream set the size");
   text = dp_plan_describe (plan);
-  GST_DEBUG_OBJECT (gen->element, "plan:\n%s", text);
+  GST_INFO_OBJECT (gen->element, "plan:\n%s", text);
   g_free (text);
   GST_INFO_OBJECT (gen->element, "engine opened for %dx%d %s, from frame %"
       G_GUINT64_FORMAT " on, prompt \"%.100s\"", settings.width,

@@ -378,7 +378,12 @@ gst_dualparal_settings_init_stats_props (void)
   /**
    * GstDualParalSrc:stats:
    *
-   * A structure `application/x-dualparal-stats`. Running totals since the generation began:
+   * A structure `application/x-dualparal-stats`. What was chosen:
+   *
+   * * `model`, `devices`, `precision` (#gchararray): %NULL before the element was started
+   * * `plan` (#gchararray): which device does what, and the memory it takes
+   *
+   * Running totals since the generation began:
    *
    * * `blocks`, `passes`, `frames` (#guint64): finished blocks, passes through all layers, decoded
    *   frames

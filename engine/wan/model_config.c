@@ -540,6 +540,31 @@ read_scheduler (DpSchedulerConfig *c, const char *dir, GError **error)
 }
 
 static void
+get_sizes (Reader *r, const char *key, DpSize *sizes, int *n)
+{
+  JsonArray *array = get_node (r, key) ? get_array (r, key, 1, DP_MAX_TRAINED) : NULL;
+
+  *n = 0;
+  for (guint i = 0; array && i < json_array_get_length (array); i++) {
+    JsonNode *node = json_array_get_element (array, i);
+    JsonArray *pair = JSON_NODE_HOLDS_ARRAY (node) ? json_node_get_array (node) : NULL;
+    int sides[2];
+
+    for (guint j = 0; j < 2; j++) {
+      JsonNode *side = pair && json_array_get_length (pair) == 2 ? json_array_get_element (pair, j) : NULL;
+
+      if (!is_type (side, G_TYPE_INT64) || json_node_get_int (side) < DP_MIN_SIZE || json_node_get_int (side) > DP_MAX_SIZE
+          || json_node_get_int (side) % 16) {
+        reader_expected (r, key, node, "pairs of width and height, which are multiples of 16");
+        return;
+      }
+      sides[j] = json_node_get_int (side);
+    }
+    sizes[(*n)++] = (DpSize) { sides[0], sides[1] };
+  }
+}
+
+static void
 check_keys (Reader *r, const char *const *known)
 {
   g_autoptr (GList) keys = json_object_get_members (r->object);
@@ -560,6 +585,7 @@ read_default_values (DpDefaults *d, Reader *r)
   get_string (r, "words", d->words, sizeof d->words);
   get_string (r, "knows", d->knows, sizeof d->knows);
   get_string (r, "sampler", d->sampler, sizeof d->sampler);
+  get_sizes (r, "trained_sizes", d->trained, &d->n_trained);
   d->width = get_int (r, "width", 16, DP_MAX_SIZE, d->width);
   d->height = get_int (r, "height", 16, DP_MAX_SIZE, d->height);
   d->steps = get_int (r, "steps", 1, DP_MAX_STEPS, d->steps);
@@ -606,7 +632,7 @@ read_defaults (DpDefaults *d, const char *dir, GError **error)
 {
   static const char *const known[] = { "name", "prompt", "negative_prompt", "width", "height", "framerate", "steps", "guidance_scale",
     "guidance_scale_2", "flow_shift", "block_latents", "context_latents", "queue_blocks", "sampler", "words",
-    "knows", NULL };
+    "knows", "trained_sizes", NULL };
   g_autofree char *path = g_build_filename (dir, "dualparal.json", NULL);
   g_autofree char *canonical = g_canonicalize_filename (dir, NULL);
   g_autofree char *base = g_path_get_basename (canonical);

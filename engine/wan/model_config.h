@@ -57,6 +57,13 @@ typedef struct
   gboolean lower_order_final;
 } DpSchedulerConfig;
 
+#define DP_MAX_TRAINED 16
+
+typedef struct
+{
+  int width, height;
+} DpSize;
+
 /** dualparal.json: what the model looks best with. Optional file; each key optional. Keys are the names of the settings. */
 typedef struct
 {
@@ -64,6 +71,8 @@ typedef struct
   char prompt[512], negative_prompt[2048];
   char words[4096], knows[1024];        /* words it was taught, and what they are about for people; "": not said */
   int width, height, fps_n, fps_d;
+  DpSize trained[DP_MAX_TRAINED];       /* sizes that it was trained for */
+  int n_trained;                /* 0: not said */
   int steps, block_latents, context_latents, queue_blocks;
   double guidance_scale, flow_shift;    /* flow_shift 0: the scheduler's */
   double guidance_scale_2;      /* of the second expert; 0: guidance_scale */

@@ -267,6 +267,46 @@ GST_START_TEST (test_formats)
 
 GST_END_TEST;
 
+/* How many warnings there are of a size, of one video */
+static guint
+size_warnings (const gchar * downstream, const gchar * says)
+{
+  GstHarness *h = source_harness (FAST "num-frames=1", downstream);
+  GstBus *bus = gst_bus_new ();
+  GstMessage *message;
+  GError *error;
+  guint n = 0;
+
+  gst_element_set_bus (h->element, bus);
+  gst_harness_play (h);
+  gst_buffer_unref (gst_harness_pull (h));
+  gst_element_set_state (h->element, GST_STATE_NULL);
+  while ((message = gst_bus_pop_filtered (bus, GST_MESSAGE_WARNING))) {
+    gst_message_parse_warning (message, &error, NULL);
+    fail_unless_equals_string (error->message, says);
+    g_error_free (error);
+    gst_message_unref (message);
+    n++;
+  }
+  gst_element_set_bus (h->element, NULL);
+  gst_harness_teardown (h);
+  gst_object_unref (bus);
+  return n;
+}
+
+/* One for a size that the model was not trained for; a part of one that it was trained for is well */
+GST_START_TEST (test_untrained_size)
+{
+  fail_unless_equals_int (size_warnings ("video/x-raw, width=64, height=36",
+          "tiny was not trained for 64x36, so the video may look wrong; it was "
+          "trained for 256x144"), 1);
+  fail_unless_equals_int (size_warnings ("video/x-raw", ""), 0);
+  fail_unless_equals_int (size_warnings ("video/x-raw, width=250, height=140",
+          ""), 0);
+}
+
+GST_END_TEST;
+
 static void
 renegotiate (GstHarness * h, const gchar * caps)
 {
@@ -366,6 +406,7 @@ caps_suite (void)
   tcase_add_test (tc, test_not_negotiated);
   tcase_add_test (tc, test_downstream_refuses);
   tcase_add_test (tc, test_formats);
+  tcase_add_test (tc, test_untrained_size);
   tcase_add_test (tc, test_renegotiation);
   tcase_add_test (tc, test_size_is_kept);
   return s;

@@ -65,6 +65,9 @@ check_fields (const GstStructure * s, guint stages)
     "block-interval-p50", "block-interval-p95", "stall-time",
     "downstream-delay-time"
   };
+  static const gchar *const strings[] = { "model", "devices", "precision",
+    "plan"
+  };
   const GValue *busy, *bytes;
   guint64 sum;
   guint i;
@@ -77,9 +80,11 @@ check_fields (const GstStructure * s, guint stages)
   for (i = 0; i < G_N_ELEMENTS (times); i++)
     fail_unless (time_of (s, times[i]) < GST_SECOND * 600, "%s", times[i]);
   fail_unless (gst_structure_has_field_typed (s, "queue-frames", G_TYPE_UINT));
+  for (i = 0; i < G_N_ELEMENTS (strings); i++)
+    fail_unless (gst_structure_has_field_typed (s, strings[i], G_TYPE_STRING));
   fail_unless_equals_int (gst_structure_n_fields (s),
       G_N_ELEMENTS (counters) + G_N_ELEMENTS (numbers) + G_N_ELEMENTS (times)
-      + 3);
+      + G_N_ELEMENTS (strings) + 3);
 
   fail_unless (double_of (s, "decode-busy") <= 1);
   fail_unless (double_of (s, "deadline-attainment") <= 1);
@@ -146,6 +151,14 @@ GST_START_TEST (test_fields)
   fail_unless (time_of (s, "block-interval-p50") > 0);
   fail_unless (double_of (s, "decode-busy") > 0);
   fail_unless (share_of (gst_structure_get_value (s, "stage-busy"), 1) > 0);
+  fail_unless_equals_string (gst_structure_get_string (s, "model"), "tiny");
+  fail_unless_equals_string (gst_structure_get_string (s, "devices"),
+      "cpu,cpu");
+  fail_unless (g_str_equal (gst_structure_get_string (s, "precision"),
+          "float32")
+      || g_str_equal (gst_structure_get_string (s, "precision"), "bfloat16"));
+  fail_unless (strstr (gst_structure_get_string (s, "plan"),
+          "  stage 1       cpu, layers ") != NULL);
   gst_structure_free (s);
 
   /* And again from the start */
@@ -291,7 +304,7 @@ GST_START_TEST (test_trace_on_full_disk)
   gst_harness_play (h);
   gst_buffer_unref (gst_harness_pull (h));
   gst_element_set_state (h->element, GST_STATE_READY);
-  message = gst_bus_pop_filtered (bus, GST_MESSAGE_WARNING);
+  message = pop_message (bus, GST_MESSAGE_WARNING, 0);
   fail_unless (message != NULL);
   gst_message_parse_warning (message, NULL, &debug);
   fail_unless (strstr (debug, "the trace is not") != NULL);

@@ -18,6 +18,7 @@ typedef struct
 {
   int status;                   /* what it returned; -1: a signal */
   char *out, *err;
+  char *size;                   /* the line of `err` about the size, which is not in `err` then; NULL: none */
   double seconds;
 } Run;
 
@@ -26,9 +27,23 @@ run_clear (Run *r)
 {
   g_free (r->out);
   g_free (r->err);
+  g_free (r->size);
 }
 
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (Run, run_clear)
+
+/* Takes the line about the size out of what was said, if it is there. New string, or NULL. */
+static char *
+take_size (char *text)
+{
+  char *end = strchr (text, '\n'), *line = NULL;
+
+  if (end && g_str_has_prefix (text, "dualparal: tiny was not trained for ")) {
+    line = g_strchomp (g_strndup (text, end - text));
+    memmove (text, end + 1, strlen (end));
+  }
+  return line;
+}
 
 /* Runs it with the words of `line`; %s in it is the test's directory. */
 static Run
@@ -50,6 +65,7 @@ run (const char *line)
   g_assert_no_error (error);
   r.status = WIFEXITED (status) ? WEXITSTATUS (status) : -1;
   r.seconds = test_clock_seconds (start);
+  r.size = take_size (r.err);
   return r;
 }
 
@@ -61,6 +77,7 @@ run_ok (const char *line)
   g_assert_cmpstr (r.err, ==, "");
   g_assert_cmpint (r.status, ==, 0);
   g_free (r.err);
+  g_free (r.size);
   return r.out;
 }
 
@@ -302,6 +319,23 @@ test_reproducible (void)
   g_free (run_ok ("generate " SMALL "--frames 5 --seed 9223372036854775807 --output %s/s3.y4m"));
   check_same ("s1.y4m", "s2.y4m", TRUE);
   check_same ("s1.y4m", "s3.y4m", FALSE);
+}
+
+static void
+test_sizes (void)
+{
+  g_auto (Run) small = run ("generate " SMALL "--frames 1 --output %s/size.y4m"), trained = run ("generate --steps 1 --frames 1 --output "
+      "%s/size.y4m"), part = run ("generate --steps 1 --width 250 --frames 1 --output %s/size.y4m");
+  g_autofree char *plan = run_ok ("plan " SMALL), *wan = run_ok ("plan --model wan2.1-1.3b --width 1280 --height 720");
+  g_autofree char *larger = run_ok ("plan --model wan2.1-14b --width 1280 --height 720");
+
+  g_assert_cmpstr (small.size, ==, "dualparal: tiny was not trained for 64x48, so the video may look wrong; it was trained for 256x144");
+  g_assert_cmpstr (small.err, ==, "");
+  g_assert_null (trained.size);
+  g_assert_null (part.size);
+  g_assert_nonnull (strstr (plan, "tiny was not trained for 64x48, so"));
+  g_assert_nonnull (strstr (wan, "was not trained for 1280x720, so the video may look wrong; it was trained for 832x480 and 480x832\n"));
+  g_assert_null (strstr (larger, "trained"));
 }
 
 static void
@@ -744,6 +778,7 @@ run_in_terminal (const char *line, int expected)
   g_test_message ("%s: %s", line, shown);
   g_assert_true (WIFEXITED (status));
   g_assert_cmpint (WEXITSTATUS (status), ==, expected);
+  g_free (take_size (out));
   return out;
 }
 
@@ -811,6 +846,7 @@ test_full_stdout (void)
     g_assert_true (g_spawn_sync (NULL, argv, NULL, G_SPAWN_DEFAULT, NULL, NULL, NULL, &err, &status, &error));
     g_test_message ("%s: %s", lines[i], err);
     g_assert_true (WIFEXITED (status) && WEXITSTATUS (status) == 1);
+    g_free (take_size (err));
     g_assert_true (g_str_has_prefix (err, "dualparal: ") && strchr (err, '\n') == err + strlen (err) - 1);
     g_assert_nonnull (strstr (err, i + 1 < G_N_ELEMENTS (lines) ? "standard output cannot be written" : "No space left"));
   }
@@ -866,6 +902,7 @@ main (int argc, char **argv)
   g_test_add_func ("/cli/plan", test_plan);
   g_test_add_func ("/cli/published", test_published);
   g_test_add_func ("/cli/inspect/all-gpus", test_inspect_all_gpus);
+  g_test_add_func ("/cli/sizes", test_sizes);
   g_test_add_func ("/cli/inspect/passed-over", test_inspect_passed_over);
   g_test_add_func ("/cli/bench", test_bench);
   g_test_add_func ("/cli/progress", test_progress);
