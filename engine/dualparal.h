@@ -149,7 +149,8 @@ typedef struct
   guint64 allocations;                  /* device allocations so far: stands still after the first block, until the next prompt */
 } DpStats;
 
-/** Called from the loader thread: code "load-model", text for people, percent 0..100; -1 when it was cancelled or failed. */
+/** Called from any thread: code "load-model", text for people, percent of the bytes 0..100; -1 when it was cancelled or failed. An older
+ *  report may come after a newer one. */
 typedef void (*DpProgress) (const char *code, const char *text, int percent, gpointer user_data);
 
 /** Reads the model's config files, checks every setting and their combination, asks the devices and decides what each of them will do.

@@ -37,6 +37,7 @@
  *
  * ## Messages
  * * `PROGRESS`, code `load-model`: the weights are read in the background while the pipeline prerolls.
+ *   The field `percent` (#gint) counts bytes.
  * * `BUFFERING`: a frame was not ready in time for a sink that keeps time. As with any buffering
  *   element, the application goes to PAUSED below 100 and back to PLAYING at 100; no frame is dropped.
  *   It is not posted before the first frame, when recording, or when live.
