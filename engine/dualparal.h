@@ -153,6 +153,17 @@ typedef struct
  *  report may come after a newer one. */
 typedef void (*DpProgress) (const char *code, const char *text, int percent, gpointer user_data);
 
+/** A small picture of a block that is being denoised: what its middle will look like, as far as that is known. */
+typedef struct
+{
+  gint64 block;
+  int step, steps;              /* how many of its steps are done */
+  int width, height;            /* of the picture: a pixel for each latent, so an eighth of the video's, for Wan's models */
+  const guint8 *rgb;            /* [height, width, 3], lent during the call */
+} DpPreview;
+
+typedef void (*DpPreviewCallback) (const DpPreview *preview, gpointer user_data);
+
 /** Reads the model's config files, checks every setting and their combination, asks the devices and decides what each of them will do.
  *  Quick: no weights are read. A new reference; NULL with `error` for bad settings, a bad model or a device that does not work. */
 DpPlan *dp_plan_new (const DpSettings *settings, GError **error);
@@ -222,6 +233,10 @@ void dp_engine_release_frame (DpEngine *engine, DpFrame *frame);
 /** TRUE makes a waiting dp_engine_pull() return DP_ERROR_FLUSHING at once, and every later one, and dp_engine_wait() FALSE; generation is
  *  not cancelled. */
 void dp_engine_set_flushing (DpEngine *engine, gboolean flushing);
+
+/** Calls back with a preview of the block that is shown next, at most four times a second; NULL: not any more, once it returns. It is
+ *  called on a thread of the engine and must not block. FALSE with DP_ERROR_SETTINGS where the model has no preview_map. Thread-safe. */
+gboolean dp_engine_set_preview (DpEngine *engine, DpPreviewCallback callback, gpointer user_data, GError **error);
 
 /** Notes in the trace, if there is one, that something happened to the frames: "underrun". A word of letters. Thread-safe. */
 void dp_engine_mark (DpEngine *engine, const char *what);

@@ -36,6 +36,7 @@ struct _DpEngine
   DpWeights *dit_weights[2], *vae_weights;       /* of the experts; NULL: no second */
   DpConditioner *conditioner;
   DpDecoder *decoder;
+  DpPreviewer *previewer;
   DpRing *ring;
   DpTrace *trace;               /* or NULL */
   int parts;                    /* stages, decoder, text encoder: what has to be loaded */
@@ -222,7 +223,7 @@ start_ring (DpEngine *e, GError **error)
 {
   e->ring = dp_ring_new (&(DpRingSpec) {
       .plan = e->plan, .weights = { e->dit_weights[0], e->dit_weights[1] }, .conditioner = e->conditioner, .decoder = e->decoder,
-      .trace = e->trace, .loaded = layers_loaded, .failed = part_failed, .user_data = e }, error);
+      .previewer = e->previewer, .trace = e->trace, .loaded = layers_loaded, .failed = part_failed, .user_data = e }, error);
   return e->ring && dp_ring_start (e->ring, error);
 }
 
@@ -261,6 +262,7 @@ dp_engine_open (DpEngine **engine, DpPlan *plan, DpProgress progress, gpointer u
   e->plan = dp_plan_ref (plan);
   e->progress = progress;
   e->progress_data = user_data;
+  e->previewer = dp_previewer_new (plan);
   for (int i = 0; i < LOADS; i++)
     e->loads[i] = (Load) { .engine = e, .parts = i == LOAD_LAYERS ? plan->n_stages : 1 };
   if (!dp_plan_check_address_space (plan, error) || !open_weights (e, error))
@@ -302,6 +304,7 @@ dp_engine_free (DpEngine *e)
   dp_ring_free (e->ring, linger);
   dp_decoder_free (e->decoder, linger);
   dp_conditioner_free (e->conditioner, linger);
+  dp_previewer_free (e->previewer);
   dp_trace_free (e->trace);
   g_mutex_lock (&e->lock);
   gboolean was_loading = e->decoder && e->loaded >= 0 && e->loaded < e->parts;
@@ -411,6 +414,12 @@ dp_engine_prompt_embeds (DpEngine *e, float **prompt, float **negative, int *len
   }
   dp_conditioning_unref (c);
   return TRUE;
+}
+
+gboolean
+dp_engine_set_preview (DpEngine *e, DpPreviewCallback callback, gpointer user_data, GError **error)
+{
+  return dp_previewer_set (e->previewer, callback, user_data, error);
 }
 
 void

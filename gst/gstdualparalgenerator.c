@@ -3,6 +3,7 @@
 
 #include "gstdualparalframe.h"
 #include "gstdualparalmessages.h"
+#include "gstdualparalpreview.h"
 
 #define GST_CAT_DEFAULT gst_dualparal_src_debug
 
@@ -36,6 +37,7 @@ struct _GstDualParalGenerator
   gboolean has_frame;
 
   GstDualParalPoster *poster;
+  GstDualParalPreview preview;
   /* -- the engine's threads' */
   GstDualParalProgress *progress;
   gint closing;                 /* atomic */
@@ -50,6 +52,7 @@ gst_dualparal_generator_new (GstElement * element,
   gen->element = element;
   gen->settings = settings;
   gen->poster = poster;
+  gen->preview = (GstDualParalPreview) { element, poster };
   g_mutex_init (&gen->lock);
   gen->progress = gst_dualparal_progress_new (element, poster);
   gst_dualparal_prompts_init (&gen->prompts);
@@ -266,6 +269,23 @@ gst_dualparal_generator_report_progress (const char *code, const char *text,
       g_atomic_int_get (&gen->closing));
 }
 
+/* A model that has no map for it is still shown */
+static void
+gst_dualparal_generator_start_preview (GstDualParalGenerator * gen,
+    DpEngine * engine)
+{
+  GError *error = NULL;
+
+  if (!gst_dualparal_settings_number (gen->settings,
+          GST_DUALPARAL_PROP_PREVIEW)
+      || dp_engine_set_preview (engine, gst_dualparal_preview_post,
+          &gen->preview, &error))
+    return;
+  gst_dualparal_generator_post_warning (gen, GST_RESOURCE_ERROR_SETTINGS,
+      error->message, "no preview is posted");
+  g_error_free (error);
+}
+
 /* A text that is NULL is the model's own, which the engine takes from the model only when it opens.
  * Under the lock. */
 static gboolean
@@ -316,6 +336,7 @@ gst_dualparal_generator_open_engine (GstDualParalGenerator * gen,
   g_free (texts[1]);
   if (!opened)
     return FALSE;
+  gst_dualparal_generator_start_preview (gen, engine);
   if (dp_plan_untrained (plan))
     gst_dualparal_generator_post_warning (gen, GST_RESOURCE_ERROR_SETTINGS,
         dp_plan_untrained (plan), "the caps of downstream set the size");

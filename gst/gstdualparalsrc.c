@@ -48,6 +48,8 @@
  * * `ELEMENT`, structure `dualparal-prompt-applied`: the first frame of a prompt leaves the element.
  *   Fields: `prompt` (string), `prompt-id` (#guint, 0 for the first), `block` (#gint64), `frame`
  *   (#guint64), `timestamp`, `stream-time`, `running-time` (#GstClockTime).
+ * * `ELEMENT`, structure `dualparal-preview`: see #GstDualParalSrc:preview. Fields: `sample`
+ *   (#GstSample), `block` (#gint64), `step`, `steps` (#gint).
  * * `WARNING`: a prompt was refused or has words that the model was never taught, the model was not
  *   trained for the size, a trace is not complete, or devices=auto passed over a GPU.
  *

@@ -77,6 +77,8 @@ typedef struct
   double guidance_scale, flow_shift;    /* flow_shift 0: the scheduler's */
   double guidance_scale_2;      /* of the second expert; 0: guidance_scale */
   char sampler[16];             /* "": the scheduler's */
+  gboolean has_preview;
+  float preview[3][DP_VAE_MAX_CHANNELS + 1];    /* preview_map: red, green and blue in 0..1 from z_dim normalised latents, and a constant */
 } DpDefaults;
 
 typedef struct

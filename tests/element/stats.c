@@ -335,6 +335,62 @@ GST_START_TEST (test_trace_on_full_disk_while_playing)
 
 GST_END_TEST;
 
+static void
+check_preview (const GstStructure * s)
+{
+  GstSample *sample;
+  GstVideoInfo info;
+  gint64 block;
+  gint step, steps;
+
+  fail_unless (gst_structure_get (s, "sample", GST_TYPE_SAMPLE, &sample,
+          "block", G_TYPE_INT64, &block, "step", G_TYPE_INT, &step, "steps",
+          G_TYPE_INT, &steps, NULL));
+  fail_unless (block >= 0 && steps == 3 && step > 0 && step <= steps);
+  fail_unless (gst_video_info_from_caps (&info, gst_sample_get_caps (sample)));
+  fail_unless (GST_VIDEO_INFO_FORMAT (&info) == GST_VIDEO_FORMAT_RGB);
+  fail_unless (info.width == 5 * 2 && info.height == 2 * 2);
+  fail_unless_equals_int (gst_buffer_get_size (gst_sample_get_buffer (sample)),
+      info.size);
+  gst_sample_unref (sample);
+}
+
+/* Of several blocks, and none where nobody asked */
+GST_START_TEST (test_preview)
+{
+  GstElement *pipeline = launch ("dualparalsrc name=src preview=true steps=3 "
+      "guidance-scale=1 ! video/x-raw, width=80, height=32 ! fakesink");
+  GstElement *src = gst_bin_get_by_name (GST_BIN (pipeline), "src");
+  GstMessage *message;
+  guint n = 0;
+
+  gst_element_set_state (pipeline, GST_STATE_PLAYING);
+  while (n < 3) {
+    message = wait_message (pipeline, GST_MESSAGE_ELEMENT, 30);
+    if (gst_message_has_name (message, "dualparal-preview")) {
+      fail_unless (GST_MESSAGE_SRC (message) == GST_OBJECT (src));
+      check_preview (gst_message_get_structure (message));
+      n++;
+    }
+    gst_message_unref (message);
+  }
+  gst_element_set_state (pipeline, GST_STATE_NULL);
+  g_object_set (src, "preview", FALSE, "num-frames", (gint64) 60, NULL);
+  gst_element_set_state (pipeline, GST_STATE_PLAYING);
+  do {
+    message = wait_message (pipeline, GST_MESSAGE_ELEMENT | GST_MESSAGE_EOS,
+        30);
+    fail_if (gst_message_has_name (message, "dualparal-preview"));
+    n = GST_MESSAGE_TYPE (message);
+    gst_message_unref (message);
+  } while (n != GST_MESSAGE_EOS);
+  gst_element_set_state (pipeline, GST_STATE_NULL);
+  gst_object_unref (src);
+  gst_object_unref (pipeline);
+}
+
+GST_END_TEST;
+
 static Suite *
 stats_suite (void)
 {
@@ -343,6 +399,7 @@ stats_suite (void)
 
   tcase_add_test (tc, test_fields);
   tcase_add_test (tc, test_slow_downstream);
+  tcase_add_test (tc, test_preview);
   tcase_add_test (tc, test_trace);
   tcase_add_test (tc, test_trace_refused);
   tcase_add_test (tc, test_trace_on_full_disk);

@@ -721,6 +721,15 @@ dp_engine_set_flushing (DpEngine * e, gboolean flushing)
   g_mutex_unlock (&script.lock);
 }
 
+gboolean
+dp_engine_set_preview (DpEngine * e, DpPreviewCallback callback,
+    gpointer user_data, GError ** error)
+{
+  g_set_error_literal (error, DP_ERROR, DP_ERROR_SETTINGS,
+      "preview: a script has no preview_map");
+  return FALSE;
+}
+
 void
 dp_engine_mark (DpEngine * e, const char *what)
 {

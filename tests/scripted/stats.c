@@ -234,6 +234,32 @@ GST_START_TEST (test_no_messages)
 
 GST_END_TEST;
 
+/* A model that has none says so, and plays */
+GST_START_TEST (test_no_preview)
+{
+  GstHarness *h = source_harness ("preview=true", SMALL);
+  GstBus *bus = bus_of (h);
+  GstMessage *message;
+  GError *error;
+
+  script_frames (9, 0);
+  gst_harness_play (h);
+  script_advance (GST_SECOND);
+  fail_unless_equals_int (gst_harness_buffers_in_queue (h), 9);
+  message = gst_bus_timed_pop_filtered (bus, 30 * GST_SECOND,
+      GST_MESSAGE_WARNING);
+  fail_unless (message != NULL);
+  gst_message_parse_warning (message, &error, NULL);
+  fail_unless_equals_string (error->message,
+      "preview: a script has no preview_map");
+  g_error_free (error);
+  gst_message_unref (message);
+  fail_unless (gst_bus_pop_filtered (bus, GST_MESSAGE_WARNING) == NULL);
+  clear_with_bus (h, bus);
+}
+
+GST_END_TEST;
+
 static Suite *
 stats_suite (void)
 {
@@ -245,6 +271,7 @@ stats_suite (void)
   tcase_add_test (tc, test_messages);
   tcase_add_test (tc, test_messages_when_blocked);
   tcase_add_test (tc, test_no_messages);
+  tcase_add_test (tc, test_no_preview);
   return s;
 }
 
