@@ -200,10 +200,14 @@ close_output (FILE *file, gboolean ok, GError **error)
 
 /* Before any work is done. */
 static void
-warn_of_words (const DpPlan *plan)
+warn (const DpPlan *plan)
 {
   g_autofree char *first = dp_plan_unknown_words (plan, dp_plan_settings (plan)->prompt);
 
+  if (dp_plan_untrained (plan))
+    fprintf (stderr, "dualparal: %s\n", dp_plan_untrained (plan));
+  if (dp_plan_unguided (plan))
+    fprintf (stderr, "dualparal: %s\n", dp_plan_unguided (plan));
   if (first)
     fprintf (stderr, "dualparal: %s\n", first);
   for (int i = 0; prompts_at && prompts_at[i]; i++) {
@@ -249,9 +253,7 @@ generate (GError **error)
     if (with_noise == NULL)
       return FALSE;
   }
-  warn_of_words (plan);
-  if (dp_plan_unguided (plan))
-    fprintf (stderr, "dualparal: %s\n", dp_plan_unguided (plan));
+  warn (plan);
   dp_cli_progress_start (plan);
   if (!dp_engine_open (&engine, with_noise ? with_noise : plan, dp_cli_progress_loading, NULL, error) || !queue_prompts (engine, error))
     return FALSE;

@@ -16,6 +16,7 @@ static struct
   const DpPlan *plan;
   gint64 loaded_us, shown_us;
   int length;                   /* of the line that is there */
+  int percent;                  /* loaded, as far as it was shown */
 } progress;
 
 /* Under the lock. A line that wraps could not be written over, so it is cut to the terminal's width. */
@@ -41,9 +42,10 @@ void
 dp_cli_progress_loading (const char *code, const char *text, int percent, gpointer user_data)
 {
   g_mutex_lock (&progress.lock);
-  if (progress.started && !progress.has_frames && percent >= 0) {
+  if (progress.started && !progress.has_frames && percent >= progress.percent) {
     g_autofree char *line = g_strdup_printf ("%s: %d %%", text, percent);
 
+    progress.percent = percent;
     if (percent == 100)
       progress.loaded_us = g_get_monotonic_time ();
     show (line);

@@ -173,8 +173,11 @@ load (DpConditioner *c, GError **error)
   if (loaded->weights == NULL || !dp_part_cache_open_device (&loaded->warm, c->device, spec->threads, error))
     return FALSE;
   loaded->warm.dev->cancel = &c->cancel;
+  if (spec->opened)
+    spec->opened (loaded->weights, spec->user_data);
   loaded->encoder = dp_text_encoder_new (loaded->warm.dev, config, loaded->weights, spec->type, spec->text_length, spec->streamed,
       error);
+  dp_weights_watch (loaded->weights, NULL, NULL);       /* they may outlive this engine */
   if (loaded->encoder)
     dp_part_cache_loaded (&loaded->warm);
   return loaded->encoder != NULL;

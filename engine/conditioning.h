@@ -48,6 +48,9 @@ typedef struct
   int text_length;              /* most tokens of a prompt */
   DpBlockFrames frames;         /* of the video */
   DpTrace *trace;
+  void (*opened) (DpWeights *weights, gpointer user_data);      /* called from its thread before the weights are read, for
+                                                                 * dp_weights_watch(), which ends once they are; not for what is warm.
+                                                                 * May be NULL */
   void (*loaded) (gpointer user_data);  /* called from its thread once the weights are in */
   void (*failed) (GError *error, gpointer user_data);   /* called from its thread; takes the error */
   gpointer user_data;

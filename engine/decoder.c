@@ -60,7 +60,8 @@ struct _DpDecoder
   /* -- immutable -- */
   DpDecoderSpec spec;
   char *device;
-  int width, height, n_planes;
+  int decoded_w, decoded_h;     /* pixels, of which spec.width and spec.height are shown */
+  int n_planes;
   int strides[3];
   gsize offsets[3], frame_bytes;
   gsize latent_size;            /* floats of a latent frame */
@@ -117,7 +118,8 @@ fifo_pop (Fifo *f)
 static DpDecoder
 describe (const DpDecoderSpec *spec)
 {
-  return (DpDecoder) { .spec = *spec, .width = spec->latent_w * spec->vae.spatial_scale, .height = spec->latent_h * spec->vae.spatial_scale,
+  return (DpDecoder) { .spec = *spec, .decoded_w = spec->latent_w * spec->vae.spatial_scale,
+    .decoded_h = spec->latent_h * spec->vae.spatial_scale,
     .latent_size = (gsize) spec->latent_h * spec->latent_w * spec->vae.z_dim,
     .n_slots = spec->max_queue_frames + 1 };    /* one may be lent */
 }
@@ -126,7 +128,7 @@ describe (const DpDecoderSpec *spec)
 static void
 layout_frame (DpDecoder *d)
 {
-  int w = d->width, h = d->height, bytes_per_pixel = 4;
+  int w = d->spec.width, h = d->spec.height, bytes_per_pixel = 4;
 
   d->n_planes = 1;
   switch (d->spec.format) {
@@ -198,7 +200,7 @@ loaded_key (const DpDecoder *d)
 static gsize
 pixel_bytes (const DpDecoder *d)
 {
-  return dp_type_size (d->spec.type) * d->width * d->height * 3;
+  return dp_type_size (d->spec.type) * d->decoded_w * d->decoded_h * 3;
 }
 
 static gboolean
@@ -334,11 +336,21 @@ add_busy (DpDecoder *d, gint64 us)
   g_mutex_unlock (&d->lock);
 }
 
+/* Where the shown part of a decoded frame begins. Its row and column are even, so that its chroma is the larger picture's. */
+static const void *
+shown_part (const DpDecoder *d, const void *pixels)
+{
+  gsize row = (d->decoded_h - d->spec.height) / 2 & ~1, column = (d->decoded_w - d->spec.width) / 2 & ~1;
+
+  return (const char *) pixels + dp_type_size (d->spec.type) * (row * d->decoded_w + column) * 3;
+}
+
 /* FALSE when cancelled, or when the stream has all its frames. */
 static gboolean
 emit_frame (DpDecoder *d, const void *pixels, const Job *job)
 {
-  DpPackFrameArgs args = { .type = dp_vae_type (d->vae), .format = (DpPixels) d->spec.format, .h = d->height, .w = d->width, .x = pixels };
+  DpPackFrameArgs args = { .type = dp_vae_type (d->vae), .format = (DpPixels) d->spec.format, .h = d->spec.height, .w = d->spec.width,
+    .x = shown_part (d, pixels), .x_stride = d->decoded_w };
   int index;
 
   if (d->ended)
@@ -653,8 +665,8 @@ dp_decoder_pull (DpDecoder *d, DpFrame *frame, gint64 timeout_us, GError **error
       Slot *slot = &d->slots[index];
 
       *frame = (DpFrame) { .index = d->pulled++, .block = slot->block, .prompt_id = slot->prompt_id, .prompt = slot->conditioning->prompt,
-        .prompt_changed = slot->prompt_changed, .replanned_at = slot->conditioning->replanned_at, .width = d->width, .height = d->height,
-        .format = d->spec.format, .n_planes = d->n_planes, .slot = GINT_TO_POINTER (index) };
+        .prompt_changed = slot->prompt_changed, .replanned_at = slot->conditioning->replanned_at, .width = d->spec.width,
+        .height = d->spec.height, .format = d->spec.format, .n_planes = d->n_planes, .slot = GINT_TO_POINTER (index) };
       for (int p = 0; p < d->n_planes; p++) {
         frame->planes[p] = slot->memory + d->offsets[p];
         frame->strides[p] = d->strides[p];

@@ -25,6 +25,7 @@ typedef struct
   int threads;
   DpType type;                  /* of weights and activations */
   int latent_h, latent_w;
+  int width, height;            /* of a shown frame, even: the middle of what is decoded, or all of it */
   int max_own;                  /* most latent frames of a block */
   int max_queue_frames;
   DpFormat format;

@@ -54,7 +54,8 @@ typedef struct
   const char *ranks;            /* "mpi": this process is rank 0 of all that mpirun started, stage i of the ring is rank i, the others run
                                  * `dualparal worker`, and `devices` is rank 0's one; NULL: "none", all stages are in this process */
   const char *sampler;          /* "unipc" or "euler"; NULL: what the scheduler config says */
-  int width, height;            /* pixels, multiples of 16 */
+  int width, height;            /* pixels, even. The model runs at the next size that it can (for Wan's, the next multiples of 16), and the
+                                 * middle is shown */
   int steps;                    /* T, sampling steps */
   double guidance_scale;        /* up to 1: no classifier-free guidance (half the work) */
   double guidance_scale_2;      /* the same in the steps of the second of two transformers; without one it stays 0 */
@@ -149,8 +150,20 @@ typedef struct
   guint64 allocations;                  /* device allocations so far: stands still after the first block, until the next prompt */
 } DpStats;
 
-/** Called from the loader thread: code "load-model", text for people, percent 0..100; -1 when it was cancelled or failed. */
+/** Called from any thread: code "load-model", text for people, percent of the bytes 0..100; -1 when it was cancelled or failed. An older
+ *  report may come after a newer one. */
 typedef void (*DpProgress) (const char *code, const char *text, int percent, gpointer user_data);
+
+/** A small picture of a block that is being denoised: what its middle will look like, as far as that is known. */
+typedef struct
+{
+  gint64 block;
+  int step, steps;              /* how many of its steps are done */
+  int width, height;            /* of the picture: a pixel for each latent, so an eighth of the video's, for Wan's models */
+  const guint8 *rgb;            /* [height, width, 3], lent during the call */
+} DpPreview;
+
+typedef void (*DpPreviewCallback) (const DpPreview *preview, gpointer user_data);
 
 /** Reads the model's config files, checks every setting and their combination, asks the devices and decides what each of them will do.
  *  Quick: no weights are read. A new reference; NULL with `error` for bad settings, a bad model or a device that does not work. */
@@ -172,6 +185,9 @@ const char *dp_plan_passed_over (const DpPlan *plan);
 
 /** Why no step has guidance although its scale is above 1: no step starts from a noise level of the interval; NULL where that is not so. */
 const char *dp_plan_unguided (const DpPlan *plan);
+/** One sentence that names the sizes which the model was trained for, if the plan's is not one of them; NULL if it is, or they are not
+ *  known: published models have theirs, others name them in dualparal.json. */
+const char *dp_plan_untrained (const DpPlan *plan);
 
 /** Why some stages will have to wait for blocks, and the queue_blocks that would keep them busy; NULL where all are busy. */
 const char *dp_plan_starved (const DpPlan *plan);
@@ -220,6 +236,10 @@ void dp_engine_release_frame (DpEngine *engine, DpFrame *frame);
 /** TRUE makes a waiting dp_engine_pull() return DP_ERROR_FLUSHING at once, and every later one, and dp_engine_wait() FALSE; generation is
  *  not cancelled. */
 void dp_engine_set_flushing (DpEngine *engine, gboolean flushing);
+
+/** Calls back with a preview of the block that is shown next, at most four times a second; NULL: not any more, once it returns. It is
+ *  called on a thread of the engine and must not block. FALSE with DP_ERROR_SETTINGS where the model has no preview_map. Thread-safe. */
+gboolean dp_engine_set_preview (DpEngine *engine, DpPreviewCallback callback, gpointer user_data, GError **error);
 
 /** Notes in the trace, if there is one, that something happened to the frames: "underrun". A word of letters. Thread-safe. */
 void dp_engine_mark (DpEngine *engine, const char *what);

@@ -7,6 +7,25 @@
 
 #include <string.h>
 
+/* What is loaded: the parts of a kind, and the bytes that are read for them. */
+typedef struct
+{
+  DpEngine *engine;
+  int parts;
+
+  /* -- protected by the engine's lock */
+  int loaded;                   /* parts */
+  gsize bytes, read;            /* in all, and so far; 0: not known yet */
+} Load;
+
+enum
+{
+  LOAD_LAYERS,
+  LOAD_DECODER,
+  LOAD_TEXT,
+  LOADS
+};
+
 struct _DpEngine
 {
   /* -- immutable -- */
@@ -17,6 +36,7 @@ struct _DpEngine
   DpWeights *dit_weights[2], *vae_weights;       /* of the experts; NULL: no second */
   DpConditioner *conditioner;
   DpDecoder *decoder;
+  DpPreviewer *previewer;
   DpRing *ring;
   DpTrace *trace;               /* or NULL */
   int parts;                    /* stages, decoder, text encoder: what has to be loaded */
@@ -26,6 +46,8 @@ struct _DpEngine
   GMutex lock;
   GError *error;                /* the first failure; for good */
   int loaded;                   /* parts; -1 once loading failed */
+  Load loads[LOADS];
+  int percent;                  /* the last that was reported */
   gboolean closing;             /* dp_engine_free() has begun: the parts may go away */
 };
 
@@ -38,17 +60,91 @@ report (DpEngine *e, const char *text, int percent)
     e->progress ("load-model", text, percent, e->progress_data);
 }
 
-static void
-part_loaded (gpointer data)
+/* How much is loaded, by bytes. A part that was left warm, or is another rank's, is not read here: it counts once it is there. */
+static int
+percent_loaded (const DpEngine *e)
 {
-  DpEngine *e = data;
-  int loaded;
+  double done = 0, all = 0;
+
+  if (e->loaded == e->parts)
+    return 100;
+  for (int i = 0; i < LOADS; i++) {
+    const Load *l = &e->loads[i];
+    double read = l->bytes > 0 ? MIN (1, (double) l->read / l->bytes) : 0, loaded = (double) l->loaded / l->parts;
+
+    all += l->bytes;
+    done += l->bytes * MAX (read, loaded);
+  }
+  return all > 0 ? MIN (99, 100 * done / all) : 0;
+}
+
+/* Reports, where it is a percent more. With the lock, which it releases. */
+static void
+report_loaded (DpEngine *e)
+{
+  int percent = e->loaded < 0 || e->closing ? 0 : percent_loaded (e);
+  gboolean more = percent > e->percent;
+
+  if (more)
+    e->percent = percent;
+  g_mutex_unlock (&e->lock);
+  if (more)
+    report (e, percent == 100 ? "model loaded" : "loading the model", percent);
+}
+
+static void
+bytes_read (gsize bytes, gpointer data)
+{
+  Load *l = data;
+
+  g_mutex_lock (&l->engine->lock);
+  l->read += bytes;
+  report_loaded (l->engine);
+}
+
+static void
+part_loaded (Load *l)
+{
+  DpEngine *e = l->engine;
 
   g_mutex_lock (&e->lock);
-  loaded = e->loaded < 0 || e->closing ? -1 : ++e->loaded;
+  if (e->loaded >= 0 && !e->closing) {
+    e->loaded++;
+    l->loaded++;
+  }
+  report_loaded (e);
+}
+
+static void
+layers_loaded (gpointer data)
+{
+  part_loaded (&((DpEngine *) data)->loads[LOAD_LAYERS]);
+}
+
+static void
+decoder_loaded (gpointer data)
+{
+  part_loaded (&((DpEngine *) data)->loads[LOAD_DECODER]);
+}
+
+static void
+text_loaded (gpointer data)
+{
+  part_loaded (&((DpEngine *) data)->loads[LOAD_TEXT]);
+}
+
+/* Its table of tokens is read by rows, when they are wanted. Of a streamed one, the first layer is read. */
+static void
+text_opened (DpWeights *weights, gpointer data)
+{
+  DpEngine *e = data;
+  Load *l = &e->loads[LOAD_TEXT];
+  gsize bytes = dp_weights_bytes (weights, "encoder.block.");
+
+  g_mutex_lock (&e->lock);
+  l->bytes = e->plan->streamed ? bytes / e->plan->model->config.text.layers : bytes;
   g_mutex_unlock (&e->lock);
-  if (loaded > 0)
-    report (e, loaded == e->parts ? "model loaded" : "loading the model", 100 * loaded / e->parts);
+  dp_weights_watch (weights, bytes_read, l);
 }
 
 /* The first error is the one that counts: what fails after it usually fails because of it. */
@@ -103,7 +199,7 @@ start_conditioner (DpEngine *e, GError **error)
   e->conditioner = dp_conditioner_new (&(DpConditionerSpec) {
       .model = plan->model, .device = plan->text_device, .threads = plan->settings.threads, .type = plan->type,
       .streamed = plan->streamed, .text_length = plan->settings.text_length, .frames = block_frames (plan), .trace = e->trace,
-      .loaded = part_loaded, .failed = part_failed, .user_data = e }, error);
+      .opened = text_opened, .loaded = text_loaded, .failed = part_failed, .user_data = e }, error);
   return e->conditioner != NULL;
 }
 
@@ -115,9 +211,10 @@ start_decoder (DpEngine *e, GError **error)
 
   e->decoder = dp_decoder_new (&(DpDecoderSpec) {
       .vae = plan->model->config.vae, .weights = e->vae_weights, .device = plan->decoder_device, .threads = s->threads,
-      .type = plan->type, .latent_h = plan->latent_h, .latent_w = plan->latent_w, .max_own = plan->max_own,
+      .type = plan->type, .latent_h = plan->latent_h, .latent_w = plan->latent_w, .width = s->width, .height = s->height,
+      .max_own = plan->max_own,
       .max_queue_frames = s->max_queue_frames, .format = s->format, .num_frames = s->num_frames, .trace = e->trace,
-      .loaded = part_loaded, .failed = part_failed, .user_data = e }, error);
+      .loaded = decoder_loaded, .failed = part_failed, .user_data = e }, error);
   return e->decoder != NULL;
 }
 
@@ -126,8 +223,15 @@ start_ring (DpEngine *e, GError **error)
 {
   e->ring = dp_ring_new (&(DpRingSpec) {
       .plan = e->plan, .weights = { e->dit_weights[0], e->dit_weights[1] }, .conditioner = e->conditioner, .decoder = e->decoder,
-      .trace = e->trace, .loaded = part_loaded, .failed = part_failed, .user_data = e }, error);
+      .previewer = e->previewer, .trace = e->trace, .loaded = layers_loaded, .failed = part_failed, .user_data = e }, error);
   return e->ring && dp_ring_start (e->ring, error);
+}
+
+static void
+watch (DpEngine *e, int load, DpWeights *weights, const char *prefix)
+{
+  e->loads[load].bytes += dp_weights_bytes (weights, prefix);
+  dp_weights_watch (weights, bytes_read, &e->loads[load]);
 }
 
 static gboolean
@@ -139,8 +243,11 @@ open_weights (DpEngine *e, GError **error)
     e->dit_weights[i] = dp_model_weights (model, DP_MODEL_TRANSFORMER + i, error);
     if (e->dit_weights[i] == NULL)
       return FALSE;
+    watch (e, LOAD_LAYERS, e->dit_weights[i], "blocks.");
   }
   e->vae_weights = dp_model_weights (model, DP_MODEL_VAE, error);
+  if (e->vae_weights)
+    watch (e, LOAD_DECODER, e->vae_weights, "decoder.");
   return e->vae_weights != NULL;
 }
 
@@ -155,6 +262,9 @@ dp_engine_open (DpEngine **engine, DpPlan *plan, DpProgress progress, gpointer u
   e->plan = dp_plan_ref (plan);
   e->progress = progress;
   e->progress_data = user_data;
+  e->previewer = dp_previewer_new (plan);
+  for (int i = 0; i < LOADS; i++)
+    e->loads[i] = (Load) { .engine = e, .parts = i == LOAD_LAYERS ? plan->n_stages : 1 };
   if (!dp_plan_check_address_space (plan, error) || !open_weights (e, error))
     goto fail;
   if (s->trace && (e->trace = dp_trace_new (s->trace, plan->n_stages, DP_TRACE_LIMIT, error)) == NULL)
@@ -194,6 +304,7 @@ dp_engine_free (DpEngine *e)
   dp_ring_free (e->ring, linger);
   dp_decoder_free (e->decoder, linger);
   dp_conditioner_free (e->conditioner, linger);
+  dp_previewer_free (e->previewer);
   dp_trace_free (e->trace);
   g_mutex_lock (&e->lock);
   gboolean was_loading = e->decoder && e->loaded >= 0 && e->loaded < e->parts;
@@ -303,6 +414,12 @@ dp_engine_prompt_embeds (DpEngine *e, float **prompt, float **negative, int *len
   }
   dp_conditioning_unref (c);
   return TRUE;
+}
+
+gboolean
+dp_engine_set_preview (DpEngine *e, DpPreviewCallback callback, gpointer user_data, GError **error)
+{
+  return dp_previewer_set (e->previewer, callback, user_data, error);
 }
 
 void

@@ -296,6 +296,27 @@ plan_guidance (DpPlan *plan)
   plan->unguided = g_string_chunk_insert (plan->storage, sentence);
 }
 
+/* The size that is made counts: a cropped one looks the same. */
+static void
+check_size (DpPlan *plan)
+{
+  const DpDefaults *d = &plan->model->config.defaults;
+  int scale = plan->model->config.vae.spatial_scale;
+  g_autoptr (GString) sentence = g_string_new (NULL);
+
+  for (int i = 0; i < d->n_trained; i++)
+    if (d->trained[i].width == plan->latent_w * scale && d->trained[i].height == plan->latent_h * scale)
+      return;
+  if (d->n_trained == 0)
+    return;
+  g_string_printf (sentence, "%s was not trained for %dx%d, so the video may look wrong; it was trained for ", d->name,
+      plan->settings.width, plan->settings.height);
+  for (int i = 0; i < d->n_trained; i++)
+    g_string_append_printf (sentence, "%s%dx%d", i == 0 ? "" : i < d->n_trained - 1 ? ", " : " and ", d->trained[i].width,
+        d->trained[i].height);
+  plan->untrained = g_string_chunk_insert (plan->storage, sentence->str);
+}
+
 static gboolean
 check_noise (const DpPlan *plan, GError **error)
 {
@@ -332,6 +353,15 @@ check_queue (DpPlan *plan, gboolean follows)
   plan->starved = g_string_chunk_insert (plan->storage, sentence);
 }
 
+/* Latents on a side of the picture: tokens are two by two of them, so it is made at the next size that is even in latents, and cropped. */
+static int
+latent_side (const DpVaeConfig *vae, int pixels)
+{
+  int step = 2 * vae->spatial_scale;
+
+  return (pixels + step - 1) / step * 2;
+}
+
 /* Block 0 has no context in front, every other one C; the longest input is one of the two. `asked`: the context mode that was asked
  * for. */
 static gboolean
@@ -346,8 +376,9 @@ plan_blocks (DpPlan *plan, const char *asked, GError **error)
   plan->sampler = dp_sampler_new (s->sampler, s->steps, s->flow_shift, &plan->model->config.scheduler, error);
   if (plan->sampler == NULL)
     return FALSE;
-  plan->latent_h = s->height / vae->spatial_scale;
-  plan->latent_w = s->width / vae->spatial_scale;
+  plan->latent_h = latent_side (vae, s->height);
+  plan->latent_w = latent_side (vae, s->width);
+  check_size (plan);
   plan->context_latents = C;
   plan->latents = frames < 0 ? -1 : 1 + (frames - 1 + scale - 1) / scale;
   plan->max_own = plan->latents >= 0 ? MIN (plan->latents, B + C) : B + C;
@@ -415,7 +446,7 @@ static double
 decoder_products (const DpPlan *plan)
 {
   const DpVaeConfig *c = &plan->model->config.vae;
-  double pixels = (double) plan->settings.width * plan->settings.height * c->temporal_scale;
+  double pixels = (double) plan->latent_w * plan->latent_h * c->spatial_scale * c->spatial_scale * c->temporal_scale;
 
   return DECODER_COST / 2 * pixels * c->base_dim * c->base_dim;
 }
@@ -550,7 +581,8 @@ plan_memory (DpPlan *plan)
       + dp_transport_room (plan->n_stages) * dp_stage_block_bytes (&spec);
   plan->stages[0].bytes += dp_schedule_bytes (plan->depth, plan->max_own, dp_plan_latent_size (plan));
   plan->decoder_bytes = dp_decoder_bytes (&(DpDecoderSpec) { .vae = plan->model->config.vae, .device = plan->decoder_device,
-      .type = plan->type, .latent_h = spec.latent_h, .latent_w = spec.latent_w, .max_queue_frames = s->max_queue_frames,
+      .type = plan->type, .latent_h = spec.latent_h, .latent_w = spec.latent_w, .width = s->width, .height = s->height,
+      .max_queue_frames = s->max_queue_frames,
       .format = s->format });
 }
 
@@ -700,6 +732,12 @@ dp_plan_unguided (const DpPlan *plan)
 }
 
 const char *
+dp_plan_untrained (const DpPlan *plan)
+{
+  return plan->untrained;
+}
+
+const char *
 dp_plan_starved (const DpPlan *plan)
 {
   return plan->starved;
@@ -758,8 +796,12 @@ char *
 dp_plan_describe (const DpPlan *plan)
 {
   const DpSettings *s = &plan->settings;
+  int scale = plan->model->config.vae.spatial_scale;
   GString *text = g_string_new (NULL);
 
+  if (s->width != plan->latent_w * scale || s->height != plan->latent_h * scale)
+    g_string_append_printf (text, "  picture       %dx%d, the middle of %dx%d\n", s->width, s->height, plan->latent_w * scale,
+        plan->latent_h * scale);
   g_string_append_printf (text, "  precision     %s\n  blocks        a new one every ", s->precision);
   if (plan->lag > 1)
     g_string_append_printf (text, "%d steps", plan->lag);
@@ -796,6 +838,8 @@ dp_plan_describe (const DpPlan *plan)
     g_string_append_printf (text, "  %s\n", plan->passed_over);
   if (plan->unguided)
     g_string_append_printf (text, "  %s\n", plan->unguided);
+  if (plan->untrained)
+    g_string_append_printf (text, "  %s\n", plan->untrained);
   if (plan->starved)
     g_string_append_printf (text, "  %s\n", plan->starved);
   return g_string_free (text, FALSE);

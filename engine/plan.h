@@ -59,6 +59,7 @@ struct _DpPlan
   double attention;             /* share of a layer's time that its self-attention takes */
   int messages;                 /* most of them on their way between stages at a time */
   const char *unguided;         /* why no step has guidance, though its scale is above 1, a sentence; NULL: some have, or none should */
+  const char *untrained;        /* that the model was not trained for this size, a sentence; NULL: it was, or that is not known */
   const char *starved;          /* why stages will wait for blocks, a sentence; NULL: they need not */
 
   /* -- memory -- */

@@ -13,6 +13,7 @@ typedef struct
   const DpWeights *weights[2];  /* of each transformer; NULL: no second */
   DpConditioner *conditioner;
   DpDecoder *decoder;
+  DpPreviewer *previewer;
   DpTrace *trace;
   void (*loaded) (gpointer user_data);  /* called from each stage's thread once its weights are in */
   void (*failed) (GError *error, gpointer user_data);   /* called from any of its threads; takes the error */

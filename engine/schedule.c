@@ -120,6 +120,12 @@ slot_of (const DpSchedule *s, gint64 block)
   return &s->slots[block % s->n_slots];
 }
 
+const float *
+dp_schedule_latents (const DpSchedule *s, gint64 block)
+{
+  return slot_of (s, block)->latents;
+}
+
 /* ---- admitting ---- */
 
 static void

@@ -57,6 +57,8 @@ gsize dp_schedule_bytes (int depth, int max_own, gsize latent_size);
 DpSchedule *dp_schedule_new (const DpScheduleSpec *spec, GError **error);
 /** Makes room for the blocks in flight on stage 0's device. Errors: DP_ERROR_NO_MEMORY. */
 gboolean dp_schedule_open (DpSchedule *schedule, DpDevice *dev, GError **error);
+/** The latents of a block in flight, [own, latent_size] on the device, as they were after its last step that was absorbed. */
+const float *dp_schedule_latents (const DpSchedule *schedule, gint64 block);
 /** Frees that room; nothing may be queued any more that uses it. */
 void dp_schedule_close (DpSchedule *schedule);
 /** NULL is fine. */

@@ -32,12 +32,10 @@ check_range (GError **error, const char *name, gint64 value, gint64 min, gint64 
 }
 
 static gboolean
-check_size (const DpModel *model, const char *name, int value, GError **error)
+check_size (const char *name, int value, GError **error)
 {
-  int step = 2 * model->config.vae.spatial_scale;
-
-  return (value >= step && value <= DP_MAX_SIZE && value % step == 0) || dp_settings_refuse (error,
-      "%s is %d; it must be a multiple of %d from %d to %d", name, value, step, step, DP_MAX_SIZE);
+  return (value >= DP_MIN_SIZE && value <= DP_MAX_SIZE && value % 2 == 0) || dp_settings_refuse (error,
+      "%s is %d; it must be an even number from %d to %d", name, value, DP_MIN_SIZE, DP_MAX_SIZE);
 }
 
 static gboolean
@@ -123,7 +121,7 @@ check_values (const DpSettings *s, const DpModel *model, GError **error)
   static const char *const text_encoders[] = { "auto", "resident", "streamed", NULL }, *const modes[] = { "auto", "recomputed",
     "cached", NULL };
 
-  if (!check_size (model, "width", s->width, error) || !check_size (model, "height", s->height, error)
+  if (!check_size ("width", s->width, error) || !check_size ("height", s->height, error)
       || !check_range (error, "steps", s->steps, 1, DP_MAX_STEPS)
       || !check_range (error, "block-latents", s->block_latents, 1, DP_MAX_BLOCK_LATENTS)
       || !check_range (error, "context-latents", s->context_latents, -1, DP_MAX_BLOCK_LATENTS)

@@ -12,9 +12,10 @@ work_of (const DpPlan *plan)
 {
   const DpSettings *s = &plan->settings;
   const DpDitConfig *dit = &plan->model->config.dit;
+  int scale = plan->model->config.vae.spatial_scale;
 
-  return g_strdup_printf ("%d heads of %d, feed-forward %d, %dx%d, B %d, C %d%s, %s, %s", dit->heads, dit->head_dim, dit->ffn, s->width,
-      s->height, s->block_latents, plan->context_latents, plan->kept_blocks > 0 ? " cached" : "",
+  return g_strdup_printf ("%d heads of %d, feed-forward %d, %dx%d, B %d, C %d%s, %s, %s", dit->heads, dit->head_dim, dit->ffn,
+      plan->latent_w * scale, plan->latent_h * scale, s->block_latents, plan->context_latents, plan->kept_blocks > 0 ? " cached" : "",
       plan->elements == 2 ? "guided" : "unguided", s->precision);
 }
 

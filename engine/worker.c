@@ -172,6 +172,7 @@ absorb (DpWorker *w, DpBlock *b, GError **error)
     g_propagate_error (error, dp_block_error (b));
     return FALSE;
   }
+  dp_previewer_look (w->spec.previewer, w->dev, dp_schedule_latents (w->spec.schedule, b->header.block), b);
   done = dp_schedule_absorb (w->spec.schedule, b, &finished);
   w->spec.transport->give (w->spec.transport, b);
   if (done)                     /* the decoder will wait for the device anyway */

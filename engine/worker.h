@@ -13,6 +13,7 @@
 #pragma once
 
 #include "decoder.h"
+#include "preview.h"
 #include "recent.h"
 #include "schedule.h"
 #include "stage.h"
@@ -26,6 +27,7 @@ typedef struct
   DpTransport *transport;
   DpSchedule *schedule;         /* of stage 0; else NULL */
   DpDecoder *decoder;           /* of stage 0 */
+  DpPreviewer *previewer;       /* of stage 0 */
   DpTrace *trace;               /* or NULL */
   const int *cancel;            /* atomic: non-zero once everything is to end */
   void (*loaded) (gpointer data);       /* called from the thread once the weights are in */

@@ -21,6 +21,31 @@ gst_dualparal_frame_narrow (GstCaps ** caps, GstCaps * wanted)
   return some;
 }
 
+/* A side as near as possible to `size`, which is made even as all sizes here are */
+static void
+gst_dualparal_frame_fixate_side (GstStructure * s, const gchar * side,
+    gdouble size)
+{
+  gst_structure_fixate_field_nearest_int (s, side, 2 * (gint) (size / 2 + 0.5));
+}
+
+/* The size nearest to this one. If one side has to be another, the other one keeps the aspect */
+static void
+gst_dualparal_frame_fixate_size (GstStructure * s, gint width, gint height)
+{
+  GstStructure *nearest = gst_structure_copy (s);
+  const gdouble aspect = (gdouble) width / height;
+  gint w = width, h = height;
+
+  gst_dualparal_frame_fixate_side (nearest, "width", width);
+  gst_dualparal_frame_fixate_side (nearest, "height", height);
+  gst_structure_get_int (nearest, "width", &w);
+  gst_structure_get_int (nearest, "height", &h);
+  gst_structure_free (nearest);
+  gst_dualparal_frame_fixate_side (s, "width", w == width ? h * aspect : w);
+  gst_dualparal_frame_fixate_side (s, "height", h == height ? w / aspect : h);
+}
+
 GstCaps *
 gst_dualparal_frame_prefer (GstCaps * caps, GstCaps * current,
     const DpModelInfo * model)
@@ -43,8 +68,7 @@ gst_dualparal_frame_prefer (GstCaps * caps, GstCaps * current,
 
   caps = gst_caps_make_writable (gst_caps_truncate (caps));
   s = gst_caps_get_structure (caps, 0);
-  gst_structure_fixate_field_nearest_int (s, "width", width);
-  gst_structure_fixate_field_nearest_int (s, "height", height);
+  gst_dualparal_frame_fixate_size (s, width, height);
   gst_structure_fixate_field_nearest_fraction (s, "framerate", model->fps_n,
       model->fps_d);
   /* Chroma is the mean of 2x2 pixels */

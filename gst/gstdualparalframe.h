@@ -11,8 +11,10 @@
 G_BEGIN_DECLS
 
 #define GST_DUALPARAL_FRAME_COMMON \
-    "width = (int) [ 16, " G_STRINGIFY (DP_MAX_SIZE) ", 16 ], " \
-    "height = (int) [ 16, " G_STRINGIFY (DP_MAX_SIZE) ", 16 ], " \
+    "width = (int) [ " G_STRINGIFY (DP_MIN_SIZE) ", " \
+    G_STRINGIFY (DP_MAX_SIZE) ", 2 ], " \
+    "height = (int) [ " G_STRINGIFY (DP_MIN_SIZE) ", " \
+    G_STRINGIFY (DP_MAX_SIZE) ", 2 ], " \
     "framerate = (fraction) [ 1/2147483647, 2147483647/1 ], " \
     "pixel-aspect-ratio = (fraction) 1/1, " \
     "interlace-mode = (string) progressive"
@@ -26,7 +28,8 @@ G_BEGIN_DECLS
 
 /** Narrows the caps that downstream accepts. To the current ones if possible (NULL: none yet), so a
  *  window that is made larger does not restart the video; or else to the current size; or else to
- *  the size and framerate nearest to the model's. Takes `caps`. */
+ *  the size and framerate nearest to the model's. A side that is free when the other one is not keeps
+ *  the aspect of that size. Takes `caps`. */
 GstCaps *gst_dualparal_frame_prefer (GstCaps * caps, GstCaps * current,
     const DpModelInfo * model);
 

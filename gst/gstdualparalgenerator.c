@@ -3,6 +3,7 @@
 
 #include "gstdualparalframe.h"
 #include "gstdualparalmessages.h"
+#include "gstdualparalpreview.h"
 
 #define GST_CAT_DEFAULT gst_dualparal_src_debug
 
@@ -36,6 +37,7 @@ struct _GstDualParalGenerator
   gboolean has_frame;
 
   GstDualParalPoster *poster;
+  GstDualParalPreview preview;
   /* -- the engine's threads' */
   GstDualParalProgress *progress;
   gint closing;                 /* atomic */
@@ -50,6 +52,7 @@ gst_dualparal_generator_new (GstElement * element,
   gen->element = element;
   gen->settings = settings;
   gen->poster = poster;
+  gen->preview = (GstDualParalPreview) { element, poster };
   g_mutex_init (&gen->lock);
   gen->progress = gst_dualparal_progress_new (element, poster);
   gst_dualparal_prompts_init (&gen->prompts);
@@ -183,16 +186,25 @@ gst_dualparal_generator_start (GstDualParalGenerator * gen)
   return TRUE;
 }
 
+/* On the streaming thread, which does not post by itself */
+static void
+gst_dualparal_generator_post_warning (GstDualParalGenerator * gen, gint code,
+    const gchar * sentence, const gchar * debug)
+{
+  GError *warning = g_error_new_literal (GST_RESOURCE_ERROR, code, sentence);
+
+  gst_dualparal_poster_post (gen->poster,
+      gst_message_new_warning (GST_OBJECT (gen->element), warning, debug));
+  GST_WARNING_OBJECT (gen->element, "%s", sentence);
+  g_error_free (warning);
+}
+
 static void
 gst_dualparal_generator_warn_of_trace (GstDualParalGenerator * gen,
     GError * error)
 {
-  GError *warning = g_error_new_literal (GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_WRITE, error->message);
-
-  gst_dualparal_poster_post (gen->poster, gst_message_new_warning (GST_OBJECT (gen->element), warning,
-          "the video goes on, the trace is not complete"));
-  GST_WARNING_OBJECT (gen->element, "%s", error->message);
-  g_error_free (warning);
+  gst_dualparal_generator_post_warning (gen, GST_RESOURCE_ERROR_WRITE,
+      error->message, "the video goes on, the trace is not complete");
   g_error_free (error);
 }
 
@@ -259,6 +271,23 @@ gst_dualparal_generator_report_progress (const char *code, const char *text,
       g_atomic_int_get (&gen->closing));
 }
 
+/* A model that has no map for it is still shown */
+static void
+gst_dualparal_generator_start_preview (GstDualParalGenerator * gen,
+    DpEngine * engine)
+{
+  GError *error = NULL;
+
+  if (!gst_dualparal_settings_number (gen->settings,
+          GST_DUALPARAL_PROP_PREVIEW)
+      || dp_engine_set_preview (engine, gst_dualparal_preview_post,
+          &gen->preview, &error))
+    return;
+  gst_dualparal_generator_post_warning (gen, GST_RESOURCE_ERROR_SETTINGS,
+      error->message, "no preview is posted");
+  g_error_free (error);
+}
+
 /* A text that is NULL is the model's own, which the engine takes from the model only when it opens.
  * Under the lock. */
 static gboolean
@@ -309,8 +338,12 @@ gst_dualparal_generator_open_engine (GstDualParalGenerator * gen,
   g_free (texts[1]);
   if (!opened)
     return FALSE;
+  gst_dualparal_generator_start_preview (gen, engine);
+  if (dp_plan_untrained (plan))
+    gst_dualparal_generator_post_warning (gen, GST_RESOURCE_ERROR_SETTINGS,
+        dp_plan_untrained (plan), "the caps of downstream set the size");
   text = dp_plan_describe (plan);
-  GST_DEBUG_OBJECT (gen->element, "plan:\n%s", text);
+  GST_INFO_OBJECT (gen->element, "plan:\n%s", text);
   g_free (text);
   GST_INFO_OBJECT (gen->element, "engine opened for %dx%d %s, from frame %"
       G_GUINT64_FORMAT " on, prompt \"%.100s\"", settings.width,

@@ -379,7 +379,12 @@ gst_dualparal_settings_init_stats_props (void)
   /**
    * GstDualParalSrc:stats:
    *
-   * A structure `application/x-dualparal-stats`. Running totals since the generation began:
+   * A structure `application/x-dualparal-stats`. What was chosen:
+   *
+   * * `model`, `devices`, `precision` (#gchararray): %NULL before the element was started
+   * * `plan` (#gchararray): which device does what, and the memory it takes
+   *
+   * Running totals since the generation began:
    *
    * * `blocks`, `passes`, `frames` (#guint64): finished blocks, passes through all layers, decoded
    *   frames
@@ -449,6 +454,17 @@ gst_dualparal_settings_init_stats_props (void)
   props[GST_DUALPARAL_PROP_TRACE] = g_param_spec_string ("trace", "Trace",
       "File for a record of the generation in Chrome's trace format (NULL = "
       "none)", NULL, READY);
+  /**
+   * GstDualParalSrc:preview:
+   *
+   * Whether a small picture of the block that is shown next is posted while it is denoised, as an
+   * element message `dualparal-preview`, at most four times a second.
+   *
+   * Since: 0.1
+   */
+  props[GST_DUALPARAL_PROP_PREVIEW] = g_param_spec_boolean ("preview",
+      "Preview", "Whether small pictures of what is being made are posted",
+      FALSE, READY);
 }
 
 /* When to show it */

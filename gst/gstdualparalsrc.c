@@ -14,9 +14,9 @@
  * DualParal scheme on any number of devices. The default model is a tiny one that comes with the
  * plugin and plays in real time on a CPU.
  *
- * The size can be negotiated in steps of 16 pixels and the framerate freely. By default both are the
- * model's. Frames are made ahead of time, into a queue of #GstDualParalSrc:max-queue-frames. Only
- * this queue holds the generation back.
+ * Any even size can be negotiated, and any framerate. By default both are the model's. Frames are
+ * made ahead of time, into a queue of #GstDualParalSrc:max-queue-frames. Only this queue holds the
+ * generation back.
  *
  * ## Example launch lines
  * |[
@@ -26,8 +26,8 @@
  * gst-launch-1.0 dualparalsrc num-frames=160 seed=7 devices=cpu,cpu ! videoconvert ! x264enc ! dualparalsei ! mp4mux ! filesink location=ball.mp4
  * ]| Ten seconds in a file, made by two stages.
  * |[
- * gst-launch-1.0 dualparalsrc steps=20 ! video/x-raw,width=320,height=192 ! videoconvert ! autovideosink
- * ]| Larger and with more steps. If generation is slower than playback, the pipeline buffers.
+ * gst-launch-1.0 dualparalsrc model=/path/to/Wan2.1-T2V-1.3B-Diffusers ! video/x-raw,width=480,height=832 ! videoconvert ! autovideosink
+ * ]| Another model, upright. If generation is slower than playback, the pipeline buffers.
  * |[
  * gst-launch-1.0 dualparalsrc is-live=true startup-policy=placeholder ! queue ! x264enc tune=zerolatency ! flvmux streamable=true ! rtmp2sink location=rtmp://localhost/live/ball
  * ]| A live stream, at an even framerate from the start.
@@ -37,6 +37,7 @@
  *
  * ## Messages
  * * `PROGRESS`, code `load-model`: the weights are read in the background while the pipeline prerolls.
+ *   The field `percent` (#gint) counts bytes.
  * * `BUFFERING`: a frame was not ready in time for a sink that keeps time. As with any buffering
  *   element, the application goes to PAUSED below 100 and back to PLAYING at 100; no frame is dropped.
  *   It is not posted before the first frame, when recording, or when live.
@@ -47,8 +48,10 @@
  * * `ELEMENT`, structure `dualparal-prompt-applied`: the first frame of a prompt leaves the element.
  *   Fields: `prompt` (string), `prompt-id` (#guint, 0 for the first), `block` (#gint64), `frame`
  *   (#guint64), `timestamp`, `stream-time`, `running-time` (#GstClockTime).
- * * `WARNING`: a prompt was refused or has words that the model was never taught, a trace is not
- *   complete, or devices=auto passed over a GPU.
+ * * `ELEMENT`, structure `dualparal-preview`: see #GstDualParalSrc:preview. Fields: `sample`
+ *   (#GstSample), `block` (#gint64), `step`, `steps` (#gint).
+ * * `WARNING`: a prompt was refused or has words that the model was never taught, the model was not
+ *   trained for the size, a trace is not complete, or devices=auto passed over a GPU.
  *
  * ## Metas
  * As #GstDualParalSrc:marking says, each frame except placeholders has
@@ -238,7 +241,7 @@ gst_dualparal_src_start (GstBaseSrc * src)
   gst_dualparal_stats_start (self->stats,
       gst_dualparal_settings_number (self->settings,
           GST_DUALPARAL_PROP_STATS_INTERVAL),
-      dp_plan_model (gst_dualparal_generator_plan (self->gen)));
+      gst_dualparal_generator_plan (self->gen));
   return TRUE;
 }
 
@@ -368,7 +371,7 @@ gst_dualparal_src_negotiate (GstBaseSrc * src)
   peer = gst_pad_peer_query_caps (GST_BASE_SRC_PAD (src), NULL);
   GST_ELEMENT_ERROR (src, CORE, NEGOTIATION,
       ("Downstream accepts no video that can be made: width and height must be "
-          "multiples of 16, pixels square, frames progressive."),
+          "even, pixels square, frames progressive."),
       ("downstream accepts %" GST_PTR_FORMAT, peer));
   gst_clear_caps (&peer);
   return FALSE;
@@ -526,8 +529,11 @@ gst_dualparal_src_create (GstPushSrc * src, GstBuffer ** buffer)
   if (!gst_dualparal_generator_open (self->gen, &self->info, self->n_frames,
           &opened))
     return GST_FLOW_ERROR;
-  if (opened)
+  if (opened) {
     gst_dualparal_live_restart (self->live);
+    gst_dualparal_stats_set_plan (self->stats,
+        gst_dualparal_generator_plan (self->gen));
+  }
   if (live && g_atomic_int_compare_and_exchange (&self->resync, TRUE, FALSE))
     gst_dualparal_live_reset_time (self->live);
 

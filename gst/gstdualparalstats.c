@@ -3,6 +3,9 @@
 
 #include <stdio.h>
 #include <unistd.h>
+#include "gstdualparalmessages.h"
+
+#define GST_CAT_DEFAULT gst_dualparal_src_debug
 
 struct _GstDualParalStats
 {
@@ -17,6 +20,7 @@ struct _GstDualParalStats
   gint64 interval_us;
   gint64 start_us, first_us;    /* of the first frame that left, 0 until then */
   gdouble model_framerate, framerate;
+  gchar *model, *devices, *precision, *plan;    /* of the last plan */
 };
 
 GstDualParalStats *
@@ -37,6 +41,10 @@ gst_dualparal_stats_free (GstDualParalStats * stats)
 {
   g_mutex_clear (&stats->lock);
   g_cond_clear (&stats->cond);
+  g_free (stats->model);
+  g_free (stats->devices);
+  g_free (stats->precision);
+  g_free (stats->plan);
   g_free (stats);
 }
 
@@ -76,10 +84,12 @@ gst_dualparal_stats_post_regularly (gpointer data)
 
 void
 gst_dualparal_stats_start (GstDualParalStats * stats, guint interval,
-    const DpModelInfo * model)
+    const DpPlan * plan)
 {
+  const DpModelInfo *model = dp_plan_model (plan);
   GError *error = NULL;
 
+  gst_dualparal_stats_set_plan (stats, plan);
   g_mutex_lock (&stats->lock);
   stats->stopping = FALSE;
   stats->interval_us = interval * G_TIME_SPAN_MILLISECOND;
@@ -111,12 +121,41 @@ gst_dualparal_stats_stop (GstDualParalStats * stats)
 }
 
 void
+gst_dualparal_stats_set_plan (GstDualParalStats * stats, const DpPlan * plan)
+{
+  const DpSettings *settings = dp_plan_settings (plan);
+  gchar *text = dp_plan_describe (plan);
+
+  g_mutex_lock (&stats->lock);
+  g_free (stats->model);
+  g_free (stats->devices);
+  g_free (stats->precision);
+  g_free (stats->plan);
+  stats->model = g_strdup (dp_plan_model (plan)->name);
+  stats->devices = g_strdup (settings->devices);
+  stats->precision = g_strdup (settings->precision);
+  stats->plan = text;
+  g_mutex_unlock (&stats->lock);
+}
+
+void
 gst_dualparal_stats_set_framerate (GstDualParalStats * stats, gint fps_n,
     gint fps_d)
 {
+  const gdouble framerate = (gdouble) fps_n / fps_d;
+  gdouble model;
+  gboolean changed;
+
   g_mutex_lock (&stats->lock);
-  stats->framerate = (gdouble) fps_n / fps_d;
+  model = stats->model_framerate;
+  changed = framerate != stats->framerate;
+  stats->framerate = framerate;
   g_mutex_unlock (&stats->lock);
+  if (changed && framerate != model)
+    GST_INFO_OBJECT (stats->element, "the caps have %g frames a second and the "
+        "model %g: everything in the video moves %.2f times as fast, and real "
+        "time takes %.2f times the work", framerate, model, framerate / model,
+        framerate / model);
 }
 
 void
@@ -140,6 +179,16 @@ gst_dualparal_stats_resident_bytes (void)
   if (file)
     fclose (file);
   return pages * sysconf (_SC_PAGESIZE);
+}
+
+/* Under the lock */
+static void
+gst_dualparal_stats_add_plan (GstDualParalStats * stats, GstStructure * s)
+{
+  gst_structure_set (s, "model", G_TYPE_STRING, stats->model,
+      "devices", G_TYPE_STRING, stats->devices,
+      "precision", G_TYPE_STRING, stats->precision,
+      "plan", G_TYPE_STRING, stats->plan, NULL);
 }
 
 static void
@@ -172,19 +221,19 @@ gst_dualparal_stats_time_of (gdouble seconds)
 GstStructure *
 gst_dualparal_stats_get (GstDualParalStats * stats, const DpStats * engine)
 {
+  GstStructure *s = gst_structure_new_empty ("application/x-dualparal-stats");
   GstClockTime first = 0;
-  GstStructure *s;
   gdouble faster;
 
   g_mutex_lock (&stats->lock);
+  gst_dualparal_stats_add_plan (stats, s);
   if (stats->first_us > 0)
     first = (stats->first_us - stats->start_us) * GST_USECOND;
   /* Frames are played at the rate of the caps, and the engine knows the model's */
   faster = stats->framerate / stats->model_framerate;
   g_mutex_unlock (&stats->lock);
 
-  s = gst_structure_new ("application/x-dualparal-stats",
-      "blocks", G_TYPE_UINT64, engine->blocks,
+  gst_structure_set (s, "blocks", G_TYPE_UINT64, engine->blocks,
       "passes", G_TYPE_UINT64, engine->passes,
       "frames", G_TYPE_UINT64, engine->frames,
       "queue-frames", G_TYPE_UINT, engine->queue_frames,

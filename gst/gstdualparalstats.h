@@ -22,10 +22,13 @@ void gst_dualparal_stats_free (GstDualParalStats * stats);
 /** The element starts. From now on its property `stats` is posted every `interval` milliseconds; 0:
  *  never. */
 void gst_dualparal_stats_start (GstDualParalStats * stats, guint interval,
-    const DpModelInfo * model);
+    const DpPlan * plan);
 void gst_dualparal_stats_stop (GstDualParalStats * stats);
 
-/** The framerate of the caps. */
+/** An engine opened, with this plan. */
+void gst_dualparal_stats_set_plan (GstDualParalStats * stats,
+    const DpPlan * plan);
+/** The framerate of the caps. If it is not the model's, the log says what that does. */
 void gst_dualparal_stats_set_framerate (GstDualParalStats * stats, gint fps_n,
     gint fps_d);
 /** A frame of the video leaves. The first one is recorded. */

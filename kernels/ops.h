@@ -330,6 +330,7 @@ typedef struct
   DpPixels format;
   int h, w;                     /* even */
   const void *x;                /* [h, w, 3], -1..1; clamped here; 8-bit results are rounded to nearest */
+  int x_stride;                 /* pixels between rows of x: more than w where it is a part of a larger picture */
   void *planes[3];              /* 1 (packed), 2 (NV12) or 3 (I420) of them, in device memory */
   int strides[3];               /* bytes between rows of each plane */
 } DpPackFrameArgs;

@@ -4,7 +4,8 @@
  */
 #pragma once
 
-#define DP_MAX_SIZE 8192        /* pixels, of a width or height */
+#define DP_MIN_SIZE 16          /* pixels, of a width or height */
+#define DP_MAX_SIZE 8192
 #define DP_MAX_STEPS 1000
 #define DP_MAX_SCALE 100        /* of guidance and flow shift */
 #define DP_MAX_BLOCK_LATENTS 1024

@@ -76,6 +76,7 @@ dp_model_open (const char *dir, GError **error)
     dp_model_config_defaults (&model->config.defaults, dir);
   else if (!dp_model_config_read (&model->config, dir, error))
     return NULL;
+  dp_published_sizes (&model->config);
   model->dir = g_strdup (dir);
   model->latent_channels = model->config.vae.z_dim;
   for (int i = 0; i < DP_MODEL_PARTS; i++)

@@ -244,12 +244,11 @@ get_ints (Reader *r, const char *key, guint min_n, guint max_n, int min, int max
   return array != NULL;
 }
 
+/* All of `array`, which may be NULL: then an error is there already. */
 static void
-get_floats (Reader *r, const char *key, guint n, double min, double max, float *out)
+array_floats (Reader *r, const char *key, JsonArray *array, double min, double max, float *out)
 {
-  JsonArray *array = get_array (r, key, n, n);
-
-  for (guint i = 0; array && i < n; i++) {
+  for (guint i = 0; array && i < json_array_get_length (array); i++) {
     JsonNode *node = json_array_get_element (array, i);
     double value = node_double (node, NAN);
 
@@ -262,6 +261,12 @@ get_floats (Reader *r, const char *key, guint n, double min, double max, float *
     }
     out[i] = value;
   }
+}
+
+static void
+get_floats (Reader *r, const char *key, guint n, double min, double max, float *out)
+{
+  array_floats (r, key, get_array (r, key, n, n), min, max, out);
 }
 
 /* ---- what is refused by name ---- */
@@ -540,6 +545,51 @@ read_scheduler (DpSchedulerConfig *c, const char *dir, GError **error)
 }
 
 static void
+get_sizes (Reader *r, const char *key, DpSize *sizes, int *n)
+{
+  JsonArray *array = get_node (r, key) ? get_array (r, key, 1, DP_MAX_TRAINED) : NULL;
+
+  *n = 0;
+  for (guint i = 0; array && i < json_array_get_length (array); i++) {
+    JsonNode *node = json_array_get_element (array, i);
+    JsonArray *pair = JSON_NODE_HOLDS_ARRAY (node) ? json_node_get_array (node) : NULL;
+    int sides[2];
+
+    for (guint j = 0; j < 2; j++) {
+      JsonNode *side = pair && json_array_get_length (pair) == 2 ? json_array_get_element (pair, j) : NULL;
+
+      if (!is_type (side, G_TYPE_INT64) || json_node_get_int (side) < DP_MIN_SIZE || json_node_get_int (side) > DP_MAX_SIZE
+          || json_node_get_int (side) % 16) {
+        reader_expected (r, key, node, "pairs of width and height, which are multiples of 16");
+        return;
+      }
+      sides[j] = json_node_get_int (side);
+    }
+    sizes[(*n)++] = (DpSize) { sides[0], sides[1] };
+  }
+}
+
+static void
+get_preview (Reader *r, DpDefaults *d, int channels)
+{
+  const char *key = "preview_map";
+  JsonArray *rows = get_node (r, key) ? get_array (r, key, 3, 3) : NULL;
+
+  for (guint k = 0; rows && k < 3; k++) {
+    JsonNode *node = json_array_get_element (rows, k);
+    JsonArray *row = JSON_NODE_HOLDS_ARRAY (node) ? json_node_get_array (node) : NULL;
+
+    if (row == NULL || json_array_get_length (row) != (guint) channels + 1) {
+      reader_fail (r, "%s: expected three lists of %d numbers, a weight for each latent channel and a constant, found another length", key,
+          channels + 1);
+      return;
+    }
+    array_floats (r, key, row, -1e6, 1e6, d->preview[k]);
+  }
+  d->has_preview = rows != NULL;
+}
+
+static void
 check_keys (Reader *r, const char *const *known)
 {
   g_autoptr (GList) keys = json_object_get_members (r->object);
@@ -550,7 +600,7 @@ check_keys (Reader *r, const char *const *known)
 }
 
 static void
-read_default_values (DpDefaults *d, Reader *r)
+read_default_values (DpDefaults *d, int channels, Reader *r)
 {
   int rate[2], n;
 
@@ -560,6 +610,8 @@ read_default_values (DpDefaults *d, Reader *r)
   get_string (r, "words", d->words, sizeof d->words);
   get_string (r, "knows", d->knows, sizeof d->knows);
   get_string (r, "sampler", d->sampler, sizeof d->sampler);
+  get_sizes (r, "trained_sizes", d->trained, &d->n_trained);
+  get_preview (r, d, channels);
   d->width = get_int (r, "width", 16, DP_MAX_SIZE, d->width);
   d->height = get_int (r, "height", 16, DP_MAX_SIZE, d->height);
   d->steps = get_int (r, "steps", 1, DP_MAX_STEPS, d->steps);
@@ -607,11 +659,11 @@ dp_model_config_defaults (DpDefaults *d, const char *name)
 }
 
 static gboolean
-read_defaults (DpDefaults *d, const char *dir, GError **error)
+read_defaults (DpDefaults *d, int channels, const char *dir, GError **error)
 {
   static const char *const known[] = { "name", "prompt", "negative_prompt", "width", "height", "framerate", "steps", "guidance_scale",
     "guidance_scale_2", "guidance_interval_low", "guidance_interval_high", "flow_shift", "block_latents", "context_latents",
-    "queue_blocks", "sampler", "words", "knows", NULL };
+    "queue_blocks", "sampler", "words", "knows", "trained_sizes", "preview_map", NULL };
   g_autofree char *path = g_build_filename (dir, "dualparal.json", NULL);
   g_autofree char *canonical = g_canonicalize_filename (dir, NULL);
   g_autofree char *base = g_path_get_basename (canonical);
@@ -623,7 +675,7 @@ read_defaults (DpDefaults *d, const char *dir, GError **error)
     return found == DP_FOUND_NOTHING;
   if (reader_open (&r, dir, "dualparal.json")) {
     check_keys (&r, known);
-    read_default_values (d, &r);
+    read_default_values (d, channels, &r);
     g_autofree char *name = g_strdup (d->name);
     set_name (d, name);
   }
@@ -687,5 +739,5 @@ dp_model_config_read (DpModelConfig *config, const char *dir, GError **error)
   return read_index (config, dir, error) && read_text (&config->text, dir, error)
       && read_dit (&config->dit, dir, "transformer/config.json", error) && read_second_dit (config, dir, error)
       && read_vae (&config->vae, dir, error) && read_scheduler (&config->scheduler, dir, error)
-      && read_defaults (&config->defaults, dir, error) && check_together (config, dir, error);
+      && read_defaults (&config->defaults, config->vae.z_dim, dir, error) && check_together (config, dir, error);
 }

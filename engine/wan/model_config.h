@@ -57,6 +57,13 @@ typedef struct
   gboolean lower_order_final;
 } DpSchedulerConfig;
 
+#define DP_MAX_TRAINED 16
+
+typedef struct
+{
+  int width, height;
+} DpSize;
+
 /** dualparal.json: what the model looks best with. Optional file; each key optional. Keys are the names of the settings. */
 typedef struct
 {
@@ -64,11 +71,15 @@ typedef struct
   char prompt[512], negative_prompt[2048];
   char words[4096], knows[1024];        /* words it was taught, and what they are about for people; "": not said */
   int width, height, fps_n, fps_d;
+  DpSize trained[DP_MAX_TRAINED];       /* sizes that it was trained for */
+  int n_trained;                /* 0: not said */
   int steps, block_latents, context_latents, queue_blocks;
   double guidance_scale, flow_shift;    /* flow_shift 0: the scheduler's */
   double guidance_scale_2;      /* of the second expert; 0: guidance_scale */
   double guidance_interval_low, guidance_interval_high;         /* noise levels; 0 and 1: all */
   char sampler[16];             /* "": the scheduler's */
+  gboolean has_preview;
+  float preview[3][DP_VAE_MAX_CHANNELS + 1];    /* preview_map: red, green and blue in 0..1 from z_dim normalised latents, and a constant */
 } DpDefaults;
 
 typedef struct

@@ -9,11 +9,15 @@ static const struct
   const char *name, *repository;
   int layers, heads, ffn, experts;
   double boundary_ratio;
+  int sizes;                    /* how many of these it was trained for */
 } models[] = {
-  { "wan2.1-1.3b", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", 30, 12, 8960, 1, -1 },
-  { "wan2.1-14b", "Wan-AI/Wan2.1-T2V-14B-Diffusers", 40, 40, 13824, 1, -1 },
-  { "wan2.2-a14b", "Wan-AI/Wan2.2-T2V-A14B-Diffusers", 40, 40, 13824, 2, 0.875 },
+  { "wan2.1-1.3b", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", 30, 12, 8960, 1, -1, 2 },
+  { "wan2.1-14b", "Wan-AI/Wan2.1-T2V-14B-Diffusers", 40, 40, 13824, 1, -1, 4 },
+  { "wan2.2-a14b", "Wan-AI/Wan2.2-T2V-A14B-Diffusers", 40, 40, 13824, 2, 0.875, 4 },
 };
+
+/* 480p, then 720p. Source: the sizes that the configs of Wan2.1 and Wan2.2 name as supported. */
+static const DpSize sizes[] = { { 832, 480 }, { 480, 832 }, { 1280, 720 }, { 720, 1280 } };
 
 const char *
 dp_published_config (const char *name, DpModelConfig *config)
@@ -35,6 +39,20 @@ dp_published_config (const char *name, DpModelConfig *config)
       return models[i].repository;
     }
   return NULL;
+}
+
+void
+dp_published_sizes (DpModelConfig *config)
+{
+  const DpDitConfig *dit = &config->dit;
+  DpDefaults *d = &config->defaults;
+
+  for (gsize i = 0; i < G_N_ELEMENTS (models) && d->n_trained == 0; i++)
+    if (dit->layers == models[i].layers && dit->heads == models[i].heads && dit->head_dim == 128 && dit->ffn == models[i].ffn
+        && config->experts == models[i].experts) {
+      memcpy (d->trained, sizes, models[i].sizes * sizeof *sizes);
+      d->n_trained = models[i].sizes;
+    }
 }
 
 const char *

@@ -11,6 +11,10 @@
  *  deviation, which only weights need, and returns its repository on the Hugging Face hub; else NULL. */
 const char *dp_published_config (const char *name, DpModelConfig *config);
 
+/** If a model has the dimensions of a published one, as fine-tuned ones do, sets the sizes that this one was trained for, unless the
+ *  model's own file says them. */
+void dp_published_sizes (DpModelConfig *config);
+
 /** The repository of the published model that a path looks like by its last name, in upper or lower case:
  *  "models/Wan2.1-T2V-1.3B"; NULL if it looks like none. */
 const char *dp_published_like (const char *path);

@@ -26,6 +26,8 @@ typedef struct
   struct timespec modified;     /* when it was opened */
   gsize data;                   /* where the data begins, behind the header */
   gsize data_size;
+  void (*watch) (gsize bytes, gpointer user_data);      /* is told what was read; or NULL */
+  gpointer watch_data;
 } File;
 
 typedef struct
@@ -327,6 +329,8 @@ file_check_unchanged (const File *file, GError **error)
 static int
 file_read (const File *file, guint64 offset, void *to, gsize bytes)
 {
+  gsize all = bytes;
+
   while (bytes > 0) {
     gssize n = pread (file->fd, to, bytes, offset);
 
@@ -338,6 +342,8 @@ file_read (const File *file, guint64 offset, void *to, gsize bytes)
     offset += n;
     bytes -= n;
   }
+  if (file->watch)
+    file->watch (all, file->watch_data);
   return 0;
 }
 
@@ -569,6 +575,31 @@ dp_weights_find_unknown (const DpWeights *weights, gboolean (*known) (const char
     if (!known (name, user_data) && (first == NULL || strcmp (name, first) < 0))
       first = name;
   return first;
+}
+
+gsize
+dp_weights_bytes (const DpWeights *weights, const char *prefix)
+{
+  GHashTableIter iter;
+  gpointer name, entry;
+  gsize bytes = 0;
+
+  g_hash_table_iter_init (&iter, weights->entries);
+  while (g_hash_table_iter_next (&iter, &name, &entry))
+    if (g_str_has_prefix (name, prefix))
+      bytes += ((const Entry *) entry)->tensor.bytes;
+  return bytes;
+}
+
+void
+dp_weights_watch (DpWeights *weights, void (*read) (gsize bytes, gpointer user_data), gpointer user_data)
+{
+  for (guint i = 0; i < weights->files->len; i++) {
+    File *file = g_ptr_array_index (weights->files, i);
+
+    file->watch = read;
+    file->watch_data = user_data;
+  }
 }
 
 const DpTensor *

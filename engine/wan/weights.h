@@ -28,7 +28,7 @@ typedef struct
   guint64 offset;               /* of its first byte in that file */
 } DpTensor;
 
-/* Thread-safety: immutable after open, so readable from any thread. */
+/* Thread-safety: immutable after open, so readable from any thread; dp_weights_watch() is the exception. */
 typedef struct _DpWeights DpWeights;
 
 /** Opens `dir`/`stem`.safetensors, or the shards named by `dir`/`stem`.safetensors.index.json. With stem NULL, `dir` is a file.
@@ -37,6 +37,12 @@ typedef struct _DpWeights DpWeights;
 DpWeights *dp_weights_open (const char *dir, const char *stem, GError **error);
 void dp_weights_free (DpWeights *weights);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (DpWeights, dp_weights_free)
+
+/** Bytes of the tensors whose names begin with `prefix`. */
+gsize dp_weights_bytes (const DpWeights *weights, const char *prefix);
+
+/** From now on `read` is called for what is read of any tensor, on the thread that reads; NULL: not any more. While nothing is read. */
+void dp_weights_watch (DpWeights *weights, void (*read) (gsize bytes, gpointer user_data), gpointer user_data);
 
 /** The path it was opened from, for messages. */
 const char *dp_weights_path (const DpWeights *weights);

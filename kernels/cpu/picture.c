@@ -18,7 +18,7 @@ upsample_cpu (DpDevice *dev, const DpUpsampleArgs *args)
 void
 pack_frame_cpu (DpDevice *dev, const DpPackFrameArgs *args)
 {
-  assert (args->h % 2 == 0 && args->w % 2 == 0);
+  assert (args->h % 2 == 0 && args->w % 2 == 0 && args->x_stride >= args->w);
   dp_cpu_run (dev, table (dev)->pack_frame, args, args->h / 2, args->w * 6);
 }
 

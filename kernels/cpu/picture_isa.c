@@ -133,7 +133,7 @@ pack_yuv (const DpPackFrameArgs *a, size_t y, int x, int n, DpType type)
   uint8_t cb[BLOCK / 2], cr[BLOCK / 2];
 
   for (int i = 0; i < 2; i++) {
-    get_pixels (type, at (type, a->x, ((y + i) * a->w + x) * 3), n, &p[i]);
+    get_pixels (type, at (type, a->x, ((y + i) * a->x_stride + x) * 3), n, &p[i]);
     put_luma (&p[i], n, plane_row (a, 0, y + i) + x);
   }
   get_chroma (&p[0], &p[1], cb, cr);
@@ -158,7 +158,7 @@ pack_rgb (const DpPackFrameArgs *a, size_t y, int x, int n, DpType type, int r, 
   uint32_t words[BLOCK];
   uint8_t *out = plane_row (a, 0, y);
 
-  get_pixels (type, at (type, a->x, (y * a->w + x) * 3), n, &p);
+  get_pixels (type, at (type, a->x, (y * a->x_stride + x) * 3), n, &p);
   for (int i = 0; i < BLOCK; i++)
     words[i] = (uint32_t) (int) (p.r[i] * 255 + 0.5f) << r | (uint32_t) (int) (p.g[i] * 255 + 0.5f) << g
         | (uint32_t) (int) (p.b[i] * 255 + 0.5f) << b | (filler < 32 ? 255u << (filler & 31) : 0);
@@ -184,7 +184,7 @@ pack_rgb (const DpPackFrameArgs *a, size_t y, int x, int n, DpType type, int r, 
 DP_INLINE void
 pack_f32 (const DpPackFrameArgs *a, size_t y, int x, int n, DpType type)
 {
-  const void *from = at (type, a->x, (y * a->w + x) * 3);
+  const void *from = at (type, a->x, (y * a->x_stride + x) * 3);
   float *to = (float *) plane_row (a, 0, y) + 3 * x;
 
   for (int i = 0; i < 3 * n; i++)

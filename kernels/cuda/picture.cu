@@ -61,7 +61,7 @@ upsample_cuda (DpDevice *base, const DpUpsampleArgs *args)
 typedef struct
 {
   DpPixels format;
-  int h, w;
+  int h, w, x_stride;
   unsigned char *planes[3];
   ptrdiff_t strides[3];
   int red, green, blue, other;  /* 8-bit RGB: which byte of a pixel; other is -1 for none */
@@ -146,7 +146,7 @@ pack_frame (Pack a, const T *from)
   for (int i = 0; i < 2; i++)
 #pragma unroll
     for (int j = 0; j < 6; j++)
-      p[i][j / 3][j % 3] = level (to_f32 (from[((size_t) (y + i) * a.w + x) * 3 + j]));
+      p[i][j / 3][j % 3] = level (to_f32 (from[((size_t) (y + i) * a.x_stride + x) * 3 + j]));
   if (a.format == DP_PIXELS_I420 || a.format == DP_PIXELS_NV12) {
     pack_yuv (&a, y, x, p);
   } else if (a.format == DP_PIXELS_RGB_F32) {
@@ -170,10 +170,10 @@ pack_frame_cuda (DpDevice *base, const DpPackFrameArgs *args)
   static_assert (DP_PIXELS_RGB == 3 && DP_PIXELS_XBGR == 8, "the table follows the enum");
   DpDeviceCuda *dev = dp_cuda (base);
   const signed char *o = order[args->format];
-  Pack a = { args->format, args->h, args->w, { }, { }, o[0], o[1], o[2], o[3] };
+  Pack a = { args->format, args->h, args->w, args->x_stride, { }, { }, o[0], o[1], o[2], o[3] };
   dim3 blocks (blocks_for (args->w / 2, 128), args->h / 2);
 
-  assert (args->h % 2 == 0 && args->w % 2 == 0);
+  assert (args->h % 2 == 0 && args->w % 2 == 0 && args->x_stride >= args->w);
   if (args->h == 0 || args->w == 0 || !dp_cuda_enter (dev))
     return;
   for (int i = 0; i < 3; i++) {

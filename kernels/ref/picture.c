@@ -24,7 +24,7 @@ upsample_ref (DpDevice *dev, const DpUpsampleArgs *args)
 static double
 level (const DpPackFrameArgs *args, int y, int x, int i)
 {
-  double v = (dp_load (args->type, args->x, ((size_t) y * args->w + x) * 3 + i) + 1) / 2;
+  double v = (dp_load (args->type, args->x, ((size_t) y * args->x_stride + x) * 3 + i) + 1) / 2;
 
   return v > 0 ? fmin (v, 1) : 0;
 }
@@ -89,7 +89,7 @@ pack_rgb (const DpPackFrameArgs *args)
 void
 pack_frame_ref (DpDevice *dev, const DpPackFrameArgs *args)
 {
-  assert (args->h % 2 == 0 && args->w % 2 == 0);
+  assert (args->h % 2 == 0 && args->w % 2 == 0 && args->x_stride >= args->w);
   if (args->format == DP_PIXELS_I420 || args->format == DP_PIXELS_NV12) {
     pack_yuv (args);
   } else if (args->format == DP_PIXELS_RGB_F32) {

@@ -44,7 +44,7 @@ check_fixated (const gchar * downstream, gint width, gint height, gint fps_n,
 GST_START_TEST (test_fixation)
 {
   check_fixated (SMALL, 32, 32, 16, 1, "I420");
-  check_fixated ("video/x-raw, width=(int)[1,50], height=(int)[17,40]", 48, 32,
+  check_fixated ("video/x-raw, width=(int)[1,50], height=(int)[17,41]", 50, 40,
       16, 1, "I420");
   check_fixated ("video/x-raw, width=32, height=32, framerate=(fraction)[25/1,"
       "60/1]", 32, 32, 25, 1, "I420");
@@ -57,7 +57,7 @@ GST_START_TEST (test_fixation)
 
 GST_END_TEST;
 
-/* The multiple of 16 that is nearest to the model's own size; asked without
+/* The size that is nearest to the model's own, or has its aspect; asked without
  * making a frame of that size */
 static gboolean
 take_caps (GstPad * pad, GstObject * parent, GstEvent * event)
@@ -123,10 +123,18 @@ GST_START_TEST (test_sizes)
 {
   check_size ("video/x-raw", 256, 144);
   check_size ("video/x-raw, width=64, height=64; video/x-raw", 256, 144);
-  check_size ("video/x-raw, width=(int)[833,9000], height=(int)[1,100]", 848,
-      96);
-  check_size ("video/x-raw, width=(int)[17,833], height=(int)[820,840]", 256,
-      832);
+  check_size ("video/x-raw, width=(int)[833,9000], height=(int)[1,100]", 834,
+      100);
+  check_size ("video/x-raw, width=(int)[17,833], height=(int)[820,840]", 832,
+      820);
+  check_size ("video/x-raw, width=640, height=360", 640, 360);
+  check_size ("video/x-raw, width=1280, height=720", 1280, 720);
+  check_size ("video/x-raw, width=1920, height=1080", 1920, 1080);
+  check_size ("video/x-raw, width=640", 640, 360);
+  check_size ("video/x-raw, height=480", 854, 480);
+  check_size ("video/x-raw, width=[768,8192], height=[432,8192]", 768, 432);
+  check_size ("video/x-raw, width={ 300, 500 }, height=[16,8192]", 300, 168);
+  check_size ("video/x-raw, width=256", 256, 144);
 }
 
 GST_END_TEST;
@@ -135,7 +143,8 @@ GST_START_TEST (test_not_negotiated)
 {
   assert_not_negotiated (FAST, "video/x-raw, width=17, height=16");
   assert_not_negotiated (FAST, "video/x-raw, width=833, height=832");
-  assert_not_negotiated (FAST, "video/x-raw, width=8208, height=16");
+  assert_not_negotiated (FAST, "video/x-raw, width=32, height=14");
+  assert_not_negotiated (FAST, "video/x-raw, width=8194, height=16");
   assert_not_negotiated (FAST, "video/x-raw, framerate=0/1");
   assert_not_negotiated (FAST, "video/x-raw, format=Y444");
   assert_not_negotiated (FAST, "video/x-raw, format=I420, colorimetry=bt601");
@@ -258,6 +267,46 @@ GST_START_TEST (test_formats)
 
 GST_END_TEST;
 
+/* How many warnings there are of a size, of one video */
+static guint
+size_warnings (const gchar * downstream, const gchar * says)
+{
+  GstHarness *h = source_harness (FAST "num-frames=1", downstream);
+  GstBus *bus = gst_bus_new ();
+  GstMessage *message;
+  GError *error;
+  guint n = 0;
+
+  gst_element_set_bus (h->element, bus);
+  gst_harness_play (h);
+  gst_buffer_unref (gst_harness_pull (h));
+  gst_element_set_state (h->element, GST_STATE_NULL);
+  while ((message = gst_bus_pop_filtered (bus, GST_MESSAGE_WARNING))) {
+    gst_message_parse_warning (message, &error, NULL);
+    fail_unless_equals_string (error->message, says);
+    g_error_free (error);
+    gst_message_unref (message);
+    n++;
+  }
+  gst_element_set_bus (h->element, NULL);
+  gst_harness_teardown (h);
+  gst_object_unref (bus);
+  return n;
+}
+
+/* One for a size that the model was not trained for; a part of one that it was trained for is well */
+GST_START_TEST (test_untrained_size)
+{
+  fail_unless_equals_int (size_warnings ("video/x-raw, width=64, height=36",
+          "tiny was not trained for 64x36, so the video may look wrong; it was "
+          "trained for 256x144"), 1);
+  fail_unless_equals_int (size_warnings ("video/x-raw", ""), 0);
+  fail_unless_equals_int (size_warnings ("video/x-raw, width=250, height=140",
+          ""), 0);
+}
+
+GST_END_TEST;
+
 static void
 renegotiate (GstHarness * h, const gchar * caps)
 {
@@ -357,6 +406,7 @@ caps_suite (void)
   tcase_add_test (tc, test_not_negotiated);
   tcase_add_test (tc, test_downstream_refuses);
   tcase_add_test (tc, test_formats);
+  tcase_add_test (tc, test_untrained_size);
   tcase_add_test (tc, test_renegotiation);
   tcase_add_test (tc, test_size_is_kept);
   return s;

@@ -96,6 +96,32 @@ slowness (void)
   return multiplier ? MAX (1, atoi (multiplier)) : 1;
 }
 
+static gboolean
+is_of_size (GstMessage * message)
+{
+  GError *error;
+  gboolean is;
+
+  if (GST_MESSAGE_TYPE (message) != GST_MESSAGE_WARNING)
+    return FALSE;
+  gst_message_parse_warning (message, &error, NULL);
+  is = strstr (error->message, "was not trained for") != NULL;
+  g_error_free (error);
+  return is;
+}
+
+GstMessage *
+pop_message (GstBus * bus, GstMessageType types, GstClockTime timeout)
+{
+  GstMessage *message = NULL;
+
+  do {
+    gst_clear_message (&message);
+    message = gst_bus_timed_pop_filtered (bus, timeout, types);
+  } while (message && is_of_size (message));
+  return message;
+}
+
 GstMessage *
 wait_message (GstElement * pipeline, GstMessageType types, guint seconds)
 {
@@ -103,8 +129,8 @@ wait_message (GstElement * pipeline, GstMessageType types, guint seconds)
   GstMessage *message;
   GError *error = NULL;
 
-  message = gst_bus_timed_pop_filtered (bus, seconds * slowness () * GST_SECOND,
-      types | GST_MESSAGE_ERROR);
+  message = pop_message (bus, types | GST_MESSAGE_ERROR,
+      seconds * slowness () * GST_SECOND);
   fail_unless (message != NULL, "no message within %u s", seconds);
   if (GST_MESSAGE_TYPE (message) == GST_MESSAGE_ERROR
       && !(types & GST_MESSAGE_ERROR)) {

@@ -31,6 +31,10 @@ GstElement *source_new (const gchar * properties);
 /** A harness around source_new(); `caps` is what downstream takes. */
 GstHarness *source_harness (const gchar * properties, const gchar * caps);
 
+/** The next message of these types; none within that time: NULL. The warning that SMALL is no size
+ *  of the embedded model does not count, here and below; a test of its own looks at it. */
+GstMessage *pop_message (GstBus * bus, GstMessageType types,
+    GstClockTime timeout);
 /** The next message of these types, or fails after `seconds`, times slowness. */
 GstMessage *wait_message (GstElement * pipeline, GstMessageType types,
     guint seconds);

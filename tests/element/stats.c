@@ -65,6 +65,9 @@ check_fields (const GstStructure * s, guint stages)
     "block-interval-p50", "block-interval-p95", "stall-time",
     "downstream-delay-time"
   };
+  static const gchar *const strings[] = { "model", "devices", "precision",
+    "plan"
+  };
   const GValue *busy, *bytes;
   guint64 sum;
   guint i;
@@ -77,9 +80,11 @@ check_fields (const GstStructure * s, guint stages)
   for (i = 0; i < G_N_ELEMENTS (times); i++)
     fail_unless (time_of (s, times[i]) < GST_SECOND * 600, "%s", times[i]);
   fail_unless (gst_structure_has_field_typed (s, "queue-frames", G_TYPE_UINT));
+  for (i = 0; i < G_N_ELEMENTS (strings); i++)
+    fail_unless (gst_structure_has_field_typed (s, strings[i], G_TYPE_STRING));
   fail_unless_equals_int (gst_structure_n_fields (s),
       G_N_ELEMENTS (counters) + G_N_ELEMENTS (numbers) + G_N_ELEMENTS (times)
-      + 3);
+      + G_N_ELEMENTS (strings) + 3);
 
   fail_unless (double_of (s, "decode-busy") <= 1);
   fail_unless (double_of (s, "deadline-attainment") <= 1);
@@ -146,6 +151,14 @@ GST_START_TEST (test_fields)
   fail_unless (time_of (s, "block-interval-p50") > 0);
   fail_unless (double_of (s, "decode-busy") > 0);
   fail_unless (share_of (gst_structure_get_value (s, "stage-busy"), 1) > 0);
+  fail_unless_equals_string (gst_structure_get_string (s, "model"), "tiny");
+  fail_unless_equals_string (gst_structure_get_string (s, "devices"),
+      "cpu,cpu");
+  fail_unless (g_str_equal (gst_structure_get_string (s, "precision"),
+          "float32")
+      || g_str_equal (gst_structure_get_string (s, "precision"), "bfloat16"));
+  fail_unless (strstr (gst_structure_get_string (s, "plan"),
+          "  stage 1       cpu, layers ") != NULL);
   gst_structure_free (s);
 
   /* And again from the start */
@@ -291,7 +304,7 @@ GST_START_TEST (test_trace_on_full_disk)
   gst_harness_play (h);
   gst_buffer_unref (gst_harness_pull (h));
   gst_element_set_state (h->element, GST_STATE_READY);
-  message = gst_bus_pop_filtered (bus, GST_MESSAGE_WARNING);
+  message = pop_message (bus, GST_MESSAGE_WARNING, 0);
   fail_unless (message != NULL);
   gst_message_parse_warning (message, NULL, &debug);
   fail_unless (strstr (debug, "the trace is not") != NULL);
@@ -322,6 +335,62 @@ GST_START_TEST (test_trace_on_full_disk_while_playing)
 
 GST_END_TEST;
 
+static void
+check_preview (const GstStructure * s)
+{
+  GstSample *sample;
+  GstVideoInfo info;
+  gint64 block;
+  gint step, steps;
+
+  fail_unless (gst_structure_get (s, "sample", GST_TYPE_SAMPLE, &sample,
+          "block", G_TYPE_INT64, &block, "step", G_TYPE_INT, &step, "steps",
+          G_TYPE_INT, &steps, NULL));
+  fail_unless (block >= 0 && steps == 3 && step > 0 && step <= steps);
+  fail_unless (gst_video_info_from_caps (&info, gst_sample_get_caps (sample)));
+  fail_unless (GST_VIDEO_INFO_FORMAT (&info) == GST_VIDEO_FORMAT_RGB);
+  fail_unless (info.width == 5 * 2 && info.height == 2 * 2);
+  fail_unless_equals_int (gst_buffer_get_size (gst_sample_get_buffer (sample)),
+      info.size);
+  gst_sample_unref (sample);
+}
+
+/* Of several blocks, and none where nobody asked */
+GST_START_TEST (test_preview)
+{
+  GstElement *pipeline = launch ("dualparalsrc name=src preview=true steps=3 "
+      "guidance-scale=1 ! video/x-raw, width=80, height=32 ! fakesink");
+  GstElement *src = gst_bin_get_by_name (GST_BIN (pipeline), "src");
+  GstMessage *message;
+  guint n = 0;
+
+  gst_element_set_state (pipeline, GST_STATE_PLAYING);
+  while (n < 3) {
+    message = wait_message (pipeline, GST_MESSAGE_ELEMENT, 30);
+    if (gst_message_has_name (message, "dualparal-preview")) {
+      fail_unless (GST_MESSAGE_SRC (message) == GST_OBJECT (src));
+      check_preview (gst_message_get_structure (message));
+      n++;
+    }
+    gst_message_unref (message);
+  }
+  gst_element_set_state (pipeline, GST_STATE_NULL);
+  g_object_set (src, "preview", FALSE, "num-frames", (gint64) 60, NULL);
+  gst_element_set_state (pipeline, GST_STATE_PLAYING);
+  do {
+    message = wait_message (pipeline, GST_MESSAGE_ELEMENT | GST_MESSAGE_EOS,
+        30);
+    fail_if (gst_message_has_name (message, "dualparal-preview"));
+    n = GST_MESSAGE_TYPE (message);
+    gst_message_unref (message);
+  } while (n != GST_MESSAGE_EOS);
+  gst_element_set_state (pipeline, GST_STATE_NULL);
+  gst_object_unref (src);
+  gst_object_unref (pipeline);
+}
+
+GST_END_TEST;
+
 static Suite *
 stats_suite (void)
 {
@@ -330,6 +399,7 @@ stats_suite (void)
 
   tcase_add_test (tc, test_fields);
   tcase_add_test (tc, test_slow_downstream);
+  tcase_add_test (tc, test_preview);
   tcase_add_test (tc, test_trace);
   tcase_add_test (tc, test_trace_refused);
   tcase_add_test (tc, test_trace_on_full_disk);

@@ -494,6 +494,12 @@ dp_plan_starved (const DpPlan * plan)
   return NULL;
 }
 
+const char *
+dp_plan_untrained (const DpPlan * plan)
+{
+  return NULL;
+}
+
 char *
 dp_plan_describe (const DpPlan * plan)
 {
@@ -719,6 +725,15 @@ dp_engine_set_flushing (DpEngine * e, gboolean flushing)
   e->flushing = flushing;
   end_engine_wait ();
   g_mutex_unlock (&script.lock);
+}
+
+gboolean
+dp_engine_set_preview (DpEngine * e, DpPreviewCallback callback,
+    gpointer user_data, GError ** error)
+{
+  g_set_error_literal (error, DP_ERROR, DP_ERROR_SETTINGS,
+      "preview: a script has no preview_map");
+  return FALSE;
 }
 
 void

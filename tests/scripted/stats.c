@@ -40,6 +40,48 @@ GST_START_TEST (test_framerate)
 
 GST_END_TEST;
 
+/* Lines of the log about the framerate */
+static void
+count_line (GstDebugCategory * category, GstDebugLevel level,
+    const gchar * file, const gchar * function, gint line, GObject * object,
+    GstDebugMessage * message, gpointer data)
+{
+  const gchar *text = gst_debug_message_get (message);
+
+  if (strstr (text, "frames a second and the model")) {
+    fail_unless (strstr (text, "have 64 ") && strstr (text, "model 16: ")
+        && strstr (text, "moves 4.00 times as fast"), "%s", text);
+    g_atomic_int_inc ((gint *) data);
+  }
+}
+
+/* Said once, however often the same is negotiated */
+GST_START_TEST (test_framerate_is_told)
+{
+  GstHarness *h = source_harness ("", SMALL ", framerate=16/1");
+  gint lines = 0;
+  guint i;
+
+  gst_debug_add_log_function (count_line, &lines, NULL);
+  gst_debug_set_threshold_for_name ("dualparalsrc", GST_LEVEL_INFO);
+  script_frames (20, 0);
+  gst_harness_play (h);
+  script_advance (FRAME);
+  fail_unless_equals_int (g_atomic_int_get (&lines), 0);
+  for (i = 0; i < 2; i++) {
+    gst_harness_set_sink_caps_str (h, i ? SMALL ", framerate=64/1, format=NV12" :
+        SMALL ", framerate=64/1");
+    script_frames (20, (2 + i) * FRAME);
+    script_advance ((2 + i) * FRAME);
+    fail_unless_equals_int (g_atomic_int_get (&lines), 1);
+  }
+  gst_debug_unset_threshold_for_name ("dualparalsrc");
+  gst_debug_remove_log_function (count_line);
+  gst_harness_teardown (h);
+}
+
+GST_END_TEST;
+
 static GstBus *
 bus_of (GstHarness * h)
 {
@@ -192,6 +234,32 @@ GST_START_TEST (test_no_messages)
 
 GST_END_TEST;
 
+/* A model that has none says so, and plays */
+GST_START_TEST (test_no_preview)
+{
+  GstHarness *h = source_harness ("preview=true", SMALL);
+  GstBus *bus = bus_of (h);
+  GstMessage *message;
+  GError *error;
+
+  script_frames (9, 0);
+  gst_harness_play (h);
+  script_advance (GST_SECOND);
+  fail_unless_equals_int (gst_harness_buffers_in_queue (h), 9);
+  message = gst_bus_timed_pop_filtered (bus, 30 * GST_SECOND,
+      GST_MESSAGE_WARNING);
+  fail_unless (message != NULL);
+  gst_message_parse_warning (message, &error, NULL);
+  fail_unless_equals_string (error->message,
+      "preview: a script has no preview_map");
+  g_error_free (error);
+  gst_message_unref (message);
+  fail_unless (gst_bus_pop_filtered (bus, GST_MESSAGE_WARNING) == NULL);
+  clear_with_bus (h, bus);
+}
+
+GST_END_TEST;
+
 static Suite *
 stats_suite (void)
 {
@@ -199,9 +267,11 @@ stats_suite (void)
   TCase *tc = script_case_new (s);
 
   tcase_add_test (tc, test_framerate);
+  tcase_add_test (tc, test_framerate_is_told);
   tcase_add_test (tc, test_messages);
   tcase_add_test (tc, test_messages_when_blocked);
   tcase_add_test (tc, test_no_messages);
+  tcase_add_test (tc, test_no_preview);
   return s;
 }
 

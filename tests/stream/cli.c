@@ -12,6 +12,19 @@ cli_run_clear (CliRun *r)
 {
   g_free (r->out);
   g_free (r->err);
+  g_free (r->size);
+}
+
+char *
+cli_take_size (char *text)
+{
+  char *end = strchr (text, '\n'), *line = NULL;
+
+  if (end && g_str_has_prefix (text, "dualparal: tiny was not trained for ")) {
+    line = g_strchomp (g_strndup (text, end - text));
+    memmove (text, end + 1, strlen (end));
+  }
+  return line;
 }
 
 CliRun
@@ -33,6 +46,7 @@ cli_run (const char *line)
   g_assert_no_error (error);
   r.status = WIFEXITED (status) ? WEXITSTATUS (status) : -1;
   r.seconds = test_clock_seconds (start);
+  r.size = cli_take_size (r.err);
   return r;
 }
 
@@ -44,6 +58,7 @@ cli_ok (const char *line)
   g_assert_cmpstr (r.err, ==, "");
   g_assert_cmpint (r.status, ==, 0);
   g_free (r.err);
+  g_free (r.size);
   return r.out;
 }
 

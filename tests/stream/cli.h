@@ -16,6 +16,7 @@ typedef struct
 {
   int status;                   /* what it returned; -1: a signal */
   char *out, *err;
+  char *size;                   /* the line of `err` about the size, which is not in `err` then; NULL: none */
   double seconds;
 } CliRun;
 
@@ -32,6 +33,9 @@ CliRun cli_run (const char *line);
 char *cli_ok (const char *line);
 /** It must fail with that status within a second, nothing on standard output and one line on standard error that has `needle` in it. */
 void cli_bad (const char *line, int status, const char *needle);
+
+/** Takes the line about a size that the model was not trained for out of what was said, if it is there. New string, or NULL. */
+char *cli_take_size (char *text);
 
 /** A file of the directory: new string. */
 char *cli_path (const char *name);

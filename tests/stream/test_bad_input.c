@@ -72,8 +72,8 @@ test_values (void)
 #define FRAMES(n, ...) (DpSettings) { .num_frames = n, __VA_ARGS__ }
 #define WITH(...) FRAMES (9, __VA_ARGS__)
   const struct { DpSettings settings; int code; const char *needles; } bad[] = {
-    { WITH (.width = 17), DP_ERROR_SETTINGS, "width|17|multiple of 16" },
-    { WITH (.height = 8), DP_ERROR_SETTINGS, "height|8|16" },
+    { WITH (.width = 17), DP_ERROR_SETTINGS, "width|17|even number from 16" },
+    { WITH (.height = 14), DP_ERROR_SETTINGS, "height|14|16" },
     { WITH (.width = -16), DP_ERROR_SETTINGS, "width|-16" },
     { WITH (.width = 1 << 30), DP_ERROR_SETTINGS, "width|1073741824|8192" },
     { FRAMES (0), DP_ERROR_SETTINGS, "num-frames|0|-1" },
@@ -584,6 +584,12 @@ test_configs (void)
     { "scheduler/scheduler_config.json", "solver_order", "9", "solver_order|9" },
     { "dualparal.json", "width", "-1", "width|-1" },
     { "dualparal.json", "framerate", "[16, 0]", "framerate" },
+    { "dualparal.json", "trained_sizes", "[256, 144]", "trained_sizes|256|pairs" },
+    { "dualparal.json", "trained_sizes", "[[256, 144], [17, 32]]", "trained_sizes|17|pairs" },
+    { "dualparal.json", "trained_sizes", "[]", "trained_sizes|list" },
+    { "dualparal.json", "preview_map", "[[1], [2], [3]]", "preview_map|17" },
+    { "dualparal.json", "preview_map", "[1, 2, 3]", "preview_map|17" },
+    { "dualparal.json", "preview_map", "[[1]]", "preview_map|3" },
     { "dualparal.json", "steps", "1e9", "steps" },
     { "dualparal.json", "prompt", "17", "prompt|17" },
     { "dualparal.json", "guidance_scale_2", "3", "guidance_scale_2|3|transformer_2" },

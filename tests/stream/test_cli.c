@@ -167,6 +167,12 @@ test_y4m (void)
   g_assert_cmpint (system (command), ==, 0);
   check_same ("a.y4m", "stdout.y4m", TRUE);
 
+  /* any even size */
+  g_free (cli_ok ("generate " SMALL "--width 62 --height 34 --frames 2 --output %s/even.y4m"));
+  g_autoptr (GBytes) even = cli_contents ("even.y4m");
+  g_assert_true (g_str_has_prefix (g_bytes_get_data (even, &size), "YUV4MPEG2 W62 H34 "));
+  g_assert_cmpuint (size, ==, strlen (header) + 2 * (62 * 34 * 3 / 2 + 6));
+
   /* limited range, and not all one grey */
   guint8 low = 255, high = 0;
   for (gsize i = 0; i < 64 * 48; i++) {
@@ -209,6 +215,23 @@ test_reproducible (void)
   g_free (cli_ok ("generate " SMALL "--frames 5 --seed 9223372036854775807 --output %s/s3.y4m"));
   check_same ("s1.y4m", "s2.y4m", TRUE);
   check_same ("s1.y4m", "s3.y4m", FALSE);
+}
+
+static void
+test_sizes (void)
+{
+  g_auto (CliRun) small = cli_run ("generate " SMALL "--frames 1 --output %s/size.y4m"), trained = cli_run ("generate --steps 1 --frames 1 "
+      "--output %s/size.y4m"), part = cli_run ("generate --steps 1 --width 250 --frames 1 --output %s/size.y4m");
+  g_autofree char *plan = cli_ok ("plan " SMALL), *wan = cli_ok ("plan --model wan2.1-1.3b --width 1280 --height 720");
+  g_autofree char *larger = cli_ok ("plan --model wan2.1-14b --width 1280 --height 720");
+
+  g_assert_cmpstr (small.size, ==, "dualparal: tiny was not trained for 64x48, so the video may look wrong; it was trained for 256x144");
+  g_assert_cmpstr (small.err, ==, "");
+  g_assert_null (trained.size);
+  g_assert_null (part.size);
+  g_assert_nonnull (strstr (plan, "tiny was not trained for 64x48, so"));
+  g_assert_nonnull (strstr (wan, "was not trained for 1280x720, so the video may look wrong; it was trained for 832x480 and 480x832\n"));
+  g_assert_null (strstr (larger, "trained"));
 }
 
 static void
@@ -417,6 +440,7 @@ run_in_terminal (const char *line, int expected)
   g_test_message ("%s: %s", line, shown);
   g_assert_true (WIFEXITED (status));
   g_assert_cmpint (WEXITSTATUS (status), ==, expected);
+  g_free (cli_take_size (out));
   return out;
 }
 
@@ -484,6 +508,7 @@ test_full_stdout (void)
     g_assert_true (g_spawn_sync (NULL, argv, NULL, G_SPAWN_DEFAULT, NULL, NULL, NULL, &err, &status, &error));
     g_test_message ("%s: %s", lines[i], err);
     g_assert_true (WIFEXITED (status) && WEXITSTATUS (status) == 1);
+    g_free (cli_take_size (err));
     g_assert_true (g_str_has_prefix (err, "dualparal: ") && strchr (err, '\n') == err + strlen (err) - 1);
     g_assert_nonnull (strstr (err, i + 1 < G_N_ELEMENTS (lines) ? "standard output cannot be written" : "No space left"));
   }
@@ -562,6 +587,7 @@ main (int argc, char **argv)
   g_test_add_func ("/cli/y4m/colours", test_y4m_colours);
   g_test_add_func ("/cli/noise", test_noise);
   g_test_add_func ("/cli/large-noise", test_large_noise);
+  g_test_add_func ("/cli/sizes", test_sizes);
   g_test_add_func ("/cli/bench", test_bench);
   g_test_add_func ("/cli/progress", test_progress);
   g_test_add_func ("/cli/closed-pipe", test_closed_pipe);

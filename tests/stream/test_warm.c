@@ -287,6 +287,72 @@ test_cycles (void)
   dp_part_cache_clear ();
 }
 
+/* What is said while the model loads. */
+typedef struct
+{
+  GMutex lock;
+  GArray *percents;
+} Said;
+
+static void
+say (const char *code, const char *text, int percent, gpointer data)
+{
+  Said *said = data;
+
+  g_mutex_lock (&said->lock);
+  g_array_append_val (said->percents, percent);
+  g_mutex_unlock (&said->lock);
+}
+
+static int
+compare_ints (gconstpointer a, gconstpointer b)
+{
+  return *(const int *) a - *(const int *) b;
+}
+
+/* How many different percents; the first is 0 and the last 100, and none is said twice. */
+static guint
+count_percents (const DpSettings *settings)
+{
+  Said said = { .percents = g_array_new (FALSE, FALSE, sizeof (int)) };
+  DpEngine *engine;
+  DpFrame frame;
+  gint64 next = 0;
+  guint n;
+
+  g_mutex_init (&said.lock);
+  g_assert_true (stream_try_open (&engine, settings, say, &said, NULL));
+  g_assert_true (stream_pull (engine, &frame, &next));
+  dp_engine_release_frame (engine, &frame);
+  dp_engine_free (engine);
+  g_array_sort (said.percents, compare_ints);
+  n = said.percents->len;
+  g_assert_cmpint (g_array_index (said.percents, int, 0), ==, 0);
+  g_assert_cmpint (g_array_index (said.percents, int, n - 1), ==, 100);
+  for (guint i = 1; i < n; i++)
+    g_assert_cmpint (g_array_index (said.percents, int, i), >, g_array_index (said.percents, int, i - 1));
+  g_test_message ("%u reports", n);
+  g_array_unref (said.percents);
+  g_mutex_clear (&said.lock);
+  return n;
+}
+
+/* Loading is told by bytes, and what is warm is there at once. */
+static void
+test_progress (void)
+{
+  for (int stages = 1; stages <= 3; stages += 2)
+    for (int streamed = 0; streamed < 2; streamed++) {
+      DpSettings s = lingering ();
+
+      s.devices = stream_devices (stages);
+      s.text_encoder = streamed ? "streamed" : "resident";
+      g_assert_cmpuint (count_percents (&s), >, 30);
+      g_assert_cmpuint (count_percents (&s), <=, 1 + stages + 2);
+      dp_part_cache_clear ();
+    }
+}
+
 int
 main (int argc, char **argv)
 {
@@ -296,6 +362,7 @@ main (int argc, char **argv)
   g_test_add_func ("/warm/same-model", test_same_model);
   g_test_add_func ("/warm/other-size", test_other_size);
   g_test_add_func ("/warm/after-teardown", test_after_teardown);
+  g_test_add_func ("/warm/progress", test_progress);
   g_test_add_func ("/warm/two-at-once", test_two_at_once);
   g_test_add_func ("/warm/changed-model", test_changed_model);
   g_test_add_func ("/warm/runs-out", test_runs_out);

@@ -633,6 +633,7 @@ typedef struct
   DpType type;
   DpPixels format;
   int pad;                      /* bytes behind each row */
+  int crop;                     /* pixels of x behind each row */
 } PackParams;
 
 static void
@@ -641,10 +642,10 @@ pack_body (Case *c, const void *params)
   static const int bytes[] = { [DP_PIXELS_RGB] = 3, [DP_PIXELS_BGR] = 3, [DP_PIXELS_RGBX] = 4, [DP_PIXELS_BGRX] = 4,
     [DP_PIXELS_XRGB] = 4, [DP_PIXELS_XBGR] = 4 };
   const PackParams *p = params;
-  DpPackFrameArgs args = { .type = p->type, .format = p->format, .h = p->h, .w = p->w };
+  DpPackFrameArgs args = { .type = p->type, .format = p->format, .h = p->h, .w = p->w, .x_stride = p->w + p->crop };
   int cols[3] = { p->w, p->w, 0 };
 
-  args.x = in (c, p->h * p->w, 3, 0, p->type, 0.7);
+  args.x = in (c, p->h, p->w * 3, args.x_stride * 3, p->type, 0.7);
   if (p->format == DP_PIXELS_RGB_F32) {
     args.strides[0] = p->w * 12 + p->pad * 4;
     args.planes[0] = out (c, p->h, p->w * 3, p->w * 3 + p->pad, F32);
@@ -669,7 +670,8 @@ pack_case (PackParams p)
   /* One step up or down in a byte of a thousand is where float32 rounds the other way. */
   Case c = { .tolerance = 3e-4, .bytes = (double) p.h * p.w * 3 * dp_type_size (p.type) };
 
-  snprintf (c.name, sizeof c.name, "pack_frame %dx%d %s->%s%s", p.h, p.w, type_name (p.type), names[p.format], p.pad ? " strided" : "");
+  snprintf (c.name, sizeof c.name, "pack_frame %dx%d %s->%s%s%s", p.h, p.w, type_name (p.type), names[p.format], p.pad ? " strided" : "",
+      p.crop ? " cropped" : "");
   run_case (&c, pack_body, &p);
 }
 
@@ -720,6 +722,7 @@ test_pictures (void)
     for (DpPixels format = DP_PIXELS_RGB_F32; format <= DP_PIXELS_XBGR; format++) {
       pack_case ((PackParams) { 2, 2, type, format });
       pack_case ((PackParams) { 6, 130, type, format, .pad = 5 });
+      pack_case ((PackParams) { 6, 130, type, format, .crop = 14 });
       pack_case ((PackParams) { 70, 192, type, format });
     }
   }

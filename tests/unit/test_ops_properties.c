@@ -247,7 +247,7 @@ check_colours (void)
     for (int j = 0; j < 12; j++)
       x[j] = colours[i].rgb[j % 3];
     uint8_t *y = upload (NULL, 16);
-    DpPackFrameArgs args = { .h = 2, .w = 2, .x = upload (x, sizeof x), .planes = { y, y + 8, y + 12 }, .strides = { 2, 2, 2 } };
+    DpPackFrameArgs args = { .h = 2, .w = 2, .x = upload (x, sizeof x), .x_stride = 2, .planes = { y, y + 8, y + 12 }, .strides = { 2, 2, 2 } };
     args.format = DP_PIXELS_I420;
     dev->ops->pack_frame (dev, &args);
     args.format = DP_PIXELS_NV12;

@@ -360,6 +360,35 @@ remove_dir (void)
   g_free (dir);
 }
 
+static void
+add_bytes (gsize bytes, gpointer data)
+{
+  *(gsize *) data += bytes;
+}
+
+static void
+test_watch (void)
+{
+  g_autofree char *path = make_file ("watch.safetensors", "{\"a.x\":" T ("F32", "[3]", 0, 12) ",\"a.y\":" T ("F32", "[2]", 12, 20) ",\"b.x\":"
+      T ("BF16", "[4]", 20, 28) "}", 28);
+  g_autoptr (DpWeights) weights = dp_weights_open (path, NULL, NULL);
+  float out[4];
+  gsize read = 0;
+
+  g_assert_cmpuint (dp_weights_bytes (weights, "a."), ==, 20);
+  g_assert_cmpuint (dp_weights_bytes (weights, "b."), ==, 8);
+  g_assert_cmpuint (dp_weights_bytes (weights, "c."), ==, 0);
+  dp_weights_watch (weights, add_bytes, &read);
+  g_assert_true (dp_weights_read (weights, dp_weights_find (weights, "a.x"), 1, 2, out, NULL));
+  g_assert_cmpuint (read, ==, 8);
+  DpHostWeight weight = dp_tensor_weight (dp_weights_find (weights, "b.x"), 4);
+  g_assert_true (weight.read (weight.source, weight.offset, out, 8));
+  g_assert_cmpuint (read, ==, 16);
+  dp_weights_watch (weights, NULL, NULL);
+  g_assert_true (dp_weights_read (weights, dp_weights_find (weights, "a.y"), 0, 2, out, NULL));
+  g_assert_cmpuint (read, ==, 16);
+}
+
 int
 main (int argc, char **argv)
 {
@@ -370,6 +399,7 @@ main (int argc, char **argv)
   g_test_add_func ("/weights/headers", test_headers);
   g_test_add_func ("/weights/lengths", test_lengths);
   g_test_add_func ("/weights/reading", test_reading);
+  g_test_add_func ("/weights/watch", test_watch);
   g_test_add_func ("/weights/half", test_half);
   g_test_add_func ("/weights/changed", test_changed);
   g_test_add_func ("/weights/shards", test_shards);

@@ -32,7 +32,7 @@ INDEX = {
 def settings(guidance):
     """Eight steps, or the five that play in real time with guidance, which is twice the work."""
     return {
-        "name": "tiny", "prompt": "a red ball bouncing over a green meadow", "negative_prompt": "", "width": 256, "height": 144, "framerate": [16, 1],
+        "name": "tiny", "prompt": "a red ball bouncing over a green meadow", "negative_prompt": "", "width": 256, "height": 144, "trained_sizes": [[256, 144]], "framerate": [16, 1],
         "steps": 8 if guidance == 1 else 5, "guidance_scale": guidance, "block_latents": 4, "context_latents": 4, "queue_blocks": 3, "sampler": "unipc",
         "words": captions.words(), "knows": captions.KNOWS,
     }
