@@ -203,6 +203,9 @@ static void
 test_errors (void)
 {
   run_bad ("generate", 1, "--output");
+  run_bad ("generate --output %s/x.mp4", 1, "| ffmpeg -i - ");
+  run_bad ("generate --output %s/x.WEBM", 1, "or use pipelines/record");
+  run_bad ("generate --output %s/x.mkv", 1, "raw video only");
   run_bad ("generate a red ball --output %s/x.y4m", 2, "--prompt");
   run_bad ("generate --no-such-option", 2, "--no-such-option");
   run_bad ("generate --seed=-1 --output %s/x.y4m", 2, "--seed is \"-1\"");
