@@ -265,6 +265,8 @@ generate (GError **error)
       return FALSE;
   }
   warn_of_words (plan);
+  if (dp_cli_settings.seed == -1)
+    fprintf (stderr, "dualparal: the seed is %" G_GINT64_FORMAT "\n", dp_plan_settings (plan)->seed);
   dp_cli_progress_start (plan);
   if (!dp_engine_open (&engine, with_noise ? with_noise : plan, dp_cli_progress_loading, NULL, error) || !queue_prompts (engine, error))
     return FALSE;

@@ -173,7 +173,7 @@ gst_dualparal_generator_start (GstDualParalGenerator * gen)
   if (dp_plan_starved (gen->base_plan))
     GST_WARNING_OBJECT (gen->element, "%s", dp_plan_starved (gen->base_plan));
   r = dp_plan_settings (gen->plan);
-  GST_INFO_OBJECT (gen->element, "model %s on %s, %s: seed %" G_GUINT64_FORMAT
+  GST_INFO_OBJECT (gen->element, "model %s on %s, %s: seed %" G_GINT64_FORMAT
       ", %d steps, guidance %g, blocks of %d latents, %d in flight, context "
       "%s, a queue of %u frames, %u to begin with", dp_plan_model (gen->plan)->name,
       r->devices, r->precision, r->seed, r->steps, r->guidance_scale,

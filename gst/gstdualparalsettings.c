@@ -116,12 +116,14 @@ gst_dualparal_settings_init_picture_props (void)
    * GstDualParalSrc:seed:
    *
    * The same seed, prompts, settings and kind of device give the same video, bit for bit, for any
-   * number of devices. 0 is a seed like any other.
+   * number of devices. 0 is a seed like any other. -1 draws another one at each start; the tags, the
+   * metas and #GstDualParalSrc:stats say which, and that one gives the same video again.
    *
    * Since: 0.1
    */
-  props[GST_DUALPARAL_PROP_SEED] = g_param_spec_uint64 ("seed", "Seed",
-      "Seed of the noise", 0, G_MAXUINT64, 0, READY);
+  props[GST_DUALPARAL_PROP_SEED] = g_param_spec_int64 ("seed", "Seed",
+      "Seed of the noise (-1 = draw one at each start)", -1, G_MAXINT64, 0,
+      READY);
   /**
    * GstDualParalSrc:steps:
    *
@@ -405,6 +407,7 @@ gst_dualparal_settings_init_stats_props (void)
    *
    * Since the element was started:
    *
+   * * `seed` (#guint64): of the video
    * * `time-to-first-frame` (#GstClockTime): until the first frame left; 0 before
    * * `buffering-episodes` (#guint64): how often buffering paused a video that is not live
    *

@@ -238,7 +238,7 @@ gst_dualparal_src_start (GstBaseSrc * src)
   gst_dualparal_stats_start (self->stats,
       gst_dualparal_settings_number (self->settings,
           GST_DUALPARAL_PROP_STATS_INTERVAL),
-      dp_plan_model (gst_dualparal_generator_plan (self->gen)));
+      gst_dualparal_generator_plan (self->gen));
   return TRUE;
 }
 

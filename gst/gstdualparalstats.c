@@ -17,6 +17,7 @@ struct _GstDualParalStats
   gint64 interval_us;
   gint64 start_us, first_us;    /* of the first frame that left, 0 until then */
   gdouble model_framerate, framerate;
+  guint64 seed;
 };
 
 GstDualParalStats *
@@ -76,8 +77,9 @@ gst_dualparal_stats_post_regularly (gpointer data)
 
 void
 gst_dualparal_stats_start (GstDualParalStats * stats, guint interval,
-    const DpModelInfo * model)
+    const DpPlan * plan)
 {
+  const DpModelInfo *model = dp_plan_model (plan);
   GError *error = NULL;
 
   g_mutex_lock (&stats->lock);
@@ -85,6 +87,7 @@ gst_dualparal_stats_start (GstDualParalStats * stats, guint interval,
   stats->interval_us = interval * G_TIME_SPAN_MILLISECOND;
   stats->start_us = g_get_monotonic_time ();
   stats->first_us = 0;
+  stats->seed = dp_plan_settings (plan)->seed;
   stats->model_framerate = stats->framerate =
       (gdouble) model->fps_n / model->fps_d;
   g_mutex_unlock (&stats->lock);
@@ -174,11 +177,13 @@ gst_dualparal_stats_get (GstDualParalStats * stats, const DpStats * engine)
 {
   GstClockTime first = 0;
   GstStructure *s;
+  guint64 seed;
   gdouble faster;
 
   g_mutex_lock (&stats->lock);
   if (stats->first_us > 0)
     first = (stats->first_us - stats->start_us) * GST_USECOND;
+  seed = stats->seed;
   /* Frames are played at the rate of the caps, and the engine knows the model's */
   faster = stats->framerate / stats->model_framerate;
   g_mutex_unlock (&stats->lock);
@@ -189,6 +194,7 @@ gst_dualparal_stats_get (GstDualParalStats * stats, const DpStats * engine)
       "frames", G_TYPE_UINT64, engine->frames,
       "queue-frames", G_TYPE_UINT, engine->queue_frames,
       "first-frame-seconds", G_TYPE_DOUBLE, engine->first_frame_seconds,
+      "seed", G_TYPE_UINT64, seed,
       "time-to-first-frame", GST_TYPE_CLOCK_TIME, first,
       "realtime-factor", G_TYPE_DOUBLE, engine->realtime_factor / faster,
       "block-load-mean", G_TYPE_DOUBLE, engine->block_load_mean * faster,

@@ -22,7 +22,7 @@ void gst_dualparal_stats_free (GstDualParalStats * stats);
 /** The element starts. From now on its property `stats` is posted every `interval` milliseconds; 0:
  *  never. */
 void gst_dualparal_stats_start (GstDualParalStats * stats, guint interval,
-    const DpModelInfo * model);
+    const DpPlan * plan);
 void gst_dualparal_stats_stop (GstDualParalStats * stats);
 
 /** The framerate of the caps. */
