@@ -496,6 +496,8 @@ gst_dualparal_settings_init_live_props (void)
    * * `slow` plays as slowly as frames are made, down to #GstDualParalSrc:min-framerate, below
    *   which it repeats; the caps stay
    * * `error` posts an error and ends the stream
+   * * `adaptive` does as `repeat` does. When the frames run out a second time before the queue was
+   *   full again, it does as `slow` does, until the queue is full
    *
    * Since: 0.1
    */
@@ -519,13 +521,13 @@ gst_dualparal_settings_init_live_props (void)
   /**
    * GstDualParalSrc:min-framerate:
    *
-   * The lowest framerate that the policy `slow` goes down to.
+   * The lowest framerate that the policies `slow` and `adaptive` go down to.
    *
    * Since: 0.1
    */
   props[GST_DUALPARAL_PROP_MIN_FRAMERATE] =
       gst_param_spec_fraction ("min-framerate", "Minimum framerate",
-      "Lowest framerate of the policy slow (0/1 = half of the framerate)", 0,
+      "Lowest framerate of the policies slow and adaptive (0/1 = half of the framerate)", 0,
       1, G_MAXINT, 1, 0, 1, PLAYING);
   /**
    * GstDualParalSrc:startup-policy:
