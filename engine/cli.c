@@ -173,6 +173,23 @@ pull_all (DpEngine *engine, FILE *file, Dump *d, GError **error)
   return result == 0;
 }
 
+/* Someone who names a container expects one. */
+static gboolean
+check_output (GError **error)
+{
+  static const char *const containers[] = { ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm" };
+  const char *dot = strrchr (output, '.');
+
+  for (guint i = 0; dot && i < G_N_ELEMENTS (containers); i++)
+    if (g_ascii_strcasecmp (dot, containers[i]) == 0) {
+      dp_error_set (error, DP_ERROR_SETTINGS, "--output %s: generate writes raw video only, to a name such as video.y4m; for %s, use --output - "
+          "and add `| ffmpeg -i - %s`%s", output, dot, output, g_ascii_strcasecmp (dot, ".mp4") == 0
+          || g_ascii_strcasecmp (dot, ".webm") == 0 ? ", or use pipelines/record" : "");
+      return FALSE;
+    }
+  return TRUE;
+}
+
 static FILE *
 open_output (const DpPlan *plan, GError **error)
 {
@@ -234,6 +251,8 @@ generate (GError **error)
     g_set_error_literal (error, DP_ERROR, DP_ERROR_SETTINGS, "nothing to write: give --output FILE.y4m, --dump FILE, or both");
     return FALSE;
   }
+  if (output && !check_output (error))
+    return FALSE;
   if (dp_cli_settings.num_frames < 0 && dump) {
     g_set_error_literal (error, DP_ERROR, DP_ERROR_SETTINGS, "--dump keeps everything in memory: it needs --frames of at least 1");
     return FALSE;
@@ -254,6 +273,8 @@ generate (GError **error)
       return FALSE;
   }
   warn (plan);
+  if (dp_cli_settings.seed == -1)
+    fprintf (stderr, "dualparal: the seed is %" G_GINT64_FORMAT "\n", dp_plan_settings (plan)->seed);
   dp_cli_progress_start (plan);
   if (!dp_engine_open (&engine, with_noise ? with_noise : plan, dp_cli_progress_loading, NULL, error) || !queue_prompts (engine, error))
     return FALSE;

@@ -6,10 +6,10 @@ DpSettings dp_cli_settings = { .num_frames = -1 };
 static gboolean
 parse_seed (const char *option, const char *value, gpointer data, GError **error)
 {
-  if (g_ascii_string_to_unsigned (value, 10, 0, G_MAXUINT64, &dp_cli_settings.seed, NULL))
+  if (g_ascii_string_to_signed (value, 10, -1, G_MAXINT64, &dp_cli_settings.seed, NULL))
     return TRUE;
-  g_set_error (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE, "%s is \"%s\"; it must be a whole number from 0 to %" G_GUINT64_FORMAT,
-      option, value, G_MAXUINT64);
+  g_set_error (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE, "%s is \"%s\"; it must be a whole number from 0 to %" G_GINT64_FORMAT
+      ", or -1 to draw one", option, value, G_MAXINT64);
   return FALSE;
 }
 
@@ -33,7 +33,7 @@ const GOptionEntry dp_cli_settings_options[] = {
       "the time (default: 1, or with a low end of 0 the model's)", "SIGMA" },
   { "flow-shift", 0, 0, G_OPTION_ARG_DOUBLE, &dp_cli_settings.flow_shift, "Shift of the noise schedule", "S" },
   { "sampler", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.sampler, "unipc or euler", "NAME" },
-  { "seed", 0, G_OPTION_FLAG_FILENAME, G_OPTION_ARG_CALLBACK, parse_seed, "Same seed, same video", "N" },
+  { "seed", 0, G_OPTION_FLAG_FILENAME, G_OPTION_ARG_CALLBACK, parse_seed, "Same seed, same video; -1 draws one and prints it", "N" },
   { "block-latents", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.block_latents, "Latent frames a block owns", "B" },
   { "context-latents", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.context_latents, "Latent frames taken from each neighbour; -1: none", "C" },
   { "context-mode", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.context_mode, "auto, recomputed or cached (faster, more memory)",

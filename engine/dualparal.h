@@ -69,7 +69,7 @@ typedef struct
                                  * the block in each step; "cached", the keys and values that its own latest pass left on the devices, for
                                  * less work and more memory; NULL: "auto", cached where neighbours stand 3 steps apart or more */
   int queue_blocks;             /* Q, most blocks in flight, 1..T; neighbours then stand ceil (T / Q) steps apart */
-  guint64 seed;                 /* as it is: 0 is a seed like any other */
+  gint64 seed;                  /* >= 0, 0 is a seed like any other; -1: the plan draws one, below 2^32 */
   gint64 num_frames;            /* > 0, or -1: endless; 0, alone of all fields, is invalid */
   gint64 first_frame;           /* number of the first frame, where the video is the rest of a longer one: frames are counted from it */
   int max_queue_frames;         /* frames decoded ahead of the consumer, >= 1 */
@@ -170,7 +170,7 @@ typedef void (*DpPreviewCallback) (const DpPreview *preview, gpointer user_data)
 DpPlan *dp_plan_new (const DpSettings *settings, GError **error);
 
 /** A plan for other settings on the model, the devices and in the precision of `plan`, for what is known only later: size, format,
- *  prompts, noise. What `settings` says of those three does not count. Memory, and where the text encoder's weights are, is planned anew. */
+ *  prompts, noise. What `settings` says of those three does not count. A seed of -1 is the one that `plan` drew. Memory, and where the text encoder's weights are, is planned anew. */
 DpPlan *dp_plan_with (const DpPlan *plan, const DpSettings *settings, GError **error);
 
 DpPlan *dp_plan_ref (DpPlan *plan);

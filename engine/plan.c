@@ -630,6 +630,8 @@ make (DpModel *model, const DpSettings *settings, const DpPlan *chosen, const Dp
   plan->storage = g_string_chunk_new (1024);
   plan->model = model;
   plan->settings = *settings;
+  if (chosen && settings->seed == -1)
+    plan->settings.seed = chosen->settings.seed;
   asked->fast_bf16 = TRUE;
   asked->assumed = assumed;
   if (model == NULL || !dp_settings_fill (&plan->settings, model, plan->storage, error))

@@ -137,6 +137,8 @@ check_values (const DpSettings *s, const DpModel *model, GError **error)
   if (s->num_frames < -1 || s->num_frames == 0 || s->num_frames > DP_MAX_FRAMES)
     return dp_settings_refuse (error, "num-frames is %" G_GINT64_FORMAT "; it must be at least 1, or -1 for an endless video",
         s->num_frames);
+  if (s->seed < -1)
+    return dp_settings_refuse (error, "seed is %" G_GINT64_FORMAT "; it must be at least 0, or -1 to draw one", s->seed);
   if (s->first_frame < 0 || s->first_frame > DP_MAX_FRAMES)
     return dp_settings_refuse (error, "first-frame is %" G_GINT64_FORMAT "; it must be at least 0", s->first_frame);
   if (!check_guidance ("guidance-scale", s->guidance_scale, error) || !check_guidance ("guidance-scale-2", s->guidance_scale_2, error)
@@ -178,6 +180,8 @@ dp_settings_fill (DpSettings *settings, const DpModel *model, GStringChunk *stor
   fill_defaults (settings, model, storage);
   if (!check_values (settings, model, error))
     return FALSE;
+  if (settings->seed == -1)
+    settings->seed = g_random_int ();
   if (strcmp (settings->context_mode, "auto") == 0)
     settings->context_mode = is_cached (settings) ? "cached" : "recomputed";
   return TRUE;

@@ -103,6 +103,13 @@ gst_dualparal_buffering_finish (GstDualParalBuffering * buffering)
     gst_dualparal_buffering_post (buffering, 100);
 }
 
+void
+gst_dualparal_buffering_rewind (GstDualParalBuffering * buffering)
+{
+  gst_dualparal_buffering_finish (buffering);
+  buffering->ran_ahead = FALSE;
+}
+
 /* Time left before it is too late to pause for a frame; G_MAXINT64 if there is no need to */
 static GstClockTimeDiff
 gst_dualparal_buffering_slack (GstDualParalBuffering * buffering,

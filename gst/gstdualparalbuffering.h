@@ -29,6 +29,10 @@ void gst_dualparal_buffering_free (GstDualParalBuffering * buffering);
 void gst_dualparal_buffering_start (GstDualParalBuffering * buffering);
 void gst_dualparal_buffering_stop (GstDualParalBuffering * buffering);
 
+/** The video starts again: ends buffering, and playback is taken to begin. Without a streaming
+ *  thread. */
+void gst_dualparal_buffering_rewind (GstDualParalBuffering * buffering);
+
 /** Waits until the generator has a frame in hand that may leave: frame `n` of the video, shown at
  *  running time `due` for `duration`. No more than `left` frames are to come. */
 GstFlowReturn gst_dualparal_buffering_next (GstDualParalBuffering * buffering,

@@ -125,6 +125,8 @@ gst_dualparal_underrun_policy_get_type (void)
     {GST_DUALPARAL_UNDERRUN_SLOW,
         "Show frames for as long as they take to make", "slow"},
     {GST_DUALPARAL_UNDERRUN_ERROR, "Post an error", "error"},
+    {GST_DUALPARAL_UNDERRUN_ADAPTIVE, "As repeat, then as slow while the "
+        "generation does not keep up", "adaptive"},
     {0, NULL, NULL},
   };
 

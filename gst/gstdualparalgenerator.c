@@ -131,20 +131,35 @@ gst_dualparal_generator_warn_passed_over (GstDualParalGenerator * gen)
         ("set devices to choose, and to end this warning"));
 }
 
+/* The prompts with a time: those that were queued before the start, and cues */
+static gboolean
+gst_dualparal_generator_start_prompts (GstDualParalGenerator * gen,
+    GError ** error)
+{
+  gchar *storyboard = gst_dualparal_settings_string (gen->settings,
+      GST_DUALPARAL_PROP_STORYBOARD);
+  gboolean ok;
+
+  g_mutex_lock (&gen->lock);
+  ok = gst_dualparal_prompts_start (&gen->prompts, storyboard, error);
+  gen->has_timed |= storyboard != NULL;
+  g_mutex_unlock (&gen->lock);
+  g_free (storyboard);
+  return ok;
+}
+
 gboolean
 gst_dualparal_generator_start (GstDualParalGenerator * gen)
 {
   const DpSettings *r;
   DpSettings unsized;
   GError *error = NULL;
-  gchar *storyboard, *texts[2];
+  gchar *texts[2];
   gboolean ok;
 
   gen->storage = g_string_chunk_new (1024);
   gst_dualparal_settings_for_engine (gen->settings, &gen->base_settings,
       gen->storage);
-  storyboard = gst_dualparal_settings_string (gen->settings,
-      GST_DUALPARAL_PROP_STORYBOARD);
   gst_dualparal_generator_copy_prompts (gen, texts);
 
   /* Errors in the model and the settings are reported now, before any weight is read and whatever
@@ -159,13 +174,7 @@ gst_dualparal_generator_start (GstDualParalGenerator * gen)
     gst_dualparal_generator_warn_passed_over (gen);
     ok = gst_dualparal_generator_size_queue (gen, &error);
   }
-  if (ok) {
-    g_mutex_lock (&gen->lock);
-    ok = gst_dualparal_prompts_start (&gen->prompts, storyboard, &error);
-    gen->has_timed |= storyboard != NULL;
-    g_mutex_unlock (&gen->lock);
-  }
-  g_free (storyboard);
+  ok = ok && gst_dualparal_generator_start_prompts (gen, &error);
   g_free (texts[0]);
   g_free (texts[1]);
   if (!ok) {
@@ -178,7 +187,7 @@ gst_dualparal_generator_start (GstDualParalGenerator * gen)
   if (dp_plan_starved (gen->base_plan))
     GST_WARNING_OBJECT (gen->element, "%s", dp_plan_starved (gen->base_plan));
   r = dp_plan_settings (gen->plan);
-  GST_INFO_OBJECT (gen->element, "model %s on %s, %s: seed %" G_GUINT64_FORMAT
+  GST_INFO_OBJECT (gen->element, "model %s on %s, %s: seed %" G_GINT64_FORMAT
       ", %d steps, guidance %g, blocks of %d latents, %d in flight, context "
       "%s, a queue of %u frames, %u to begin with", dp_plan_model (gen->plan)->name,
       r->devices, r->precision, r->seed, r->steps, r->guidance_scale,
@@ -231,14 +240,35 @@ gst_dualparal_generator_close (GstDualParalGenerator * gen)
   gst_dualparal_progress_reset (gen->progress, "load-model");
 }
 
-void
-gst_dualparal_generator_stop (GstDualParalGenerator * gen)
+static void
+gst_dualparal_generator_forget_prompts (GstDualParalGenerator * gen)
 {
-  gst_dualparal_generator_close (gen);
   g_mutex_lock (&gen->lock);
   gst_dualparal_prompts_stop (&gen->prompts);
   gen->has_timed = FALSE;
   g_mutex_unlock (&gen->lock);
+}
+
+gboolean
+gst_dualparal_generator_rewind (GstDualParalGenerator * gen)
+{
+  GError *error = NULL;
+
+  if (!gen->engine)
+    return TRUE;
+  gst_dualparal_generator_close (gen);
+  gst_dualparal_generator_forget_prompts (gen);
+  if (gst_dualparal_generator_start_prompts (gen, &error))
+    return TRUE;
+  gst_dualparal_generator_post_error (gen, error);
+  return FALSE;
+}
+
+void
+gst_dualparal_generator_stop (GstDualParalGenerator * gen)
+{
+  gst_dualparal_generator_close (gen);
+  gst_dualparal_generator_forget_prompts (gen);
   g_clear_pointer (&gen->storage, g_string_chunk_free);
   g_clear_pointer (&gen->plan, dp_plan_unref);
   g_clear_pointer (&gen->base_plan, dp_plan_unref);

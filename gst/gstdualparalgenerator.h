@@ -26,6 +26,11 @@ void gst_dualparal_generator_free (GstDualParalGenerator * gen);
 gboolean gst_dualparal_generator_start (GstDualParalGenerator * gen);
 void gst_dualparal_generator_stop (GstDualParalGenerator * gen);
 
+/** The video starts again from its first frame, with the current prompt and the storyboard; prompts
+ *  with a frame are forgotten. No-op before the first engine. Without a streaming thread, too. FALSE
+ *  with a posted error. */
+gboolean gst_dualparal_generator_rewind (GstDualParalGenerator * gen);
+
 /** After start: the plan, which another engine replaces; and how many frames are to be ready before
  *  playback begins or continues, and are in a full queue. */
 const DpPlan *gst_dualparal_generator_plan (GstDualParalGenerator * gen);

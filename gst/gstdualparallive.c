@@ -7,6 +7,9 @@
 
 /* Not a result of GStreamer's: look again what is due */
 #define AGAIN GST_FLOW_CUSTOM_SUCCESS
+/* One late block may be a hiccup; with the second, before the queue was full again, the generation
+ * is too slow */
+#define SETBACKS 2
 
 struct _GstDualParalLive
 {
@@ -35,7 +38,10 @@ struct _GstDualParalLive
   /* -- owned by the streaming thread; times are running times */
   guint prebuffer, capacity;    /* frames to begin with, and in a full queue */
   GstClockTime due;             /* of the next picture; none: when it is there */
-  GstClockTime period;          /* frame_time, or longer by the policy slow */
+  GstClockTime period;          /* frame_time, or made_period by the policy slow */
+  GstClockTime made_period;     /* in which the latest block's frames were made, each */
+  guint setbacks;               /* blocks that came too late since the queue was full */
+  guint64 setback_taken;        /* frames that were taken at the latest of these */
   gboolean primed;              /* the frames to begin with were there */
   gboolean fresh;               /* the frame in hand was not shown */
   gboolean late;                /* what is due is shown when it is there */
@@ -89,10 +95,8 @@ gst_dualparal_live_start (GstDualParalLive * live)
       &live->capacity);
   gst_dualparal_live_set_framerate (live, model->fps_n, model->fps_d);
   gst_dualparal_live_set_latency (live, 0);
-  gst_dualparal_live_restart (live);
-  live->due = live->reported = GST_CLOCK_TIME_NONE;
+  gst_dualparal_live_rewind (live);
   live->taken = 0;
-  live->discont = FALSE;
 
   g_mutex_lock (&live->lock);
   live->paused = TRUE;
@@ -110,7 +114,7 @@ gst_dualparal_live_set_framerate (GstDualParalLive * live, gint fps_n,
       gst_util_uint64_scale (GST_SECOND, fps_d, fps_n);
   gboolean changed;
 
-  live->period = frame_time;
+  live->period = live->made_period = frame_time;
   g_mutex_lock (&live->lock);
   changed = live->frame_time != frame_time;
   live->frame_time = frame_time;
@@ -133,7 +137,16 @@ gst_dualparal_live_restart (GstDualParalLive * live)
   live->primed = live->fresh = live->late = live->missing = live->rewound =
       live->is_out = live->is_missed = live->pushed = FALSE;
   live->in_a_row = 0;
+  live->setbacks = 0;
   live->mark_time = GST_CLOCK_TIME_NONE;
+}
+
+void
+gst_dualparal_live_rewind (GstDualParalLive * live)
+{
+  gst_dualparal_live_restart (live);
+  live->due = live->reported = GST_CLOCK_TIME_NONE;
+  live->discont = FALSE;
 }
 
 void
@@ -383,6 +396,29 @@ gst_dualparal_live_post_qos (GstDualParalLive * live, GstClockTime now,
   gst_dualparal_poster_post (live->poster, message);
 }
 
+static guint
+gst_dualparal_live_block_frames (GstDualParalLive * live)
+{
+  const DpPlan *plan = gst_dualparal_generator_plan (live->gen);
+
+  return dp_plan_settings (plan)->block_latents *
+      dp_plan_model (plan)->temporal_scale;
+}
+
+/* The frames ran out: a setback, unless it is for the same late block */
+static void
+gst_dualparal_live_count_setback (GstDualParalLive * live)
+{
+  if (live->setbacks > 0 && live->taken < live->setback_taken +
+      gst_dualparal_live_block_frames (live))
+    return;
+  live->setback_taken = live->taken;
+  live->setbacks++;
+  if (live->setbacks == SETBACKS)
+    GST_INFO_OBJECT (live->src, "the generation does not keep up; the policy "
+        "adaptive slows down until the queue is full");
+}
+
 static void
 gst_dualparal_live_report_miss (GstDualParalLive * live, GstClockTime now)
 {
@@ -393,8 +429,10 @@ gst_dualparal_live_report_miss (GstDualParalLive * live, GstClockTime now)
   live->underruns += !live->missing;
   live->missed++;
   g_mutex_unlock (&live->lock);
-  if (!live->missing)
+  if (!live->missing) {
     gst_dualparal_generator_mark (live->gen, "underrun");
+    gst_dualparal_live_count_setback (live);
+  }
   live->missing = live->is_missed = TRUE;
   GST_DEBUG_OBJECT (live->src, "no frame for %" GST_TIME_FORMAT ", now %"
       GST_TIME_FORMAT, GST_TIME_ARGS (live->due), GST_TIME_ARGS (now));
@@ -509,30 +547,28 @@ gst_dualparal_live_slow (GstDualParalLive * live, GstClockTime now,
 /* Frames come in bursts, so their rate is measured over a block. If the queue is full, all that is
  * known is that the generation is fast enough. */
 static void
-gst_dualparal_live_adapt (GstDualParalLive * live, GstClockTime now,
+gst_dualparal_live_measure (GstDualParalLive * live, GstClockTime now,
     GstClockTime longest)
 {
-  const DpPlan *plan = gst_dualparal_generator_plan (live->gen);
-  const guint block = dp_plan_settings (plan)->block_latents *
-      dp_plan_model (plan)->temporal_scale;
-  const GstClockTime before = live->period;
+  const GstClockTime before = live->made_period;
   gboolean ended;
   const guint level = gst_dualparal_generator_level (live->gen, &ended);
   const guint64 made = live->taken + level;
 
-  if (ended || level >= live->capacity)
-    live->period = live->frame_time;
-  else if (GST_CLOCK_TIME_IS_VALID (live->mark_time)
-      && made < live->mark_made + block)
+  if (ended || level >= live->capacity) {
+    live->made_period = live->frame_time;
+    live->setbacks = 0;
+  } else if (GST_CLOCK_TIME_IS_VALID (live->mark_time)
+      && made < live->mark_made + gst_dualparal_live_block_frames (live))
     return;
   else if (GST_CLOCK_TIME_IS_VALID (live->mark_time))
-    live->period = CLAMP ((now - live->mark_time) / (made - live->mark_made),
+    live->made_period = CLAMP ((now - live->mark_time) / (made - live->mark_made),
         live->frame_time, longest);
   live->mark_time = now;
   live->mark_made = made;
-  if (live->period != before)
-    GST_DEBUG_OBJECT (live->src, "a frame lasts %" GST_TIME_FORMAT " now",
-        GST_TIME_ARGS (live->period));
+  if (live->made_period != before)
+    GST_DEBUG_OBJECT (live->src, "a frame takes %" GST_TIME_FORMAT " now",
+        GST_TIME_ARGS (live->made_period));
 }
 
 static GstFlowReturn
@@ -551,21 +587,29 @@ gst_dualparal_live_fail (GstDualParalLive * live)
 
 /* -- the loop */
 
+/* The one in force: adaptive is one of two */
+static GstDualParalUnderrunPolicy
+gst_dualparal_live_policy (GstDualParalLive * live)
+{
+  const GstDualParalUnderrunPolicy policy = gst_dualparal_settings_number
+      (live->settings, GST_DUALPARAL_PROP_UNDERRUN_POLICY);
+
+  if (policy != GST_DUALPARAL_UNDERRUN_ADAPTIVE)
+    return policy;
+  return live->setbacks >= SETBACKS ? GST_DUALPARAL_UNDERRUN_SLOW :
+      GST_DUALPARAL_UNDERRUN_REPEAT;
+}
+
 static GstFlowReturn
 gst_dualparal_live_show (GstDualParalLive * live, GstClockTime now,
     GstDualParalRelease * release)
 {
-  const GstDualParalUnderrunPolicy policy = gst_dualparal_settings_number
-      (live->settings, GST_DUALPARAL_PROP_UNDERRUN_POLICY);
   const GstClockTime longest = gst_dualparal_live_longest_period (live);
   GstFlowReturn flow;
 
-  if (policy == GST_DUALPARAL_UNDERRUN_SLOW) {
-    gst_dualparal_live_adapt (live, now, longest);
-  } else {
-    live->period = live->frame_time;
-    live->mark_time = GST_CLOCK_TIME_NONE;
-  }
+  gst_dualparal_live_measure (live, now, longest);
+  live->period = gst_dualparal_live_policy (live) ==
+      GST_DUALPARAL_UNDERRUN_SLOW ? live->made_period : live->frame_time;
 
   flow = gst_dualparal_live_take (live);
   if (flow != GST_FLOW_OK)
@@ -574,7 +618,7 @@ gst_dualparal_live_show (GstDualParalLive * live, GstClockTime now,
     return gst_dualparal_live_leave (live, GST_DUALPARAL_FRESH, release);
 
   gst_dualparal_live_report_miss (live, now);
-  switch (policy) {
+  switch (gst_dualparal_live_policy (live)) {
     case GST_DUALPARAL_UNDERRUN_REPEAT:
       return gst_dualparal_live_repeat (live, now,
           gst_dualparal_settings_number (live->settings,
@@ -586,6 +630,7 @@ gst_dualparal_live_show (GstDualParalLive * live, GstClockTime now,
     case GST_DUALPARAL_UNDERRUN_ERROR:
       return gst_dualparal_live_fail (live);
     case GST_DUALPARAL_UNDERRUN_STALL:
+    case GST_DUALPARAL_UNDERRUN_ADAPTIVE:      /* is never in force */
       break;
   }
   return gst_dualparal_live_stall (live);

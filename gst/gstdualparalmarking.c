@@ -118,7 +118,7 @@ gst_dualparal_marking_tags (const gchar * prompt, const DpPlan * plan)
   gchar first[G_ASCII_DTOSTR_BUF_SIZE], second[G_ASCII_DTOSTR_BUF_SIZE];
   const gboolean two = settings->guidance_scale_2 != 0;
   gchar *comment = g_strdup_printf ("AI-generated, " GST_DUALPARAL_SOURCE_TYPE
-      ", seed %" G_GUINT64_FORMAT ", %d steps, guidance %s%s%s, model %s, %s "
+      ", seed %" G_GINT64_FORMAT ", %d steps, guidance %s%s%s, model %s, %s "
       "on %s",
       settings->seed, settings->steps,
       g_ascii_formatd (first, sizeof (first), "%g", settings->guidance_scale),
@@ -241,7 +241,7 @@ gst_dualparal_marking_add_sei (GstDualParalMarker * marker, GstBuffer * buffer,
   gchar *text = g_strdup_printf ("{\"generator\":\"" GENERATOR "\","
       "\"ai_generated\":true,"
       "\"digital_source_type\":\"" GST_DUALPARAL_SOURCE_TYPE "\","
-      "\"model\":%s,\"seed\":\"%" G_GUINT64_FORMAT "\",\"steps\":%d,"
+      "\"model\":%s,\"seed\":\"%" G_GINT64_FORMAT "\",\"steps\":%d,"
       "\"block\":%" G_GINT64_FORMAT ",\"frame\":%" G_GUINT64_FORMAT ","
       "\"prompt_id\":%u}", name, settings->seed, settings->steps, block,
       GST_BUFFER_OFFSET (buffer), marker->prompt_id);
@@ -265,7 +265,7 @@ gst_dualparal_marking_mark (GstDualParalMarker * marker, GstBuffer * buffer,
     gst_structure_set (gst_custom_meta_get_structure (meta),
         "block", G_TYPE_INT64, frame->block,
         "frame", G_TYPE_UINT64, GST_BUFFER_OFFSET (buffer),
-        "seed", G_TYPE_UINT64, dp_plan_settings (plan)->seed,
+        "seed", G_TYPE_UINT64, (guint64) dp_plan_settings (plan)->seed,
         "prompt-id", G_TYPE_UINT, marker->prompt_id,
         "digital-source-type", G_TYPE_STRING, GST_DUALPARAL_SOURCE_TYPE, NULL);
   }

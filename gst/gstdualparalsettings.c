@@ -116,12 +116,14 @@ gst_dualparal_settings_init_picture_props (void)
    * GstDualParalSrc:seed:
    *
    * The same seed, prompts, settings and kind of device give the same video, bit for bit, for any
-   * number of devices. 0 is a seed like any other.
+   * number of devices. 0 is a seed like any other. -1 draws another one at each start; the tags, the
+   * metas and #GstDualParalSrc:stats say which, and that one gives the same video again.
    *
    * Since: 0.1
    */
-  props[GST_DUALPARAL_PROP_SEED] = g_param_spec_uint64 ("seed", "Seed",
-      "Seed of the noise", 0, G_MAXUINT64, 0, READY);
+  props[GST_DUALPARAL_PROP_SEED] = g_param_spec_int64 ("seed", "Seed",
+      "Seed of the noise (-1 = draw one at each start)", -1, G_MAXINT64, 0,
+      READY);
   /**
    * GstDualParalSrc:steps:
    *
@@ -411,6 +413,7 @@ gst_dualparal_settings_init_stats_props (void)
    *
    * Since the element was started:
    *
+   * * `seed` (#guint64): of the video
    * * `time-to-first-frame` (#GstClockTime): until the first frame left; 0 before
    * * `buffering-episodes` (#guint64): how often buffering paused a video that is not live
    *
@@ -510,6 +513,8 @@ gst_dualparal_settings_init_live_props (void)
    * * `slow` plays as slowly as frames are made, down to #GstDualParalSrc:min-framerate, below
    *   which it repeats; the caps stay
    * * `error` posts an error and ends the stream
+   * * `adaptive` does as `repeat` does. When the frames run out a second time before the queue was
+   *   full again, it does as `slow` does, until the queue is full
    *
    * Since: 0.1
    */
@@ -533,13 +538,13 @@ gst_dualparal_settings_init_live_props (void)
   /**
    * GstDualParalSrc:min-framerate:
    *
-   * The lowest framerate that the policy `slow` goes down to.
+   * The lowest framerate that the policies `slow` and `adaptive` go down to.
    *
    * Since: 0.1
    */
   props[GST_DUALPARAL_PROP_MIN_FRAMERATE] =
       gst_param_spec_fraction ("min-framerate", "Minimum framerate",
-      "Lowest framerate of the policy slow (0/1 = half of the framerate)", 0,
+      "Lowest framerate of the policies slow and adaptive (0/1 = half of the framerate)", 0,
       1, G_MAXINT, 1, 0, 1, PLAYING);
   /**
    * GstDualParalSrc:startup-policy:

@@ -110,6 +110,9 @@ typedef enum
  * @GST_DUALPARAL_UNDERRUN_GAP: send a GAP event in its place
  * @GST_DUALPARAL_UNDERRUN_SLOW: show frames for as long as they take to make
  * @GST_DUALPARAL_UNDERRUN_ERROR: post an error
+ * @GST_DUALPARAL_UNDERRUN_ADAPTIVE: send the previous frame again; if the
+ *   generation does not keep up, show frames for as long as they take to make,
+ *   until it has caught up
  *
  * What a live video does when a frame is not ready in time.
  *
@@ -122,6 +125,7 @@ typedef enum
   GST_DUALPARAL_UNDERRUN_GAP,
   GST_DUALPARAL_UNDERRUN_SLOW,
   GST_DUALPARAL_UNDERRUN_ERROR,
+  GST_DUALPARAL_UNDERRUN_ADAPTIVE,
 } GstDualParalUnderrunPolicy;
 
 /**

@@ -88,6 +88,7 @@
 #include "gstdualparalposter.h"
 #include "gstdualparalsettings.h"
 #include "gstdualparalstats.h"
+#include "gstdualparaluri.h"
 
 #define GST_CAT_DEFAULT gst_dualparal_src_debug
 
@@ -129,7 +130,8 @@ static GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE ("src",
         GST_DUALPARAL_CUDA_CAPS));
 
 #define gst_dualparal_src_parent_class parent_class
-G_DEFINE_TYPE (GstDualParalSrc, gst_dualparal_src, GST_TYPE_PUSH_SRC);
+G_DEFINE_TYPE_WITH_CODE (GstDualParalSrc, gst_dualparal_src, GST_TYPE_PUSH_SRC,
+    G_IMPLEMENT_INTERFACE (GST_TYPE_URI_HANDLER, gst_dualparal_uri_handler_init));
 GST_ELEMENT_REGISTER_DEFINE (dualparalsrc, "dualparalsrc", GST_RANK_NONE,
     GST_TYPE_DUALPARAL_SRC);
 
@@ -580,6 +582,54 @@ gst_dualparal_src_create (GstPushSrc * src, GstBuffer ** buffer)
 /* -- events and queries */
 
 static gboolean
+gst_dualparal_src_is_seekable (GstBaseSrc * src)
+{
+  return TRUE;
+}
+
+/* The only seek: the video starts again */
+static gboolean
+gst_dualparal_src_is_restart (GstDualParalSrc * self, GstEvent * event)
+{
+  GstSeekType start_type;
+  GstSeekFlags flags;
+  GstFormat format;
+  gdouble rate;
+  gint64 start;
+  gboolean restart;
+
+  gst_event_parse_seek (event, &rate, &format, &flags, &start_type, &start,
+      NULL, NULL);
+  restart = rate == 1 && format == GST_FORMAT_TIME && start == 0
+      && (flags & GST_SEEK_FLAG_FLUSH) && start_type == GST_SEEK_TYPE_SET;
+  if (!restart)
+    GST_INFO_OBJECT (self, "refused, only a flushing seek to 0 is possible: %"
+        GST_PTR_FORMAT, event);
+  return restart;
+}
+
+/* Also called for each activation, when nothing was made yet. Without a streaming thread. */
+static gboolean
+gst_dualparal_src_do_seek (GstBaseSrc * src, GstSegment * segment)
+{
+  GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
+
+  if (!gst_dualparal_generator_rewind (self->gen))
+    return FALSE;
+  GST_OBJECT_LOCK (self);
+  self->base_frame = self->base_time = 0;
+  GST_OBJECT_UNLOCK (self);
+  self->n_frames = 0;
+  gst_dualparal_buffering_rewind (self->buffering);
+  gst_dualparal_live_rewind (self->live);
+  gst_dualparal_marking_start (self->marker,
+      gst_dualparal_settings_number (self->settings,
+          GST_DUALPARAL_PROP_MARKING));
+  segment->position = segment->start;
+  return TRUE;
+}
+
+static gboolean
 gst_dualparal_src_event (GstBaseSrc * src, GstEvent * event)
 {
   GstDualParalSrc *self = GST_DUALPARAL_SRC (src);
@@ -588,6 +638,9 @@ gst_dualparal_src_event (GstBaseSrc * src, GstEvent * event)
 
   if (gst_dualparal_generator_take_event (self->gen, event, &queued))
     return queued;
+  if (GST_EVENT_TYPE (event) == GST_EVENT_SEEK
+      && !gst_dualparal_src_is_restart (self, event))
+    return FALSE;
   if (GST_EVENT_TYPE (event) == GST_EVENT_QOS) {
     gst_dualparal_buffering_saw_qos (self->buffering);
   } else if (GST_EVENT_TYPE (event) == GST_EVENT_LATENCY) {
@@ -610,7 +663,8 @@ gst_dualparal_src_send_event (GstElement * element, GstEvent * event)
   }
   switch (type) {
     case GST_EVENT_SEEK:
-      /* The base class refuses those from downstream */
+      if (gst_dualparal_src_is_restart (self, event))
+        break;
       gst_event_unref (event);
       return FALSE;
     case GST_EVENT_FLUSH_STOP:
@@ -675,6 +729,10 @@ gst_dualparal_src_query (GstBaseSrc * src, GstQuery * query)
       if (gst_dualparal_src_query_duration (self, query))
         return TRUE;
       break;
+    case GST_QUERY_SEEKING:
+      gst_query_parse_seeking (query, &from, NULL, NULL, NULL);
+      gst_query_set_seeking (query, from, from == GST_FORMAT_TIME, 0, 0);
+      return TRUE;
     case GST_QUERY_LATENCY:
       if (!gst_base_src_is_live (src))
         break;
@@ -809,6 +867,8 @@ gst_dualparal_src_class_init (GstDualParalSrcClass * klass)
   base_class->negotiate = gst_dualparal_src_negotiate;
   base_class->set_caps = gst_dualparal_src_set_caps;
   base_class->decide_allocation = gst_dualparal_src_decide_allocation;
+  base_class->is_seekable = gst_dualparal_src_is_seekable;
+  base_class->do_seek = gst_dualparal_src_do_seek;
   base_class->event = gst_dualparal_src_event;
   base_class->query = gst_dualparal_src_query;
   push_class->create = gst_dualparal_src_create;

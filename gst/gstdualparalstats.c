@@ -21,6 +21,7 @@ struct _GstDualParalStats
   gint64 start_us, first_us;    /* of the first frame that left, 0 until then */
   gdouble model_framerate, framerate;
   gchar *model, *devices, *precision, *plan;    /* of the last plan */
+  guint64 seed;
 };
 
 GstDualParalStats *
@@ -95,6 +96,7 @@ gst_dualparal_stats_start (GstDualParalStats * stats, guint interval,
   stats->interval_us = interval * G_TIME_SPAN_MILLISECOND;
   stats->start_us = g_get_monotonic_time ();
   stats->first_us = 0;
+  stats->seed = dp_plan_settings (plan)->seed;
   stats->model_framerate = stats->framerate =
       (gdouble) model->fps_n / model->fps_d;
   g_mutex_unlock (&stats->lock);
@@ -223,12 +225,14 @@ gst_dualparal_stats_get (GstDualParalStats * stats, const DpStats * engine)
 {
   GstStructure *s = gst_structure_new_empty ("application/x-dualparal-stats");
   GstClockTime first = 0;
+  guint64 seed;
   gdouble faster;
 
   g_mutex_lock (&stats->lock);
   gst_dualparal_stats_add_plan (stats, s);
   if (stats->first_us > 0)
     first = (stats->first_us - stats->start_us) * GST_USECOND;
+  seed = stats->seed;
   /* Frames are played at the rate of the caps, and the engine knows the model's */
   faster = stats->framerate / stats->model_framerate;
   g_mutex_unlock (&stats->lock);
@@ -238,6 +242,7 @@ gst_dualparal_stats_get (GstDualParalStats * stats, const DpStats * engine)
       "frames", G_TYPE_UINT64, engine->frames,
       "queue-frames", G_TYPE_UINT, engine->queue_frames,
       "first-frame-seconds", G_TYPE_DOUBLE, engine->first_frame_seconds,
+      "seed", G_TYPE_UINT64, seed,
       "time-to-first-frame", GST_TYPE_CLOCK_TIME, first,
       "realtime-factor", G_TYPE_DOUBLE, engine->realtime_factor / faster,
       "block-load-mean", G_TYPE_DOUBLE, engine->block_load_mean * faster,

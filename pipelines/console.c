@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #define MAX_LINE 500
+/* No prompt is longer, and the newline */
+#define MAX_PROMPT_LINE (16 * 1024 + 1)
 #define LIMITED_AT_ONCE 20
 #define LIMITED_A_SECOND 5
 
@@ -203,6 +205,48 @@ console_set_properties (GstElement * source, gchar ** settings, GError ** error)
   return ok;
 }
 
+static gboolean
+is_number_pair (const gchar * text, gchar between, gint * first, gint * second)
+{
+  gchar **parts = g_strsplit (text, (gchar[]) {between, '\0'}, 2);
+  guint64 numbers[2] = { 0, 1 };
+  gboolean ok = g_strv_length (parts) == 2 || between == '/';
+
+  for (guint i = 0; ok && parts[i]; i++)
+    ok = g_ascii_string_to_unsigned (parts[i], 10, 1, 99999, &numbers[i], NULL);
+  *first = numbers[0];
+  *second = numbers[1];
+  g_strfreev (parts);
+  return ok;
+}
+
+GstCaps *
+console_caps (const gchar * size, const gchar * framerate, GError ** error)
+{
+  GstCaps *caps = gst_caps_new_empty_simple ("video/x-raw");
+  const gchar *wrong = NULL;
+  gint a, b;
+
+  if (!size)
+    ;
+  else if (is_number_pair (size, 'x', &a, &b))
+    gst_caps_set_simple (caps, "width", G_TYPE_INT, a, "height", G_TYPE_INT, b,
+        NULL);
+  else
+    wrong = "--size: expected WIDTHxHEIGHT, such as 320x192";
+  if (!framerate || wrong)
+    ;
+  else if (is_number_pair (framerate, '/', &a, &b))
+    gst_caps_set_simple (caps, "framerate", GST_TYPE_FRACTION, a, b, NULL);
+  else
+    wrong = "--framerate: expected frames a second, such as 24 or 30000/1001";
+  if (!wrong)
+    return caps;
+  gst_caps_unref (caps);
+  g_set_error_literal (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE, wrong);
+  return NULL;
+}
+
 gboolean
 console_set_prompt (GstElement * source, const gchar * prompt)
 {
@@ -213,36 +257,88 @@ console_set_prompt (GstElement * source, const gchar * prompt)
   return queued;
 }
 
-static void
-take_line (GObject * object, GAsyncResult * result, gpointer user_data)
+typedef struct
 {
-  GDataInputStream *lines = G_DATA_INPUT_STREAM (object);
-  GstElement *source = user_data;
-  gchar *line = g_data_input_stream_read_line_finish (lines, result, NULL,
-      NULL);
+  GBufferedInputStream *stream;
+  GstElement *source;
+  gboolean too_long;            /* the line whose beginning was thrown away */
+} Input;
 
-  if (!line) {
-    gst_object_unref (source);
-    return;
-  }
-  if (*g_strstrip (line))
-    console_set_prompt (source, line);
+static void
+free_input (Input * input)
+{
+  g_object_unref (input->stream);
+  gst_object_unref (input->source);
+  g_free (input);
+}
+
+/* Takes `n` bytes out of the buffer, which has them. FALSE when they are no text. */
+static gboolean
+take_line (Input * input, gsize n)
+{
+  gchar *line = g_malloc (n + 1);
+  gboolean is_text;
+
+  g_input_stream_read (G_INPUT_STREAM (input->stream), line, n, NULL, NULL);
+  line[n] = '\0';
+  is_text = strlen (line) == n;
+  if (!is_text)
+    console_say ("standard input is not text: no more prompts are read there");
+  else if (!input->too_long && *g_strstrip (line))
+    console_set_prompt (input->source, line);
   g_free (line);
-  g_data_input_stream_read_line_async (lines, G_PRIORITY_DEFAULT, NULL,
-      take_line, source);
+  return is_text;
+}
+
+static void
+take_lines (GObject * object, GAsyncResult * result, gpointer user_data)
+{
+  Input *input = user_data;
+  const gboolean ended = g_buffered_input_stream_fill_finish (input->stream,
+      result, NULL) <= 0;
+  gboolean is_text = TRUE;
+  const gchar *bytes, *end;
+  gsize n;
+
+  for (;;) {
+    bytes = g_buffered_input_stream_peek_buffer (input->stream, &n);
+    end = n > 0 ? memchr (bytes, '\n', n) : NULL;
+    if (!end)
+      break;
+    is_text = is_text && take_line (input, end + 1 - bytes);
+    if (!is_text)
+      break;
+    input->too_long = FALSE;
+  }
+  if (is_text && !end && n == g_buffered_input_stream_get_buffer_size (input->stream)) {
+    if (!input->too_long)
+      console_say ("a line of standard input has more than 16 KiB, so it is not a prompt");
+    input->too_long = TRUE;
+    is_text = take_line (input, n);
+  } else if (is_text && ended && n > 0) {
+    take_line (input, n);
+  }
+  if (ended || !is_text)
+    free_input (input);
+  else
+    g_buffered_input_stream_fill_async (input->stream, -1, G_PRIORITY_DEFAULT,
+        NULL, take_lines, input);
 }
 
 void
 console_read_prompts (GstElement * source)
 {
-  GInputStream *input = g_unix_input_stream_new (STDIN_FILENO, FALSE);
-  GDataInputStream *lines = g_data_input_stream_new (input);
+  GInputStream *raw = g_unix_input_stream_new (STDIN_FILENO, FALSE);
+  Input *input = g_new0 (Input, 1);
 
+  input->source = gst_object_ref (source);
+  input->stream =
+      G_BUFFERED_INPUT_STREAM (g_buffered_input_stream_new_sized (raw,
+          MAX_PROMPT_LINE));
+  g_object_unref (raw);
   /* In the background of a shell: an error, instead of a program that stands
    * still */
   signal (SIGTTIN, SIG_IGN);
-  g_data_input_stream_read_line_async (lines, G_PRIORITY_DEFAULT, NULL,
-      take_line, gst_object_ref (source));
-  g_object_unref (lines);
-  g_object_unref (input);
+  g_buffered_input_stream_fill_async (input->stream, -1, G_PRIORITY_DEFAULT,
+      NULL, take_lines, input);
 }

@@ -21,6 +21,11 @@ void console_say_limited (const gchar * format, ...) G_GNUC_PRINTF (1, 2);
  *  error. Other messages are nothing. Any thread. */
 void console_message (GstMessage * message);
 
+/** Raw video of `size`, "WIDTHxHEIGHT" in pixels, and `framerate`, "N" or "N/D" a
+ *  second; NULL leaves either open. NULL with G_OPTION_ERROR_BAD_VALUE that names
+ *  the option if they are something else. */
+GstCaps *console_caps (const gchar * size, const gchar * framerate,
+    GError ** error);
 /** `settings`: PROPERTY=VALUE, as gst-launch-1.0 takes them, in UTF-8 whatever the
  *  locale (G_OPTION_ARG_FILENAME does not convert them); NULL ends them.
  *  G_OPTION_ERROR_BAD_VALUE names the first that cannot be. */
@@ -29,7 +34,8 @@ gboolean console_set_properties (GstElement * source, gchar ** settings,
 /** As soon as can be. FALSE when it was refused; a warning message says why. Any
  *  thread. */
 gboolean console_set_prompt (GstElement * source, const gchar * prompt);
-/** From now on the lines of standard input are prompts, until it ends. Needs a
+/** From now on the lines of standard input are prompts, until it ends or turns out
+ *  not to be text. Lines of more than 16 KiB are reported and left out. Needs a
  *  default main loop that runs; returns at once. */
 void console_read_prompts (GstElement * source);
 

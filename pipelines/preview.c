@@ -8,10 +8,11 @@
 #include <gst/gst.h>
 #include <locale.h>
 #include "console.h"
+#include "plugin.h"
 
 /* At least three times as large as the tiny model's pictures */
 #define PIPELINE "dualparalsrc name=source is-live=true " \
-    "startup-policy=placeholder ! queue ! videoconvert ! videoscale " \
+    "startup-policy=placeholder ! capsfilter name=format ! queue ! videoconvert ! videoscale " \
     "! video/x-raw,width=[768,8192],height=[432,8192] " \
     "! textoverlay name=text silent=true font-desc=\"Sans 12\" halignment=left " \
     "valignment=top line-alignment=left " \
@@ -23,15 +24,20 @@ typedef struct
   GMainLoop *loop;
   GstElement *pipeline, *source, *text;
   gchar *prompt;                /* that is shown */
+  gboolean loaded;
   gint status;
 } App;
 
 static gboolean stats;
-static gchar **settings;
+static gchar *size, *framerate, **settings;
 
 static const GOptionEntry options[] = {
   {"stats", 0, 0, G_OPTION_ARG_NONE, &stats,
       "Write over the picture how well it goes", NULL},
+  {"size", 0, 0, G_OPTION_ARG_FILENAME, &size,
+      "Size of the video (default: the model's)", "WIDTHxHEIGHT"},
+  {"framerate", 0, 0, G_OPTION_ARG_FILENAME, &framerate,
+      "Frames a second (default: the model's)", "N[/D]"},
   {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &settings, NULL,
       "[PROPERTY=VALUE...]"},
   {NULL}
@@ -56,22 +62,32 @@ parse_options (gint argc, gchar ** argv, GError ** error)
 static gboolean
 make_pipeline (App * app, GError ** error)
 {
+  GstCaps *caps = console_caps (size, framerate, error);
+
+  if (!caps)
+    return FALSE;
   if (!g_getenv ("DISPLAY") && !g_getenv ("WAYLAND_DISPLAY")) {
     g_set_error (error, GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_NOT_FOUND,
         "there is no display here: neither DISPLAY nor WAYLAND_DISPLAY is set; "
         "pipelines/rtsp-server shows the video elsewhere, pipelines/record "
         "writes a file");
+    gst_caps_unref (caps);
     return FALSE;
   }
+  plugin_load ();
   app->pipeline = gst_parse_launch_full (PIPELINE, NULL,
       GST_PARSE_FLAG_FATAL_ERRORS, error);
   if (!app->pipeline) {
+    gst_caps_unref (caps);
     g_prefix_error (error,
         "GST_PLUGIN_PATH tells GStreamer where else to look: ");
     return FALSE;
   }
   app->source = gst_bin_get_by_name (GST_BIN (app->pipeline), "source");
   app->text = gst_bin_get_by_name (GST_BIN (app->pipeline), "text");
+  gst_child_proxy_set (GST_CHILD_PROXY (app->pipeline), "format::caps", caps,
+      NULL);
+  gst_caps_unref (caps);
   return !settings || console_set_properties (app->source, settings, error);
 }
 
@@ -102,7 +118,8 @@ show_stats (gpointer user_data)
       "ran out %.0f times, repeated %.0f frames\n%s",
       get_number (s, "realtime-factor"), get_number (s, "queue-frames"),
       get_number (s, "underruns"), get_number (s, "repeated"),
-      app->prompt ? app->prompt : "the model loads");
+      app->prompt ? app->prompt : app->loaded ? "makes the first frames" :
+      "the model loads");
   g_object_set (app->text, "text", text, "silent", FALSE, NULL);
   g_free (text);
   gst_structure_free (s);
@@ -122,6 +139,15 @@ is_closed (GstMessage * message)
       GST_RESOURCE_ERROR_NOT_FOUND);
   g_error_free (error);
   return closed;
+}
+
+static gboolean
+is_loaded (GstMessage * message)
+{
+  GstProgressType type;
+
+  gst_message_parse_progress (message, &type, NULL, NULL);
+  return type == GST_PROGRESS_TYPE_COMPLETE;
 }
 
 static gboolean
@@ -149,6 +175,9 @@ take_message (GstBus * bus, GstMessage * message, gpointer user_data)
         app->prompt = g_strdup (gst_structure_get_string (s, "prompt"));
       }
       break;
+    case GST_MESSAGE_PROGRESS:
+      app->loaded = is_loaded (message);
+      break;
     default:
       break;
   }
@@ -174,6 +203,7 @@ play (App * app)
   gst_object_unref (bus);
   g_unix_signal_add (SIGINT, end, app);
   g_unix_signal_add (SIGTERM, end, app);
+  g_unix_signal_add (SIGHUP, end, app);
   console_read_prompts (app->source);
   if (stats)
     g_timeout_add (STATS_MS, show_stats, app);

@@ -17,18 +17,19 @@
 #include <sys/time.h>
 #include <unistd.h>
 #include "console.h"
+#include "plugin.h"
 #include "rtsp-clients.h"
 #include "rtsp-door.h"
 #include "rtsp-users.h"
 
-/* The encoder makes a key frame every two seconds at 16 frames a second, and one
+/* The encoder makes a key frame every two seconds, and one
  * for each client that joins. With one thread a picture is one slice; of several
  * that come over RTP, openh264dec shows nothing. When it is too slow, the oldest
  * pictures are left out and not the video held back. */
 #define PIPELINE "dualparalsrc name=source is-live=true " \
-    "startup-policy=placeholder ! queue leaky=downstream " \
-    "! x264enc tune=zerolatency threads=1 speed-preset=veryfast " \
-    "key-int-max=32 ! video/x-h264,profile=high ! dualparalsei " \
+    "startup-policy=placeholder ! capsfilter name=format " \
+    "! queue leaky=downstream ! x264enc name=encoder tune=zerolatency threads=1 speed-preset=veryfast " \
+    "! video/x-h264,profile=high ! dualparalsei " \
     "! rtph264pay name=pay0 pt=96 config-interval=-1"
 /* Where UDP ports come from when an address was given */
 #define UDP_PORTS 49152, 65535
@@ -93,8 +94,9 @@ live_factory_init (LiveFactory * factory)
 /* -- options */
 
 static gchar *address = "127.0.0.1", *mount = "/live", *user, *password_file,
-    *watch_user, *watch_password_file, *cert, *key, **settings;
-static gint port = 8554, max_sessions = 100, max_connections = 200,
+    *watch_user, *watch_password_file, *cert, *key, *size, *framerate,
+    **settings;
+static gint bitrate = 2048, port = 8554, max_sessions = 100, max_connections = 200,
     max_per_address = 50;
 static gboolean no_prompts;
 
@@ -125,6 +127,12 @@ static const GOptionEntry options[] = {
       "Connections at a time; others get 503 (default: 200)", "N"},
   {"max-per-address", 0, 0, G_OPTION_ARG_INT, &max_per_address,
       "Connections at a time of one address (default: 50)", "N"},
+  {"size", 0, 0, G_OPTION_ARG_FILENAME, &size,
+      "Size of the video (default: the model's)", "WIDTHxHEIGHT"},
+  {"framerate", 0, 0, G_OPTION_ARG_FILENAME, &framerate,
+      "Frames a second (default: the model's)", "N[/D]"},
+  {"bitrate", 0, 0, G_OPTION_ARG_INT, &bitrate,
+      "Of the encoder, in kbit a second (default: 2048)", "KBITS"},
   {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &settings, NULL,
       "[PROPERTY=VALUE...]"},
   {NULL}
@@ -170,6 +178,8 @@ parse_options (gint argc, gchar ** argv, GError ** error)
   else if (!mount_can_be_found ())
     wrong = "--mount: expected a slash and a name in UTF-8, such as /live or /live/1, "
         "without blanks, ? and #";
+  else if (bitrate < 1 || bitrate > 2048000)
+    wrong = "--bitrate: expected 1 to 2048000 kbit a second";
   else if (max_sessions < 1)
     wrong = "--max-sessions: expected at least 1";
   else if (max_connections < 1)
@@ -260,19 +270,38 @@ limit_key_frames (GstPad * pad, GstPadProbeInfo * info, gpointer user_data)
 
 /* -- what is served */
 
+/* The framerate of a model is known only when the video starts; 16 is Wan's */
+static void
+set_format (App * app, GstCaps * caps)
+{
+  gint fps_n = 16, fps_d = 1;
+
+  gst_structure_get_fraction (gst_caps_get_structure (caps, 0), "framerate",
+      &fps_n, &fps_d);
+  gst_child_proxy_set (GST_CHILD_PROXY (app->video), "format::caps", caps,
+      "encoder::bitrate", bitrate, "encoder::key-int-max",
+      (2 * fps_n + fps_d - 1) / fps_d, NULL);
+}
+
 static gboolean
 make_video (App * app, GError ** error)
 {
+  g_autoptr (GstCaps) caps = console_caps (size, framerate, error);
   GstElementFactory *rtp = gst_element_factory_find ("rtpbin");
   GstElement *pay;
   GstPad *pad;
 
+  if (!caps) {
+    gst_clear_object (&rtp);
+    return FALSE;
+  }
   if (!rtp) {
     g_set_error (error, GST_CORE_ERROR, GST_CORE_ERROR_MISSING_PLUGIN,
         "no element \"rtpbin\"; it is one of GStreamer's good plugins");
     return FALSE;
   }
   gst_object_unref (rtp);
+  plugin_load ();
   app->video = gst_parse_launch_full ("( " PIPELINE " )", NULL,
       GST_PARSE_FLAG_FATAL_ERRORS, error);
   if (!app->video) {
@@ -282,6 +311,7 @@ make_video (App * app, GError ** error)
   }
   gst_object_ref_sink (app->video);
   app->source = gst_bin_get_by_name (GST_BIN (app->video), "source");
+  set_format (app, caps);
   pay = gst_bin_get_by_name (GST_BIN (app->video), "pay0");
   pad = gst_element_get_static_pad (pay, "src");
   gst_pad_add_probe (pad, GST_PAD_PROBE_TYPE_EVENT_UPSTREAM, limit_key_frames, app,

@@ -11,7 +11,7 @@
 #define SOURCE_TYPE \
     "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 /* A %s is for more properties */
-#define SOURCE "dualparalsrc " FAST "seed=18446744073709551615 %s ! " SMALL " "
+#define SOURCE "dualparalsrc " FAST "seed=9223372036854775807 %s ! " SMALL " "
 #define X264 SOURCE "! x264enc tune=zerolatency key-int-max=4 " \
     "option-string=scenecut=0 "
 #define X265 SOURCE "! x265enc tune=zerolatency key-int-max=4 " \
@@ -163,7 +163,7 @@ assert_text (const gchar * text, guint64 frame)
   fail_unless (strstr (text, "\"ai_generated\":true,") != NULL);
   fail_unless (strstr (text, "\"digital_source_type\":\"" SOURCE_TYPE "\","));
   fail_unless (strstr (text, "\"model\":\"") != NULL);
-  fail_unless (strstr (text, "\"seed\":\"18446744073709551615\",") != NULL);
+  fail_unless (strstr (text, "\"seed\":\"9223372036854775807\",") != NULL);
   fail_unless (strstr (text, "\"steps\":1,\"block\":") != NULL);
   fail_unless (strstr (text, number) != NULL, "%s", text);
   g_free (number);
@@ -188,7 +188,7 @@ assert_marked (GstBuffer * buffer, guint64 frame)
   /* The first block is one latent frame, which is one frame; others are four */
   fail_unless_equals_int64 (block, (frame + 3) / 4);
   fail_unless_equals_uint64 (number, frame);
-  fail_unless_equals_uint64 (seed, G_MAXUINT64);
+  fail_unless_equals_uint64 (seed, G_MAXINT64);
   fail_unless_equals_int (id, 0);
   fail_unless_equals_string (gst_structure_get_string (s,
           "digital-source-type"), SOURCE_TYPE);
@@ -267,7 +267,7 @@ GST_END_TEST;
 /* A placeholder is no frame of the model's */
 GST_START_TEST (test_placeholder)
 {
-  GstHarness *h = source_harness (FAST "is-live=true seed=18446744073709551615 "
+  GstHarness *h = source_harness (FAST "is-live=true seed=9223372036854775807 "
       "startup-policy=placeholder prebuffer=5 num-frames=20", SMALL);
   guint placeholders = 0, n;
   GstBuffer *buffer;

@@ -34,7 +34,7 @@ GST_START_TEST (test_defaults)
   gint steps, block, context, queue, frames, threads, sampler, precision, text;
   gint mode;
   gdouble guidance, guidance_2, low, high, shift;
-  guint64 seed;
+  gint64 seed;
   gint64 num_frames;
   GstStructure *stats;
 
@@ -72,7 +72,7 @@ GST_START_TEST (test_read_back)
   gint steps, block, context, queue, frames, threads, sampler, precision, text;
   gint mode;
   gdouble guidance, guidance_2, low, high, shift;
-  guint64 seed;
+  gint64 seed;
   gint64 num_frames;
   gint latency;
 
@@ -83,7 +83,7 @@ GST_START_TEST (test_read_back)
       "text-encoder", 2, "context-mode", 2, "prompt-latency", 1, "storyboard", "/some/where.srt",
       "guidance-scale", 0.1, "guidance-scale-2", 0.2, "flow-shift", 1. / 3,
       "guidance-interval-low", 0.3, "guidance-interval-high", 0.9,
-      "seed", G_MAXUINT64, "num-frames", MOST_FRAMES, NULL);
+      "seed", G_MAXINT64, "num-frames", MOST_FRAMES, NULL);
   g_object_get (src, "model", &model, "prompt", &prompt, "negative-prompt",
       &negative, "devices", &devices, "steps", &steps, "block-latents", &block,
       "context-latents", &context, "queue-blocks", &queue, "max-queue-frames",
@@ -113,7 +113,7 @@ GST_START_TEST (test_read_back)
   g_free (storyboard);
   fail_unless (guidance == 0.1 && guidance_2 == 0.2 && shift == 1. / 3);
   fail_unless (low == 0.3 && high == 0.9);
-  fail_unless (seed == G_MAXUINT64 && num_frames == MOST_FRAMES);
+  fail_unless (seed == G_MAXINT64 && num_frames == MOST_FRAMES);
   g_free (model);
   g_free (prompt);
   g_free (negative);

@@ -157,7 +157,7 @@ queries (Video * video)
   if (gst_pad_query_convert (pad, GST_FORMAT_DEFAULT, 32, GST_FORMAT_TIME, &n))
     g_assert_cmpint (n, ==, 2 * GST_SECOND);
   g_assert_false (gst_element_seek_simple (video->src, GST_FORMAT_TIME,
-          GST_SEEK_FLAG_FLUSH, 0));
+          GST_SEEK_FLAG_FLUSH, GST_SECOND));
 
   caps = gst_pad_query_caps (pad, NULL);
   g_assert_false (gst_caps_is_empty (caps));

@@ -194,13 +194,15 @@ GST_START_TEST (test_queries)
   query = gst_query_new_seeking (GST_FORMAT_TIME);
   fail_unless (gst_pad_query (pad, query));
   gst_query_parse_seeking (query, NULL, &seekable, NULL, NULL);
-  fail_unless (!seekable);
+  fail_unless (seekable);
   gst_query_unref (query);
 
   fail_if (gst_element_seek_simple (h->element, GST_FORMAT_TIME,
-          GST_SEEK_FLAG_FLUSH, 0));
+          GST_SEEK_FLAG_FLUSH, GST_SECOND));
+  fail_if (gst_element_seek_simple (h->element, GST_FORMAT_TIME,
+          GST_SEEK_FLAG_NONE, 0));
   fail_if (gst_pad_send_event (pad, gst_event_new_seek (1.0, GST_FORMAT_TIME,
-              GST_SEEK_FLAG_FLUSH, GST_SEEK_TYPE_SET, 0, GST_SEEK_TYPE_NONE,
+              GST_SEEK_FLAG_FLUSH, GST_SEEK_TYPE_SET, 1, GST_SEEK_TYPE_NONE,
               -1)));
   gst_object_unref (pad);
   gst_harness_teardown (h);

@@ -398,6 +398,58 @@ GST_START_TEST (test_slow)
 
 GST_END_TEST;
 
+/* A late block is a hiccup: the frame is repeated. After the second one each frame lasts as long as
+ * one of the block before took, which is twice as long. Then the queue is full, and the next
+ * hiccup draws repeats again. */
+GST_START_TEST (test_adaptive)
+{
+  const GstClockTime measured = GST_SECOND / BLOCK, second = 16 * FRAME,
+      third = 2 * GST_SECOND, fourth = 3 * GST_SECOND;
+  const gint64 full = FIRST + 2 * BLOCK + 2, end = FIRST + 3 * BLOCK + 20;
+  Live live;
+
+  script_frames (FIRST, 0);
+  script_frames (BLOCK, second - 1);
+  script_frames (BLOCK, third);
+  script_frames (BLOCK, fourth - 1);
+  script_frames (20, fourth + measured + 1);
+  live_init (&live, LIVE "underrun-policy=adaptive min-framerate=1/1 "
+      "max-queue-frames=20", SMALL);
+  expect_first (&live);
+  expect_repeats (&live, FIRST - 1, 16 - FIRST, FIRST * FRAME);
+  expect_frames (&live, FIRST, BLOCK, second, FRAME);
+
+  expect_frames (&live, FIRST + BLOCK, BLOCK, third, measured);
+  expect_frames (&live, FIRST + 2 * BLOCK, 2, fourth, measured);
+  expect_frames (&live, full, end - full, fourth + 2 * measured, FRAME);
+  expect_repeats (&live, end - 1, 3, fourth + 2 * measured + (end - full) * FRAME);
+  live_clear (&live);
+}
+
+GST_END_TEST;
+
+/* The decoder of a late block may be slow, too, and the frames run out again and again; that is one
+ * setback */
+GST_START_TEST (test_adaptive_hiccup)
+{
+  guint i;
+  Live live;
+
+  script_frames (FIRST, 0);
+  for (i = 0; i < BLOCK / 2; i++)
+    script_frames (2, (10 + 4 * i) * FRAME - 1);
+  live_init (&live, LIVE "underrun-policy=adaptive min-framerate=1/1", SMALL);
+  expect_first (&live);
+  expect_repeats (&live, FIRST - 1, 5, FIRST * FRAME);
+  for (i = 0; i < BLOCK / 2 - 1; i++) {
+    expect_frames (&live, FIRST + 2 * i, 2, (10 + 4 * i) * FRAME, FRAME);
+    expect_repeats (&live, FIRST + 2 * i + 1, 2, (12 + 4 * i) * FRAME);
+  }
+  live_clear (&live);
+}
+
+GST_END_TEST;
+
 /* Each engine is measured by itself, and its blocks are a second apart too */
 GST_START_TEST (test_slow_after_resize)
 {
@@ -719,6 +771,8 @@ live_suite (void)
   tcase_add_test (tc, test_max_repeat);
   tcase_add_test (tc, test_gap);
   tcase_add_test (tc, test_slow);
+  tcase_add_test (tc, test_adaptive);
+  tcase_add_test (tc, test_adaptive_hiccup);
   tcase_add_test (tc, test_slow_after_resize);
   tcase_add_test (tc, test_slow_after_flush);
   tcase_add_test (tc, test_error);

@@ -116,12 +116,15 @@ static void
 test_errors (void)
 {
   cli_bad ("generate", 1, "--output");
+  cli_bad ("generate --output %s/x.mp4", 1, "| ffmpeg -i - ");
+  cli_bad ("generate --output %s/x.WEBM", 1, "or use pipelines/record");
+  cli_bad ("generate --output %s/x.mkv", 1, "raw video only");
   cli_bad ("generate a red ball --output %s/x.y4m", 2, "--prompt");
   cli_bad ("generate --no-such-option", 2, "--no-such-option");
-  cli_bad ("generate --seed=-1 --output %s/x.y4m", 2, "--seed is \"-1\"");
+  cli_bad ("generate --seed=-2 --output %s/x.y4m", 2, "--seed is \"-2\"");
   cli_bad ("generate --seed 7up --output %s/x.y4m", 2, "--seed is \"7up\"");
   cli_bad ("generate --seed '' --output %s/x.y4m", 2, "--seed is \"\"");
-  cli_bad ("generate --seed 18446744073709551616 --output %s/x.y4m", 2, "from 0 to 18446744073709551615");
+  cli_bad ("generate --seed 9223372036854775808 --output %s/x.y4m", 2, "from 0 to 9223372036854775807, or -1");
   cli_bad ("generate --width wide --output %s/x.y4m", 2, "wide");
   cli_bad ("generate --width 17 --output %s/x.y4m", 1, "width is 17");
   cli_bad ("generate --frames 0 --output %s/x.y4m", 1, "num-frames is 0");
@@ -209,10 +212,19 @@ test_reproducible (void)
   check_same ("r1.y4m", "q2.y4m", TRUE);
   check_same ("r1.y4m", "q1.y4m", FALSE);
 
-  /* all 64 bits of a seed count */
-  g_free (cli_ok ("generate " SMALL "--frames 5 --seed 18446744073709551615 --output %s/s1.y4m"));
-  g_free (cli_ok ("generate " SMALL "--frames 5 --seed 18446744073709551615 --output %s/s2.y4m"));
-  g_free (cli_ok ("generate " SMALL "--frames 5 --seed 9223372036854775807 --output %s/s3.y4m"));
+  /* a seed that is drawn is said, and makes the same again */
+  g_auto (CliRun) drawn = cli_run ("generate " SMALL "--frames 5 --seed -1 --output %s/d1.y4m");
+  guint64 seed = 0;
+  g_assert_cmpint (drawn.status, ==, 0);
+  g_assert_cmpint (sscanf (drawn.err, "dualparal: the seed is %" G_GUINT64_FORMAT "\n", &seed), ==, 1);
+  g_autofree char *again = g_strdup_printf ("generate " SMALL "--frames 5 --seed %" G_GUINT64_FORMAT " --output %%s/d2.y4m", seed);
+  g_free (cli_ok (again));
+  check_same ("d1.y4m", "d2.y4m", TRUE);
+
+  /* all 63 bits of a seed count */
+  g_free (cli_ok ("generate " SMALL "--frames 5 --seed 9223372036854775807 --output %s/s1.y4m"));
+  g_free (cli_ok ("generate " SMALL "--frames 5 --seed 9223372036854775807 --output %s/s2.y4m"));
+  g_free (cli_ok ("generate " SMALL "--frames 5 --seed 4611686018427387903 --output %s/s3.y4m"));
   check_same ("s1.y4m", "s2.y4m", TRUE);
   check_same ("s1.y4m", "s3.y4m", FALSE);
 }

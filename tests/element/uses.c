@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * What applications expect of any source: to be opened by a URI, a seed that is drawn, and
+ * to start again.
+ */
+#include "element.h"
+
+#define URI "dualparal://?prompt=a+red%20ball%26&seed=-1&devices=cpu%2Ccpu&" \
+    "underrun-policy=stall&steps=2&guidance-scale=1.5"
+
+static void
+assert_refused (const gchar * uri, const gchar * said)
+{
+  GstElement *src = source_new ("seed=3");
+  GError *error = NULL;
+  gchar *prompt, *kept;
+  gint64 seed;
+
+  fail_if (gst_uri_handler_set_uri (GST_URI_HANDLER (src), uri, &error), "%s is taken", uri);
+  fail_unless (error && error->domain == GST_URI_ERROR);
+  fail_unless (strstr (error->message, said) != NULL, "%s: %s", uri, error->message);
+  g_object_get (src, "prompt", &prompt, "seed", &seed, NULL);
+  kept = gst_uri_handler_get_uri (GST_URI_HANDLER (src));
+  fail_unless (prompt == NULL && seed == 3 && kept == NULL);
+  g_error_free (error);
+  gst_object_unref (src);
+}
+
+GST_START_TEST (test_uri)
+{
+  GstElement *src = gst_element_make_from_uri (GST_URI_SRC, URI, NULL, NULL);
+  gchar *prompt, *devices, *uri;
+  gint policy, steps;
+  gint64 seed;
+  gdouble scale;
+
+  fail_unless (src != NULL);
+  g_object_get (src, "prompt", &prompt, "seed", &seed, "devices", &devices,
+      "underrun-policy", &policy, "steps", &steps, "guidance-scale", &scale, NULL);
+  fail_unless_equals_string (prompt, "a red ball&");
+  fail_unless_equals_string (devices, "cpu,cpu");
+  fail_unless (seed == -1 && policy == 1 && steps == 2 && scale == 1.5);
+  uri = gst_uri_handler_get_uri (GST_URI_HANDLER (src));
+  fail_unless_equals_string (uri, URI);
+  g_free (uri);
+  fail_unless (gst_uri_handler_set_uri (GST_URI_HANDLER (src), "dualparal:", NULL));
+  fail_unless (gst_uri_handler_set_uri (GST_URI_HANDLER (src), "dualparal://?", NULL));
+  g_free (prompt);
+  g_free (devices);
+  gst_object_unref (src);
+}
+
+GST_END_TEST;
+
+GST_START_TEST (test_uri_refused)
+{
+  GstElement *src = source_new (FAST);
+  GError *error = NULL;
+
+  assert_refused ("dualparal://?prompt=a&colour=red", "cannot set \"colour\"");
+  assert_refused ("dualparal://?prompt=a&trace=/tmp/x", "cannot set \"trace\"");
+  assert_refused ("dualparal://?prompt=a&name=x", "cannot set \"name\"");
+  assert_refused ("dualparal://?prompt=a&stats=1", "cannot set \"stats\"");
+  assert_refused ("dualparal://?prompt=a&seed=-2", "\"-2\" is not a value of seed");
+  assert_refused ("dualparal://?prompt=a&steps=many", "\"many\" is not a value of steps");
+  assert_refused ("dualparal://?prompt=100%", "not escaped well");
+  assert_refused ("dualparal://?prompt=%zz", "not escaped well");
+  assert_refused ("dualparal://?prompt=%ff", "not escaped well");
+  assert_refused ("dualparal://?prompt=%00", "not escaped well");
+  assert_refused ("dualparal://?prompt", "not escaped well");
+  assert_refused ("dualparal://host?prompt=a", "a host");
+  assert_refused ("dualparal://?prompt=a#b", "%23");
+
+  gst_element_set_state (src, GST_STATE_PAUSED);
+  fail_if (gst_uri_handler_set_uri (GST_URI_HANDLER (src), URI, &error));
+  fail_unless (g_error_matches (error, GST_URI_ERROR, GST_URI_ERROR_BAD_STATE));
+  g_error_free (error);
+  gst_element_set_state (src, GST_STATE_NULL);
+  gst_object_unref (src);
+}
+
+GST_END_TEST;
+
+/* What a video was made with is in the statistics; with that number it is the same */
+static guint64
+drawn (const gchar * seed, gchar ** sum)
+{
+  gchar *properties = g_strdup_printf (FAST "num-frames=5 seed=%s", seed);
+  GstHarness *h = source_harness (properties, SMALL);
+  guint64 number;
+  GstCustomMeta *meta;
+  GstBuffer *buffer;
+
+  gst_harness_play (h);
+  buffer = gst_harness_pull (h);
+  *sum = checksum_buffer (h, buffer);
+  meta = gst_buffer_get_custom_meta (buffer, "GstDualParalMeta");
+  fail_unless (gst_structure_get_uint64 (gst_custom_meta_get_structure (meta), "seed", &number));
+  fail_unless_equals_uint64 (stat_of (h->element, "seed"), number);
+  gst_buffer_unref (buffer);
+  gst_harness_teardown (h);
+  g_free (properties);
+  return number;
+}
+
+GST_START_TEST (test_seed_is_drawn)
+{
+  gchar *sums[3], *text;
+  const guint64 first = drawn ("-1", &sums[0]), second = drawn ("-1", &sums[1]);
+
+  fail_unless (first != second && first <= G_MAXUINT32);
+  fail_if (g_str_equal (sums[0], sums[1]));
+  text = g_strdup_printf ("%" G_GUINT64_FORMAT, first);
+  fail_unless_equals_uint64 (drawn (text, &sums[2]), first);
+  fail_unless_equals_string (sums[0], sums[2]);
+  g_free (text);
+  g_free (sums[0]);
+  g_free (sums[1]);
+  g_free (sums[2]);
+}
+
+GST_END_TEST;
+
+/* The number and the checksum of the next frame, after events */
+static gchar *
+next_frame (GstHarness * h, guint64 number)
+{
+  GstBuffer *buffer = gst_harness_pull (h);
+  gchar *sum;
+
+  fail_unless_equals_uint64 (GST_BUFFER_OFFSET (buffer), number);
+  fail_unless_equals_uint64 (GST_BUFFER_PTS (buffer), number * GST_SECOND / 16);
+  sum = checksum_buffer (h, buffer);
+  gst_buffer_unref (buffer);
+  return sum;
+}
+
+GST_START_TEST (test_starts_again)
+{
+  GstHarness *h = source_harness (FAST "seed=-1 num-frames=9", SMALL);
+  gchar *sums[9], *sum;
+  guint64 seed;
+  gboolean again = FALSE;
+  guint round, i, late;
+  GstBuffer *buffer;
+  GstPad *pad = gst_element_get_static_pad (h->element, "src");
+
+  gst_harness_play (h);
+  for (i = 0; i < 9; i++)
+    sums[i] = next_frame (h, i);
+  seed = stat_of (h->element, "seed");
+  for (round = 0; round < 3; round++) {
+    /* At the end, at the end again by the pad, and in the middle */
+    if (round == 1)
+      fail_unless (gst_pad_send_event (pad, gst_event_new_seek (1, GST_FORMAT_TIME,
+                  GST_SEEK_FLAG_FLUSH, GST_SEEK_TYPE_SET, 0, GST_SEEK_TYPE_NONE, -1)));
+    else
+      fail_unless (gst_element_seek_simple (h->element, GST_FORMAT_TIME, GST_SEEK_FLAG_FLUSH, 0));
+    /* The harness keeps what was pushed before the seek */
+    for (late = round == 2 ? 8 : 0; late > 0; late--) {
+      buffer = gst_harness_pull (h);
+      again = GST_BUFFER_OFFSET (buffer) == 0;
+      gst_buffer_unref (buffer);
+      if (again)
+        break;
+    }
+    for (i = again; i < (round == 1 ? 2 : 9); i++) {
+      sum = next_frame (h, i);
+      fail_unless_equals_string (sum, sums[i]);
+      g_free (sum);
+    }
+  }
+  fail_unless_equals_uint64 (stat_of (h->element, "seed"), seed);
+  for (i = 0; i < 9; i++)
+    g_free (sums[i]);
+  gst_object_unref (pad);
+  gst_harness_teardown (h);
+}
+
+GST_END_TEST;
+
+/* A clock in real time: what was shown again is shown at its time again */
+GST_START_TEST (test_live_starts_again)
+{
+  GstElement *pipeline = launch ("dualparalsrc name=src is-live=true startup-policy=placeholder "
+      FAST "! " SMALL " ! fakesink name=sink signal-handoffs=true sync=true");
+  GstElement *sink = gst_bin_get_by_name (GST_BIN (pipeline), "sink");
+  Counter counter;
+  guint i;
+
+  counter_init (&counter, sink);
+  gst_element_set_state (pipeline, GST_STATE_PLAYING);
+  counter_wait (&counter, 10);
+  for (i = 0; i < 3; i++) {
+    guint so_far;
+
+    fail_unless (gst_element_seek_simple (pipeline, GST_FORMAT_TIME, GST_SEEK_FLAG_FLUSH, 0));
+    g_mutex_lock (&counter.lock);
+    so_far = counter.frames;
+    g_mutex_unlock (&counter.lock);
+    counter_wait (&counter, so_far + 10);
+  }
+  gst_element_set_state (pipeline, GST_STATE_NULL);
+  counter_clear (&counter);
+  gst_object_unref (sink);
+  gst_object_unref (pipeline);
+}
+
+GST_END_TEST;
+
+static Suite *
+uses_suite (void)
+{
+  Suite *s = suite_create ("uses");
+  TCase *tc = test_case_new (s);
+
+  tcase_add_test (tc, test_uri);
+  tcase_add_test (tc, test_uri_refused);
+  tcase_add_test (tc, test_seed_is_drawn);
+  tcase_add_test (tc, test_starts_again);
+  tcase_add_test (tc, test_live_starts_again);
+  return s;
+}
+
+GST_CHECK_MAIN (uses);
