@@ -7,19 +7,18 @@
  * when the only client stops reading.
  */
 #include <gst/rtsp-server/rtsp-server.h>
-#include <gst/video/video.h>
 #include <errno.h>
 #include <locale.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/time.h>
 #include <unistd.h>
 #include "console.h"
+#include "key-frames.h"
 #include "rtsp-clients.h"
 #include "rtsp-door.h"
 #include "rtsp-users.h"
+#include "signals.h"
 
 /* The encoder makes a key frame every two seconds at 16 frames a second, and one
  * for each client that joins. With one thread a picture is one slice; of several
@@ -38,15 +37,10 @@
 #define CLIENT_THREADS 4
 /* How often sessions that timed out are looked for */
 #define CLEANUP_SECONDS 5
-/* How often a key frame may be asked for, by joining and by RTCP. Of those that come
- * earlier the last one waits. */
-#define KEY_FRAME_MS 500
 /* How long the end of the video may take to get through the encoder and to the
- * clients, and they to leave; how often it is looked whether they have; and after
- * which time the process ends whatever it does */
+ * clients, and they to leave; how often it is looked whether they have */
 #define END_MS 2300
 #define LEAVING_MS 50
-#define LAST_MS 2800
 
 /* -- one media, whatever port and query the clients' URLs have */
 
@@ -208,55 +202,9 @@ typedef struct
   GstRTSPMedia *media;
   GstElement *video, *source;
   GPtrArray *viewers;           /* our own */
+  KeyFrames *keys;
   gint bound_port;
-  gint serving, ending;         /* atomic */
-  gint failed;                  /* atomic */
-  GMutex lock;
-  /* -- protected by lock */
-  gint64 next_key_frame;        /* not earlier */
-  gboolean key_frame_waits;
 } App;
-
-/* -- key frames */
-
-static gboolean
-send_key_frame (gpointer user_data)
-{
-  App *app = user_data;
-  GstElement *pay = gst_bin_get_by_name (GST_BIN (app->video), "pay0");
-
-  g_mutex_lock (&app->lock);
-  app->key_frame_waits = FALSE;
-  g_mutex_unlock (&app->lock);
-  gst_element_send_event (pay,
-      gst_video_event_new_upstream_force_key_unit (GST_CLOCK_TIME_NONE, TRUE, 0));
-  gst_object_unref (pay);
-  return G_SOURCE_REMOVE;
-}
-
-/* A key frame is many times larger than others, and everybody gets it */
-static GstPadProbeReturn
-limit_key_frames (GstPad * pad, GstPadProbeInfo * info, gpointer user_data)
-{
-  App *app = user_data;
-  gint64 now = g_get_monotonic_time (), wait;
-  GstPadProbeReturn pass = GST_PAD_PROBE_OK;
-
-  if (!gst_video_event_is_force_key_unit (GST_PAD_PROBE_INFO_EVENT (info)))
-    return GST_PAD_PROBE_OK;
-  g_mutex_lock (&app->lock);
-  wait = app->next_key_frame - now;
-  if (wait <= 0) {
-    app->next_key_frame = now + KEY_FRAME_MS * 1000;
-  } else {
-    pass = GST_PAD_PROBE_DROP;
-    if (!app->key_frame_waits)
-      g_timeout_add (wait / 1000 + 1, send_key_frame, app);
-    app->key_frame_waits = TRUE;
-  }
-  g_mutex_unlock (&app->lock);
-  return pass;
-}
 
 /* -- what is served */
 
@@ -265,7 +213,6 @@ make_video (App * app, GError ** error)
 {
   GstElementFactory *rtp = gst_element_factory_find ("rtpbin");
   GstElement *pay;
-  GstPad *pad;
 
   if (!rtp) {
     g_set_error (error, GST_CORE_ERROR, GST_CORE_ERROR_MISSING_PLUGIN,
@@ -283,10 +230,7 @@ make_video (App * app, GError ** error)
   gst_object_ref_sink (app->video);
   app->source = gst_bin_get_by_name (GST_BIN (app->video), "source");
   pay = gst_bin_get_by_name (GST_BIN (app->video), "pay0");
-  pad = gst_element_get_static_pad (pay, "src");
-  gst_pad_add_probe (pad, GST_PAD_PROBE_TYPE_EVENT_UPSTREAM, limit_key_frames, app,
-      NULL);
-  gst_object_unref (pad);
+  app->keys = key_frames_limit (pay);
   gst_object_unref (pay);
   return !settings || console_set_properties (app->source, settings, error);
 }
@@ -433,7 +377,7 @@ take_message (GstBus * bus, GstMessage * message, App * app)
 {
   console_message (message);
   if (GST_MESSAGE_TYPE (message) == GST_MESSAGE_ERROR) {
-    g_atomic_int_set (&app->failed, TRUE);
+    signals_set_status (1);
     g_idle_add (stop_loop, app);
   } else if (GST_MESSAGE_TYPE (message) == GST_MESSAGE_EOS) {
     g_timeout_add (LEAVING_MS, stop_when_left, app);
@@ -531,73 +475,20 @@ end (gpointer user_data)
   return G_SOURCE_REMOVE;
 }
 
-static void
-set_deadline (gint ms)
-{
-  struct itimerval when = {.it_value = {ms / 1000, ms % 1000 * 1000} };
-
-  setitimer (ITIMER_REAL, &when, NULL);
-}
-
-/* The only thread that gets these, so that nothing a client does can hold them up:
- * the first one ends the video, the second one or the deadline the process. */
-static void
-end_signals (sigset_t * signals)
-{
-  sigemptyset (signals);
-  sigaddset (signals, SIGINT);
-  sigaddset (signals, SIGTERM);
-  sigaddset (signals, SIGHUP);
-  sigaddset (signals, SIGALRM);
-}
-
-static gpointer
-wait_for_signals (gpointer user_data)
-{
-  App *app = user_data;
-  sigset_t signals;
-  gint received;
-
-  end_signals (&signals);
-  for (;;) {
-    if (sigwait (&signals, &received))
-      continue;
-    if (received != SIGALRM && !g_atomic_int_get (&app->serving))
-      _exit (128 + received);
-    if (received == SIGALRM || g_atomic_int_get (&app->ending))
-      _exit (g_atomic_int_get (&app->failed));
-    g_atomic_int_set (&app->ending, TRUE);
-    set_deadline (LAST_MS);
-    g_idle_add_full (G_PRIORITY_HIGH, end, app, NULL);
-  }
-  return NULL;
-}
-
-static void
-catch_signals (App * app)
-{
-  sigset_t signals;
-
-  end_signals (&signals);
-  pthread_sigmask (SIG_BLOCK, &signals, NULL);  /* in all threads to come */
-  g_thread_unref (g_thread_new ("signals", wait_for_signals, app));
-}
-
 /* -- the program */
 
 static void
 serve (App * app)
 {
   g_timeout_add_seconds (CLEANUP_SECONDS, cleanup_sessions, app);
-  g_atomic_int_set (&app->serving, TRUE);
+  signals_serve (end, app);
   console_read_prompts (app->source);
 
   printf (strchr (address, ':') ? "%s://[%s]:%d%s\n" : "%s://%s:%d%s\n",
       cert ? "rtsps" : "rtsp", address, app->bound_port, mount);
   fflush (stdout);
   g_main_loop_run (app->loop);
-  if (!g_atomic_int_get (&app->ending))
-    set_deadline (LAST_MS);
+  signals_set_deadline ();
 }
 
 /* Before anything loads, so that a port in use is said at once; clients wait
@@ -621,6 +512,7 @@ free_app (App * app)
     g_ptr_array_unref (app->viewers);
   }
   g_clear_object (&app->media);
+  key_frames_free (app->keys);
   gst_clear_object (&app->source);
   g_clear_object (&app->factory);
   g_clear_object (&app->server);
@@ -636,7 +528,7 @@ main (gint argc, gchar ** argv)
   GError *error = NULL;
   gint status = 0;
 
-  catch_signals (&app);
+  signals_catch ();
   setlocale (LC_ALL, "");
   g_set_prgname ("dualparal-rtsp-server");
   app.loop = g_main_loop_new (NULL, FALSE);
@@ -651,5 +543,5 @@ main (gint argc, gchar ** argv)
     console_say ("%s", error->message);
   g_clear_error (&error);
   free_app (&app);
-  return status ? status : g_atomic_int_get (&app.failed);
+  return status ? status : signals_status ();
 }
