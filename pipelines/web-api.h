@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * web-api.h: what the page and other programs ask for by HTTP: the prompt, statistics,
+ * a picture. It knows the video by its messages and by the pictures on their way to the
+ * encoder. docs/web.md has the requests.
+ */
+#pragma once
+
+#include <gst/gst.h>
+#include "web-http.h"
+#include "web-viewers.h"
+
+G_BEGIN_DECLS
+
+/** Thread-safety: the thread of the default main context, which also has to run. */
+typedef struct _Api Api;
+
+/** `pictures`: a pad that raw pictures of `source` pass. Adds its handlers to `http`. All
+ *  are borrowed, and live longer. */
+Api *api_new (GstElement * source, GstPad * pictures, Viewers * viewers, Http * http);
+/** NULL is nothing. When no pictures pass any more. */
+void api_free (Api * api);
+/** Each message of the pipeline. */
+void api_message (Api * api, GstMessage * message);
+
+G_END_DECLS
