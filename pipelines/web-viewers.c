@@ -450,7 +450,7 @@ join (Job * job, gint payload, GstSDPMessage * sdp)
   }
   webrtc = gst_bin_get_by_name (GST_BIN (viewer->bin), "webrtc");
   add_addresses (webrtc, job->address);
-  gst_bin_add (GST_BIN (job->pipeline), gst_object_ref (viewer->bin));
+  gst_bin_add (GST_BIN (job->pipeline), viewer->bin);
   gst_element_sync_state_with_parent (viewer->bin);
   text = negotiate (viewer, webrtc, sdp, &error);
   if (text) {
