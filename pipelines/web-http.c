@@ -3,7 +3,7 @@
 
 #include <string.h>
 #include <sys/socket.h>
-#include "console.h"
+#include "address.h"
 
 #define BACKLOG 128
 /* Offers and prompts have some kilobytes */
@@ -23,6 +23,7 @@ typedef struct
 {
   Http *http;
   GSocketConnection *connection;        /* soup's */
+  GBytes *address;
   gint64 since;
 } Visit;
 
@@ -31,7 +32,7 @@ struct _Http
   SoupServer *server;
   GSocketService *service;
   gchar *token;
-  guint connections, watching;
+  guint connections, per_address, watching;
   GArray *routes;
   GList *visits;
   guint n_visits;
@@ -275,13 +276,30 @@ begin_request (SoupServer * server, SoupServerMessage * msg, gpointer user_data)
 }
 
 static void
+visit_free (gpointer data)
+{
+  g_bytes_unref (((Visit *) data)->address);
+  g_free (data);
+}
+
+static void
 visit_ended (gpointer data, GObject * connection)
 {
   Visit *visit = data;
 
   visit->http->visits = g_list_remove (visit->http->visits, visit);
   visit->http->n_visits--;
-  g_free (visit);
+  visit_free (visit);
+}
+
+static gboolean
+is_full (Http * http, GBytes * address)
+{
+  guint same = 0;
+
+  for (GList * l = http->visits; l; l = l->next)
+    same += g_bytes_equal (((Visit *) l->data)->address, address);
+  return http->n_visits >= http->connections || same >= http->per_address;
 }
 
 static gboolean
@@ -294,15 +312,18 @@ let_in (GSocketService * service, GSocketConnection * connection, GObject * sour
   GSocket *socket = g_socket_connection_get_socket (connection);
   GSocketAddress *local = g_socket_connection_get_local_address (connection, NULL),
       *remote = g_socket_connection_get_remote_address (connection, NULL);
+  GBytes *address = remote ?
+      address_key (g_inet_socket_address_get_address (G_INET_SOCKET_ADDRESS (remote))) : NULL;
   Visit *visit;
 
-  if (http->n_visits >= http->connections || !local || !remote) {
+  if (!local || !remote || is_full (http, address)) {
     send (g_socket_get_fd (socket), busy, sizeof busy - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
   } else {
     g_socket_set_keepalive (socket, TRUE);
     visit = g_new0 (Visit, 1);
     visit->http = http;
     visit->connection = connection;
+    visit->address = g_bytes_ref (address);
     visit->since = g_get_monotonic_time ();
     http->visits = g_list_prepend (http->visits, visit);
     http->n_visits++;
@@ -311,6 +332,7 @@ let_in (GSocketService * service, GSocketConnection * connection, GObject * sour
     soup_server_accept_iostream (http->server, G_IO_STREAM (connection), local, remote,
         NULL);
   }
+  g_clear_pointer (&address, g_bytes_unref);
   g_clear_object (&local);
   g_clear_object (&remote);
   return TRUE;
@@ -331,12 +353,13 @@ cut_off_late (gpointer user_data)
 /* -- all of it */
 
 Http *
-http_new (const gchar * token, guint connections)
+http_new (const gchar * token, guint connections, guint per_address)
 {
   Http *http = g_new0 (Http, 1);
 
   http->token = g_strdup (token);
   http->connections = connections;
+  http->per_address = per_address;
   http->routes = g_array_new (FALSE, FALSE, sizeof (Route));
   http->server = soup_server_new (NULL, NULL);
   soup_server_add_early_handler (http->server, NULL, take_headers, http, NULL);
@@ -399,7 +422,7 @@ http_free (Http * http)
   g_clear_object (&http->server);
   for (GList * l = http->visits; l; l = l->next)
     g_object_weak_unref (G_OBJECT (((Visit *) l->data)->connection), visit_ended, l->data);
-  g_list_free_full (http->visits, g_free);
+  g_list_free_full (http->visits, visit_free);
   g_array_unref (http->routes);
   g_free (http->token);
   g_free (http);

@@ -17,8 +17,8 @@ typedef struct _Http Http;
 typedef void (*HttpHandler) (SoupServerMessage * msg, const gchar * rest,
     gpointer user_data);
 
-/** `token`: NULL is none. */
-Http *http_new (const gchar * token, guint connections);
+/** `token`: NULL is none. `connections` in all and `per_address` at a time. */
+Http *http_new (const gchar * token, guint connections, guint per_address);
 /** Requests of `method` for `path`, and for `path` and more if it ends with a slash. A GET
  *  answers HEAD too. Without `secret` no token is needed. */
 void http_add (Http * http, const gchar * method, const gchar * path, gboolean secret,

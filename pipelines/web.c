@@ -7,6 +7,7 @@
 #include <locale.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include "console.h"
 #include "key-frames.h"
@@ -48,7 +49,8 @@ typedef struct
 /* -- options */
 
 static gchar *address = "127.0.0.1", *token_file, **settings;
-static gint port = 8080, max_sessions = 100, max_connections = 200;
+static gint port = 8080, max_sessions = 100, max_connections = 200,
+    max_per_address = 50;
 
 static const GOptionEntry options[] = {
   {"address", 0, 0, G_OPTION_ARG_FILENAME, &address,
@@ -61,6 +63,8 @@ static const GOptionEntry options[] = {
       "Viewers at a time; others get 503 (default: 100)", "N"},
   {"max-connections", 0, 0, G_OPTION_ARG_INT, &max_connections,
       "HTTP connections at a time; others get 503 (default: 200)", "N"},
+  {"max-per-address", 0, 0, G_OPTION_ARG_INT, &max_per_address,
+      "HTTP connections at a time of one address (default: 50)", "N"},
   {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &settings, NULL,
       "[PROPERTY=VALUE...]"},
   {NULL}
@@ -93,6 +97,8 @@ parse_options (gint argc, gchar ** argv, GError ** error)
     wrong = "--max-sessions: expected at least 1";
   else if (max_connections < 1)
     wrong = "--max-connections: expected at least 1";
+  else if (max_per_address < 1)
+    wrong = "--max-per-address: expected at least 1";
   else if (!g_inet_address_get_is_loopback (ip) && !token_file)
     wrong = "--address: others can reach it, so --token-file must name a file with a secret; "
         "\"openssl rand -hex 16 > token\" makes one";
@@ -234,7 +240,7 @@ make_video (App * app, GError ** error)
 
   app->keys = key_frames_limit (marked);
   app->viewers = viewers_new (app->pipeline, tee, address, max_sessions);
-  app->http = http_new (app->token, max_connections);
+  app->http = http_new (app->token, max_connections, max_per_address);
   http_add (app->http, "GET", "/", FALSE, get_page, NULL);
   app->api = api_new (app->source, pictures, app->viewers, app->http);
   bus = gst_element_get_bus (app->pipeline);
@@ -260,9 +266,23 @@ listen_there (App * app, GError ** error)
   return app->bound_port;
 }
 
+/* A viewer has a socket for each address of the machine, and some more: a hundred need
+ * more files than a process may usually have open without asking */
+static void
+allow_files (void)
+{
+  struct rlimit files;
+
+  if (getrlimit (RLIMIT_NOFILE, &files) == 0) {
+    files.rlim_cur = files.rlim_max;
+    setrlimit (RLIMIT_NOFILE, &files);
+  }
+}
+
 static void
 serve (App * app)
 {
+  allow_files ();
   signals_serve (end, app);
   console_read_prompts (app->source);
   printf (strchr (address, ':') ? "http://[%s]:%d/\n" : "http://%s:%d/\n", address,
