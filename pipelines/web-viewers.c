@@ -55,6 +55,18 @@ struct _Viewers
   GHashTable *all;              /* id: Viewer */
 };
 
+static Viewer *
+viewer_new (void)
+{
+  Viewer *viewer = g_atomic_rc_box_new0 (Viewer);
+
+  viewer->id = g_uuid_string_random ();
+  viewer->needs_key = TRUE;
+  g_mutex_init (&viewer->lock);
+  g_cond_init (&viewer->changed);
+  return viewer;
+}
+
 static void
 viewer_clear (gpointer data)
 {
@@ -266,11 +278,15 @@ add_addresses (GstElement * webrtc, const gchar * address)
 {
   GInetAddress *ip = g_inet_address_new_from_string (address);
   struct ifaddrs *interfaces = NULL;
-  GObject *ice;
+  GObject *ice, *agent;
   gboolean added;
 
   g_object_get (webrtc, "ice-agent", &ice, NULL);
+  g_object_get (ice, "agent", &agent, NULL);
+  /* No router is asked to let others in, which each answer would wait for */
+  g_object_set (agent, "upnp", FALSE, NULL);
   g_object_set (ice, "ice-tcp", FALSE, NULL);
+  g_object_unref (agent);
   if (!g_inet_address_get_is_loopback (ip) && !g_inet_address_get_is_any (ip)) {
     g_signal_emit_by_name (ice, "add-local-ip-address", address, &added);
   } else if (getifaddrs (&interfaces) == 0) {
@@ -330,8 +346,8 @@ make_bin (Viewer * viewer, gint payload, GError ** error)
 /* -- the answer, in a thread of its own */
 
 static gboolean
-ask (GstElement * webrtc, const gchar * action, gpointer argument,
-    GstWebRTCSessionDescription ** answer, GError ** error)
+ask (GstElement * webrtc, const gchar * action, gpointer argument, const gchar * field,
+    GstWebRTCSessionDescription ** description, GError ** error)
 {
   GstPromise *promise = gst_promise_new ();
   const GstStructure *reply;
@@ -342,9 +358,9 @@ ask (GstElement * webrtc, const gchar * action, gpointer argument,
   reply = gst_promise_get_reply (promise);
   if (reply && gst_structure_has_field (reply, "error"))
     gst_structure_get (reply, "error", G_TYPE_ERROR, &wrong, NULL);
-  if (!wrong && answer && (!reply || !gst_structure_get (reply, "answer",
-              GST_TYPE_WEBRTC_SESSION_DESCRIPTION, answer, NULL)))
-    wrong = g_error_new (GST_CORE_ERROR, GST_CORE_ERROR_FAILED, "no answer was made");
+  if (!wrong && field && (!reply || !gst_structure_get (reply, field,
+              GST_TYPE_WEBRTC_SESSION_DESCRIPTION, description, NULL)))
+    wrong = g_error_new (GST_CORE_ERROR, GST_CORE_ERROR_FAILED, "no %s was made", field);
   gst_promise_unref (promise);
   if (wrong)
     g_propagate_error (error, wrong);
@@ -386,9 +402,9 @@ negotiate (Viewer * viewer, GstElement * webrtc, GstSDPMessage * sdp, GError ** 
   gchar *text = NULL;
 
   send_only (webrtc);
-  if (ask (webrtc, "set-remote-description", offer, NULL, error)
-      && ask (webrtc, "create-answer", NULL, &answer, error)
-      && ask (webrtc, "set-local-description", answer, NULL, error)) {
+  if (ask (webrtc, "set-remote-description", offer, NULL, NULL, error)
+      && ask (webrtc, "create-answer", NULL, "answer", &answer, error)
+      && ask (webrtc, "set-local-description", answer, NULL, NULL, error)) {
     if (wait_gathered (viewer)) {
       g_object_get (webrtc, "local-description", &local, NULL);
       text = gst_sdp_message_as_text (local->sdp);
@@ -488,6 +504,28 @@ answer_in_thread (GTask * task, gpointer source, gpointer data, GCancellable * n
     job_says (job, wrong ? 400 : 406, wrong ? wrong : "the player does not offer H.264 with "
         "packetization-mode=1, which is what there is");
     gst_sdp_message_free (sdp);
+  }
+  g_task_return_boolean (task, TRUE);
+}
+
+/* -- what the first viewer would wait for: plugins that load, a key for DTLS */
+
+static void
+warm_in_thread (GTask * task, gpointer source, gpointer data, GCancellable * none)
+{
+  Job *job = data;
+  Viewer *viewer = job->viewer;
+  GstWebRTCSessionDescription *offer = NULL;
+  GstElement *webrtc;
+
+  if (make_bin (viewer, 96, NULL)) {
+    webrtc = gst_bin_get_by_name (GST_BIN (viewer->bin), "webrtc");
+    gst_element_set_state (viewer->bin, GST_STATE_READY);
+    if (ask (webrtc, "create-offer", NULL, "offer", &offer, NULL))
+      gst_webrtc_session_description_free (offer);
+    gst_element_set_state (viewer->bin, GST_STATE_NULL);
+    gst_object_unref (webrtc);
+    gst_clear_object (&viewer->bin);
   }
   g_task_return_boolean (task, TRUE);
 }
@@ -603,6 +641,7 @@ viewers_new (GstElement * pipeline, GstElement * tee, const gchar * address,
     guint most)
 {
   Viewers *viewers = g_new0 (Viewers, 1);
+  Viewer *none = viewer_new ();
 
   viewers->pipeline = gst_object_ref (pipeline);
   viewers->tee = gst_object_ref (tee);
@@ -610,6 +649,8 @@ viewers_new (GstElement * pipeline, GstElement * tee, const gchar * address,
   viewers->most = most;
   viewers->all = g_hash_table_new_full (g_str_hash, g_str_equal, NULL, viewer_unref);
   viewers->watching = g_timeout_add_seconds (1, watch, viewers);
+  run (viewers, none, warm_in_thread, left);
+  viewer_unref (none);
   return viewers;
 }
 
@@ -627,15 +668,11 @@ viewers_add (Viewers * viewers, const gchar * offer, ViewersAnswer answer,
     g_free (sentence);
     return;
   }
-  viewer = g_atomic_rc_box_new0 (Viewer);
+  viewer = viewer_new ();
   viewer->viewers = viewers;
-  viewer->id = g_uuid_string_random ();
   viewer->offer = g_strdup (offer);
-  viewer->needs_key = TRUE;
   viewer->answer = answer;
   viewer->user_data = user_data;
-  g_mutex_init (&viewer->lock);
-  g_cond_init (&viewer->changed);
   g_hash_table_insert (viewers->all, viewer->id, viewer);
   run (viewers, viewer, answer_in_thread, answered);
 }

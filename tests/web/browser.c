@@ -139,7 +139,7 @@ tell (const gchar * port, const gchar * page, const gchar * expression)
   JsonObject *value = json_object_get_object_member (answer, "result");
 
   if (json_object_has_member (answer, "exceptionDetails"))
-    die (json_object_get_string_member_with_default (value, "description", "exception"));
+    die (json_to_string (json_object_get_member (answer, "exceptionDetails"), FALSE));
   if (!json_object_has_member (value, "value"))
     puts ("undefined");
   else if (strcmp (json_object_get_string_member (value, "type"), "string") == 0)
