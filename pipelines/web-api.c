@@ -6,14 +6,13 @@
 #include <json-glib/json-glib.h>
 #include <string.h>
 #include "console.h"
+#include "web-prompt.h"
 
 /* What is remembered for pages */
 #define MOST_PROMPTS 200
 #define MOST_WARNINGS 8
 /* Of prompts for a later frame */
 #define MOST_QUEUED 1000
-/* A request is flat */
-#define MOST_NESTED 4
 #define SNAPSHOTS_AT_ONCE 4
 #define SNAPSHOT_SECONDS 3
 /* Prompts that may come at once, and how many more a second */
@@ -94,186 +93,6 @@ go_on (SoupServerMessage * msg)
 
 /* -- prompts */
 
-typedef struct
-{
-  Api *api;
-  SoupServerMessage *msg;
-  gchar *prompt, *negative_prompt;
-  gint64 at_frame, transition_blocks;
-  gint low;                     /* -1: as it is */
-  gboolean restart, has_seed;
-  guint64 seed;
-} Prompt;
-
-static void
-prompt_free (Prompt * prompt)
-{
-  g_free (prompt->prompt);
-  g_free (prompt->negative_prompt);
-  g_free (prompt);
-}
-
-/* The parser calls itself for each level */
-static gboolean
-is_flat (const gchar * text)
-{
-  gboolean quoted = FALSE;
-  gint depth = 0;
-
-  for (; *text; text++) {
-    if (*text == '\\' && quoted && text[1])
-      text++;
-    else if (*text == '"')
-      quoted = !quoted;
-    else if (!quoted && (*text == '{' || *text == '['))
-      depth++;
-    else if (!quoted && (*text == '}' || *text == ']'))
-      depth--;
-    if (depth > MOST_NESTED)
-      return FALSE;
-  }
-  return TRUE;
-}
-
-static gboolean
-is_number (JsonNode * node, gint64 least, gint64 * number)
-{
-  if (json_node_get_value_type (node) != G_TYPE_INT64
-      || json_node_get_int (node) < least)
-    return FALSE;
-  *number = json_node_get_int (node);
-  return TRUE;
-}
-
-static gboolean
-is_text (JsonNode * node, gchar ** text)
-{
-  if (json_node_get_value_type (node) != G_TYPE_STRING)
-    return FALSE;
-  g_free (*text);
-  *text = json_node_dup_string (node);
-  return TRUE;
-}
-
-/* Numbers of many readers and writers of JSON have 53 bits */
-static gboolean
-is_seed (JsonNode * node, guint64 * seed)
-{
-  gint64 number;
-
-  if (json_node_get_value_type (node) == G_TYPE_STRING)
-    return g_ascii_string_to_unsigned (json_node_get_string (node), 10, 0, G_MAXUINT64,
-        seed, NULL);
-  if (!is_number (node, 0, &number))
-    return FALSE;
-  *seed = number;
-  return TRUE;
-}
-
-/* NULL, or what was expected */
-static const gchar *
-take_field (Prompt * prompt, const gchar * name, JsonNode * node)
-{
-  if (g_str_equal (name, "prompt"))
-    return is_text (node, &prompt->prompt) ? NULL : "a text";
-  if (g_str_equal (name, "negative_prompt"))
-    return is_text (node, &prompt->negative_prompt) ? NULL : "a text";
-  if (g_str_equal (name, "at_frame"))
-    return is_number (node, -1, &prompt->at_frame) ? NULL : "a whole number from 0 on, or -1";
-  if (g_str_equal (name, "transition_blocks"))
-    return is_number (node, 0, &prompt->transition_blocks)
-        && prompt->transition_blocks <= G_MAXINT ? NULL : "a whole number from 0 on";
-  if (g_str_equal (name, "restart")) {
-    if (json_node_get_value_type (node) != G_TYPE_BOOLEAN)
-      return "true or false";
-    prompt->restart = json_node_get_boolean (node);
-    return NULL;
-  }
-  if (g_str_equal (name, "seed")) {
-    prompt->has_seed = TRUE;
-    return is_seed (node, &prompt->seed) ? NULL :
-        "a whole number from 0 to 18446744073709551615, as a number or a text";
-  }
-  if (g_str_equal (name, "prompt_latency")) {
-    const gchar *latency = json_node_get_value_type (node) == G_TYPE_STRING ?
-        json_node_get_string (node) : "";
-
-    prompt->low = g_str_equal (latency, "low");
-    return prompt->low || g_str_equal (latency, "smooth") ? NULL : "\"smooth\" or \"low\"";
-  }
-  return "one of prompt, negative_prompt, at_frame, transition_blocks, prompt_latency, "
-      "seed and restart";
-}
-
-static gboolean
-parse_object (Prompt * prompt, const gchar * text, SoupServerMessage * msg)
-{
-  JsonParser *parser = json_parser_new ();
-  GError *error = NULL;
-  JsonObjectIter iter;
-  JsonNode *node;
-  const gchar *name, *expected;
-  gboolean ok = FALSE;
-
-  if (!is_flat (text))
-    http_refuse (msg, 400, "the body has objects in objects: expected one with texts and "
-        "numbers");
-  else if (!json_parser_load_from_data (parser, text, -1, &error))
-    http_refuse (msg, 400, "the body is not JSON: %.200s", error->message);
-  else if (!(node = json_parser_get_root (parser)) || !JSON_NODE_HOLDS_OBJECT (node))
-    http_refuse (msg, 400, "the body is not an object, such as {\"prompt\": \"a red ball\"}");
-  else {
-    ok = TRUE;
-    json_object_iter_init (&iter, json_node_get_object (node));
-    while (ok && json_object_iter_next (&iter, &name, &node)) {
-      expected = take_field (prompt, name, node);
-      ok = !expected;
-      if (!ok)
-        http_refuse (msg, 400, "%.40s: expected %s", name, expected);
-    }
-  }
-  g_clear_error (&error);
-  g_object_unref (parser);
-  return ok;
-}
-
-/* NULL after an answer */
-static Prompt *
-parse_prompt (SoupServerMessage * msg)
-{
-  Prompt *prompt;
-  gchar *text;
-  gboolean json = http_is (msg, "application/json"), ok;
-
-  if (!json && !http_is (msg, "text/plain")) {
-    http_refuse (msg, 415, "the Content-Type of a prompt is text/plain or application/json");
-    return NULL;
-  }
-  text = http_text (msg);
-  if (!text)
-    return NULL;
-  prompt = g_new0 (Prompt, 1);
-  prompt->at_frame = prompt->low = -1;
-  if (json) {
-    ok = parse_object (prompt, text, msg);
-  } else {
-    prompt->prompt = g_strdup (g_strstrip (text));
-    ok = TRUE;
-  }
-  g_free (text);
-  if (ok && (prompt->restart || prompt->has_seed) && prompt->at_frame >= 0) {
-    http_refuse (msg, 400, "at_frame: expected none together with seed and restart");
-    ok = FALSE;
-  }
-  if (ok && !prompt->prompt && !prompt->restart && !prompt->has_seed && prompt->low < 0) {
-    http_refuse (msg, 400, "there is no prompt in it, and nothing else to do");
-    ok = FALSE;
-  }
-  if (!ok)
-    g_clear_pointer (&prompt, prompt_free);
-  return prompt;
-}
-
 static gboolean
 may_prompt (Api * api)
 {
@@ -341,21 +160,28 @@ hear_refusal (GstBus * bus, GstMessage * message, Api * api)
   g_error_free (error);
 }
 
+typedef struct
+{
+  Api *api;
+  SoupServerMessage *msg;
+  Prompt *prompt;
+} Restart;
+
 /* The prompt is queued before there is a frame, and wins over a storyboard's first */
 static void
 restart_in_thread (GTask * task, gpointer source, gpointer data, GCancellable * none)
 {
-  Prompt *prompt = data;
-  Api *api = prompt->api;
+  Restart *job = data;
+  Api *api = job->api;
   gchar *refusal = NULL;
 
   gst_element_set_state (api->source, GST_STATE_NULL);
-  if (prompt->has_seed)
-    g_object_set (api->source, "seed", prompt->seed, NULL);
+  if (job->prompt->has_seed)
+    g_object_set (api->source, "seed", job->prompt->seed, NULL);
   if (gst_element_set_state (api->source, GST_STATE_PAUSED) == GST_STATE_CHANGE_FAILURE)
     refusal = g_strdup ("the video does not start; the log says why");
-  else if (prompt->prompt)
-    refusal = queue_prompt (api, prompt);
+  else if (job->prompt->prompt)
+    refusal = queue_prompt (api, job->prompt);
   gst_element_sync_state_with_parent (api->source);
   g_task_return_pointer (task, refusal, g_free);
 }
@@ -363,31 +189,34 @@ restart_in_thread (GTask * task, gpointer source, gpointer data, GCancellable * 
 static void
 restarted (GObject * source, GAsyncResult * result, gpointer user_data)
 {
-  Prompt *prompt = user_data;
+  Restart *job = user_data;
   gchar *refusal = g_task_propagate_pointer (G_TASK (result), NULL);
 
-  prompt->api->restarting = FALSE;
+  job->api->restarting = FALSE;
   if (refusal)
-    http_refuse (prompt->msg, 400, "%s", refusal);
+    http_refuse (job->msg, 400, "%s", refusal);
   else
-    http_answer (prompt->msg, 204, NULL, NULL, 0);
+    http_answer (job->msg, 204, NULL, NULL, 0);
   g_free (refusal);
-  go_on (prompt->msg);
-  prompt_free (prompt);
+  go_on (job->msg);
+  prompt_free (job->prompt);
+  g_free (job);
 }
 
-/* Frames and prompts count from 0 again. Nothing loads again. */
+/* Frames and prompts count from 0 again. Nothing loads again. Takes the prompt. */
 static void
-restart (Api * api, Prompt * prompt)
+restart (Api * api, SoupServerMessage * msg, Prompt * prompt)
 {
-  GTask *task = g_task_new (NULL, NULL, restarted, prompt);
+  Restart *job = g_new0 (Restart, 1);
+  GTask *task = g_task_new (NULL, NULL, restarted, job);
 
   api->restarting = TRUE;
   g_queue_clear_full (&api->shown, entry_free);
   g_queue_clear_full (&api->queued, entry_free);
-  prompt->api = api;
-  prompt->msg = answer_later (prompt->msg);
-  g_task_set_task_data (task, prompt, NULL);
+  job->api = api;
+  job->msg = answer_later (msg);
+  job->prompt = prompt;
+  g_task_set_task_data (task, job, NULL);
   g_task_run_in_thread (task, restart_in_thread);
   g_object_unref (task);
 }
@@ -396,7 +225,7 @@ static void
 post_prompt (SoupServerMessage * msg, const gchar * rest, gpointer user_data)
 {
   Api *api = user_data;
-  Prompt *prompt = parse_prompt (msg);
+  Prompt *prompt = prompt_parse (msg);
   gchar *refusal = NULL;
 
   if (!prompt)
@@ -414,14 +243,13 @@ post_prompt (SoupServerMessage * msg, const gchar * rest, gpointer user_data)
     if (prompt->low >= 0)
       gst_util_set_object_arg (G_OBJECT (api->source), "prompt-latency",
           prompt->low ? "low" : "smooth");
-    if (prompt->prompt || prompt->restart || prompt->has_seed)
+    if (prompt->prompt || prompt->restart)
       console_say_limited ("%s: %s%s%s", soup_server_message_get_remote_host (msg),
-          prompt->restart || prompt->has_seed ? "restart" : "prompt",
+          prompt->restart ? "restart" : "prompt",
           prompt->prompt ? ": " : "", prompt->prompt ? prompt->prompt : "");
     api->n_prompts++;
-    if (prompt->restart || prompt->has_seed) {
-      prompt->msg = msg;
-      restart (api, g_steal_pointer (&prompt));
+    if (prompt->restart) {
+      restart (api, msg, g_steal_pointer (&prompt));
     } else {
       refusal = prompt->prompt ? queue_prompt (api, prompt) : NULL;
       if (refusal)
@@ -918,6 +746,13 @@ api_new (GstElement * source, GstPad * pictures, Viewers * viewers, Http * http)
   http_add (http, "POST", "/whep", TRUE, post_offer, api);
   http_add (http, "DELETE", "/whep/", TRUE, delete_viewer, api);
   return api;
+}
+
+void
+api_settle (Api * api)
+{
+  while (api && (api->restarting || api->snapshots))
+    g_main_context_iteration (NULL, TRUE);
 }
 
 void

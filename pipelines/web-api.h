@@ -18,7 +18,9 @@ typedef struct _Api Api;
 /** `pictures`: a pad that raw pictures of `source` pass. Adds its handlers to `http`. All
  *  are borrowed, and live longer. */
 Api *api_new (GstElement * source, GstPad * pictures, Viewers * viewers, Http * http);
-/** NULL is nothing. When no pictures pass any more. */
+/** NULL is nothing. Waits until the video that restarts has, and pictures are made. */
+void api_settle (Api * api);
+/** NULL is nothing. When it is settled and no pictures pass any more. */
 void api_free (Api * api);
 /** Each message of the pipeline. */
 void api_message (Api * api, GstMessage * message);

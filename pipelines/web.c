@@ -14,7 +14,6 @@
 #include "signals.h"
 #include "web-api.h"
 #include "web-http.h"
-#include "web-resources.h"
 #include "web-viewers.h"
 
 /* All browsers play constrained baseline, and unlike VP8 it has a place for the marking.
@@ -302,6 +301,7 @@ free_app (App * app)
   if (app->http)
     http_shut (app->http);
   viewers_free (app->viewers);
+  api_settle (app->api);
   if (app->pipeline)
     gst_element_set_state (app->pipeline, GST_STATE_NULL);
   http_free (app->http);
