@@ -17,6 +17,7 @@
 #include "key-frames.h"
 #include "rtsp-clients.h"
 #include "rtsp-door.h"
+#include "rtsp-http.h"
 #include "rtsp-users.h"
 #include "signals.h"
 
@@ -25,7 +26,7 @@
  * that come over RTP, openh264dec shows nothing. When it is too slow, the oldest
  * pictures are left out and not the video held back. */
 #define PIPELINE "dualparalsrc name=source is-live=true " \
-    "startup-policy=placeholder ! queue leaky=downstream " \
+    "startup-policy=placeholder ! queue name=pictures leaky=downstream " \
     "! x264enc tune=zerolatency threads=1 speed-preset=veryfast " \
     "key-int-max=32 ! video/x-h264,profile=high ! dualparalsei " \
     "! rtph264pay name=pay0 pt=96 config-interval=-1"
@@ -87,8 +88,8 @@ live_factory_init (LiveFactory * factory)
 /* -- options */
 
 static gchar *address = "127.0.0.1", *mount = "/live", *user, *password_file,
-    *watch_user, *watch_password_file, *cert, *key, **settings;
-static gint port = 8554, max_sessions = 100, max_connections = 200,
+    *watch_user, *watch_password_file, *cert, *key, *token_file, **settings;
+static gint port = 8554, http_port = -1, max_sessions = 100, max_connections = 200,
     max_per_address = 50;
 static gboolean no_prompts;
 
@@ -113,6 +114,11 @@ static const GOptionEntry options[] = {
       "TLS: file with the certificate (PEM); URLs begin with rtsps://", "FILE"},
   {"key", 0, 0, G_OPTION_ARG_FILENAME, &key,
       "TLS: file with its private key (PEM)", "FILE"},
+  {"http-port", 0, 0, G_OPTION_ARG_INT, &http_port,
+      "Port for /prompt, /stats, /metrics and /snapshot.jpg by HTTP; 0 for any that is free "
+        "(default: none)", "N"},
+  {"token-file", 0, 0, G_OPTION_ARG_FILENAME, &token_file,
+      "File whose first line everyone needs for these", "FILE"},
   {"max-sessions", 0, 0, G_OPTION_ARG_INT, &max_sessions,
       "Viewers at a time; others get 503 (default: 100)", "N"},
   {"max-connections", 0, 0, G_OPTION_ARG_INT, &max_connections,
@@ -179,6 +185,13 @@ parse_options (gint argc, gchar ** argv, GError ** error)
     wrong = "--user and --watch-user: expected names in UTF-8";
   else if (user && g_strcmp0 (user, watch_user) == 0)
     wrong = "--watch-user: expected another name than that of --user";
+  else if (http_port < -1 || http_port > 65535)
+    wrong = "--http-port: expected 0 to 65535";
+  else if (token_file && http_port < 0)
+    wrong = "--token-file goes with --http-port";
+  else if (http_port >= 0 && !token_file && !g_inet_address_get_is_loopback (ip))
+    wrong = "--http-port: others can reach it, so --token-file must name a file with a secret; "
+        "\"openssl rand -hex 16 > token\" makes one";
   else if (!cert != !key)
     wrong = "--cert and --key go together";
   else if (!g_inet_address_get_is_loopback (ip) && !user && !watch_user)
@@ -203,6 +216,7 @@ typedef struct
   GstElement *video, *source;
   GPtrArray *viewers;           /* our own */
   KeyFrames *keys;
+  RtspHttp *http;
   gint bound_port;
 } App;
 
@@ -376,6 +390,7 @@ static void
 take_message (GstBus * bus, GstMessage * message, App * app)
 {
   console_message (message);
+  rtsp_http_message (app->http, message);
   if (GST_MESSAGE_TYPE (message) == GST_MESSAGE_ERROR) {
     signals_set_status (1);
     g_idle_add (stop_loop, app);
@@ -470,6 +485,7 @@ end (gpointer user_data)
 
   console_say ("ends");
   door_shut (app->door);
+  rtsp_http_shut (app->http);
   gst_element_send_event (app->source, gst_event_new_eos ());
   g_timeout_add (END_MS, stop_loop, app);
   return G_SOURCE_REMOVE;
@@ -486,9 +502,25 @@ serve (App * app)
 
   printf (strchr (address, ':') ? "%s://[%s]:%d%s\n" : "%s://%s:%d%s\n",
       cert ? "rtsps" : "rtsp", address, app->bound_port, mount);
+  if (app->http)
+    printf (strchr (address, ':') ? "http://[%s]:%d/\n" : "http://%s:%d/\n", address,
+        rtsp_http_port (app->http));
   fflush (stdout);
   g_main_loop_run (app->loop);
   signals_set_deadline ();
+}
+
+static gboolean
+open_http (App * app, GError ** error)
+{
+  GstElement *queue = gst_bin_get_by_name (GST_BIN (app->video), "pictures");
+  GstPad *pictures = gst_element_get_static_pad (queue, "src");
+
+  app->http = rtsp_http_new (LIVE_SERVER (app->server), app->source, pictures, !no_prompts,
+      token_file, address, http_port, error);
+  gst_object_unref (pictures);
+  gst_object_unref (queue);
+  return app->http != NULL;
 }
 
 /* Before anything loads, so that a port in use is said at once; clients wait
@@ -499,12 +531,13 @@ listen_there (App * app, GError ** error)
   app->bound_port = door_open (app->door, error);
   if (!app->bound_port)
     g_prefix_error (error, "%s port %d: ", address, port);
-  return app->bound_port;
+  return app->bound_port && (http_port < 0 || open_http (app, error));
 }
 
 static void
 free_app (App * app)
 {
+  rtsp_http_shut (app->http);
   door_free (app->door);
   if (app->viewers) {
     gst_rtsp_media_set_state (app->media, GST_STATE_NULL, app->viewers);
@@ -512,6 +545,7 @@ free_app (App * app)
     g_ptr_array_unref (app->viewers);
   }
   g_clear_object (&app->media);
+  rtsp_http_free (app->http);
   key_frames_free (app->keys);
   gst_clear_object (&app->source);
   g_clear_object (&app->factory);

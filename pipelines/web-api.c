@@ -28,8 +28,9 @@ typedef struct
 struct _Api
 {
   GstElement *source;
-  Viewers *viewers;
-  GstBus *bus;
+  ApiCount count;
+  gpointer user_data;
+  gboolean allow_prompts;
   GstPad *pictures;
   gulong probe;
   gchar *instance;              /* of this process; a page notices another */
@@ -57,38 +58,6 @@ entry_free (gpointer data)
 
   g_free (entry->prompt);
   g_free (entry);
-}
-
-/* -- answers that come later */
-
-static void
-message_gone (SoupServerMessage * msg)
-{
-  g_object_set_data (G_OBJECT (msg), "gone", msg);
-}
-
-static SoupServerMessage *
-answer_later (SoupServerMessage * msg)
-{
-  g_signal_connect (msg, "finished", G_CALLBACK (message_gone), NULL);
-  g_signal_connect (msg, "disconnected", G_CALLBACK (message_gone), NULL);
-  soup_server_message_pause (msg);
-  return g_object_ref (msg);
-}
-
-/* Takes the reference of answer_later(). Whether there is still somebody to answer. */
-static gboolean
-is_there (SoupServerMessage * msg)
-{
-  return !g_object_get_data (G_OBJECT (msg), "gone");
-}
-
-static void
-go_on (SoupServerMessage * msg)
-{
-  if (is_there (msg))
-    soup_server_message_unpause (msg);
-  g_object_unref (msg);
 }
 
 /* -- prompts */
@@ -146,13 +115,12 @@ queue_prompt (Api * api, const Prompt * prompt)
   return NULL;
 }
 
-/* A warning is posted by the thread that asks */
-static void
-hear_refusal (GstBus * bus, GstMessage * message, Api * api)
+void
+api_hear (Api * api, GstMessage * message)
 {
   GError *error;
 
-  if (g_thread_self () != g_atomic_pointer_get (&api->asking))
+  if (GST_MESSAGE_TYPE (message) != GST_MESSAGE_WARNING || g_thread_self () != g_atomic_pointer_get (&api->asking))
     return;
   gst_message_parse_warning (message, &error, NULL);
   g_free (api->refusal);
@@ -198,7 +166,7 @@ restarted (GObject * source, GAsyncResult * result, gpointer user_data)
   else
     http_answer (job->msg, 204, NULL, NULL, 0);
   g_free (refusal);
-  go_on (job->msg);
+  http_go_on (job->msg);
   prompt_free (job->prompt);
   g_free (job);
 }
@@ -214,7 +182,7 @@ restart (Api * api, SoupServerMessage * msg, Prompt * prompt)
   g_queue_clear_full (&api->shown, entry_free);
   g_queue_clear_full (&api->queued, entry_free);
   job->api = api;
-  job->msg = answer_later (msg);
+  job->msg = http_later (msg);
   job->prompt = prompt;
   g_task_set_task_data (task, job, NULL);
   g_task_run_in_thread (task, restart_in_thread);
@@ -230,7 +198,9 @@ post_prompt (SoupServerMessage * msg, const gchar * rest, gpointer user_data)
 
   if (!prompt)
     return;
-  if (!may_prompt (api)) {
+  if (!api->allow_prompts) {
+    http_refuse (msg, 403, "the prompt is not changed from here");
+  } else if (!may_prompt (api)) {
     soup_message_headers_replace (soup_server_message_get_response_headers (msg),
         "Retry-After", "1");
     http_refuse (msg, 503, "too many prompts: %d at once and then one a second are taken",
@@ -391,7 +361,7 @@ get_stats (SoupServerMessage * msg, const gchar * rest, gpointer user_data)
   json_builder_set_member_name (json, "instance");
   json_builder_add_string_value (json, api->instance);
   json_builder_set_member_name (json, "viewers");
-  json_builder_add_int_value (json, viewers_count (api->viewers));
+  json_builder_add_int_value (json, api->count (api->user_data));
   json_builder_set_member_name (json, "model");
   json_builder_add_string_value (json, api->model);
   json_builder_set_member_name (json, "knows");
@@ -477,9 +447,7 @@ get_metrics (SoupServerMessage * msg, const gchar * rest, gpointer user_data)
     g_value_unset (&number);
   }
   add_metric (text, "dualparal_viewers", "gauge", "Viewers now",
-      viewers_count (api->viewers));
-  add_metric (text, "dualparal_viewers_total", "counter", "Viewers that got an answer",
-      viewers_total (api->viewers));
+      api->count (api->user_data));
   add_metric (text, "dualparal_prompts_total", "counter", "Prompts and restarts by HTTP",
       api->n_prompts);
   add_metric (text, "dualparal_warnings_total", "counter", "Warnings of the video",
@@ -551,7 +519,7 @@ take_snapshot (GstSample * sample, GError * error, gpointer user_data)
   }
   g_clear_pointer (&sample, gst_sample_unref);
   g_clear_error (&error);
-  go_on (snapshot->msg);
+  http_go_on (snapshot->msg);
   g_free (snapshot->marking);
   g_free (snapshot);
 }
@@ -572,7 +540,7 @@ get_snapshot (SoupServerMessage * msg, const gchar * rest, gpointer user_data)
   } else {
     snapshot = g_new0 (Snapshot, 1);
     snapshot->api = api;
-    snapshot->msg = answer_later (msg);
+    snapshot->msg = http_later (msg);
     snapshot->marking = read_marking (picture);
     api->snapshots++;
     sample = gst_sample_new (picture, caps, NULL, NULL);
@@ -603,53 +571,6 @@ get_storyboard (SoupServerMessage * msg, const gchar * rest, gpointer user_data)
     http_refuse (msg, 404, "the file of the storyboard is no longer there");
   g_free (file);
   g_free (text);
-}
-
-/* -- WHEP */
-
-static void
-answer_offer (guint status, const gchar * id, const gchar * text, gpointer user_data)
-{
-  SoupServerMessage *msg = user_data;
-  gchar *location;
-
-  if (id) {
-    location = g_strconcat ("/whep/", id, NULL);
-    soup_message_headers_replace (soup_server_message_get_response_headers (msg),
-        "Location", location);
-    http_answer (msg, status, "application/sdp", text, -1);
-    g_free (location);
-  } else {
-    http_refuse (msg, status, "%s", text);
-  }
-  go_on (msg);
-}
-
-static void
-post_offer (SoupServerMessage * msg, const gchar * rest, gpointer user_data)
-{
-  Api *api = user_data;
-  gchar *offer;
-
-  if (!http_is (msg, "application/sdp")) {
-    http_refuse (msg, 415, "the Content-Type of an offer is application/sdp");
-    return;
-  }
-  offer = http_text (msg);
-  if (offer)
-    viewers_add (api->viewers, offer, answer_offer, answer_later (msg));
-  g_free (offer);
-}
-
-static void
-delete_viewer (SoupServerMessage * msg, const gchar * rest, gpointer user_data)
-{
-  Api *api = user_data;
-
-  if (viewers_remove (api->viewers, rest))
-    http_answer (msg, 200, NULL, NULL, 0);
-  else
-    http_refuse (msg, 404, "there is no such viewer, or no longer");
 }
 
 /* -- what the video says */
@@ -715,13 +636,15 @@ keep_picture (GstPad * pad, GstPadProbeInfo * info, gpointer user_data)
 }
 
 Api *
-api_new (GstElement * source, GstPad * pictures, Viewers * viewers, Http * http)
+api_new (GstElement * source, GstPad * pictures, gboolean allow_prompts, ApiCount count,
+    gpointer user_data, Http * http)
 {
   Api *api = g_new0 (Api, 1);
-  GstObject *pipeline = GST_OBJECT_PARENT (source);
 
   api->source = source;
-  api->viewers = viewers;
+  api->allow_prompts = allow_prompts;
+  api->count = count;
+  api->user_data = user_data;
   api->pictures = pictures;
   api->instance = g_uuid_string_random ();
   api->started = api->prompts_filled = g_get_monotonic_time ();
@@ -734,17 +657,12 @@ api_new (GstElement * source, GstPad * pictures, Viewers * viewers, Http * http)
   g_mutex_init (&api->lock);
   api->probe = gst_pad_add_probe (pictures, GST_PAD_PROBE_TYPE_BUFFER, keep_picture, api,
       NULL);
-  api->bus = gst_element_get_bus (GST_ELEMENT (pipeline));
-  gst_bus_enable_sync_message_emission (api->bus);
-  g_signal_connect (api->bus, "sync-message::warning", G_CALLBACK (hear_refusal), api);
 
   http_add (http, "POST", "/prompt", TRUE, post_prompt, api);
   http_add (http, "GET", "/stats", TRUE, get_stats, api);
   http_add (http, "GET", "/metrics", TRUE, get_metrics, api);
   http_add (http, "GET", "/snapshot.jpg", TRUE, get_snapshot, api);
   http_add (http, "GET", "/storyboard", TRUE, get_storyboard, api);
-  http_add (http, "POST", "/whep", TRUE, post_offer, api);
-  http_add (http, "DELETE", "/whep/", TRUE, delete_viewer, api);
   return api;
 }
 
@@ -761,8 +679,6 @@ api_free (Api * api)
   if (!api)
     return;
   gst_pad_remove_probe (api->pictures, api->probe);
-  g_signal_handlers_disconnect_by_data (api->bus, api);
-  gst_object_unref (api->bus);
   g_queue_clear_full (&api->shown, entry_free);
   g_queue_clear_full (&api->queued, entry_free);
   g_queue_clear_full (&api->warnings, g_free);

@@ -8,20 +8,26 @@
 
 #include <gst/gst.h>
 #include "web-http.h"
-#include "web-viewers.h"
 
 G_BEGIN_DECLS
 
 /** Thread-safety: the thread of the default main context, which also has to run. */
 typedef struct _Api Api;
 
-/** `pictures`: a pad that raw pictures of `source` pass. Adds its handlers to `http`. All
- *  are borrowed, and live longer. */
-Api *api_new (GstElement * source, GstPad * pictures, Viewers * viewers, Http * http);
+/** How many watch. */
+typedef guint (*ApiCount) (gpointer user_data);
+
+/** `pictures`: a pad that raw pictures of `source` pass. Adds its handlers to `http`; without
+ *  `allow_prompts`, prompts are refused. All are borrowed, and live longer. */
+Api *api_new (GstElement * source, GstPad * pictures, gboolean allow_prompts,
+    ApiCount count, gpointer user_data, Http * http);
 /** NULL is nothing. Waits until the video that restarts has, and pictures are made. */
 void api_settle (Api * api);
 /** NULL is nothing. When it is settled and no pictures pass any more. */
 void api_free (Api * api);
+/** Each message of the pipeline, in the thread that posts it: a warning there may be why a
+ *  prompt is refused. Any thread. */
+void api_hear (Api * api, GstMessage * message);
 /** Each message of the pipeline. */
 void api_message (Api * api, GstMessage * message);
 

@@ -3,13 +3,16 @@
 
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include "address.h"
+#include "console.h"
 
 #define BACKLOG 128
 /* Offers and prompts have some kilobytes */
 #define MAX_BODY 65536
 /* From one answer, or the connection, to the next */
 #define MAX_SECONDS 20
+#define LEAST_TOKEN 16
 
 typedef struct
 {
@@ -64,6 +67,29 @@ http_refuse (SoupServerMessage * msg, guint status, const gchar * format, ...)
   g_string_free (sentence, TRUE);
 }
 
+static void
+message_gone (SoupServerMessage * msg)
+{
+  g_object_set_data (G_OBJECT (msg), "gone", msg);
+}
+
+SoupServerMessage *
+http_later (SoupServerMessage * msg)
+{
+  g_signal_connect (msg, "finished", G_CALLBACK (message_gone), NULL);
+  g_signal_connect (msg, "disconnected", G_CALLBACK (message_gone), NULL);
+  soup_server_message_pause (msg);
+  return g_object_ref (msg);
+}
+
+void
+http_go_on (SoupServerMessage * msg)
+{
+  if (!g_object_get_data (G_OBJECT (msg), "gone"))
+    soup_server_message_unpause (msg);
+  g_object_unref (msg);
+}
+
 gchar *
 http_text (SoupServerMessage * msg)
 {
@@ -92,6 +118,35 @@ http_is (SoupServerMessage * msg, const gchar * type)
 }
 
 /* -- who may */
+
+gboolean
+http_read_token (const gchar * file, gchar ** token, GError ** error)
+{
+  struct stat found;
+
+  if (!file)
+    return TRUE;
+  if (!g_file_get_contents (file, token, NULL, error)) {
+    g_prefix_error (error, "--token-file: ");
+    return FALSE;
+  }
+  if (stat (file, &found) == 0 && found.st_mode & (S_IRGRP | S_IROTH))
+    console_say ("--token-file %s: others may read it; chmod 600 changes that", file);
+  (*token)[strcspn (*token, "\r\n")] = '\0';
+  for (const gchar * c = *token; *c; c++)
+    if (!g_ascii_isgraph (*c)) {
+      g_set_error (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE,
+          "--token-file %s: its first line has other characters than those of ASCII that "
+          "are printed; \"openssl rand -hex 16\" makes a token", file);
+      return FALSE;
+    }
+  if (strlen (*token) >= LEAST_TOKEN)
+    return TRUE;
+  g_set_error (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE,
+      "--token-file %s: its first line has less than %d characters, which can be guessed; "
+      "\"openssl rand -hex 16\" makes a token", file, LEAST_TOKEN);
+  return FALSE;
+}
 
 /* A name that somebody else gave this address is how a page of theirs would get here */
 static gboolean

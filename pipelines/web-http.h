@@ -17,6 +17,14 @@ typedef struct _Http Http;
 typedef void (*HttpHandler) (SoupServerMessage * msg, const gchar * rest,
     gpointer user_data);
 
+/** Why an address that is not loopback is refused without a token. */
+#define HTTP_NEEDS_TOKEN "--address: others can reach it, so --token-file must name a file with " \
+    "a secret; \"openssl rand -hex 16 > token\" makes one"
+
+/** The first line of a file, which --token-file names; NULL names none. Warns if others may read
+ *  it. Sets `token` also when it is refused. */
+gboolean http_read_token (const gchar * file, gchar ** token, GError ** error);
+
 /** `token`: NULL is none. `connections` in all and `per_address` at a time. */
 Http *http_new (const gchar * token, guint connections, guint per_address);
 /** Requests of `method` for `path`, and for `path` and more if it ends with a slash. A GET
@@ -36,6 +44,10 @@ void http_answer (SoupServerMessage * msg, guint status, const gchar * type,
 /** Answers with a sentence. */
 void http_refuse (SoupServerMessage * msg, guint status, const gchar * format,
     ...) G_GNUC_PRINTF (3, 4);
+/** From a handler: the answer comes later. Then http_go_on() sends it, if the client is still
+ *  there, and takes the reference. */
+SoupServerMessage *http_later (SoupServerMessage * msg);
+void http_go_on (SoupServerMessage * msg);
 /** The body, which is text; NULL when it was not, and is refused. New string. */
 gchar *http_text (SoupServerMessage * msg);
 /** Whether the type of the body, without parameters, is this one. */

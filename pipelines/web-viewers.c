@@ -51,7 +51,6 @@ struct _Viewers
   GstElement *pipeline, *tee;
   gchar *address;
   guint most, pending, watching;
-  guint64 total;
   GHashTable *all;              /* id: Viewer */
 };
 
@@ -606,9 +605,7 @@ answered (GObject * source, GAsyncResult * result, gpointer user_data)
   viewer->since = g_get_monotonic_time ();
   answer (job->status, job->status == 201 ? viewer->id : NULL, job->text,
       viewer->user_data);
-  if (job->status == 201)
-    viewers->total++;
-  else
+  if (job->status != 201)
     remove_viewer (viewer, NULL);
 }
 
@@ -691,12 +688,6 @@ guint
 viewers_count (Viewers * viewers)
 {
   return g_hash_table_size (viewers->all);
-}
-
-guint64
-viewers_total (Viewers * viewers)
-{
-  return viewers->total;
 }
 
 gboolean

@@ -31,8 +31,6 @@ void viewers_add (Viewers * viewers, const gchar * offer, ViewersAnswer answer,
 /** FALSE: there is none of that name. */
 gboolean viewers_remove (Viewers * viewers, const gchar * id);
 guint viewers_count (Viewers * viewers);
-/** All there were. */
-guint64 viewers_total (Viewers * viewers);
 /** Whether a message of `object` is about a viewer's connection; if it is an `error`, that ends. */
 gboolean viewers_failed (Viewers * viewers, GstObject * object, gboolean error);
 

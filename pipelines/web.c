@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include "console.h"
 #include "key-frames.h"
 #include "signals.h"
@@ -31,7 +30,6 @@
 #define POLICY "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; " \
     "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; " \
     "form-action 'none'; frame-ancestors 'none'"
-#define LEAST_TOKEN 16
 
 typedef struct
 {
@@ -99,41 +97,11 @@ parse_options (gint argc, gchar ** argv, GError ** error)
   else if (max_per_address < 1)
     wrong = "--max-per-address: expected at least 1";
   else if (!g_inet_address_get_is_loopback (ip) && !token_file)
-    wrong = "--address: others can reach it, so --token-file must name a file with a secret; "
-        "\"openssl rand -hex 16 > token\" makes one";
+    wrong = HTTP_NEEDS_TOKEN;
   if (wrong)
     g_set_error_literal (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE, wrong);
   g_clear_object (&ip);
   return !wrong;
-}
-
-static gboolean
-read_token (App * app, GError ** error)
-{
-  struct stat found;
-
-  if (!token_file)
-    return TRUE;
-  if (!g_file_get_contents (token_file, &app->token, NULL, error)) {
-    g_prefix_error (error, "--token-file: ");
-    return FALSE;
-  }
-  if (stat (token_file, &found) == 0 && found.st_mode & (S_IRGRP | S_IROTH))
-    console_say ("--token-file %s: others may read it; chmod 600 changes that", token_file);
-  app->token[strcspn (app->token, "\r\n")] = '\0';
-  for (const gchar * c = app->token; *c; c++)
-    if (!g_ascii_isgraph (*c)) {
-      g_set_error (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE,
-          "--token-file %s: its first line has other characters than those of ASCII that "
-          "are printed; \"openssl rand -hex 16\" makes a token", token_file);
-      return FALSE;
-    }
-  if (strlen (app->token) >= LEAST_TOKEN)
-    return TRUE;
-  g_set_error (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE,
-      "--token-file %s: its first line has less than %d characters, which can be guessed; "
-      "\"openssl rand -hex 16\" makes a token", token_file, LEAST_TOKEN);
-  return FALSE;
 }
 
 /* -- the video */
@@ -212,6 +180,66 @@ get_page (SoupServerMessage * msg, const gchar * rest, gpointer user_data)
   g_bytes_unref (page);
 }
 
+/* -- WHEP */
+
+static void
+answer_offer (guint status, const gchar * id, const gchar * text, gpointer user_data)
+{
+  SoupServerMessage *msg = user_data;
+  gchar *location;
+
+  if (id) {
+    location = g_strconcat ("/whep/", id, NULL);
+    soup_message_headers_replace (soup_server_message_get_response_headers (msg),
+        "Location", location);
+    http_answer (msg, status, "application/sdp", text, -1);
+    g_free (location);
+  } else {
+    http_refuse (msg, status, "%s", text);
+  }
+  http_go_on (msg);
+}
+
+static void
+post_offer (SoupServerMessage * msg, const gchar * rest, gpointer user_data)
+{
+  App *app = user_data;
+  gchar *offer;
+
+  if (!http_is (msg, "application/sdp")) {
+    http_refuse (msg, 415, "the Content-Type of an offer is application/sdp");
+    return;
+  }
+  offer = http_text (msg);
+  if (offer)
+    viewers_add (app->viewers, offer, answer_offer, http_later (msg));
+  g_free (offer);
+}
+
+static void
+delete_viewer (SoupServerMessage * msg, const gchar * rest, gpointer user_data)
+{
+  App *app = user_data;
+
+  if (viewers_remove (app->viewers, rest))
+    http_answer (msg, 200, NULL, NULL, 0);
+  else
+    http_refuse (msg, 404, "there is no such viewer, or no longer");
+}
+
+static guint
+count_viewers (gpointer user_data)
+{
+  return viewers_count (((App *) user_data)->viewers);
+}
+
+/* In the thread that posts it */
+static void
+hear_message (GstBus * bus, GstMessage * message, App * app)
+{
+  api_hear (app->api, message);
+}
+
 static gboolean
 make_video (App * app, GError ** error)
 {
@@ -241,8 +269,12 @@ make_video (App * app, GError ** error)
   app->viewers = viewers_new (app->pipeline, tee, address, max_sessions);
   app->http = http_new (app->token, max_connections, max_per_address);
   http_add (app->http, "GET", "/", FALSE, get_page, NULL);
-  app->api = api_new (app->source, pictures, app->viewers, app->http);
+  http_add (app->http, "POST", "/whep", TRUE, post_offer, app);
+  http_add (app->http, "DELETE", "/whep/", TRUE, delete_viewer, app);
+  app->api = api_new (app->source, pictures, TRUE, count_viewers, app, app->http);
   bus = gst_element_get_bus (app->pipeline);
+  gst_bus_enable_sync_message_emission (bus);
+  g_signal_connect (bus, "sync-message", G_CALLBACK (hear_message), app);
   gst_bus_add_watch (bus, take_message, app);
   gst_object_unref (bus);
   gst_object_unref (pad);
@@ -324,7 +356,7 @@ main (gint argc, gchar ** argv)
   setlocale (LC_ALL, "");
   g_set_prgname ("dualparal-web");
   app.loop = g_main_loop_new (NULL, FALSE);
-  if (parse_options (argc, argv, &error) && read_token (&app, &error)
+  if (parse_options (argc, argv, &error) && http_read_token (token_file, &app.token, &error)
       && make_video (&app, &error) && listen_there (&app, &error))
     serve (&app);
   else
