@@ -98,6 +98,7 @@ typedef struct
   int fps_n, fps_d;
   int layers, latent_channels;
   int spatial_scale, temporal_scale;    /* pixels per latent, frames per latent */
+  const char *knows;            /* what it was taught, for people, where that is little; "": not said. The plan's */
 } DpModelInfo;
 
 /** A prompt for an engine that runs. */

@@ -650,7 +650,7 @@ make (DpModel *model, const DpSettings *settings, const DpPlan *chosen, const Dp
   const DpDefaults *d = &model->config.defaults;
   plan->info = (DpModelInfo) { .width = d->width, .height = d->height, .fps_n = d->fps_n, .fps_d = d->fps_d,
     .layers = model->config.dit.layers, .latent_channels = model->latent_channels, .spatial_scale = model->config.vae.spatial_scale,
-    .temporal_scale = model->config.vae.temporal_scale };
+    .temporal_scale = model->config.vae.temporal_scale, .knows = d->knows };
   g_strlcpy (plan->info.name, d->name, sizeof plan->info.name);
   return g_steal_pointer (&plan);
 }

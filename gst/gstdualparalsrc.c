@@ -45,6 +45,8 @@
  *   no frame (see #GstDualParalSrc:underrun-policy), or `downstream` if it was taken too late.
  * * `ELEMENT`, structure `application/x-dualparal-stats`: the property #GstDualParalSrc:stats, every
  *   #GstDualParalSrc:stats-interval.
+ * * `ELEMENT`, structure `dualparal-model`: the element starts. Fields: `name` (string) and `knows`
+ *   (string), what the model was taught, for people; empty if the model does not say.
  * * `ELEMENT`, structure `dualparal-prompt-applied`: the first frame of a prompt leaves the element.
  *   Fields: `prompt` (string), `prompt-id` (#guint, 0 for the first), `block` (#gint64), `frame`
  *   (#guint64), `timestamp`, `stream-time`, `running-time` (#GstClockTime).
@@ -195,6 +197,18 @@ gst_dualparal_src_get_property (GObject * object, guint prop_id, GValue * value,
 
 /* -- start and stop */
 
+static void
+gst_dualparal_src_describe_model (GstDualParalSrc * self)
+{
+  const DpModelInfo *model =
+      dp_plan_model (gst_dualparal_generator_plan (self->gen));
+
+  gst_dualparal_poster_post (self->poster,
+      gst_message_new_element (GST_OBJECT (self),
+          gst_structure_new ("dualparal-model", "name", G_TYPE_STRING,
+              model->name, "knows", G_TYPE_STRING, model->knows, NULL)));
+}
+
 /* FALSE with a posted error */
 static gboolean
 gst_dualparal_src_load_placeholder (GstDualParalSrc * self)
@@ -235,6 +249,7 @@ gst_dualparal_src_start (GstBaseSrc * src)
     g_clear_pointer (&self->picture, gst_sample_unref);
     return FALSE;
   }
+  gst_dualparal_src_describe_model (self);
   gst_dualparal_marking_start (self->marker,
       gst_dualparal_settings_number (self->settings,
           GST_DUALPARAL_PROP_MARKING));

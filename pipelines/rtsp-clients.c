@@ -309,6 +309,12 @@ clean_up (GstRTSPServer * server, GstRTSPClient * client, gpointer none)
   return GST_RTSP_FILTER_KEEP;
 }
 
+guint
+live_server_sessions (LiveServer * server)
+{
+  return g_atomic_int_get (&server->sessions);
+}
+
 void
 live_server_clean_up (LiveServer * server)
 {

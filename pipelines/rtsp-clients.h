@@ -20,6 +20,8 @@ G_DECLARE_FINAL_TYPE (LiveServer, live_server, LIVE, SERVER, GstRTSPServer);
  *  stay as long as clients do. Not more than `max_sessions` at a time. */
 void live_server_configure (LiveServer * server, Door * door, GstElement * source,
     gint max_sessions, gboolean allow_prompts);
+/** How many there are. Any thread. */
+guint live_server_sessions (LiveServer * server);
 /** Ends sessions that timed out. */
 void live_server_clean_up (LiveServer * server);
 

@@ -3,6 +3,7 @@
 
 #include <string.h>
 #include <sys/socket.h>
+#include "address.h"
 #include "console.h"
 #include "rtsp-requests.h"
 
@@ -63,18 +64,6 @@ struct _Door
 };
 
 /* -- addresses */
-
-static GBytes *
-address_key (GInetAddress * ip)
-{
-  const guint8 *bytes = g_inet_address_to_bytes (ip);
-  gsize size = g_inet_address_get_native_size (ip);
-  static const guint8 mapped[12] = {[10] = 0xff,[11] = 0xff };
-
-  if (size == 16 && memcmp (bytes, mapped, sizeof mapped) == 0)
-    return g_bytes_new (bytes + 12, 4);
-  return g_bytes_new (bytes, MIN (size, 8));
-}
 
 /* With the lock */
 static Address *

@@ -5,8 +5,6 @@
  * then hands the connection to gst-rtsp-server, which reads from it whole requests
  * (rtsp-requests.h). It cuts off clients that take too long over a handshake or a
  * request. And it counts, per address, what a client may do only so often.
- *
- * An address of IPv6 is its first 64 bits: more than these one client may choose.
  */
 #pragma once
 

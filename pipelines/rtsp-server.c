@@ -7,20 +7,20 @@
  * when the only client stops reading.
  */
 #include <gst/rtsp-server/rtsp-server.h>
-#include <gst/video/video.h>
 #include <errno.h>
 #include <locale.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/time.h>
 #include <unistd.h>
 #include "console.h"
+#include "key-frames.h"
 #include "plugin.h"
 #include "rtsp-clients.h"
 #include "rtsp-door.h"
+#include "rtsp-http.h"
 #include "rtsp-users.h"
+#include "signals.h"
 
 /* The encoder makes a key frame every two seconds, and one
  * for each client that joins. With one thread a picture is one slice; of several
@@ -28,7 +28,7 @@
  * pictures are left out and not the video held back. */
 #define PIPELINE "dualparalsrc name=source is-live=true " \
     "startup-policy=placeholder ! capsfilter name=format " \
-    "! queue leaky=downstream ! x264enc name=encoder tune=zerolatency threads=1 speed-preset=veryfast " \
+    "! queue name=pictures leaky=downstream ! x264enc name=encoder tune=zerolatency threads=1 speed-preset=veryfast " \
     "! video/x-h264,profile=high ! dualparalsei " \
     "! rtph264pay name=pay0 pt=96 config-interval=-1"
 /* Where UDP ports come from when an address was given */
@@ -39,15 +39,10 @@
 #define CLIENT_THREADS 4
 /* How often sessions that timed out are looked for */
 #define CLEANUP_SECONDS 5
-/* How often a key frame may be asked for, by joining and by RTCP. Of those that come
- * earlier the last one waits. */
-#define KEY_FRAME_MS 500
 /* How long the end of the video may take to get through the encoder and to the
- * clients, and they to leave; how often it is looked whether they have; and after
- * which time the process ends whatever it does */
+ * clients, and they to leave; how often it is looked whether they have */
 #define END_MS 2300
 #define LEAVING_MS 50
-#define LAST_MS 2800
 
 /* -- one media, whatever port and query the clients' URLs have */
 
@@ -94,9 +89,10 @@ live_factory_init (LiveFactory * factory)
 /* -- options */
 
 static gchar *address = "127.0.0.1", *mount = "/live", *user, *password_file,
-    *watch_user, *watch_password_file, *cert, *key, *size, *framerate,
+    *watch_user, *watch_password_file, *cert, *key, *token_file, *size, *framerate,
     **settings;
-static gint bitrate = 2048, port = 8554, max_sessions = 100, max_connections = 200,
+static gint bitrate = 2048, port = 8554, http_port = -1, max_sessions = 100,
+    max_connections = 200,
     max_per_address = 50;
 static gboolean no_prompts;
 
@@ -121,6 +117,11 @@ static const GOptionEntry options[] = {
       "TLS: file with the certificate (PEM); URLs begin with rtsps://", "FILE"},
   {"key", 0, 0, G_OPTION_ARG_FILENAME, &key,
       "TLS: file with its private key (PEM)", "FILE"},
+  {"http-port", 0, 0, G_OPTION_ARG_INT, &http_port,
+      "Port for /prompt, /stats, /metrics and /snapshot.jpg by HTTP; 0 for any that is free "
+        "(default: none)", "N"},
+  {"token-file", 0, 0, G_OPTION_ARG_FILENAME, &token_file,
+      "File whose first line everyone needs for these", "FILE"},
   {"max-sessions", 0, 0, G_OPTION_ARG_INT, &max_sessions,
       "Viewers at a time; others get 503 (default: 100)", "N"},
   {"max-connections", 0, 0, G_OPTION_ARG_INT, &max_connections,
@@ -195,6 +196,13 @@ parse_options (gint argc, gchar ** argv, GError ** error)
     wrong = "--user and --watch-user: expected names in UTF-8";
   else if (user && g_strcmp0 (user, watch_user) == 0)
     wrong = "--watch-user: expected another name than that of --user";
+  else if (http_port < -1 || http_port > 65535)
+    wrong = "--http-port: expected 0 to 65535";
+  else if (token_file && http_port < 0)
+    wrong = "--token-file goes with --http-port";
+  else if (http_port >= 0 && !token_file && !g_inet_address_get_is_loopback (ip))
+    wrong = "--http-port: others can reach it, so --token-file must name a file with a secret; "
+        "\"openssl rand -hex 16 > token\" makes one";
   else if (!cert != !key)
     wrong = "--cert and --key go together";
   else if (!g_inet_address_get_is_loopback (ip) && !user && !watch_user)
@@ -218,55 +226,10 @@ typedef struct
   GstRTSPMedia *media;
   GstElement *video, *source;
   GPtrArray *viewers;           /* our own */
+  KeyFrames *keys;
+  RtspHttp *http;
   gint bound_port;
-  gint serving, ending;         /* atomic */
-  gint failed;                  /* atomic */
-  GMutex lock;
-  /* -- protected by lock */
-  gint64 next_key_frame;        /* not earlier */
-  gboolean key_frame_waits;
 } App;
-
-/* -- key frames */
-
-static gboolean
-send_key_frame (gpointer user_data)
-{
-  App *app = user_data;
-  GstElement *pay = gst_bin_get_by_name (GST_BIN (app->video), "pay0");
-
-  g_mutex_lock (&app->lock);
-  app->key_frame_waits = FALSE;
-  g_mutex_unlock (&app->lock);
-  gst_element_send_event (pay,
-      gst_video_event_new_upstream_force_key_unit (GST_CLOCK_TIME_NONE, TRUE, 0));
-  gst_object_unref (pay);
-  return G_SOURCE_REMOVE;
-}
-
-/* A key frame is many times larger than others, and everybody gets it */
-static GstPadProbeReturn
-limit_key_frames (GstPad * pad, GstPadProbeInfo * info, gpointer user_data)
-{
-  App *app = user_data;
-  gint64 now = g_get_monotonic_time (), wait;
-  GstPadProbeReturn pass = GST_PAD_PROBE_OK;
-
-  if (!gst_video_event_is_force_key_unit (GST_PAD_PROBE_INFO_EVENT (info)))
-    return GST_PAD_PROBE_OK;
-  g_mutex_lock (&app->lock);
-  wait = app->next_key_frame - now;
-  if (wait <= 0) {
-    app->next_key_frame = now + KEY_FRAME_MS * 1000;
-  } else {
-    pass = GST_PAD_PROBE_DROP;
-    if (!app->key_frame_waits)
-      g_timeout_add (wait / 1000 + 1, send_key_frame, app);
-    app->key_frame_waits = TRUE;
-  }
-  g_mutex_unlock (&app->lock);
-  return pass;
-}
 
 /* -- what is served */
 
@@ -289,7 +252,6 @@ make_video (App * app, GError ** error)
   g_autoptr (GstCaps) caps = console_caps (size, framerate, error);
   GstElementFactory *rtp = gst_element_factory_find ("rtpbin");
   GstElement *pay;
-  GstPad *pad;
 
   if (!caps) {
     gst_clear_object (&rtp);
@@ -313,10 +275,7 @@ make_video (App * app, GError ** error)
   app->source = gst_bin_get_by_name (GST_BIN (app->video), "source");
   set_format (app, caps);
   pay = gst_bin_get_by_name (GST_BIN (app->video), "pay0");
-  pad = gst_element_get_static_pad (pay, "src");
-  gst_pad_add_probe (pad, GST_PAD_PROBE_TYPE_EVENT_UPSTREAM, limit_key_frames, app,
-      NULL);
-  gst_object_unref (pad);
+  app->keys = key_frames_limit (pay);
   gst_object_unref (pay);
   return !settings || console_set_properties (app->source, settings, error);
 }
@@ -462,8 +421,9 @@ static void
 take_message (GstBus * bus, GstMessage * message, App * app)
 {
   console_message (message);
+  rtsp_http_message (app->http, message);
   if (GST_MESSAGE_TYPE (message) == GST_MESSAGE_ERROR) {
-    g_atomic_int_set (&app->failed, TRUE);
+    signals_set_status (1);
     g_idle_add (stop_loop, app);
   } else if (GST_MESSAGE_TYPE (message) == GST_MESSAGE_EOS) {
     g_timeout_add (LEAVING_MS, stop_when_left, app);
@@ -556,61 +516,10 @@ end (gpointer user_data)
 
   console_say ("ends");
   door_shut (app->door);
+  rtsp_http_shut (app->http);
   gst_element_send_event (app->source, gst_event_new_eos ());
   g_timeout_add (END_MS, stop_loop, app);
   return G_SOURCE_REMOVE;
-}
-
-static void
-set_deadline (gint ms)
-{
-  struct itimerval when = {.it_value = {ms / 1000, ms % 1000 * 1000} };
-
-  setitimer (ITIMER_REAL, &when, NULL);
-}
-
-/* The only thread that gets these, so that nothing a client does can hold them up:
- * the first one ends the video, the second one or the deadline the process. */
-static void
-end_signals (sigset_t * signals)
-{
-  sigemptyset (signals);
-  sigaddset (signals, SIGINT);
-  sigaddset (signals, SIGTERM);
-  sigaddset (signals, SIGHUP);
-  sigaddset (signals, SIGALRM);
-}
-
-static gpointer
-wait_for_signals (gpointer user_data)
-{
-  App *app = user_data;
-  sigset_t signals;
-  gint received;
-
-  end_signals (&signals);
-  for (;;) {
-    if (sigwait (&signals, &received))
-      continue;
-    if (received != SIGALRM && !g_atomic_int_get (&app->serving))
-      _exit (128 + received);
-    if (received == SIGALRM || g_atomic_int_get (&app->ending))
-      _exit (g_atomic_int_get (&app->failed));
-    g_atomic_int_set (&app->ending, TRUE);
-    set_deadline (LAST_MS);
-    g_idle_add_full (G_PRIORITY_HIGH, end, app, NULL);
-  }
-  return NULL;
-}
-
-static void
-catch_signals (App * app)
-{
-  sigset_t signals;
-
-  end_signals (&signals);
-  pthread_sigmask (SIG_BLOCK, &signals, NULL);  /* in all threads to come */
-  g_thread_unref (g_thread_new ("signals", wait_for_signals, app));
 }
 
 /* -- the program */
@@ -619,15 +528,30 @@ static void
 serve (App * app)
 {
   g_timeout_add_seconds (CLEANUP_SECONDS, cleanup_sessions, app);
-  g_atomic_int_set (&app->serving, TRUE);
+  signals_serve (end, app);
   console_read_prompts (app->source);
 
   printf (strchr (address, ':') ? "%s://[%s]:%d%s\n" : "%s://%s:%d%s\n",
       cert ? "rtsps" : "rtsp", address, app->bound_port, mount);
+  if (app->http)
+    printf (strchr (address, ':') ? "http://[%s]:%d/\n" : "http://%s:%d/\n", address,
+        rtsp_http_port (app->http));
   fflush (stdout);
   g_main_loop_run (app->loop);
-  if (!g_atomic_int_get (&app->ending))
-    set_deadline (LAST_MS);
+  signals_set_deadline ();
+}
+
+static gboolean
+open_http (App * app, GError ** error)
+{
+  GstElement *queue = gst_bin_get_by_name (GST_BIN (app->video), "pictures");
+  GstPad *pictures = gst_element_get_static_pad (queue, "src");
+
+  app->http = rtsp_http_new (LIVE_SERVER (app->server), app->source, pictures, !no_prompts,
+      token_file, address, http_port, error);
+  gst_object_unref (pictures);
+  gst_object_unref (queue);
+  return app->http != NULL;
 }
 
 /* Before anything loads, so that a port in use is said at once; clients wait
@@ -638,12 +562,13 @@ listen_there (App * app, GError ** error)
   app->bound_port = door_open (app->door, error);
   if (!app->bound_port)
     g_prefix_error (error, "%s port %d: ", address, port);
-  return app->bound_port;
+  return app->bound_port && (http_port < 0 || open_http (app, error));
 }
 
 static void
 free_app (App * app)
 {
+  rtsp_http_shut (app->http);
   door_free (app->door);
   if (app->viewers) {
     gst_rtsp_media_set_state (app->media, GST_STATE_NULL, app->viewers);
@@ -651,6 +576,8 @@ free_app (App * app)
     g_ptr_array_unref (app->viewers);
   }
   g_clear_object (&app->media);
+  rtsp_http_free (app->http);
+  key_frames_free (app->keys);
   gst_clear_object (&app->source);
   g_clear_object (&app->factory);
   g_clear_object (&app->server);
@@ -666,7 +593,7 @@ main (gint argc, gchar ** argv)
   GError *error = NULL;
   gint status = 0;
 
-  catch_signals (&app);
+  signals_catch ();
   setlocale (LC_ALL, "");
   g_set_prgname ("dualparal-rtsp-server");
   app.loop = g_main_loop_new (NULL, FALSE);
@@ -681,5 +608,5 @@ main (gint argc, gchar ** argv)
     console_say ("%s", error->message);
   g_clear_error (&error);
   free_app (&app);
-  return status ? status : g_atomic_int_get (&app.failed);
+  return status ? status : signals_status ();
 }

@@ -359,6 +359,30 @@ GST_START_TEST (test_storm)
 
 GST_END_TEST;
 
+/* An application that offers words to a person need not read the model's files */
+GST_START_TEST (test_model_says)
+{
+  GstElement *pipeline = launch ("dualparalsrc " FAST "num-frames=1 ! " SMALL
+      " ! fakesink");
+  const GstStructure *s;
+  GstMessage *message = NULL;
+
+  gst_element_set_state (pipeline, GST_STATE_PLAYING);
+  do {
+    gst_clear_message (&message);
+    message = wait_message (pipeline, GST_MESSAGE_ELEMENT, 10);
+  } while (!gst_message_has_name (message, "dualparal-model"));
+  s = gst_message_get_structure (message);
+  fail_unless_equals_string (gst_structure_get_string (s, "name"), "tiny");
+  fail_unless (strstr (gst_structure_get_string (s, "knows"),
+          "subjects: ball, cube") != NULL);
+  gst_message_unref (message);
+  gst_element_set_state (pipeline, GST_STATE_NULL);
+  gst_object_unref (pipeline);
+}
+
+GST_END_TEST;
+
 static gboolean
 queue_prompt (GstElement * src, const gchar * prompt, gint64 at_frame,
     gint transition_blocks)
@@ -744,6 +768,7 @@ prompts_suite (void)
   tcase_add_test (tc, test_back_to_default);
   tcase_add_test (tc, test_model_moved);
   tcase_add_test (tc, test_refused_while_playing);
+  tcase_add_test (tc, test_model_says);
   tcase_add_test (tc, test_unknown_words);
   tcase_add_test (tc, test_doors);
   tcase_add_test (tc, test_at_frame);

@@ -432,7 +432,7 @@ dp_plan_new (const DpSettings * settings, GError ** error)
   plan->model = (DpModelInfo) {
   .name = "scripted",.width = SCRIPT_SIZE,.height = SCRIPT_SIZE,.fps_n =
         SCRIPT_FPS,.fps_d = 1,.layers = 1,.latent_channels =
-        16,.spatial_scale = 8,.temporal_scale = TEMPORAL};
+        16,.spatial_scale = 8,.temporal_scale = TEMPORAL,.knows = ""};
   return plan;
 }
 

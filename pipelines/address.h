@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * address.h: what counts as one client where something is limited by address.
+ */
+#pragma once
+
+#include <gio/gio.h>
+
+G_BEGIN_DECLS
+
+/** The address; of IPv6 the first 64 bits, as one client may choose more than these. An
+ *  IPv4 address in IPv6 is the IPv4 address. */
+GBytes *address_key (GInetAddress * ip);
+
+G_END_DECLS
