@@ -106,6 +106,9 @@ double dp_plan_decode_seconds (const DpPlan *plan);
 /** The stage whose device decodes. */
 int dp_plan_decoder_stage (const DpPlan *plan);
 
+/** Whether all passes are of as many messages: all with guidance, or none. */
+gboolean dp_plan_is_uniform (const DpPlan *plan);
+
 /** Most messages on their way between stages at a time, if a pass is at most `elements` of them. */
 int dp_plan_messages (int stages, int elements);
 
