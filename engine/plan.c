@@ -300,21 +300,11 @@ plan_guidance (DpPlan *plan)
 static void
 check_size (DpPlan *plan)
 {
-  const DpDefaults *d = &plan->model->config.defaults;
   int scale = plan->model->config.vae.spatial_scale;
-  g_autoptr (GString) sentence = g_string_new (NULL);
+  DpSize made = { plan->latent_w * scale, plan->latent_h * scale };
+  g_autofree char *sentence = dp_model_untrained (plan->model, made, (DpSize) { plan->settings.width, plan->settings.height });
 
-  for (int i = 0; i < d->n_trained; i++)
-    if (d->trained[i].width == plan->latent_w * scale && d->trained[i].height == plan->latent_h * scale)
-      return;
-  if (d->n_trained == 0)
-    return;
-  g_string_printf (sentence, "%s was not trained for %dx%d, so the video may look wrong; it was trained for ", d->name,
-      plan->settings.width, plan->settings.height);
-  for (int i = 0; i < d->n_trained; i++)
-    g_string_append_printf (sentence, "%s%dx%d", i == 0 ? "" : i < d->n_trained - 1 ? ", " : " and ", d->trained[i].width,
-        d->trained[i].height);
-  plan->untrained = g_string_chunk_insert (plan->storage, sentence->str);
+  plan->untrained = sentence ? g_string_chunk_insert (plan->storage, sentence) : NULL;
 }
 
 static gboolean

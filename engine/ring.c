@@ -94,8 +94,8 @@ dp_ring_start (DpRing *ring, GError **error)
   for (int i = 0; i < ring->n_stages; i++) {
     ring->workers[i] = dp_worker_new (&(DpWorkerSpec) {
         .index = i, .stages = spec->plan->n_stages, .stage = ring->stages[i], .transport = ring->ends[i],
-        .schedule = i == 0 ? ring->schedule : NULL, .decoder = spec->decoder, .previewer = spec->previewer, .trace = spec->trace, .cancel = &ring->cancel,
-        .loaded = spec->loaded, .loaded_data = spec->user_data, .failed = failed, .failed_data = ring }, error);
+        .schedule = i == 0 ? ring->schedule : NULL, .decoder = spec->decoder, .previewer = spec->previewer,
+        .trace = spec->trace, .cancel = &ring->cancel, .loaded = spec->loaded, .loaded_data = spec->user_data, .failed = failed, .failed_data = ring }, error);
     if (ring->workers[i] == NULL)
       return FALSE;
   }

@@ -45,6 +45,7 @@ struct _Api
   GThread *asking;              /* a warning of this thread is why a prompt is refused */
   gchar *refusal;
   guint snapshots;
+  GstStructure *preview;        /* the latest message of a block that is being made, or NULL */
 
   GMutex lock;
   /* -- protected by lock */
@@ -524,34 +525,62 @@ take_snapshot (GstSample * sample, GError * error, gpointer user_data)
   g_free (snapshot);
 }
 
+/* `marking`: for its comment, or NULL; taken. */
+static void
+send_jpeg (Api * api, SoupServerMessage * msg, GstSample * sample, gchar * marking)
+{
+  GstCaps *jpeg;
+  Snapshot *snapshot;
+
+  if (api->snapshots >= SNAPSHOTS_AT_ONCE) {
+    http_refuse (msg, 503, "too many ask for a picture");
+    g_free (marking);
+    return;
+  }
+  snapshot = g_new0 (Snapshot, 1);
+  snapshot->api = api;
+  snapshot->msg = http_later (msg);
+  snapshot->marking = marking;
+  api->snapshots++;
+  jpeg = gst_caps_new_empty_simple ("image/jpeg");
+  gst_video_convert_sample_async (sample, jpeg, SNAPSHOT_SECONDS * GST_SECOND,
+      take_snapshot, snapshot, NULL);
+  gst_caps_unref (jpeg);
+}
+
 static void
 get_snapshot (SoupServerMessage * msg, const gchar * rest, gpointer user_data)
 {
   Api *api = user_data;
   GstBuffer *picture = latest_picture (api);
-  GstCaps *caps = gst_pad_get_current_caps (api->pictures), *jpeg;
+  GstCaps *caps = gst_pad_get_current_caps (api->pictures);
   GstSample *sample;
-  Snapshot *snapshot;
 
   if (!picture || !caps) {
     http_refuse (msg, 503, "there is no picture yet");
-  } else if (api->snapshots >= SNAPSHOTS_AT_ONCE) {
-    http_refuse (msg, 503, "too many ask for a picture");
   } else {
-    snapshot = g_new0 (Snapshot, 1);
-    snapshot->api = api;
-    snapshot->msg = http_later (msg);
-    snapshot->marking = read_marking (picture);
-    api->snapshots++;
     sample = gst_sample_new (picture, caps, NULL, NULL);
-    jpeg = gst_caps_new_empty_simple ("image/jpeg");
-    gst_video_convert_sample_async (sample, jpeg, SNAPSHOT_SECONDS * GST_SECOND,
-        take_snapshot, snapshot, NULL);
-    gst_caps_unref (jpeg);
+    send_jpeg (api, msg, sample, read_marking (picture));
     gst_sample_unref (sample);
   }
   gst_clear_caps (&caps);
   gst_clear_buffer (&picture);
+}
+
+static void
+get_preview (SoupServerMessage * msg, const gchar * rest, gpointer user_data)
+{
+  Api *api = user_data;
+  GstSample *sample = NULL;
+
+  if (api->preview)
+    gst_structure_get (api->preview, "sample", GST_TYPE_SAMPLE, &sample, NULL);
+  if (!sample) {
+    http_refuse (msg, 503, "no block was previewed yet; preview=true asks for that");
+    return;
+  }
+  send_jpeg (api, msg, sample, NULL);
+  gst_sample_unref (sample);
 }
 
 /* -- the storyboard's file, which the page draws; the element has checked it */
@@ -621,6 +650,9 @@ api_message (Api * api, GstMessage * message)
     g_free (api->knows);
     api->model = g_strdup (gst_structure_get_string (s, "name"));
     api->knows = g_strdup (gst_structure_get_string (s, "knows"));
+  } else if (gst_message_has_name (message, "dualparal-preview")) {
+    g_clear_pointer (&api->preview, gst_structure_free);
+    api->preview = gst_structure_copy (s);
   }
 }
 
@@ -662,6 +694,7 @@ api_new (GstElement * source, GstPad * pictures, gboolean allow_prompts, ApiCoun
   http_add (http, "GET", "/stats", TRUE, get_stats, api);
   http_add (http, "GET", "/metrics", TRUE, get_metrics, api);
   http_add (http, "GET", "/snapshot.jpg", TRUE, get_snapshot, api);
+  http_add (http, "GET", "/preview.jpg", TRUE, get_preview, api);
   http_add (http, "GET", "/storyboard", TRUE, get_storyboard, api);
   return api;
 }
@@ -683,6 +716,7 @@ api_free (Api * api)
   g_queue_clear_full (&api->queued, entry_free);
   g_queue_clear_full (&api->warnings, g_free);
   gst_clear_buffer (&api->picture);
+  g_clear_pointer (&api->preview, gst_structure_free);
   g_mutex_clear (&api->lock);
   g_free (api->refusal);
   g_free (api->instance);

@@ -107,6 +107,26 @@ dp_model_unref (DpModel *model)
     g_atomic_rc_box_release_full (model, clear);
 }
 
+char *
+dp_model_untrained (const DpModel *model, DpSize made, DpSize shown)
+{
+  const DpDefaults *d = &model->config.defaults;
+  GString *sentence;
+
+  for (int i = 0; i < d->n_trained; i++)
+    if (d->trained[i].width == made.width && d->trained[i].height == made.height)
+      return NULL;
+  if (d->n_trained == 0)
+    return NULL;
+  sentence = g_string_new (NULL);
+  g_string_printf (sentence, "%s was not trained for %dx%d, so the video may look wrong; it was trained for ", d->name, shown.width,
+      shown.height);
+  for (int i = 0; i < d->n_trained; i++)
+    g_string_append_printf (sentence, "%s%dx%d", i == 0 ? "" : i < d->n_trained - 1 ? ", " : " and ", d->trained[i].width,
+        d->trained[i].height);
+  return g_string_free (sentence, FALSE);
+}
+
 const char *
 dp_model_part_name (DpModelPart part)
 {

@@ -50,6 +50,10 @@ gboolean dp_model_has_files (const DpModel *model, GError **error);
  *  Errors: those of dp_weights_open(), dp_model_has_files(), DP_ERROR_BAD_MODEL. */
 DpWeights *dp_model_weights (const DpModel *model, DpModelPart part, GError **error);
 
+/** One sentence that names the sizes which the model was trained for, if `made` is not one of them; `shown` is what the user calls it. New
+ *  string; NULL if it is one, or they are not known. */
+char *dp_model_untrained (const DpModel *model, DpSize made, DpSize shown);
+
 /** Directory of the embedded model: in the source tree for code that is run from the build tree,
  *  else the one that was installed with this code. NULL when it is not there. */
 const char *dp_model_embedded (void);
