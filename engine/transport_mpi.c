@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * One piece, though long: the post's thread, the stage's and those of a GPU's wires all work on one end, under its lock.
+ */
 #include "transport_mpi.h"
 #include "thread.h"
 #include "token_wire.h"

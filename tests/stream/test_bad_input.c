@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * test_bad_input.c: everything that can be wrong with what a user gives, through the engine's front door. Each is answered within a second,
- * with the right code and one sentence that names what was wrong.
+ * with the right code and one sentence that names what was wrong. One piece, though long: all of them ask this by check_refused().
  */
 #include "stream.h"
 #include "dualparal_testing.h"
