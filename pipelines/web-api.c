@@ -348,6 +348,30 @@ add_warnings (Api * api, JsonBuilder * json)
   json_builder_add_int_value (json, api->n_warnings);
 }
 
+/* Of which block /preview.jpg is, and how far that is */
+static void
+add_preview (Api * api, JsonBuilder * json)
+{
+  gint64 block = 0;
+  gint step = 0, steps = 0;
+
+  json_builder_set_member_name (json, "preview");
+  if (!api->preview) {
+    json_builder_add_null_value (json);
+    return;
+  }
+  gst_structure_get (api->preview, "block", G_TYPE_INT64, &block, "step", G_TYPE_INT,
+      &step, "steps", G_TYPE_INT, &steps, NULL);
+  json_builder_begin_object (json);
+  json_builder_set_member_name (json, "block");
+  json_builder_add_int_value (json, block);
+  json_builder_set_member_name (json, "step");
+  json_builder_add_int_value (json, step);
+  json_builder_set_member_name (json, "steps");
+  json_builder_add_int_value (json, steps);
+  json_builder_end_object (json);
+}
+
 static void
 get_stats (SoupServerMessage * msg, const gchar * rest, gpointer user_data)
 {
@@ -372,6 +396,7 @@ get_stats (SoupServerMessage * msg, const gchar * rest, gpointer user_data)
   add_entries (json, "shown", &api->shown);
   add_entries (json, "queued", &api->queued);
   add_warnings (api, json);
+  add_preview (api, json);
   json_builder_set_member_name (json, "stats");
   json_builder_begin_object (json);
   gst_structure_foreach (stats, add_field, json);

@@ -20,7 +20,7 @@
  * When the encoder is too slow, the oldest pictures are left out and not the video held
  * back. A key frame every four seconds at 16 frames a second, and one for each viewer
  * that joins or lost something. */
-#define PIPELINE "dualparalsrc name=source is-live=true startup-policy=placeholder " \
+#define PIPELINE "dualparalsrc name=source is-live=true startup-policy=placeholder preview=true " \
     "! queue name=pictures leaky=downstream " \
     "! x264enc tune=zerolatency threads=1 speed-preset=veryfast key-int-max=64 " \
     "! video/x-h264,profile=constrained-baseline,stream-format=byte-stream," \
