@@ -4,6 +4,10 @@
 GST_DEBUG_CATEGORY (gst_dualparal_src_debug);
 #define GST_CAT_DEFAULT gst_dualparal_src_debug
 
+/* Between two messages on the way, whichever comes first: gst-launch prints a line for each */
+#define CONTINUE_US (G_TIME_SPAN_SECOND / 2)
+#define CONTINUE_PERCENT 25
+
 /* Several threads may report */
 struct _GstDualParalProgress
 {
@@ -13,6 +17,8 @@ struct _GstDualParalProgress
   /* -- protected by lock */
   GMutex lock;
   gint percent;                 /* highest so far, -1 before the start */
+  gint64 continued_us;          /* when the last message on the way was posted, and */
+  gint continued;               /* its percent */
   gboolean ended;
 };
 
@@ -88,6 +94,25 @@ gst_dualparal_progress_add (GstDualParalProgress * progress,
   gst_dualparal_poster_post (progress->poster, message);
 }
 
+/* With the lock */
+static void
+gst_dualparal_progress_continue (GstDualParalProgress * progress,
+    const gchar * code, const gchar * text, gint percent)
+{
+  const gint64 now = g_get_monotonic_time ();
+  gchar *line;
+
+  if (now - progress->continued_us < CONTINUE_US
+      && percent - progress->continued < CONTINUE_PERCENT)
+    return;
+  progress->continued_us = now;
+  progress->continued = percent;
+  line = g_strdup_printf ("%s: %d %%", text, percent);
+  gst_dualparal_progress_add (progress, GST_PROGRESS_TYPE_CONTINUE, code, line,
+      percent);
+  g_free (line);
+}
+
 /* Several threads report, so an older report may come after a newer one */
 void
 gst_dualparal_progress_report (GstDualParalProgress * progress,
@@ -110,8 +135,7 @@ gst_dualparal_progress_report (GstDualParalProgress * progress,
     gst_dualparal_progress_add (progress, GST_PROGRESS_TYPE_COMPLETE, code,
         text, 100);
   else if (percent > 0)
-    gst_dualparal_progress_add (progress, GST_PROGRESS_TYPE_CONTINUE, code,
-        text, percent);
+    gst_dualparal_progress_continue (progress, code, text, percent);
   else if (percent < 0 && progress->percent >= 0)
     gst_dualparal_progress_add (progress, canceled ?
         GST_PROGRESS_TYPE_CANCELED : GST_PROGRESS_TYPE_ERROR, code, text,
@@ -129,5 +153,6 @@ gst_dualparal_progress_reset (GstDualParalProgress * progress,
   if (progress->percent >= 0)
     gst_dualparal_progress_report (progress, code, "cancelled", -1, TRUE);
   progress->percent = -1;
+  progress->continued_us = 0;
   progress->ended = FALSE;
 }

@@ -388,7 +388,8 @@ gst_dualparal_src_negotiate (GstBaseSrc * src)
   peer = gst_pad_peer_query_caps (GST_BASE_SRC_PAD (src), NULL);
   GST_ELEMENT_ERROR (src, CORE, NEGOTIATION,
       ("Downstream accepts no video that can be made: width and height must be "
-          "even, pixels square, frames progressive."),
+          "even and from " G_STRINGIFY (DP_MIN_SIZE) " to "
+          G_STRINGIFY (DP_MAX_SIZE) ", pixels square, frames progressive."),
       ("downstream accepts %" GST_PTR_FORMAT, peer));
   gst_clear_caps (&peer);
   return FALSE;

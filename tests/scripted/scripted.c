@@ -636,10 +636,13 @@ fill (DpEngine * e, DpFrame * frame)
 static void
 load (DpEngine * e)
 {
+  gint percent;
+
   if (e->loaded || !script.loads)
     return;
   e->loaded = TRUE;
-  e->progress ("load-model", "a script", 100, e->user_data);
+  for (percent = 1; percent <= 100; percent++)
+    e->progress ("load-model", "a script", percent, e->user_data);
 }
 
 /* What a pull finds now; -2 is nothing */
