@@ -247,6 +247,30 @@ console_caps (const gchar * size, const gchar * framerate, GError ** error)
   return NULL;
 }
 
+/* The framerate of a model is known only when the video starts; 16 is Wan's */
+gboolean
+console_set_format (GstElement * pipeline, const gchar * size, const gchar * framerate,
+    gint bitrate, gint key_seconds, GError ** error)
+{
+  GstCaps *caps = NULL;
+  gint fps_n = 16, fps_d = 1;
+
+  if (bitrate < 1 || bitrate > 2048000)
+    g_set_error_literal (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE,
+        "--bitrate: expected 1 to 2048000 kbit a second");
+  else
+    caps = console_caps (size, framerate, error);
+  if (!caps)
+    return FALSE;
+  gst_structure_get_fraction (gst_caps_get_structure (caps, 0), "framerate", &fps_n,
+      &fps_d);
+  gst_child_proxy_set (GST_CHILD_PROXY (pipeline), "format::caps", caps,
+      "encoder::bitrate", bitrate, "encoder::key-int-max",
+      (key_seconds * fps_n + fps_d - 1) / fps_d, NULL);
+  gst_caps_unref (caps);
+  return TRUE;
+}
+
 gboolean
 console_set_prompt (GstElement * source, const gchar * prompt)
 {

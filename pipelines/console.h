@@ -26,6 +26,11 @@ void console_message (GstMessage * message);
  *  the option if they are something else. */
 GstCaps *console_caps (const gchar * size, const gchar * framerate,
     GError ** error);
+/** Sets these, and a key frame every `key_seconds`, in a pipeline with a capsfilter named
+ *  "format" and an x264enc named "encoder". `bitrate` is in kbit a second.
+ *  G_OPTION_ERROR_BAD_VALUE names the option that is something else. */
+gboolean console_set_format (GstElement * pipeline, const gchar * size,
+    const gchar * framerate, gint bitrate, gint key_seconds, GError ** error);
 /** `settings`: PROPERTY=VALUE, as gst-launch-1.0 takes them, in UTF-8 whatever the
  *  locale (G_OPTION_ARG_FILENAME does not convert them); NULL ends them.
  *  G_OPTION_ERROR_BAD_VALUE names the first that cannot be. */

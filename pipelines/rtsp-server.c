@@ -179,8 +179,6 @@ parse_options (gint argc, gchar ** argv, GError ** error)
   else if (!mount_can_be_found ())
     wrong = "--mount: expected a slash and a name in UTF-8, such as /live or /live/1, "
         "without blanks, ? and #";
-  else if (bitrate < 1 || bitrate > 2048000)
-    wrong = "--bitrate: expected 1 to 2048000 kbit a second";
   else if (max_sessions < 1)
     wrong = "--max-sessions: expected at least 1";
   else if (max_connections < 1)
@@ -233,30 +231,12 @@ typedef struct
 
 /* -- what is served */
 
-/* The framerate of a model is known only when the video starts; 16 is Wan's */
-static void
-set_format (App * app, GstCaps * caps)
-{
-  gint fps_n = 16, fps_d = 1;
-
-  gst_structure_get_fraction (gst_caps_get_structure (caps, 0), "framerate",
-      &fps_n, &fps_d);
-  gst_child_proxy_set (GST_CHILD_PROXY (app->video), "format::caps", caps,
-      "encoder::bitrate", bitrate, "encoder::key-int-max",
-      (2 * fps_n + fps_d - 1) / fps_d, NULL);
-}
-
 static gboolean
 make_video (App * app, GError ** error)
 {
-  g_autoptr (GstCaps) caps = console_caps (size, framerate, error);
   GstElementFactory *rtp = gst_element_factory_find ("rtpbin");
   GstElement *pay;
 
-  if (!caps) {
-    gst_clear_object (&rtp);
-    return FALSE;
-  }
   if (!rtp) {
     g_set_error (error, GST_CORE_ERROR, GST_CORE_ERROR_MISSING_PLUGIN,
         "no element \"rtpbin\"; it is one of GStreamer's good plugins");
@@ -273,7 +253,8 @@ make_video (App * app, GError ** error)
   }
   gst_object_ref_sink (app->video);
   app->source = gst_bin_get_by_name (GST_BIN (app->video), "source");
-  set_format (app, caps);
+  if (!console_set_format (app->video, size, framerate, bitrate, 2, error))
+    return FALSE;
   pay = gst_bin_get_by_name (GST_BIN (app->video), "pay0");
   app->keys = key_frames_limit (pay);
   gst_object_unref (pay);

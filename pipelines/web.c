@@ -18,11 +18,11 @@
 
 /* All browsers play constrained baseline, and unlike VP8 it has a place for the marking.
  * When the encoder is too slow, the oldest pictures are left out and not the video held
- * back. A key frame every four seconds at 16 frames a second, and one for each viewer
+ * back. A key frame every four seconds, and one for each viewer
  * that joins or lost something. */
 #define PIPELINE "dualparalsrc name=source is-live=true startup-policy=placeholder preview=true " \
-    "! queue name=pictures leaky=downstream " \
-    "! x264enc tune=zerolatency threads=1 speed-preset=veryfast key-int-max=64 " \
+    "! capsfilter name=format ! queue name=pictures leaky=downstream " \
+    "! x264enc name=encoder tune=zerolatency threads=1 speed-preset=veryfast " \
     "! video/x-h264,profile=constrained-baseline,stream-format=byte-stream," \
     "alignment=au ! dualparalsei name=marked " \
     "! tee name=tee allow-not-linked=true"
@@ -46,8 +46,8 @@ typedef struct
 
 /* -- options */
 
-static gchar *address = "127.0.0.1", *token_file, **settings;
-static gint port = 8080, max_sessions = 100, max_connections = 200,
+static gchar *address = "127.0.0.1", *token_file, *size, *framerate, **settings;
+static gint bitrate = 2048, port = 8080, max_sessions = 100, max_connections = 200,
     max_per_address = 50;
 
 static const GOptionEntry options[] = {
@@ -57,6 +57,12 @@ static const GOptionEntry options[] = {
       "Port; 0 for any that is free (default: 8080)", "N"},
   {"token-file", 0, 0, G_OPTION_ARG_FILENAME, &token_file,
       "File whose first line everyone needs to watch and to change the prompt", "FILE"},
+  {"size", 0, 0, G_OPTION_ARG_FILENAME, &size,
+      "Size of the video (default: the model's)", "WIDTHxHEIGHT"},
+  {"framerate", 0, 0, G_OPTION_ARG_FILENAME, &framerate,
+      "Frames a second (default: the model's)", "N[/D]"},
+  {"bitrate", 0, 0, G_OPTION_ARG_INT, &bitrate,
+      "Of the encoder, in kbit a second (default: 2048)", "KBITS"},
   {"max-sessions", 0, 0, G_OPTION_ARG_INT, &max_sessions,
       "Viewers at a time; others get 503 (default: 100)", "N"},
   {"max-connections", 0, 0, G_OPTION_ARG_INT, &max_connections,
@@ -257,6 +263,8 @@ make_video (App * app, GError ** error)
     g_prefix_error (error, "GST_PLUGIN_PATH tells GStreamer where else to look: ");
     return FALSE;
   }
+  if (!console_set_format (app->pipeline, size, framerate, bitrate, 4, error))
+    return FALSE;
   app->source = gst_bin_get_by_name (GST_BIN (app->pipeline), "source");
   if (settings && !console_set_properties (app->source, settings, error))
     return FALSE;
