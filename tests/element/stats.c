@@ -55,7 +55,7 @@ check_fields (const GstStructure * s, guint stages)
   static const gchar *const counters[] = { "blocks", "passes", "frames",
     "device-bytes", "decoder-bytes", "text-encoder-bytes", "resident-bytes",
     "buffering-episodes", "repeated", "placeholders", "underruns", "missed",
-    "downstream-delays"
+    "downstream-delays", "seed"
   };
   static const gchar *const numbers[] = { "first-frame-seconds",
     "realtime-factor", "block-load-mean", "block-load-p95", "decode-busy",
