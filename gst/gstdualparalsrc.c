@@ -3,7 +3,8 @@
  * gstdualparalsrc.c: the element: its class, caps, events and queries. The engine's threads put
  * frames into a bounded queue; the streaming thread takes one for each buffer. It blocks only to
  * wait for a frame or, when live, for its time. unlock() ends these waits and leaves the generation
- * alone.
+ * alone. Long, because all of it overrides one class and nobody else needs to see its instance; what
+ * has a state of its own is in the other files here.
  */
 
 /**
