@@ -321,13 +321,15 @@ add_picture (Api * api, JsonBuilder * json)
 }
 
 static void
-add_settings (Api * api, JsonBuilder * json)
+add_settings (Api * api, const GstStructure * stats, JsonBuilder * json)
 {
-  guint64 seed;
+  guint64 seed = 0;
   gint latency;
   gchar *text;
 
-  g_object_get (api->source, "seed", &seed, "prompt-latency", &latency, NULL);
+  /* The property may be -1, which stands for one that was drawn */
+  gst_structure_get (stats, "seed", G_TYPE_UINT64, &seed, NULL);
+  g_object_get (api->source, "prompt-latency", &latency, NULL);
   text = g_strdup_printf ("%" G_GUINT64_FORMAT, seed);
   json_builder_set_member_name (json, "seed");
   json_builder_add_string_value (json, text);
@@ -391,7 +393,7 @@ get_stats (SoupServerMessage * msg, const gchar * rest, gpointer user_data)
   json_builder_add_string_value (json, api->model);
   json_builder_set_member_name (json, "knows");
   json_builder_add_string_value (json, api->knows);
-  add_settings (api, json);
+  add_settings (api, stats, json);
   add_picture (api, json);
   add_entries (json, "shown", &api->shown);
   add_entries (json, "queued", &api->queued);

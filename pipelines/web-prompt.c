@@ -60,17 +60,12 @@ is_text (JsonNode * node, gchar ** text)
 
 /* Numbers of many readers and writers of JSON have 53 bits */
 static gboolean
-is_seed (JsonNode * node, guint64 * seed)
+is_seed (JsonNode * node, gint64 * seed)
 {
-  gint64 number;
-
   if (json_node_get_value_type (node) == G_TYPE_STRING)
-    return g_ascii_string_to_unsigned (json_node_get_string (node), 10, 0, G_MAXUINT64,
+    return g_ascii_string_to_signed (json_node_get_string (node), 10, 0, G_MAXINT64,
         seed, NULL);
-  if (!is_number (node, 0, &number))
-    return FALSE;
-  *seed = number;
-  return TRUE;
+  return is_number (node, 0, seed);
 }
 
 /* NULL, or what was expected */
@@ -95,7 +90,7 @@ take_field (Prompt * prompt, const gchar * name, JsonNode * node)
   if (g_str_equal (name, "seed")) {
     prompt->has_seed = TRUE;
     return is_seed (node, &prompt->seed) ? NULL :
-        "a whole number from 0 to 18446744073709551615, as a number or a text";
+        "a whole number from 0 to 9223372036854775807, as a number or a text";
   }
   if (g_str_equal (name, "prompt_latency")) {
     const gchar *latency = json_node_get_value_type (node) == G_TYPE_STRING ?

@@ -17,7 +17,7 @@ typedef struct
   gint low;                     /* whether prompt-latency is low; -1: as it is */
   gboolean restart;             /* always with a seed, never with a frame */
   gboolean has_seed;
-  guint64 seed;
+  gint64 seed;
 } Prompt;
 
 /** What there is to do, or NULL after the message was answered with what is wrong. */
