@@ -162,6 +162,7 @@ restarted (GObject * source, GAsyncResult * result, gpointer user_data)
   gchar *refusal = g_task_propagate_pointer (G_TASK (result), NULL);
 
   job->api->restarting = FALSE;
+  g_clear_pointer (&job->api->preview, gst_structure_free);     /* of the video before */
   if (refusal)
     http_refuse (job->msg, 400, "%s", refusal);
   else
