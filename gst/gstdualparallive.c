@@ -95,8 +95,10 @@ gst_dualparal_live_start (GstDualParalLive * live)
       &live->capacity);
   gst_dualparal_live_set_framerate (live, model->fps_n, model->fps_d);
   gst_dualparal_live_set_latency (live, 0);
-  gst_dualparal_live_rewind (live);
+  gst_dualparal_live_restart (live);
+  live->due = live->reported = GST_CLOCK_TIME_NONE;
   live->taken = 0;
+  live->discont = FALSE;
 
   g_mutex_lock (&live->lock);
   live->paused = TRUE;
@@ -139,14 +141,6 @@ gst_dualparal_live_restart (GstDualParalLive * live)
   live->in_a_row = 0;
   live->setbacks = 0;
   live->mark_time = GST_CLOCK_TIME_NONE;
-}
-
-void
-gst_dualparal_live_rewind (GstDualParalLive * live)
-{
-  gst_dualparal_live_restart (live);
-  live->due = live->reported = GST_CLOCK_TIME_NONE;
-  live->discont = FALSE;
 }
 
 void

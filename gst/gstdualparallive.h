@@ -50,8 +50,6 @@ gboolean gst_dualparal_live_set_framerate (GstDualParalLive * live, gint fps_n,
     gint fps_d);
 /** Another engine was opened: prebuffers again. */
 void gst_dualparal_live_restart (GstDualParalLive * live);
-/** The video starts again, at the first frame's time. Without a streaming thread. */
-void gst_dualparal_live_rewind (GstDualParalLive * live);
 /** Running time is 0 again, at the next picture. */
 void gst_dualparal_live_reset_time (GstDualParalLive * live);
 

@@ -598,10 +598,11 @@ gst_dualparal_src_create (GstPushSrc * src, GstBuffer ** buffer)
 
 /* -- events and queries */
 
+/* A live video is of all who watch it: an RTSP server would seek for each viewer that joins */
 static gboolean
 gst_dualparal_src_is_seekable (GstBaseSrc * src)
 {
-  return TRUE;
+  return !gst_base_src_is_live (src);
 }
 
 /* The only seek: the video starts again */
@@ -618,10 +619,11 @@ gst_dualparal_src_is_restart (GstDualParalSrc * self, GstEvent * event)
   gst_event_parse_seek (event, &rate, &format, &flags, &start_type, &start,
       NULL, NULL);
   restart = rate == 1 && format == GST_FORMAT_TIME && start == 0
-      && (flags & GST_SEEK_FLAG_FLUSH) && start_type == GST_SEEK_TYPE_SET;
+      && (flags & GST_SEEK_FLAG_FLUSH) && start_type == GST_SEEK_TYPE_SET
+      && gst_dualparal_src_is_seekable (GST_BASE_SRC (self));
   if (!restart)
-    GST_INFO_OBJECT (self, "refused, only a flushing seek to 0 is possible: %"
-        GST_PTR_FORMAT, event);
+    GST_INFO_OBJECT (self, "refused, only a flushing seek to 0 is possible, "
+        "and none in live video: %" GST_PTR_FORMAT, event);
   return restart;
 }
 
@@ -638,7 +640,6 @@ gst_dualparal_src_do_seek (GstBaseSrc * src, GstSegment * segment)
   GST_OBJECT_UNLOCK (self);
   self->n_frames = 0;
   gst_dualparal_buffering_rewind (self->buffering);
-  gst_dualparal_live_rewind (self->live);
   gst_dualparal_marking_start (self->marker,
       gst_dualparal_settings_number (self->settings,
           GST_DUALPARAL_PROP_MARKING));
@@ -748,7 +749,8 @@ gst_dualparal_src_query (GstBaseSrc * src, GstQuery * query)
       break;
     case GST_QUERY_SEEKING:
       gst_query_parse_seeking (query, &from, NULL, NULL, NULL);
-      gst_query_set_seeking (query, from, from == GST_FORMAT_TIME, 0, 0);
+      gst_query_set_seeking (query, from, from == GST_FORMAT_TIME
+          && gst_dualparal_src_is_seekable (src), 0, 0);
       return TRUE;
     case GST_QUERY_LATENCY:
       if (!gst_base_src_is_live (src))
