@@ -7,6 +7,18 @@
 
 static const char *const prompts[] = { "a red ball", "a blue cube", "snow" };
 
+/* The model was not trained for one as small as this. */
+static gboolean
+is_about_size (GstMessage *message)
+{
+  g_autoptr (GError) warning = NULL;
+
+  if (message == NULL || GST_MESSAGE_TYPE (message) != GST_MESSAGE_WARNING)
+    return FALSE;
+  gst_message_parse_warning (message, &warning, NULL);
+  return g_strrstr (warning->message, "was not trained for") != NULL;
+}
+
 /* Waits for the message that says so; FALSE on an error. */
 static gboolean
 shows (GstBus *bus, const char *prompt)
@@ -16,8 +28,11 @@ shows (GstBus *bus, const char *prompt)
         | GST_MESSAGE_WARNING | GST_MESSAGE_EOS);
     const GstStructure *s = message ? gst_message_get_structure (message) : NULL;
 
+    if (is_about_size (message))
+      continue;
     if (s == NULL || GST_MESSAGE_TYPE (message) != GST_MESSAGE_ELEMENT) {
-      g_printerr ("\"%s\" is not shown: %" GST_PTR_FORMAT "\n", prompt, message);
+      g_autofree char *said = s ? gst_structure_to_string (s) : g_strdup ("nothing was said for 30 seconds");
+      g_printerr ("\"%s\" is not shown: %s\n", prompt, said);
       return FALSE;
     }
     ok = gst_structure_has_name (s, "dualparal-prompt-applied") && g_strcmp0 (gst_structure_get_string (s, "prompt"), prompt) == 0;
