@@ -20,6 +20,7 @@
 #define IDLE_US 10000
 #define RECENT_US 20000
 #define EXIT_US (5 * SECOND)    /* the longest that this process waits for the others at its end */
+#define FLUSH_US (SECOND / 5)     /* for what is on its way to the others when one is gone */
 
 /* What a letter begins with on its way. */
 typedef struct
@@ -526,24 +527,33 @@ all_there (void)
   return TRUE;
 }
 
-/* Rank 0 ends, or has said that it does. MPI_Finalize() waits for all ranks, so it is for a world in which all are there. */
+static gboolean
+all_sent (void)
+{
+  g_mutex_lock (&post.lock);
+  gboolean done = post.sending->len == 0 && post.out.length == 0;
+  g_mutex_unlock (&post.lock);
+  return done;
+}
+
+/* Rank 0 ends, or has said that it does. MPI_Finalize() waits for all ranks, so it is for a world in which all are there. Where one is
+ * gone, the others may not have heard of it yet. */
 static void
 leave (void)
 {
-  gint64 until = g_get_monotonic_time () + EXIT_US / 2;
+  gboolean all = all_there ();
+  gint64 until = g_get_monotonic_time () + (all ? EXIT_US / 2 : FLUSH_US);
 
-  if (post.place.rank == 0 && all_there ()) {
+  if (post.place.rank == 0 && all) {
     for (int i = 1; i < post.place.ranks; i++)
       start_outgoing (outgoing_new (i, DP_POST_BYE, 0, NULL, 0));
     post.bye = TRUE;
   }
-  while (post.bye && all_there () && g_get_monotonic_time () < until) {
+  while ((all ? post.bye && all_there () : post.place.rank == 0) && g_get_monotonic_time () < until) {
     turn ();
-    g_mutex_lock (&post.lock);
-    gboolean done = post.sending->len == 0 && post.out.length == 0;
-    g_mutex_unlock (&post.lock);
-    if (done) {
-      post.mpi->finalize ();
+    if (all_sent ()) {
+      if (all)
+        post.mpi->finalize ();
       return;
     }
     g_usleep (SHORT_US);
