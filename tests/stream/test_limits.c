@@ -80,13 +80,13 @@ static gboolean no_memory;
 dnnl_status_t
 dnnl_engine_create (dnnl_engine_t *engine, dnnl_engine_kind_t kind, size_t index)
 {
-  static dnnl_status_t (*real) (dnnl_engine_t *, dnnl_engine_kind_t, size_t);
+  static gsize real;            /* stages open their devices at the same time */
 
   if (no_memory)
     return dnnl_out_of_memory;
-  if (real == NULL)
-    *(void **) &real = dlsym (RTLD_NEXT, "dnnl_engine_create");
-  return real (engine, kind, index);
+  if (g_once_init_enter (&real))
+    g_once_init_leave (&real, (gsize) dlsym (RTLD_NEXT, "dnnl_engine_create"));
+  return ((dnnl_status_t (*) (dnnl_engine_t *, dnnl_engine_kind_t, size_t)) real) (engine, kind, index);
 }
 
 /* Fewer threads than one are no way out. */
