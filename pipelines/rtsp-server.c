@@ -92,8 +92,7 @@ static gchar *address = "127.0.0.1", *mount = "/live", *user, *password_file,
     *watch_user, *watch_password_file, *cert, *key, *token_file, *size, *framerate,
     **settings;
 static gint bitrate = 2048, port = 8554, http_port = -1, max_sessions = 100,
-    max_connections = 200,
-    max_per_address = 50;
+    max_connections = 200, max_per_address = 50;
 static gboolean no_prompts;
 
 static const GOptionEntry options[] = {

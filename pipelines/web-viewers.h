@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * web-viewers.h: everybody who watches by WebRTC. The video is encoded once, and each
+ * web-viewers.h: all viewers by WebRTC. The video is encoded once, and each
  * viewer has a webrtcbin behind a queue that leaks: one that does not get on loses its
  * own pictures and holds nobody up. A viewer sees nothing before a key frame. Signalling
  * is WHEP's: the viewer's offer, our answer with all candidates in it.
