@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "address.h"
 #include "console.h"
 #include "key-frames.h"
 #include "plugin.h"
@@ -171,19 +172,13 @@ parse_options (gint argc, gchar ** argv, GError ** error)
     return FALSE;
 
   ip = g_inet_address_new_from_string (address);
-  if (!ip)
-    wrong = "--address: not an IP address, such as 127.0.0.1, 0.0.0.0 or ::1";
-  else if (port < 0 || port > 65535)
-    wrong = "--port: expected 0 to 65535";
+  wrong = address_refuse_options (address, port, max_sessions, max_connections,
+      max_per_address);
+  if (wrong)
+    ;
   else if (!mount_can_be_found ())
     wrong = "--mount: expected a slash and a name in UTF-8, such as /live or /live/1, "
         "without blanks, ? and #";
-  else if (max_sessions < 1)
-    wrong = "--max-sessions: expected at least 1";
-  else if (max_connections < 1)
-    wrong = "--max-connections: expected at least 1";
-  else if (max_per_address < 1)
-    wrong = "--max-per-address: expected at least 1";
   else if (!user != !password_file)
     wrong = "--user and --password-file go together";
   else if (!watch_user != !watch_password_file)

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include "address.h"
 #include "console.h"
 #include "key-frames.h"
 #include "plugin.h"
@@ -93,17 +94,9 @@ parse_options (gint argc, gchar ** argv, GError ** error)
     return FALSE;
 
   ip = g_inet_address_new_from_string (address);
-  if (!ip)
-    wrong = "--address: not an IP address, such as 127.0.0.1, 0.0.0.0 or ::1";
-  else if (port < 0 || port > 65535)
-    wrong = "--port: expected 0 to 65535";
-  else if (max_sessions < 1)
-    wrong = "--max-sessions: expected at least 1";
-  else if (max_connections < 1)
-    wrong = "--max-connections: expected at least 1";
-  else if (max_per_address < 1)
-    wrong = "--max-per-address: expected at least 1";
-  else if (!g_inet_address_get_is_loopback (ip) && !token_file)
+  wrong = address_refuse_options (address, port, max_sessions, max_connections,
+      max_per_address);
+  if (!wrong && !g_inet_address_get_is_loopback (ip) && !token_file)
     wrong = HTTP_NEEDS_TOKEN;
   if (wrong)
     g_set_error_literal (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE, wrong);
