@@ -17,7 +17,7 @@ extern const char *const attention_data_names[DATA_KINDS];
 /** Normal numbers that all kinds are made of, 16 MiB; a g_free() frees them. */
 float *attention_data_pool (guint64 seed);
 
-/** The number at a row and column of a part, 0: q, 1: k, 2: v, which are `width` wide, at most half the pool. */
+/** The number at a row and column of a part, 0: q, 1: k, 2: v, which are `width` wide, at most a million. */
 float attention_data_number (const float *pool, AttentionData kind, int width, int row, int part, int column);
 
 /** Whether a column is one of the large ones of `outliers`. */
