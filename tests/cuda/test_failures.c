@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * test_failures.c: the engine on a GPU that has no memory left, or breaks while it streams, and what it makes on several devices. All that
- * is the same on every device is in tests/stream, which runs on cuda:0 too. Skipped where there is no GPU. DUALPARAL_TEST_MODEL names the embedded model's directory where it
- * does not lie where this was built.
+ * is the same on every device is in tests/stream, which runs on cuda:0 too. Skipped where there is no GPU. DUALPARAL_TEST_MODEL names the
+ * embedded model's directory where it does not lie where this was built.
  */
 #include "gpu.h"
 #include "noise.h"
@@ -10,8 +10,12 @@
 #include "part_cache.h"
 #include "kernels/device.h"
 
+#include <execinfo.h>
 #include <math.h>
+#include <signal.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define FRAMES 400              /* of which the checksums are known */
 
@@ -414,11 +418,22 @@ break_after (const char *devices, int gpu, int last)
   g_autofree char *cpu = stream_hash (&s);
 }
 
+/* Libraries abort without a word. Where it was is worth more than that it was. */
+static void
+print_stack (int signal)
+{
+  void *calls[64];
+
+  backtrace_symbols_fd (calls, backtrace (calls, G_N_ELEMENTS (calls)), STDERR_FILENO);
+}
+
 /* In a process of its own: what is broken stays so. */
 static void
 in_subprocess (const char *devices, int gpu, int last)
 {
   if (g_test_subprocess ()) {
+    setvbuf (stdout, NULL, _IONBF, 0);  /* what was said before is not lost */
+    signal (SIGABRT, print_stack);      /* abort() goes on behind it */
     break_after (devices, gpu, last);
     return;
   }
