@@ -469,6 +469,33 @@ complain (const char *message)
   fprintf (stderr, "dualparal: %s\n", quoted);
 }
 
+/* The option that is like one that there is not: either begins with the other. NULL if none is. */
+static const char *
+option_like (const GOptionEntry *options, const char *message)
+{
+  const char *name = strstr (message, "--");
+
+  for (; name && options && options->long_name; options++)
+    if (g_str_has_prefix (options->long_name, name + 2) || g_str_has_prefix (name + 2, options->long_name))
+      return options->long_name;
+  return NULL;
+}
+
+/* GLib says what is wrong, and not what to do. */
+static GError *
+with_advice (const Command *command, GError *error)
+{
+  const char *like = NULL;
+
+  if (g_error_matches (error, G_OPTION_ERROR, G_OPTION_ERROR_UNKNOWN_OPTION))
+    like = option_like (dp_cli_settings_options, error->message) ? : option_like (command->options, error->message);
+  g_autofree char *advice = like ? g_strdup_printf ("is --%s meant? ", like) : g_strdup ("");
+  GError *better = g_error_new (error->domain, error->code, "%s; %s`dualparal %s --help` lists the options", error->message, advice, command->name);
+
+  g_error_free (error);
+  return better;
+}
+
 static int
 run_command (const Command *command, int argc, char **argv)
 {
@@ -495,6 +522,7 @@ run_command (const Command *command, int argc, char **argv)
     g_set_error (&error, G_OPTION_ERROR, G_OPTION_ERROR_FAILED, "%s is not an option; the text of a prompt goes behind --prompt, in quotes",
         argv[1]);
   if (error) {
+    error = with_advice (command, error);
     complain (error->message);
     return 2;
   }

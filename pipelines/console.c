@@ -205,6 +205,31 @@ console_set_properties (GstElement * source, gchar ** settings, GError ** error)
   return ok;
 }
 
+gboolean
+console_parse (const gchar * what, const GOptionEntry * options, gint argc,
+    gchar ** argv, GError ** error)
+{
+  GOptionContext *context = g_option_context_new (NULL);
+  gchar *summary = g_strconcat (what, "\nEach line of standard input is a new "
+      "prompt. Ctrl-C ends it.", NULL);
+  GError *wrong = NULL;
+
+  g_option_context_set_summary (context, summary);
+  g_option_context_add_main_entries (context, options, NULL);
+  g_option_context_add_group (context, gst_init_get_option_group ());
+  g_option_context_parse (context, &argc, &argv, &wrong);
+  g_option_context_free (context);
+  g_free (summary);
+  if (!wrong)
+    return TRUE;
+  g_set_error (error, wrong->domain, wrong->code, "%s; --help lists the options%s",
+      wrong->message, g_error_matches (wrong, G_OPTION_ERROR,
+          G_OPTION_ERROR_UNKNOWN_OPTION) ? ", and properties of dualparalsrc have no "
+      "dashes: prompt=\"a red ball\"" : "");
+  g_error_free (wrong);
+  return FALSE;
+}
+
 static gboolean
 is_number_pair (const gchar * text, gchar between, gint * first, gint * second)
 {

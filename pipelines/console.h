@@ -21,6 +21,10 @@ void console_say_limited (const gchar * format, ...) G_GNUC_PRINTF (1, 2);
  *  error. Other messages are nothing. Any thread. */
 void console_message (GstMessage * message);
 
+/** Options and GStreamer's own, of a program that does `what`, a sentence for --help.
+ *  FALSE with G_OPTION_ERROR, which also says where the options are listed. */
+gboolean console_parse (const gchar * what, const GOptionEntry * options, gint argc,
+    gchar ** argv, GError ** error);
 /** Raw video of `size`, "WIDTHxHEIGHT" in pixels, and `framerate`, "N" or "N/D" a
  *  second; NULL leaves either open. NULL with G_OPTION_ERROR_BAD_VALUE that names
  *  the option if they are something else. */

@@ -46,17 +46,8 @@ static const GOptionEntry options[] = {
 static gboolean
 parse_options (gint argc, gchar ** argv, GError ** error)
 {
-  GOptionContext *context = g_option_context_new (NULL);
-  gboolean ok;
-
-  g_option_context_set_summary (context, "Live video of dualparalsrc, whose "
-      "properties may be set, in a window.\nEach line of standard input is a new "
-      "prompt. Ctrl-C ends it.");
-  g_option_context_add_main_entries (context, options, NULL);
-  g_option_context_add_group (context, gst_init_get_option_group ());
-  ok = g_option_context_parse (context, &argc, &argv, error);
-  g_option_context_free (context);
-  return ok;
+  return console_parse ("Live video of dualparalsrc, whose properties may be set, "
+      "in a window.", options, argc, argv, error);
 }
 
 static gboolean

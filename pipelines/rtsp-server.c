@@ -156,19 +156,11 @@ mount_can_be_found (void)
 static gboolean
 parse_options (gint argc, gchar ** argv, GError ** error)
 {
-  GOptionContext *context = g_option_context_new (NULL);
   GInetAddress *ip = NULL;
   const gchar *wrong = NULL;
-  gboolean ok;
 
-  g_option_context_set_summary (context, "Endless video of dualparalsrc, whose "
-      "properties may be set, for RTSP clients.\nEach line of standard input is a "
-      "new prompt. Ctrl-C ends it.");
-  g_option_context_add_main_entries (context, options, NULL);
-  g_option_context_add_group (context, gst_init_get_option_group ());
-  ok = g_option_context_parse (context, &argc, &argv, error);
-  g_option_context_free (context);
-  if (!ok)
+  if (!console_parse ("Endless video of dualparalsrc, whose properties may be "
+          "set, for RTSP clients.", options, argc, argv, error))
     return FALSE;
 
   ip = g_inet_address_new_from_string (address);
