@@ -17,7 +17,7 @@ parse_seed (const char *option, const char *value, gpointer data, GError **error
  * locale's character set, which is ASCII here. What must be UTF-8 is checked with the other settings. */
 const GOptionEntry dp_cli_settings_options[] = {
   { "model", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.model, "Model directory (default: the embedded model); inspect and plan also take "
-      "wan2.1-1.3b, wan2.1-14b and wan2.2-a14b without a download", "DIR" },
+      "wan2.1-1.3b, wan2.1-14b, wan2.2-a14b and wan2.2-5b without a download", "DIR" },
   { "prompt", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.prompt, "What to show", "TEXT" },
   { "negative-prompt", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.negative_prompt, "What not to show", "TEXT" },
   { "devices", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.devices, "One stage each: auto, cpu, cpu,cpu, ...", "LIST" },

@@ -54,7 +54,7 @@ typedef struct
   const char *ranks;            /* "mpi": this process is rank 0 of all that mpirun started, stage i of the ring is rank i, the others run
                                  * `dualparal worker`, and `devices` is rank 0's one; NULL: "none", all stages are in this process */
   const char *sampler;          /* "unipc" or "euler"; NULL: what the scheduler config says */
-  int width, height;            /* pixels, even. The model runs at the next size that it can (for Wan's, the next multiples of 16), and the
+  int width, height;            /* pixels, even. The model runs at the next size that it can (Wan's: multiples of 16, of 32 for the 5B), and the
                                  * middle is shown */
   int steps;                    /* T, sampling steps */
   double guidance_scale;        /* up to 1: no classifier-free guidance (half the work) */

@@ -415,8 +415,10 @@ dp_plan_latent_size (const DpPlan *plan)
 
 /* Products that take as long as one of attention's, on a GPU: 553 TFLOP/s of an H200 where products have 710. */
 #define ATTENTION_COST 1.3
-/* The decoder's products for a pixel and a square of its base channels, likewise: 30 ms a latent frame of 832x480. */
+/* The decoder's products for a pixel of its last level and a square of its base channels, likewise: 30 ms a latent frame of 832x480. */
 #define DECODER_COST 1400
+/* Counted: blocks whose upsampling keeps the channels have that much more. */
+#define RESIDUAL_COST 1.22
 
 /* Products of a layer's two halves for one element of a full pass. */
 static void
@@ -436,9 +438,10 @@ static double
 decoder_products (const DpPlan *plan)
 {
   const DpVaeConfig *c = &plan->model->config.vae;
-  double pixels = (double) plan->latent_w * plan->latent_h * c->spatial_scale * c->spatial_scale * c->temporal_scale;
+  int scale = c->spatial_scale / c->patch;
+  double pixels = (double) plan->latent_w * plan->latent_h * scale * scale * c->temporal_scale;
 
-  return DECODER_COST / 2 * pixels * c->base_dim * c->base_dim;
+  return DECODER_COST / 2 * (c->residual ? RESIDUAL_COST : 1) * pixels * c->base_dim * c->base_dim;
 }
 
 double

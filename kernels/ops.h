@@ -310,6 +310,23 @@ typedef struct
 
 typedef void dp_upsample_fn (DpDevice *dev, const DpUpsampleArgs *args);
 
+/** Channels become frames and pixels. y[t * frames + a - skip, 2 h + b, 2 w + c, o] is channel ((o * frames + a) * 4 + p) / r of
+ *  x[t, h, w], where p = 2 b + c (transposed: 2 c + b) is the place among the four pixels and r = 4 * frames * co / ci, a whole number, is
+ *  how often each channel is taken. Copies bits. */
+typedef struct
+{
+  DpType type;
+  int t, h, w;                  /* of x */
+  int ci, co;                   /* channels of x and of y */
+  int frames;                   /* of y for each of x */
+  int skip;                     /* frames of y that are left out at the beginning, fewer than `frames` */
+  bool transposed;
+  const void *x;                /* [t, h, w, ci] */
+  void *y;                      /* [t * frames - skip, 2 h, 2 w, co]; may not alias x */
+} DpPixelShuffleArgs;
+
+typedef void dp_pixel_shuffle_fn (DpDevice *dev, const DpPixelShuffleArgs *args);
+
 /** Pixel formats frames can be delivered in; YUV is BT.709 limited range, chroma averaged over 2x2; RGB is full range. */
 typedef enum
 {
@@ -365,7 +382,7 @@ typedef void dp_convert_fn (DpDevice *dev, size_t n, DpType x_type, const void *
 #define DP_COMPUTE_OPS(X, arg) \
   X (linear_new, arg) X (linear_free, arg) X (linear_refill, arg) X (linear, arg) X (conv_new, arg) X (conv_free, arg) X (conv, arg) \
   X (attention, arg) X (layer_norm, arg) X (rms_norm, arg) X (channel_norm, arg) X (upsample, arg) X (pack_frame, arg) \
-  X (patchify, arg) X (unpatchify, arg) X (multiply, arg) X (combine, arg) X (convert, arg)
+  X (patchify, arg) X (unpatchify, arg) X (multiply, arg) X (combine, arg) X (convert, arg) X (pixel_shuffle, arg)
 
 /* What X can be: an entry of DpOps; a prototype, layer_norm_ref; an initialiser, .layer_norm = layer_norm_ref. */
 #define DP_OP_FIELD(op, arg) dp_##op##_fn *op;

@@ -73,10 +73,9 @@ dp_model_open (const char *dir, GError **error)
     return NULL;
   }
   if (dp_found_at (dir, NULL) == DP_FOUND_NOTHING && (model->repository = dp_published_config (dir, &model->config)))
-    dp_model_config_defaults (&model->config.defaults, dir);
+    dp_model_config_defaults (&model->config, dir);
   else if (!dp_model_config_read (&model->config, dir, error))
     return NULL;
-  dp_published_sizes (&model->config);
   model->dir = g_strdup (dir);
   model->latent_channels = model->config.vae.z_dim;
   for (int i = 0; i < DP_MODEL_PARTS; i++)
@@ -188,7 +187,8 @@ static const char *const vae_names[] = {
   "decoder.mid_block.attentions.0.to_qkv.@", "decoder.mid_block.attentions.0.proj.@", "decoder.mid_block.resnets.#.norm#.gamma",
   "decoder.mid_block.resnets.#.conv#.@", "decoder.up_blocks.#.resnets.#.norm#.gamma", "decoder.up_blocks.#.resnets.#.conv#.@",
   "decoder.up_blocks.#.resnets.#.conv_shortcut.@", "decoder.up_blocks.#.upsamplers.0.time_conv.@",
-  "decoder.up_blocks.#.upsamplers.0.resample.1.@", NULL
+  "decoder.up_blocks.#.upsamplers.0.resample.1.@", "decoder.up_blocks.#.upsampler.time_conv.@", "decoder.up_blocks.#.upsampler.resample.1.@",
+  NULL
 };
 
 static gboolean

@@ -3,6 +3,7 @@
 #include "error.h"
 #include "found.h"
 #include "json_cursor.h"
+#include "published.h"
 
 #include <json-glib/json-glib.h>
 #include <math.h>
@@ -354,7 +355,7 @@ read_index (DpModelConfig *c, const char *dir, GError **error)
   if (reader_open (&r, dir, "model_index.json")) {
     want_string (&r, "_class_name", "WanPipeline", FALSE);
     read_experts (c, &r);
-    want_bool (&r, "expand_timesteps", FALSE, FALSE);
+    get_bool (&r, "expand_timesteps", FALSE);   /* a timestep for each token: without a given picture they are all alike */
     want_component (&r, "text_encoder", "UMT5EncoderModel", FALSE);
     want_component (&r, "transformer", "WanTransformer3DModel", FALSE);
     want_component (&r, "vae", "AutoencoderKLWan", FALSE);
@@ -448,7 +449,7 @@ read_vae_levels (DpVaeConfig *c, Reader *r)
     if (c->base_dim * c->dim_mult[i] > 8192)
       reader_fail (r, "base_dim * dim_mult: expected at most 8192, found %d", c->base_dim * c->dim_mult[i]);
   down = get_array (r, "temperal_downsample", c->levels - 1, c->levels - 1);
-  c->spatial_scale = 1 << (c->levels - 1);
+  c->spatial_scale = c->patch << (c->levels - 1);
   c->temporal_scale = 1;
   for (int i = 0; down && i < c->levels - 1; i++) {
     JsonNode *node = json_array_get_element (down, c->levels - 2 - i);
@@ -464,6 +465,19 @@ read_vae_levels (DpVaeConfig *c, Reader *r)
   get_int (r, "scale_factor_temporal", c->temporal_scale, c->temporal_scale, c->temporal_scale);
 }
 
+/* What is shuffled to the output of an up block has a whole number of channels for each of it. */
+static void
+check_residual (const DpVaeConfig *c, Reader *r)
+{
+  for (int i = 0; c->residual && i < c->levels - 1; i++) {
+    int co = c->dim_mult[c->levels - 1 - i], ci = i == 0 ? co : c->dim_mult[c->levels - i];
+
+    if (4 * co * (c->temporal_upsample[i] ? 2 : 1) % ci)
+      reader_fail (r, "dim_mult: expected numbers that divide %d times the one before with is_residual, found %d after %d",
+          c->temporal_upsample[i] ? 8 : 4, ci, co);
+  }
+}
+
 static gboolean
 read_vae (DpVaeConfig *c, const char *dir, GError **error)
 {
@@ -471,18 +485,19 @@ read_vae (DpVaeConfig *c, const char *dir, GError **error)
 
   if (reader_open (&r, dir, "vae/config.json")) {
     want_string (&r, "_class_name", "AutoencoderKLWan", FALSE);
-    want_bool (&r, "is_residual", FALSE, FALSE);
-    want_nothing (&r, "patch_size", "only VAEs without patches are supported");
     want_nothing (&r, "attn_scales", "only attention in the middle block is supported");
     want_nothing (&r, "quantization_config", QUANTIZED);
     c->z_dim = get_int (&r, "z_dim", 1, DP_VAE_MAX_CHANNELS, REQUIRED);
     c->base_dim = get_int (&r, "base_dim", 1, 1024, REQUIRED);
     c->base_dim = get_int (&r, "decoder_base_dim", 1, 1024, c->base_dim);
     c->res_blocks = get_int (&r, "num_res_blocks", 1, 16, REQUIRED);
-    c->out_channels = get_int (&r, "out_channels", 3, 3, 3);
+    c->residual = get_bool (&r, "is_residual", FALSE);
+    c->patch = get_int (&r, "patch_size", 1, 2, 1);
+    c->out_channels = get_int (&r, "out_channels", 3 * c->patch * c->patch, 3 * c->patch * c->patch, c->patch == 1 ? 3 : REQUIRED);
     get_floats (&r, "latents_mean", c->z_dim, -1e6, 1e6, c->mean);
     get_floats (&r, "latents_std", c->z_dim, 1e-6, 1e6, c->std);
     read_vae_levels (c, &r);
+    check_residual (c, &r);
   }
   return reader_close (&r, error);
 }
@@ -545,11 +560,12 @@ read_scheduler (DpSchedulerConfig *c, const char *dir, GError **error)
 }
 
 static void
-get_sizes (Reader *r, const char *key, DpSize *sizes, int *n)
+get_sizes (Reader *r, const char *key, int step, DpSize *sizes, int *n)
 {
   JsonArray *array = get_node (r, key) ? get_array (r, key, 1, DP_MAX_TRAINED) : NULL;
 
-  *n = 0;
+  if (array)
+    *n = 0;
   for (guint i = 0; array && i < json_array_get_length (array); i++) {
     JsonNode *node = json_array_get_element (array, i);
     JsonArray *pair = JSON_NODE_HOLDS_ARRAY (node) ? json_node_get_array (node) : NULL;
@@ -559,8 +575,11 @@ get_sizes (Reader *r, const char *key, DpSize *sizes, int *n)
       JsonNode *side = pair && json_array_get_length (pair) == 2 ? json_array_get_element (pair, j) : NULL;
 
       if (!is_type (side, G_TYPE_INT64) || json_node_get_int (side) < DP_MIN_SIZE || json_node_get_int (side) > DP_MAX_SIZE
-          || json_node_get_int (side) % 16) {
-        reader_expected (r, key, node, "pairs of width and height, which are multiples of 16");
+          || json_node_get_int (side) % step) {
+        char expected[80];
+
+        g_snprintf (expected, sizeof expected, "pairs of width and height, which are multiples of %d", step);
+        reader_expected (r, key, node, expected);
         return;
       }
       sides[j] = json_node_get_int (side);
@@ -600,9 +619,10 @@ check_keys (Reader *r, const char *const *known)
 }
 
 static void
-read_default_values (DpDefaults *d, int channels, Reader *r)
+read_default_values (DpModelConfig *c, Reader *r)
 {
-  int rate[2], n;
+  DpDefaults *d = &c->defaults;
+  int rate[2], n, step = 2 * c->vae.spatial_scale;      /* a token is 2 x 2 latents */
 
   get_string (r, "name", d->name, sizeof d->name);
   get_string (r, "prompt", d->prompt, sizeof d->prompt);
@@ -610,8 +630,8 @@ read_default_values (DpDefaults *d, int channels, Reader *r)
   get_string (r, "words", d->words, sizeof d->words);
   get_string (r, "knows", d->knows, sizeof d->knows);
   get_string (r, "sampler", d->sampler, sizeof d->sampler);
-  get_sizes (r, "trained_sizes", d->trained, &d->n_trained);
-  get_preview (r, d, channels);
+  get_sizes (r, "trained_sizes", step, d->trained, &d->n_trained);
+  get_preview (r, d, c->vae.z_dim);
   d->width = get_int (r, "width", 16, DP_MAX_SIZE, d->width);
   d->height = get_int (r, "height", 16, DP_MAX_SIZE, d->height);
   d->steps = get_int (r, "steps", 1, DP_MAX_STEPS, d->steps);
@@ -632,8 +652,8 @@ read_default_values (DpDefaults *d, int channels, Reader *r)
         d->guidance_interval_low);
   if (d->context_latents == 0)
     reader_fail (r, "context_latents: expected 1 to %d, or -1 for none, found 0", d->block_latents);
-  if (d->width % 16 || d->height % 16)
-    reader_fail (r, "width, height: expected multiples of 16, found %d, %d", d->width, d->height);
+  if (d->width % step || d->height % step)
+    reader_fail (r, "width, height: expected multiples of %d, found %d, %d", step, d->width, d->height);
   if (*d->sampler && strcmp (d->sampler, "unipc") != 0 && strcmp (d->sampler, "euler") != 0)
     reader_fail (r, "sampler: expected \"unipc\" or \"euler\", found \"%s\"", d->sampler);
 }
@@ -651,15 +671,16 @@ set_name (DpDefaults *d, const char *name)
 }
 
 void
-dp_model_config_defaults (DpDefaults *d, const char *name)
+dp_model_config_defaults (DpModelConfig *config, const char *name)
 {
-  *d = (DpDefaults) { .prompt = "waves rolling onto a sandy beach at sunset", .width = 832, .height = 480, .fps_n = 16, .fps_d = 1,
+  config->defaults = (DpDefaults) { .prompt = "waves rolling onto a sandy beach at sunset", .width = 832, .height = 480, .fps_n = 16, .fps_d = 1,
     .steps = 50, .guidance_scale = 5.0, .guidance_interval_high = 1, .block_latents = 8, .context_latents = 8 };
-  set_name (d, name);
+  set_name (&config->defaults, name);
+  dp_published_defaults (config);
 }
 
 static gboolean
-read_defaults (DpDefaults *d, int channels, const char *dir, GError **error)
+read_defaults (DpModelConfig *c, const char *dir, GError **error)
 {
   static const char *const known[] = { "name", "prompt", "negative_prompt", "width", "height", "framerate", "steps", "guidance_scale",
     "guidance_scale_2", "guidance_interval_low", "guidance_interval_high", "flow_shift", "block_latents", "context_latents",
@@ -669,15 +690,15 @@ read_defaults (DpDefaults *d, int channels, const char *dir, GError **error)
   g_autofree char *base = g_path_get_basename (canonical);
   Reader r = { 0 };
 
-  dp_model_config_defaults (d, base);
+  dp_model_config_defaults (c, base);
   DpFound found = dp_found_at (path, error);
   if (found != DP_FOUND_SOMETHING)
     return found == DP_FOUND_NOTHING;
   if (reader_open (&r, dir, "dualparal.json")) {
     check_keys (&r, known);
-    read_default_values (d, channels, &r);
-    g_autofree char *name = g_strdup (d->name);
-    set_name (d, name);
+    read_default_values (c, &r);
+    g_autofree char *name = g_strdup (c->defaults.name);
+    set_name (&c->defaults, name);
   }
   return reader_close (&r, error);
 }
@@ -739,5 +760,5 @@ dp_model_config_read (DpModelConfig *config, const char *dir, GError **error)
   return read_index (config, dir, error) && read_text (&config->text, dir, error)
       && read_dit (&config->dit, dir, "transformer/config.json", error) && read_second_dit (config, dir, error)
       && read_vae (&config->vae, dir, error) && read_scheduler (&config->scheduler, dir, error)
-      && read_defaults (&config->defaults, config->vae.z_dim, dir, error) && check_together (config, dir, error);
+      && read_defaults (config, dir, error) && check_together (config, dir, error);
 }

@@ -41,9 +41,11 @@ typedef struct
   int dim_mult[DP_VAE_MAX_LEVELS];
   int res_blocks;
   gboolean temporal_upsample[DP_VAE_MAX_LEVELS];        /* temperal_downsample reversed: of the decoder's up blocks */
-  int out_channels;             /* 3 */
+  gboolean residual;            /* an up block that has an upsampler adds its own input, shuffled to the size of its output (Wan2.2-TI2V-5B) */
+  int patch;                    /* 1; or 2: the last convolution makes the channels of 2 x 2 pixels */
+  int out_channels;             /* 3 patch^2 */
   float mean[DP_VAE_MAX_CHANNELS], std[DP_VAE_MAX_CHANNELS];
-  int spatial_scale, temporal_scale;    /* 8, 4: from levels and temporal_upsample */
+  int spatial_scale, temporal_scale;    /* 8, 4: from levels, patch and temporal_upsample */
 } DpVaeConfig;
 
 /** scheduler/scheduler_config.json */
@@ -93,8 +95,8 @@ typedef struct
   DpDefaults defaults;
 } DpModelConfig;
 
-/** What a model called `name` has without a dualparal.json. */
-void dp_model_config_defaults (DpDefaults *defaults, const char *name);
+/** Sets what a model called `name` has without a dualparal.json, from the rest of its config. */
+void dp_model_config_defaults (DpModelConfig *config, const char *name);
 
 /** Reads them all. Errors: DP_ERROR_NOT_FOUND (no directory, no model in it), DP_ERROR_BAD_MODEL (file, key, expected, found). */
 gboolean dp_model_config_read (DpModelConfig *config, const char *dir, GError **error);

@@ -11,9 +11,9 @@
  *  deviation, which only weights need, and returns its repository on the Hugging Face hub; else NULL. */
 const char *dp_published_config (const char *name, DpModelConfig *config);
 
-/** If a model has the dimensions of a published one, as fine-tuned ones do, sets the sizes that this one was trained for, unless the
- *  model's own file says them. */
-void dp_published_sizes (DpModelConfig *config);
+/** If a model has the dimensions of a published one, as fine-tuned ones do, sets the sizes that this one was trained for, and its size and
+ *  frame rate, as the defaults. */
+void dp_published_defaults (DpModelConfig *config);
 
 /** The repository of the published model that a path looks like by its last name, in upper or lower case:
  *  "models/Wan2.1-T2V-1.3B"; NULL if it looks like none. */

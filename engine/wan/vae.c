@@ -2,8 +2,9 @@
  *
  * Legend: t frames, h x w pixels of the current level, c channels; activations are [t, h, w, c].
  *
- * Four work buffers serve every level: X holds the residual stream, Y what X becomes, N the input of a convolution with two
- * frames of the past in front, B what lies between the two convolutions of a residual block. Only the past is kept per convolution.
+ * Work buffers serve every level: X holds the residual stream, Y what X becomes, N the input of a convolution with two frames of the
+ * past in front, B what lies between the two convolutions of a residual block, S the input of an up block that adds it to its output.
+ * Only the past is kept per convolution.
  */
 #include "vae.h"
 #include "arena.h"
@@ -37,7 +38,7 @@ typedef struct
   ResBlock *res;
   gboolean up, temporal;
   CausalConv time_conv;         /* 3x1x1, c -> 2c */
-  DpConv *resample;             /* 1x3x3, c -> c/2, after x2 in space */
+  DpConv *resample;             /* 1x3x3, c -> c/2, or c -> c in a residual block, after x2 in space */
 } UpBlock;
 
 struct _DpVae
@@ -62,8 +63,8 @@ struct _DpVae
   DpArena past;                 /* what is carried from latent to latent */
   DpArena params;
   DpArena work;
-  void *X, *Y, *N, *B;
-  gsize x_size, y_size, n_size, b_size; /* elements */
+  void *X, *Y, *N, *B, *S;
+  gsize x_size, y_size, n_size, b_size, s_size; /* elements */
 
   /* while decoding: the shape of X */
   int t, h, w;
@@ -176,6 +177,13 @@ setup_res (Loader *l, ResBlock *r, int t, int h, int w, int ci, int co, const ch
     r->shortcut = load_conv (l, 1, 1, ci, co, shortcut, FALSE);
 }
 
+/* Channels that an up block hands on. */
+static int
+up_out (const DpVaeConfig *c, const UpBlock *u, int co)
+{
+  return u->up && !c->residual ? co / 2 : co;
+}
+
 static void
 setup_up (Loader *l, UpBlock *u, int index, int *t, int *h, int *w, int ci, int co)
 {
@@ -192,16 +200,18 @@ setup_up (Loader *l, UpBlock *u, int index, int *t, int *h, int *w, int ci, int 
   }
   if (!u->up)
     return;
-  g_autofree char *time_conv = g_strdup_printf ("up_blocks.%d.upsamplers.0.time_conv", index);
-  g_autofree char *resample = g_strdup_printf ("up_blocks.%d.upsamplers.0.resample.1", index);
+  const char *upsampler = v->config.residual ? "upsampler" : "upsamplers.0";
+  g_autofree char *time_conv = g_strdup_printf ("up_blocks.%d.%s.time_conv", index, upsampler);
+  g_autofree char *resample = g_strdup_printf ("up_blocks.%d.%s.resample.1", index, upsampler);
+  if (v->config.residual)
+    v->s_size = MAX (v->s_size, (gsize) *t * *h * *w * ci);
   if (u->temporal)
     setup_causal (l, &u->time_conv, *t, *h, *w, 1, co, 2 * co, time_conv);
   *t *= u->temporal ? 2 : 1;
   *h *= 2;
   *w *= 2;
-  u->resample = load_conv (l, 1, 3, co, co / 2, resample, TRUE);
+  u->resample = load_conv (l, 1, 3, co, up_out (&v->config, u, co), resample, TRUE);
   v->y_size = MAX (v->y_size, (gsize) *t * *h * *w * co);
-  v->x_size = MAX (v->x_size, (gsize) *t * *h * *w * (co / 2));
 }
 
 /* The model's shape, walked twice: once to lay out memory, once to load into it. */
@@ -222,7 +232,7 @@ setup (Loader *l)
   for (int i = 0; i < c->levels; i++) {
     int co = c->base_dim * c->dim_mult[c->levels - 1 - i];
     setup_up (l, &v->up[i], i, &t, &h, &w, ci, co);
-    ci = v->up[i].up ? co / 2 : co;
+    ci = up_out (c, &v->up[i], co);
   }
   take_gamma (l, &v->norm_out, ci, 4, "norm_out.gamma");
   setup_causal (l, &v->conv_out, t, h, w, 3, ci, c->out_channels, "conv_out");
@@ -270,6 +280,7 @@ layout_work (DpVae *v)
   v->Y = dp_arena_take (&v->work, e * v->y_size);
   v->N = dp_arena_take (&v->work, e * v->n_size);
   v->B = dp_arena_take (&v->work, e * v->b_size);
+  v->S = dp_arena_take (&v->work, e * v->s_size);
 }
 
 /* Runs setup() over fresh arenas. */
@@ -446,7 +457,10 @@ run_up (DpVae *v, UpBlock *u)
 {
   int c = u->res[0].co;
   gboolean temporal = u->temporal && !v->first; /* the first latent is one frame, and the time convolution never sees it */
+  gboolean residual = u->up && v->config.residual;
 
+  if (residual)
+    v->ops->copy (v->dev, v->S, v->X, dp_type_size (v->type) * v->t * v->h * v->w * u->res[0].ci);
   for (int i = 0; i < u->n_res; i++)
     run_res (v, &u->res[i]);
   if (!u->up)
@@ -457,10 +471,14 @@ run_up (DpVae *v, UpBlock *u)
   }
   v->ops->upsample (v->dev, &(DpUpsampleArgs) { .type = v->type, .t = v->t, .h = v->h, .w = v->w, .channels = c, .temporal = temporal,
       .x = temporal ? v->B : v->X, .y = v->Y });
+  if (residual)                 /* of the first latent, which becomes one frame, the last one is taken */
+    v->ops->pixel_shuffle (v->dev, &(DpPixelShuffleArgs) { .type = v->type, .t = v->t, .h = v->h, .w = v->w, .ci = u->res[0].ci, .co = c,
+        .frames = u->temporal ? 2 : 1, .skip = u->temporal && v->first, .x = v->S, .y = v->X });
   v->t *= temporal ? 2 : 1;
   v->h *= 2;
   v->w *= 2;
-  v->ops->conv (v->dev, u->resample, &(DpConvArgs) { .t = v->t, .h = v->h, .w = v->w, .x = v->Y, .y = v->X });
+  v->ops->conv (v->dev, u->resample, &(DpConvArgs) { .t = v->t, .h = v->h, .w = v->w, .x = v->Y, .add = residual ? v->X : NULL,
+      .y = v->X });
 }
 
 int
@@ -488,7 +506,10 @@ dp_vae_decode (DpVae *v, const float *latents, int n, const void **frames)
     run_up (v, &v->up[i]);
   norm_silu (v, v->X, v->norm_out, v->conv_out.ci);
   run_causal (v, &v->conv_out, NULL, v->Y);
+  if (v->config.patch == 2)     /* a patch is stored by columns */
+    v->ops->pixel_shuffle (v->dev, &(DpPixelShuffleArgs) { .type = v->type, .t = v->t, .h = v->h, .w = v->w, .ci = v->config.out_channels,
+        .co = 3, .frames = 1, .transposed = true, .x = v->Y, .y = v->X });
   v->first = FALSE;
-  *frames = v->Y;
+  *frames = v->config.patch == 2 ? v->X : v->Y;
   return v->t;
 }

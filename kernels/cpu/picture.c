@@ -16,6 +16,14 @@ upsample_cpu (DpDevice *dev, const DpUpsampleArgs *args)
 }
 
 void
+pixel_shuffle_cpu (DpDevice *dev, const DpPixelShuffleArgs *args)
+{
+  assert (4 * args->frames * args->co % args->ci == 0 && args->skip < args->frames);
+  dp_cpu_run (dev, table (dev)->pixel_shuffle, args, ((size_t) args->t * args->frames - args->skip) * args->h,
+      (size_t) args->w * 4 * args->co);
+}
+
+void
 pack_frame_cpu (DpDevice *dev, const DpPackFrameArgs *args)
 {
   assert (args->h % 2 == 0 && args->w % 2 == 0 && args->x_stride >= args->w);

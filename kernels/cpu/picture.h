@@ -20,6 +20,7 @@ typedef struct
 typedef struct
 {
   DpTeamFn upsample;            /* a pair of rows of y */
+  DpTeamFn pixel_shuffle;       /* likewise */
   DpTeamFn pack_frame;          /* a pair of rows of x */
   DpTeamFn patchify, unpatchify;        /* a row of tokens */
 } DpPictures;

@@ -45,6 +45,55 @@ upsample (void *arg, int chunk, int thread)
   }
 }
 
+/* n channels of a pixel of y: those of x at first / r, (first + step) / r, ... */
+DP_INLINE void
+pick_channels (const char *x, size_t bytes, int first, int step, int r, int n, char *y)
+{
+  int at = first / r, left = first % r;
+
+  for (int o = 0; o < n; o++, y += bytes) {
+    memcpy (y, x + at * bytes, bytes);
+    at += step / r;
+    left += step % r;
+    if (left >= r) {
+      left -= r;
+      at++;
+    }
+  }
+}
+
+DP_INLINE void
+shuffle_rows (const DpPixelShuffleArgs *a, size_t item, size_t bytes)
+{
+  size_t t = item / a->h + a->skip, h = item % a->h, frame = t % a->frames, pixel = bytes * a->co;
+  const char *x = (const char *) a->x + (t / a->frames * a->h + h) * a->w * bytes * a->ci;
+  int step = 4 * a->frames, r = step * a->co / a->ci;
+
+  for (int row = 0; row < 2; row++) {
+    char *y = (char *) a->y + (2 * item + row) * 2 * a->w * pixel;
+
+    for (int column = 0; column < 2 * a->w; column++, y += pixel) {
+      int place = a->transposed ? column % 2 * 2 + row : row * 2 + column % 2;
+
+      pick_channels (x + column / 2 * bytes * a->ci, bytes, 4 * frame + place, step, r, a->co, y);
+    }
+  }
+}
+
+static void
+pixel_shuffle (void *arg, int chunk, int thread)
+{
+  const DpCpuJob *job = arg;
+  const DpPixelShuffleArgs *a = job->args;
+  Range r = range (job, chunk);
+
+  for (size_t item = r.from; item < r.to; item++)
+    if (a->type == DP_TYPE_F32)
+      shuffle_rows (a, item, 4);
+    else
+      shuffle_rows (a, item, 2);
+}
+
 #define BLOCK 64                /* pixels of a row that go through the stack at once; even */
 
 /* Planes of a block of one row, 0..1. */
@@ -281,6 +330,7 @@ unpatchify (void *arg, int chunk, int thread)
 
 const DpPictures DP_ISA (dp_pictures) = {
   .upsample = upsample,
+  .pixel_shuffle = pixel_shuffle,
   .pack_frame = pack_frame,
   .patchify = patchify,
   .unpatchify = unpatchify,

@@ -56,6 +56,40 @@ upsample_cuda (DpDevice *base, const DpUpsampleArgs *args)
   dp_cuda_launched (dev, "upsample");
 }
 
+/* ---- pixel_shuffle: a thread per element of y; blockIdx is (part of a row, row, frame of y) ---- */
+
+template <typename T>
+__global__ void
+pixel_shuffle (DpPixelShuffleArgs a, int r, const T *from, T *to)
+{
+  unsigned i = blockIdx.x * blockDim.x + threadIdx.x, column = i / a.co, o = i % a.co, t = blockIdx.z + a.skip, row = blockIdx.y;
+
+  if (column >= 2 * a.w)
+    return;
+  unsigned place = a.transposed ? column % 2 * 2 + row % 2 : row % 2 * 2 + column % 2;
+  size_t pixel = ((size_t) t / a.frames * a.h + row / 2) * a.w + column / 2;
+
+  to[((size_t) blockIdx.z * 2 * a.h + row) * 2 * a.w * a.co + i] = from[pixel * a.ci + ((o * a.frames + t % a.frames) * 4 + place) / r];
+}
+
+void
+pixel_shuffle_cuda (DpDevice *base, const DpPixelShuffleArgs *args)
+{
+  DpDeviceCuda *dev = dp_cuda (base);
+  int frames = args->t * args->frames - args->skip, r = 4 * args->frames * args->co / args->ci;
+  dim3 blocks (blocks_for ((size_t) 2 * args->w * args->co, 256), 2 * args->h, frames);
+
+  assert (4 * args->frames * args->co % args->ci == 0 && args->skip < args->frames);
+  if (args->t == 0 || args->h == 0 || args->w == 0 || !dp_cuda_enter (dev))
+    return;
+  assert (frames < 65536 && 2 * args->h < 65536);
+  if (args->type == DP_TYPE_F32)
+    pixel_shuffle<<<blocks, 256, 0, dev->stream>>> (*args, r, (const unsigned *) args->x, (unsigned *) args->y);
+  else
+    pixel_shuffle<<<blocks, 256, 0, dev->stream>>> (*args, r, (const unsigned short *) args->x, (unsigned short *) args->y);
+  dp_cuda_launched (dev, "pixel_shuffle");
+}
+
 /* ---- pack_frame: -1..1 to what is shown; a thread per 2 x 2 pixels ---- */
 
 typedef struct

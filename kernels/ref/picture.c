@@ -20,6 +20,25 @@ upsample_ref (DpDevice *dev, const DpUpsampleArgs *args)
         }
 }
 
+void
+pixel_shuffle_ref (DpDevice *dev, const DpPixelShuffleArgs *args)
+{
+  int frames = args->frames, repeats = 4 * frames * args->co / args->ci;
+
+  assert (4 * frames * args->co % args->ci == 0 && args->skip < frames);
+  for (int t = args->skip; t < args->t * frames; t++)
+    for (int y = 0; y < 2 * args->h; y++)
+      for (int x = 0; x < 2 * args->w; x++)
+        for (int o = 0; o < args->co; o++) {
+          int place = args->transposed ? x % 2 * 2 + y % 2 : y % 2 * 2 + x % 2;
+          size_t pixel = ((size_t) t / frames * args->h + y / 2) * args->w + x / 2;
+          size_t from = pixel * args->ci + ((o * frames + t % frames) * 4 + place) / repeats;
+          size_t to = (((size_t) (t - args->skip) * 2 * args->h + y) * 2 * args->w + x) * args->co + o;
+
+          dp_store (args->type, args->y, to, dp_load (args->type, args->x, from));
+        }
+}
+
 /* Channel i of pixel (x, y) in 0..1; what is not a number is black. */
 static double
 level (const DpPackFrameArgs *args, int y, int x, int i)

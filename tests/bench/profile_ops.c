@@ -194,6 +194,16 @@ upsample_profile (DpDevice *dev, const DpUpsampleArgs *a)
 }
 
 static void
+pixel_shuffle_profile (DpDevice *dev, const DpPixelShuffleArgs *a)
+{
+  gint64 start = begin (dev);
+
+  real->pixel_shuffle (dev, a);
+  end (dev, start, FALSE, (double) a->t * a->h * a->w * (a->ci + 4 * a->frames * a->co) * dp_type_size (a->type),
+      "pixel shuffle %dx%dx%d of %d to %d %s", a->t, a->h, a->w, a->ci, a->co, type_name (a->type));
+}
+
+static void
 multiply_profile (DpDevice *dev, size_t n, DpType type, const void *a, const void *b, void *y)
 {
   gint64 start = begin (dev);
@@ -298,6 +308,7 @@ profile_install (DpDevice *dev)
   table.rms_norm = rms_norm_profile;
   table.channel_norm = channel_norm_profile;
   table.upsample = upsample_profile;
+  table.pixel_shuffle = pixel_shuffle_profile;
   table.multiply = multiply_profile;
   table.combine = combine_profile;
   table.convert = convert_profile;

@@ -16,6 +16,7 @@ import numpy as np
 import sentencepiece
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler, WanPipeline
+from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from safetensors.torch import save_file
 from transformers import T5TokenizerFast
@@ -93,7 +94,8 @@ def pipeline(name):
     """diffusers' own pipeline over the oracle's modules."""
     m = models[name]
     pipe = WanPipeline(tokenizer=tokenizer(), text_encoder=m.text_encoder, vae=m.vae, scheduler=make_scheduler(name), transformer=m.transformer,
-                       transformer_2=m.transformer_2, boundary_ratio=m.boundary_ratio)
+                       transformer_2=m.transformer_2, boundary_ratio=m.boundary_ratio,
+                       expand_timesteps=MODELS[name].get("expand_timesteps", False))
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -263,6 +265,8 @@ def decode(vae, latents):
         out.append(vae.decoder(x[:, :, i:i + 1], feat_cache=vae._feat_map, feat_idx=vae._conv_idx, first_chunk=i == 0))
     vae.clear_cache()
     out = torch.cat(out, 2)
+    if vae.config.patch_size is not None:
+        out = unpatchify(out, vae.config.patch_size)
     assert torch.equal(out.clamp(-1, 1), vae.decode(z, return_dict=False)[0])
     return out[0].permute(1, 2, 3, 0)
 
@@ -276,7 +280,7 @@ def denormalise(vae, z):
 
 def make_vae():
     """A few latents, all at once."""
-    for name, count in (("odd", 4), ("wide", 4), ("deep", 5)):
+    for name, count in (("odd", 4), ("wide", 4), ("deep", 5), ("grid", 3)):
         m = models[name]
         latents = randn(51, m.vae.config.z_dim, count, m.h, m.w)
         write("vae", name, {"model": name, "h": m.h, "w": m.w}, {"latents": latents, "frames": decode(m.vae, latents)})
@@ -284,9 +288,9 @@ def make_vae():
 
 def make_stream():
     """Forty latents at once; the frames of a few of them are kept."""
-    for name in ("odd", "deep"):
+    for name in ("odd", "deep", "grid"):
         m = models[name]
-        h, w = 2, 4
+        h, w = 2, 32 // m.scale
         latents = randn(61, m.vae.config.z_dim, 40, h, w)
         frames = decode(m.vae, latents)
         keep = [0, 1, 2, 39]
@@ -353,15 +357,15 @@ def second_expert(m, guidance_2):
 def make_run():
     """Plain Wan through diffusers' pipeline: one block, all steps."""
     for name, L, steps, guidance, guidance_2, length in (("odd", 5, 6, 5.0, None, 64), ("wide", 4, 5, 3.0, None, 512),
-                                                         ("deep", 3, 8, 1.0, None, 64), ("pair", 4, 6, 4.0, 2.5, 512)):
+                                                         ("deep", 3, 8, 1.0, None, 64), ("pair", 4, 6, 4.0, 2.5, 512), ("grid", 4, 6, 5.0, None, 64)):
         pipe = pipeline(name)
         m = models[name]
         noise = noise_of(m)[:, :L]
         settings = {"model": name, "latents": L, "steps": steps, "guidance_scale": guidance, "text_length": length,
-                    "prompt": PROMPTS[0], "negative_prompt": NEGATIVES[0], "width": m.w * 8, "height": m.h * 8}
+                    "prompt": PROMPTS[0], "negative_prompt": NEGATIVES[0], "width": m.w * m.scale, "height": m.h * m.scale}
         if guidance_2 is not None:
             settings["guidance_scale_2"] = guidance_2
-        call = dict(prompt=PROMPTS[0], negative_prompt=NEGATIVES[0], height=m.h * 8, width=m.w * 8, num_frames=4 * L - 3,
+        call = dict(prompt=PROMPTS[0], negative_prompt=NEGATIVES[0], height=m.h * m.scale, width=m.w * m.scale, num_frames=4 * L - 3,
                     num_inference_steps=steps, guidance_scale=guidance, guidance_scale_2=guidance_2, max_sequence_length=length,
                     latents=noise[None])
         latents = pipe(**call, output_type="latent").frames[0]
@@ -417,6 +421,8 @@ CASES = {
     "interval-lag3": ("deep", 13, 2, 1, 8, 3, 4.0, "euler", 64, [change(2, 1)], False),
     "interval-restart": ("wide", 15, 2, 1, 8, 4, 3.0, None, 64, [change(2, 1, restart_in=7)], False),
     "interval-experts": ("pair", 12, 2, 2, 7, 3, (4.0, 2.5), None, 64, [change(3, 1)], False),
+    # 16 x 16 pixels a latent
+    "grid": ("grid", 13, 2, 2, 6, 6, 4.0, None, 64, [change(3, 1)], True),
 }
 # levels of noise: guidance above the first, up to the second; without a line in all steps
 INTERVALS = {"interval-lag1": (0.4, 0.9), "interval-lag3": (0.4, 0.95), "interval-restart": (0.5, 0.98), "interval-experts": (0.5, 0.97)}
@@ -434,7 +440,7 @@ def run_case(name, variant=None):
     m = models[model]
     settings = {"model": model, "latents": L, "block_latents": B, "context_latents": C, "steps": T, "queue_blocks": Q,
                 "guidance_scale": guidance, "sampler": sampler, "flow_shift": MODELS[model]["flow_shift"], "text_length": length,
-                "prompt": PROMPTS[0], "negative_prompt": NEGATIVES[0], "changes": changes, "width": m.w * 8, "height": m.h * 8}
+                "prompt": PROMPTS[0], "negative_prompt": NEGATIVES[0], "changes": changes, "width": m.w * m.scale, "height": m.h * m.scale}
     context = "cached" if name.startswith("cached-") else "recomputed"
     settings["context"] = context
     if guidance_2 is not None:

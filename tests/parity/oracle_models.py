@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Four small Wan models with random weights, in diffusers layout.
+"""Five small Wan models with random weights, in diffusers layout.
 
 Each is the real architecture, built by diffusers and transformers, at sizes that are awkward on purpose. Weights are drawn so that every
 term matters: no norm weight is one, no bias, table or gate is zero. They are rounded to the type they are stored in *before*
@@ -13,9 +13,11 @@ the oracle runs, which then computes in float32, as the engine does.
 |      | cross-attention norm, 6 channels     |             | temporal scales at other levels    |                                 |
 | pair | two experts of 1 head x 24, ffn 40,  | 16          | base 3                             | BF16, the second expert sharded |
 |      | 4 layers                             |             |                                    |                                 |
+| grid | 1 head x 24, ffn 40, 4 layers,       | 16          | residual, patch 2, decoder base 4, | BF16                            |
+|      | 12 channels                          |             | 1-2-4-4, 2 res blocks              |                                 |
 
-`pair` is Wan2.2's arrangement: `transformer` takes the steps from the boundary up, `transformer_2` the others. The boundary is the very timestep
-of the third of six steps.
+`pair` is Wan2.2-A14B's arrangement: `transformer` takes the steps from the boundary up, `transformer_2` the others. The boundary is the very
+timestep of the third of six steps. `grid` is Wan2.2-TI2V-5B's arrangement: 16x16 pixels a latent, `expand_timesteps`.
 """
 import json
 import math
@@ -65,6 +67,15 @@ MODELS = {
         vae=dict(base_dim=3, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]),
         types=dict(transformer=BF16, text_encoder=BF16, vae=BF16), shards=dict(transformer=1, transformer_2=2, text_encoder=1),
         keep_encoder=False),
+    "grid": dict(
+        seed=505, latent=(2, 4), flow_shift=5.0, sampler="unipc", order=2, solver="bh2", expand_timesteps=True,
+        dit=dict(num_attention_heads=1, attention_head_dim=24, ffn_dim=40, num_layers=4, in_channels=12, out_channels=12,
+                 text_dim=16, freq_dim=32, cross_attn_norm=True, eps=1e-6),
+        text=dict(d_model=16, d_kv=8, num_heads=2, d_ff=24, num_layers=1, relative_attention_num_buckets=16,
+                  relative_attention_max_distance=20),
+        vae=dict(base_dim=2, decoder_base_dim=4, z_dim=12, dim_mult=[1, 2, 4, 4], num_res_blocks=2, temperal_downsample=[False, True, True],
+                 is_residual=True, patch_size=2, in_channels=12, out_channels=12, scale_factor_spatial=16),
+        types=dict(transformer=BF16, text_encoder=BF16, vae=BF16), shards=dict(transformer=1, text_encoder=1), keep_encoder=False),
 }
 VOCAB = 192             # rows of the token table: more than the tokenizer's pieces, as in the published models
 
@@ -130,7 +141,7 @@ def make_scheduler(name, sampler=None, flow_shift=None):
 
 
 class Model:
-    """One of MODELS: .transformer, .text_encoder, .vae in float32 with the weights as stored, and .h, .w of its fixtures.
+    """One of MODELS: .transformer, .text_encoder, .vae in float32 with the weights as stored, .h, .w of its fixtures, .scale.
 
     .transformer_2 and .boundary_ratio are None where there is one transformer.
     """
@@ -140,6 +151,7 @@ class Model:
         m = MODELS[name]
         g = torch.Generator().manual_seed(m["seed"])
         self.h, self.w = m["latent"]
+        self.scale = m["vae"].get("scale_factor_spatial", 8)     # pixels of a latent
         z = m["vae"]["z_dim"]
 
         self.transformer = WanTransformer3DModel(**m["dit"]).eval()
@@ -197,7 +209,7 @@ class Model:
             "_class_name": "WanPipeline",
             "_diffusers_version": "0.35.0",
             "boundary_ratio": self.boundary_ratio,
-            "expand_timesteps": False,
+            "expand_timesteps": m.get("expand_timesteps", False),
             "scheduler": ["diffusers", type(scheduler).__name__],
             "text_encoder": ["transformers", "UMT5EncoderModel"],
             "tokenizer": ["transformers", "T5TokenizerFast"],

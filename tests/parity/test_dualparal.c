@@ -18,7 +18,7 @@ static const char *const cases[] = {
   "full-context-lag1-cfg", "full-context-lag1", "full-context-lag3-cfg", "full-context-lag3",
   "short-last", "one-in-flight", "no-context", "uneven",
   "experts-lag1", "experts-lag2", "experts-lag3", "experts-unguided", "restart",
-  "interval-lag1", "interval-lag3", "interval-restart", "interval-experts",
+  "interval-lag1", "interval-lag3", "interval-restart", "interval-experts", "grid",
   "cached-small-context-lag1-cfg", "cached-full-context-lag1", "cached-uneven", "cached-small-context-lag3-cfg",
   "cached-small-context-lag3", "cached-full-context-lag3-cfg", "cached-short-last", "cached-one-in-flight", "cached-experts-lag1",
   "cached-experts-lag2", "cached-experts-lag3", "cached-restart", "cached-interval-lag1", "cached-interval-lag3",

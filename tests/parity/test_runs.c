@@ -56,6 +56,6 @@ int
 main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
-  parity_add ("/parity/run", test_plain, (const char *const[]) { "odd", "wide", "deep", "pair", NULL });
+  parity_add ("/parity/run", test_plain, (const char *const[]) { "odd", "wide", "deep", "pair", "grid", NULL });
   return g_test_run ();
 }

@@ -30,6 +30,12 @@ decode_one (DpVae *vae, DpDevice *dev, const float *latent, gsize latent_floats,
   return decode_some (vae, dev, latent, 1, latent_floats, frame_floats, want_frames, n);
 }
 
+static int
+pixels_of_latent (const ParityModel *model)
+{
+  return model->config.vae.spatial_scale * model->config.vae.spatial_scale;
+}
+
 static DpVae *
 open_vae (DpDevice *dev, const ParityModel *model, const DpWeights *weights, int h, int w, int at_once)
 {
@@ -55,7 +61,7 @@ test_decode (gconstpointer data)
   g_autofree float *want = parity_tensor (c, &total, NULL, "frames");   /* [4 L - 3, H, W, 3] */
   int L = dims[1], h = dims[2], w = dims[3];
   gsize latent_floats = (gsize) h * w * dims[0], frame_floats = total / (4 * L - 3), at = 0;
-  g_assert_cmpuint (frame_floats, ==, (gsize) h * w * 64 * 3);
+  g_assert_cmpuint (frame_floats, ==, (gsize) h * w * pixels_of_latent (model) * 3);
   DpVae *vae = open_vae (dev, model, weights, h, w, 3);
 
   g_autofree float *got = g_new (float, total);
@@ -106,7 +112,7 @@ test_stream (gconstpointer data)
   gint64 dims[8];
   g_autofree float *latents = parity_video (c, dims, "latents");
   int L = dims[1], h = dims[2], w = dims[3];
-  gsize latent_floats = (gsize) h * w * dims[0], frame_floats = (gsize) h * w * 64 * 3;
+  gsize latent_floats = (gsize) h * w * dims[0], frame_floats = (gsize) h * w * pixels_of_latent (model) * 3;
   JsonArray *keep = json_object_get_array_member (c->settings, "keep");
   guint kept = 0;
   DpVae *vae = open_vae (dev, model, weights, h, w, 1);
@@ -131,7 +137,7 @@ main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
   parity_add ("/parity/vae", test_decode,
-      (const char *const[]) { "odd-cpu", "odd-ref", "wide-cpu", "wide-ref", "deep-cpu", "deep-ref", NULL });
-  parity_add ("/parity/stream", test_stream, (const char *const[]) { "odd", "deep", NULL });
+      (const char *const[]) { "odd-cpu", "odd-ref", "wide-cpu", "wide-ref", "deep-cpu", "deep-ref", "grid-cpu", "grid-ref", NULL });
+  parity_add ("/parity/stream", test_stream, (const char *const[]) { "odd", "deep", "grid", NULL });
   return g_test_run ();
 }

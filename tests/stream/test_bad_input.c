@@ -573,7 +573,7 @@ test_configs (void)
     { "vae/config.json", "dim_mult", "[1, 2, 4, 1000000000]", "dim_mult" },
     { "vae/config.json", "latents_mean", "[0.0]", "latents_mean|16" },
     { "vae/config.json", "latents_std", "null", "latents_std" },
-    { "vae/config.json", "is_residual", "true", "is_residual" },
+    { "vae/config.json", "is_residual", "\"true\"", "is_residual" },
     { "text_encoder/config.json", "d_model", "1000000000", "d_model|1000000000" },
     { "text_encoder/config.json", "num_heads", "0", "num_heads|0" },
     { "text_encoder/config.json", "vocab_size", "-512", "vocab_size|-512" },

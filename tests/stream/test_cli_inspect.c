@@ -214,6 +214,12 @@ test_published (void)
   for (guint i = 0; i < G_N_ELEMENTS (lines); i++)
     if (strstr (out, lines[i]) == NULL)
       g_test_fail_printf ("inspect does not say \"%s\"", lines[i]);
+  /* 16 x 16 pixels a latent: 720 lines are the middle of 736, which it was not trained for */
+  g_autofree char *grid = cli_ok ("plan --model wan2.2-5b --precision bfloat16 --height 720"), *trained = cli_ok ("plan --model wan2.2-5b");
+  g_assert_nonnull (strstr (grid, "1280x720, the middle of 1280x736\n"));
+  g_assert_nonnull (strstr (grid, "was not trained for 1280x720, so the video may look wrong; it was trained for 1280x704 and 704x1280\n"));
+  g_assert_null (strstr (trained, "trained"));
+  cli_bad ("generate --model wan2.2-5b --output %s/x.y4m", 1, "`hf download Wan-AI/Wan2.2-TI2V-5B-Diffusers --local-dir DIR`");
   cli_bad ("generate --model wan2.1-1.3b --output %s/x.y4m", 1, "`hf download Wan-AI/Wan2.1-T2V-1.3B-Diffusers --local-dir DIR`");
   cli_bad ("bench --model wan2.1-14b --blocks 1", 1, "`hf download Wan-AI/Wan2.1-T2V-14B-Diffusers --local-dir DIR`");
   cli_bad ("plan --model wan2.1-5b", 1, "wan2.1-5b: no such directory");

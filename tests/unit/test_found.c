@@ -128,6 +128,7 @@ test_not_a_model (void)
   check_model ("=Wan-AI/Wan2.1-T2V-1.3B", DP_ERROR_NOT_FOUND, "hf download Wan-AI/Wan2.1-T2V-1.3B-Diffusers --local-dir DIR");
   check_model ("wan2.1_t2v_14B", DP_ERROR_NOT_FOUND, "14B: no such directory|hf download Wan-AI/Wan2.1-T2V-14B-Diffusers --local-dir DIR");
   check_model ("Wan2.2-T2V-A14B/", DP_ERROR_NOT_FOUND, "no such directory|hf download Wan-AI/Wan2.2-T2V-A14B-Diffusers --local-dir DIR");
+  check_model ("Wan2.2-TI2V-5B", DP_ERROR_NOT_FOUND, "no such directory|hf download Wan-AI/Wan2.2-TI2V-5B-Diffusers --local-dir DIR");
   check_model ("Wan2.1-I2V-14B", DP_ERROR_NOT_FOUND, "no such directory; a model is a directory");
   check_model ("dangling", DP_ERROR_NOT_FOUND, "link to nothing");
   check_model ("round", DP_ERROR_FAILED, "round|Too many levels of symbolic links");

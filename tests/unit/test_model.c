@@ -55,10 +55,11 @@ test_nowhere (void)
 static void
 test_published (void)
 {
-  static const struct { const char *name, *repository; int layers, width, ffn, experts; } published[] = {
-    { "wan2.1-1.3b", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", 30, 1536, 8960, 1 },
-    { "wan2.1-14b", "Wan-AI/Wan2.1-T2V-14B-Diffusers", 40, 5120, 13824, 1 },
-    { "wan2.2-a14b", "Wan-AI/Wan2.2-T2V-A14B-Diffusers", 40, 5120, 13824, 2 },
+  static const struct { const char *name, *repository; int layers, width, ffn, experts, size[2], fps; } published[] = {
+    { "wan2.1-1.3b", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", 30, 1536, 8960, 1, { 832, 480 }, 16 },
+    { "wan2.1-14b", "Wan-AI/Wan2.1-T2V-14B-Diffusers", 40, 5120, 13824, 1, { 832, 480 }, 16 },
+    { "wan2.2-a14b", "Wan-AI/Wan2.2-T2V-A14B-Diffusers", 40, 5120, 13824, 2, { 832, 480 }, 16 },
+    { "wan2.2-5b", "Wan-AI/Wan2.2-TI2V-5B-Diffusers", 30, 3072, 14336, 1, { 1280, 704 }, 24 },
   };
 
   for (guint i = 0; i < G_N_ELEMENTS (published); i++) {
@@ -69,7 +70,10 @@ test_published (void)
     g_assert_no_error (error);
     g_assert_cmpstr (model->repository, ==, published[i].repository);
     g_assert_cmpstr (model->config.defaults.name, ==, published[i].name);
-    g_assert_cmpint (model->config.defaults.width, ==, 832);
+    g_assert_cmpint (model->config.defaults.width, ==, published[i].size[0]);
+    g_assert_cmpint (model->config.defaults.height, ==, published[i].size[1]);
+    g_assert_cmpint (model->config.defaults.fps_n, ==, published[i].fps);
+    g_assert_true (model->config.defaults.trained[0].width == published[i].size[0]);
     g_assert_cmpint (model->config.dit.layers, ==, published[i].layers);
     g_assert_cmpint (model->config.dit.heads * model->config.dit.head_dim, ==, published[i].width);
     g_assert_cmpint (model->config.dit.ffn, ==, published[i].ffn);

@@ -150,12 +150,48 @@ test_fallbacks (void)
   restore ("scheduler/scheduler_config.json");
 }
 
+/* Wan2.2-TI2V-5B's arrangement: 16 x 16 pixels a latent, so sizes in steps of 32. */
+static void
+test_residual (void)
+{
+  g_autofree char *grid = g_test_build_filename (G_TEST_DIST, "tests", "parity", "fixtures", "models", "grid", NULL), *text = NULL;
+  g_autofree char *path = g_build_filename (grid, "vae", "config.json", NULL);
+  g_autoptr (GError) error = NULL;
+  DpModelConfig c;
+
+  dp_model_config_read (&c, grid, &error);
+  g_assert_no_error (error);
+  g_assert_true (c.vae.residual && c.vae.patch == 2 && c.vae.out_channels == 12 && c.vae.base_dim == 4);
+  g_assert_true (c.vae.spatial_scale == 16 && c.vae.temporal_scale == 4);
+  g_assert_true (g_file_get_contents (path, &text, NULL, NULL));
+  static const struct { const char *member, *changed, *key; } bad[] = {
+    { "\"out_channels\": 12", "\"out_channels\": 3", "out_channels" }, { "\"out_channels\": 12,", "", "out_channels" },
+    { "\"scale_factor_spatial\": 16", "\"scale_factor_spatial\": 8", "scale_factor_spatial" },
+    { "\"z_dim\": 12", "\"z_dim\": 12, \"dim_mult\": [1, 2, 3, 5]", "dim_mult" },       /* 5 does not divide 8 x 3 */
+  };
+  for (gsize i = 0; i < G_N_ELEMENTS (bad); i++) {
+    g_auto (GStrv) parts = g_strsplit (text, bad[i].member, 2);
+    g_autofree char *changed = g_strjoinv (bad[i].changed, parts);
+
+    g_assert_cmpstr (changed, !=, text);
+    put ("vae/config.json", changed);
+    assert_refused (DP_ERROR_BAD_MODEL, "vae/config.json", bad[i].key);
+  }
+  put ("vae/config.json", text);
+  put ("dualparal.json", "{ \"width\": 64, \"height\": 48 }");
+  assert_refused (DP_ERROR_BAD_MODEL, "dualparal.json", "multiples of 32");
+  put ("dualparal.json", "{ \"width\": 64, \"height\": 64, \"trained_sizes\": [[64, 64], [48, 64]] }");
+  assert_refused (DP_ERROR_BAD_MODEL, "dualparal.json", "multiples of 32");
+  restore ("dualparal.json");
+  restore ("vae/config.json");
+}
+
 static void
 test_refused (void)
 {
   static const struct { int file; const char *key, *json; } bad[] = {
     { 0, "_class_name", "\"WanImageToVideoPipeline\"" }, { 0, "boundary_ratio", "0.875" }, { 0, "boundary_ratio", "0" },
-    { 0, "transformer_2", "[]" }, { 0, "transformer", "[null, null]" }, { 0, "expand_timesteps", "true" },
+    { 0, "transformer_2", "[]" }, { 0, "transformer", "[null, null]" }, { 0, "expand_timesteps", "1" },
     { 0, "vae", "[\"diffusers\", \"AutoencoderKL\"]" },
     { 1, "model_type", "\"t5\"" }, { 1, "feed_forward_proj", "\"relu\"" }, { 1, "num_layers", "0" }, { 1, "num_layers", "\"3\"" },
     { 1, "num_layers", "3.5" }, { 1, "num_layers", "null" }, { 1, "num_layers", NULL }, { 1, "d_model", "99999999999" },
@@ -168,7 +204,7 @@ test_refused (void)
     { 2, "out_channels", "32" }, { 2, "freq_dim", "255" }, { 2, "text_dim", "64" }, { 2, "in_channels", "8" },
     { 2, "num_attention_heads", "257" },
     { 2, "cross_attn_norm", "1" }, { 2, "eps", "\"small\"" }, { 2, "ffn_dim", "true" }, { 2, "pos_embed_seq_len", "514" },
-    { 3, "is_residual", "true" }, { 3, "attn_scales", "[0.5]" }, { 3, "patch_size", "2" }, { 3, "dim_mult", "[]" },
+    { 3, "is_residual", "1" }, { 3, "attn_scales", "[0.5]" }, { 3, "patch_size", "3" }, { 3, "dim_mult", "[]" },
     { 3, "dim_mult", "[1, 2, 4, 4, 1, 1, 1, 1, 1]" }, { 3, "dim_mult", "[1, 2, 4, 1000]" }, { 3, "dim_mult", "[1, 2, 4]" },
     { 3, "temperal_downsample", "[0, 1, 1]" }, { 3, "latents_mean", "[1, 2]" }, { 3, "latents_std", NULL }, { 3, "out_channels", "12" },
     { 3, "z_dim", "129" }, { 3, "num_res_blocks", "0" }, { 3, "scale_factor_spatial", "16" },
@@ -396,6 +432,7 @@ main (int argc, char **argv)
     restore (files[i]);
   g_test_add_func ("/config/tiny", test_tiny);
   g_test_add_func ("/config/fallbacks", test_fallbacks);
+  g_test_add_func ("/config/residual", test_residual);
   g_test_add_func ("/config/refused", test_refused);
   g_test_add_func ("/config/experts", test_experts);
   g_test_add_func ("/config/not_json", test_not_json);

@@ -629,6 +629,35 @@ upsample_case (PictureParams p)
 
 typedef struct
 {
+  int t, h, w, ci, co, frames, skip;
+  bool transposed;
+  DpType type;
+} ShuffleParams;
+
+static void
+shuffle_body (Case *c, const void *params)
+{
+  const ShuffleParams *p = params;
+  DpPixelShuffleArgs args = { .type = p->type, .t = p->t, .h = p->h, .w = p->w, .ci = p->ci, .co = p->co, .frames = p->frames,
+    .skip = p->skip, .transposed = p->transposed };
+
+  args.x = in (c, (size_t) p->t * p->h * p->w, p->ci, 0, p->type, 1);
+  args.y = out (c, (size_t) (p->t * p->frames - p->skip) * p->h * p->w * 4, p->co, 0, p->type);
+  RUN (c, c->dev->ops->pixel_shuffle (c->dev, &args));
+}
+
+static void
+shuffle_case (ShuffleParams p)
+{
+  Case c = { .bytes = (double) p.t * p.h * p.w * (p.ci + 4 * p.frames * p.co) * dp_type_size (p.type) };
+
+  snprintf (c.name, sizeof c.name, "pixel shuffle %dx%dx%d C %d to %d %s, %d frames%s%s", p.t, p.h, p.w, p.ci, p.co, type_name (p.type),
+      p.frames, p.skip ? " but the first" : "", p.transposed ? ", transposed" : "");
+  run_case (&c, shuffle_body, &p);
+}
+
+typedef struct
+{
   int h, w;
   DpType type;
   DpPixels format;
@@ -718,6 +747,13 @@ test_pictures (void)
       upsample_case ((PictureParams) { 3, 9, 7, channels[i], type, true });
       patch_cases ((PictureParams) { 3, 6, 10, channels[i], type });
     }
+    for (int frames = 1; frames <= 2; frames++)
+      for (int skip = 0; skip < frames; skip++) {
+        shuffle_case ((ShuffleParams) { 1, 3, 5, 24, 24, frames, skip, false, type });
+        shuffle_case ((ShuffleParams) { 2, 4, 3, 32, 16, frames, skip, false, type });
+        shuffle_case ((ShuffleParams) { 3, 5, 7, 12, 9, frames, skip, false, type });
+        shuffle_case ((ShuffleParams) { 3, 2, 9, 12, 3, frames, skip, true, type });
+      }
     patch_cases ((PictureParams) { 2, 32, 48, 16, type });
     for (DpPixels format = DP_PIXELS_RGB_F32; format <= DP_PIXELS_XBGR; format++) {
       pack_case ((PackParams) { 2, 2, type, format });
@@ -738,6 +774,9 @@ bench_pictures_gpu (void)
   upsample_case ((PictureParams) { 4, 240, 416, 192, BF16 });
   upsample_case ((PictureParams) { 2, 120, 208, 384, BF16 });
   upsample_case ((PictureParams) { 2, 120, 208, 384, BF16, true });
+  shuffle_case ((ShuffleParams) { 2, 88, 160, 1024, 1024, 2, 0, false, BF16 });
+  shuffle_case ((ShuffleParams) { 4, 176, 320, 1024, 512, 1, 0, false, BF16 });
+  shuffle_case ((ShuffleParams) { 4, 352, 640, 12, 3, 1, 0, true, BF16 });
   for (DpPixels format = DP_PIXELS_RGB_F32; format <= DP_PIXELS_RGBX; format++)
     pack_case ((PackParams) { 480, 832, BF16, format });
   pack_case ((PackParams) { 720, 1280, BF16, DP_PIXELS_NV12 });

@@ -211,6 +211,13 @@ check_pictures (void)
   expect ("upsample", y, 16, (float[]) { 1, 2, 1, 2, 3, 4, 3, 4, 1, 2, 1, 2, 3, 4, 3, 4 });
   dev->ops->upsample (dev, &(DpUpsampleArgs) { .t = 1, .h = 1, .w = 2, .channels = 1, .temporal = true, .x = d, .y = y });
   expect ("upsample in time", y, 16, (float[]) { 1, 1, 3, 3, 1, 1, 3, 3, 2, 2, 4, 4, 2, 2, 4, 4 });
+  dev->ops->pixel_shuffle (dev, &(DpPixelShuffleArgs) { .t = 1, .h = 1, .w = 1, .ci = 4, .co = 2, .frames = 1, .x = d, .y = y });
+  expect ("pixel_shuffle", y, 8, (float[]) { 1, 3, 1, 3, 2, 4, 2, 4 });
+  dev->ops->pixel_shuffle (dev, &(DpPixelShuffleArgs) { .t = 1, .h = 1, .w = 1, .ci = 4, .co = 1, .frames = 1, .transposed = true, .x = d,
+          .y = y });
+  expect ("pixel_shuffle, transposed", y, 4, (float[]) { 1, 3, 2, 4 });
+  dev->ops->pixel_shuffle (dev, &(DpPixelShuffleArgs) { .t = 1, .h = 1, .w = 1, .ci = 4, .co = 1, .frames = 2, .skip = 1, .x = d, .y = y });
+  expect ("pixel_shuffle in time, but the first frame", y, 4, (float[]) { 3, 3, 4, 4 });
   for (int i = 0; i < 16; i++)
     latents[i] = i;
   d = upload (latents, sizeof latents);
