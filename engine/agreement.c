@@ -73,7 +73,7 @@ add_weights (GKeyFile *text, const DpModel *model, DpModelPart part, GError **er
   gboolean ok = dir != NULL;
 
   while (ok && (name = g_dir_read_name (dir)))
-    if (g_str_has_suffix (name, ".safetensors"))
+    if (dp_weights_is_named (name))
       g_ptr_array_add (names, g_strdup (name));
   g_ptr_array_sort (names, compare_names);
   for (guint i = 0; i < names->len && ok; i++)

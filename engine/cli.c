@@ -361,7 +361,7 @@ print_files (const DpModel *model, DpModelPart part)
     g_autofree char *file = g_build_filename (model->paths[part], name, NULL);
     GStatBuf st;
 
-    if (g_str_has_suffix (name, ".safetensors") && g_stat (file, &st) == 0)
+    if (dp_weights_is_named (name) && g_stat (file, &st) == 0)
       bytes += st.st_size;
   }
   if (model->repository)

@@ -125,6 +125,7 @@ dp_found_content (const char *data, gsize size)
     { "version https://git-lfs", 23, "a Git LFS pointer, which stands for the file; fetch the file with `git lfs pull`" },
     { "GGUF", 4, "a GGUF file, which is not supported; fetch the model in diffusers layout, with .safetensors files" },
     { "PK\3\4", 4, "a PyTorch file or another zip archive; fetch or save the weights as .safetensors" },
+    { "\200\2\212\n", 4, "a PyTorch file of the format before 1.6; save it again: torch.save(torch.load(FILE, weights_only=True), FILE)" },
     { "\200\2", 2, "a Python pickle; fetch or save the weights as .safetensors" },
     { "\357\273\277", 3, "a byte order mark; save the file as UTF-8 without one" },
     { "\377\376", 2, "a byte order mark of UTF-16; save the file as UTF-8 without one" },

@@ -4,6 +4,7 @@
 #include "found.h"
 #include "json_cursor.h"
 #include "kernels/host.h"
+#include "weights_torch.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -212,6 +213,36 @@ parse_metadata (DpJson *json, GString *scratch)
   return dp_json_expect (json, '}');
 }
 
+/* A new entry of that name, which the set does not have yet; NULL with an error if it has. */
+static Entry *
+weights_add_entry (DpWeights *weights, const File *file, const char *name, GError **error)
+{
+  const Entry *other = g_hash_table_lookup (weights->entries, name);
+
+  if (other) {
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected once, found again in %s", file->path, name, other->file->path);
+    return NULL;
+  }
+  Entry *entry = g_new0 (Entry, 1);
+  entry->tensor.name = g_strdup (name);
+  entry->file = file;
+  g_hash_table_insert (weights->entries, (char *) entry->tensor.name, entry);
+  return entry;
+}
+
+/* Once dtype, dims, begin and end are known. */
+static gboolean
+entry_finish (Entry *entry, GError **error)
+{
+  if (!entry_check (entry, error))
+    return FALSE;
+  entry->usable = dtype_usable (entry->dtype, &entry->tensor.type);
+  entry->tensor.bytes = entry->end - entry->begin;
+  entry->tensor.file = entry->file;
+  entry->tensor.offset = entry->file->data + entry->begin;
+  return TRUE;
+}
+
 /* Every tensor of the header, into `entries` (in the file's order, for file_check_layout) and into weights. */
 static gboolean
 file_parse (DpWeights *weights, const File *file, DpJson *json, GPtrArray *entries)
@@ -231,23 +262,12 @@ file_parse (DpWeights *weights, const File *file, DpJson *json, GPtrArray *entri
         return FALSE;
       continue;
     }
-    const Entry *other = g_hash_table_lookup (weights->entries, name->str);
-    if (other) {
-      dp_error_set (json->error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected once, found again in %s", file->path, name->str,
-          other->file->path);
+    Entry *entry = weights_add_entry (weights, file, name->str, json->error);
+    if (entry == NULL)
       return FALSE;
-    }
-    Entry *entry = g_new0 (Entry, 1);
-    entry->tensor.name = g_strdup (name->str);
-    entry->file = file;
-    g_hash_table_insert (weights->entries, (char *) entry->tensor.name, entry);
     g_ptr_array_add (entries, entry);
-    if (!entry_parse (entry, json, scratch) || !entry_check (entry, json->error))
+    if (!entry_parse (entry, json, scratch) || !entry_finish (entry, json->error))
       return FALSE;
-    entry->usable = dtype_usable (entry->dtype, &entry->tensor.type);
-    entry->tensor.bytes = entry->end - entry->begin;
-    entry->tensor.file = file;
-    entry->tensor.offset = file->data + entry->begin;
   } while (dp_json_take (json, ','));
   return dp_json_expect (json, '}');
 }
@@ -378,6 +398,45 @@ file_is_no_safetensors (const File *file, guint64 header, GError **error)
   return FALSE;
 }
 
+typedef struct
+{
+  DpWeights *weights;
+  const File *file;
+} Adding;
+
+static gboolean
+add_torch_tensor (const char *name, const char *dtype, int n_dims, const gint64 *dims, guint64 offset, gsize bytes, gpointer user_data,
+    GError **error)
+{
+  Adding *to = user_data;
+  Entry *entry = weights_add_entry (to->weights, to->file, name, error);
+
+  if (entry == NULL)
+    return FALSE;
+  g_strlcpy (entry->dtype, dtype, sizeof entry->dtype);
+  entry->tensor.n_dims = n_dims;
+  memcpy (entry->tensor.dims, dims, n_dims * sizeof *dims);
+  entry->begin = offset;
+  entry->end = offset + bytes;
+  return entry_finish (entry, error);
+}
+
+static gboolean
+read_for_torch (gconstpointer source, guint64 offset, void *to, gsize bytes, GError **error)
+{
+  return file_get (source, offset, to, bytes, error);
+}
+
+static gboolean
+weights_add_torch (DpWeights *weights, File *file, GError **error)
+{
+  DpTorchFile torch = { file->path, file->size, read_for_torch, file };
+  Adding to = { weights, file };
+
+  file->data_size = file->size;
+  return dp_torch_list (&torch, add_torch_tensor, &to, error);
+}
+
 static gboolean
 weights_add_file (DpWeights *weights, const char *path, GError **error)
 {
@@ -390,6 +449,8 @@ weights_add_file (DpWeights *weights, const char *path, GError **error)
   g_ptr_array_add (weights->files, file);
   if (!file_open (file, error) || !file_get (file, 0, &length, 8, error))
     return FALSE;
+  if (memcmp (&length, "PK\3\4", 4) == 0)
+    return weights_add_torch (weights, file, error);
   if (length < 2 || length > MAX_HEADER || length > file->size - 8)
     return file_is_no_safetensors (file, length, error);
   file->data = 8 + length;
@@ -527,6 +588,19 @@ weights_add_index (DpWeights *weights, const char *dir, GError **error)
   return index_check (weights, map, error);
 }
 
+/* What a stem may end in; of several files the first counts. */
+static const char *const suffixes[] = { ".safetensors", ".pth", ".pt" };
+
+gboolean
+dp_weights_is_named (const char *name)
+{
+  gboolean is = FALSE;
+
+  for (gsize i = 0; i < G_N_ELEMENTS (suffixes); i++)
+    is = is || g_str_has_suffix (name, suffixes[i]);
+  return is;
+}
+
 DpWeights *
 dp_weights_open (const char *dir, const char *stem, GError **error)
 {
@@ -538,6 +612,12 @@ dp_weights_open (const char *dir, const char *stem, GError **error)
 
   if (sharded)
     found = dp_found_at (index, error);
+  for (gsize i = 1; stem && found == DP_FOUND_NOTHING && i < G_N_ELEMENTS (suffixes); i++) {
+    g_free (single);
+    single = g_strdup_printf ("%s/%s%s", dir, stem, suffixes[i]);
+    sharded = FALSE;
+    found = dp_found_at (single, error);
+  }
   if (found == DP_FOUND_NOTHING && index)
     dp_found_no_weights (dir, stem, error);
   else if (found == DP_FOUND_NOTHING)

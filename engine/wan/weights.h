@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * weights.h: safetensors files, open for reading.
+ * weights.h: safetensors and PyTorch files, open for reading.
  *
- * A DpWeights is one or several .safetensors files (a sharded model with its index.json) seen as one set of named tensors. The
- * header is checked completely before anything is handed out: sizes, offsets, overlaps, types. A file that is cut off or lies about
- * itself is refused with one sentence: file, tensor, expected, found. Tensors are read when they are wanted and never mapped: a mapped
- * file that becomes shorter ends the process. A file that is written to while it is open is noticed, by its size and its time of
- * modification: whether the bytes are others could only be told by reading all of them, so touching it counts. A file that is replaced by
- * another is read to its end as it was.
+ * A DpWeights is one or several .safetensors files (a sharded model with its index.json) seen as one set of named tensors, or one zip file
+ * of torch.save(), see weights_torch.h. The header is checked completely before anything is handed out: sizes, offsets, overlaps, types. A
+ * file that is cut off or lies about itself is refused with one sentence: file, tensor, expected, found. Tensors are read when they are
+ * wanted and never mapped: a mapped file that becomes shorter ends the process. A file that is written to while it is open is noticed, by
+ * its size and its time of modification: whether the bytes are others could only be told by reading all of them, so touching it counts. A
+ * file that is replaced by another is read to its end as it was.
  */
 #pragma once
 
@@ -31,10 +31,14 @@ typedef struct
 /* Thread-safety: immutable after open, so readable from any thread; dp_weights_watch() is the exception. */
 typedef struct _DpWeights DpWeights;
 
-/** Opens `dir`/`stem`.safetensors, or the shards named by `dir`/`stem`.safetensors.index.json. With stem NULL, `dir` is a file.
+/** Opens `dir`/`stem`.safetensors, or the shards named by `dir`/`stem`.safetensors.index.json, or `dir`/`stem`.pth or .pt. With stem NULL,
+ *  `dir` is a file.
  *  Accepts F32, BF16 and F16 tensors (others are listed but cannot be got).
  *  Errors: DP_ERROR_NOT_FOUND, DP_ERROR_BAD_MODEL, DP_ERROR_FAILED, DP_ERROR_NO_MEMORY. */
 DpWeights *dp_weights_open (const char *dir, const char *stem, GError **error);
+
+/** Whether a file of this name in a part's directory may hold weights. */
+gboolean dp_weights_is_named (const char *name);
 void dp_weights_free (DpWeights *weights);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (DpWeights, dp_weights_free)
 

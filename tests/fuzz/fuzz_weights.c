@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A safetensors file, or with FUZZ_INDEX an index of shards. The first byte of a safetensors file says how many bytes of tensors there
+ * A safetensors file, or with FUZZ_INDEX an index of shards, or with FUZZ_TORCH a file of torch.save(). The first byte of a safetensors file says how many bytes of tensors there
  * are, and the length of the header in front is made to fit, or only that would ever be refused; 255: all is as it comes.
  */
 #include "fuzz.h"
@@ -33,6 +33,13 @@ put (const uint8_t *data, size_t size)
   prepared = TRUE;
   fuzz_put ("i.safetensors.index.json", data, size);
   return "i";
+}
+#elif defined FUZZ_TORCH
+static const char *
+put (const uint8_t *data, size_t size)
+{
+  fuzz_put ("w.pth", data, size);
+  return "w";
 }
 #else
 static const char *
