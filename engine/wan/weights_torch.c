@@ -164,6 +164,29 @@ archive_find (Archive *archive, const char *name, guint64 *at, guint64 *size)
       || damaged (archive, "that points outside itself: it is cut off or damaged");
 }
 
+/* PyTorch 2.1 and later note it; before, only such machines were common. */
+static gboolean
+archive_check_byte_order (Archive *archive)
+{
+  g_autofree char *path = g_strconcat (archive->folder, "byteorder", NULL);
+  guint64 at, size;
+  char order[6];
+
+  if (!g_hash_table_contains (archive->members, path))
+    return TRUE;
+  if (!archive_find (archive, "byteorder", &at, &size))
+    return FALSE;
+  if (size == sizeof order) {
+    if (!get (archive, at, order, sizeof order))
+      return FALSE;
+    if (memcmp (order, "little", sizeof order) == 0)
+      return TRUE;
+  }
+  dp_error_set (archive->error, DP_ERROR_BAD_MODEL, "%s: expected numbers in little endian, found another byte order; save the weights on a "
+      "machine such as this one", archive->file->path);
+  return FALSE;
+}
+
 /* ---- the pickle ---- */
 
 typedef enum { OTHER, MARK, INT, STRING, GLOBAL, TUPLE, LIST, DICT, STORAGE, TENSOR } Kind;
@@ -599,7 +622,7 @@ dp_torch_list (const DpTorchFile *file, gboolean (*add) (const char *name, const
   guint64 at, size;
 
   folder = archive.folder;
-  if (!open || !archive_find (&archive, "data.pkl", &at, &size))
+  if (!open || !archive_check_byte_order (&archive) || !archive_find (&archive, "data.pkl", &at, &size))
     return FALSE;
   if (size > MAX_PICKLE)
     return damaged (&archive, "whose data.pkl is longer than 1 MiB");

@@ -93,6 +93,7 @@ static void
 test_hostile (void)
 {
   static const struct { const char *what; gsize n; const char *with, *names; } changes[] = {
+    { "little", 6, "bigbig", "another byte order" },
     { "ctorch._utils\n_rebuild_tensor_v2\n", 33, "cos\nsystem\nX\x11\0\0\0rm -rf /tmp/dp...", "would call os.system" },
     { "K\2K\3\206", 5, "K\377K\3\206", "tensor a: expected its data within" },
   };
