@@ -200,6 +200,7 @@ typedef struct
   char *text;
   const char *dtype;
   GPtrArray *items;             /* or NULL; owns nothing */
+  gboolean has_tensors;         /* of a dict; noted as they come, or a dict that is named many times would be searched as often */
   gint64 *dims;
 } Value;
 
@@ -294,8 +295,12 @@ item_of (const Value *value, guint i, Kind kind)
 static gboolean
 take_items (Pickle *p, Value *value, guint from)
 {
-  for (guint i = from; i < p->stack->len; i++)
-    add_item (value, g_ptr_array_index (p->stack, i));
+  for (guint i = from; i < p->stack->len; i++) {
+    Value *added = g_ptr_array_index (p->stack, i);
+
+    value->has_tensors = value->has_tensors || (value->kind == DICT && (i - from) % 2 && added->kind == TENSOR);
+    add_item (value, added);
+  }
   g_ptr_array_set_size (p->stack, from);
   return TRUE;
 }
@@ -569,15 +574,6 @@ run (Pickle *p)
 
 /* ---- the tensors ---- */
 
-static gboolean
-has_tensors (const Value *value)
-{
-  for (guint i = 1; value->kind == DICT && i < n_items (value); i += 2)
-    if (item_of (value, i, TENSOR))
-      return TRUE;
-  return FALSE;
-}
-
 /* The dict whose tensors are meant. */
 static Value *
 choose (Pickle *p, Value *root)
@@ -589,7 +585,7 @@ choose (Pickle *p, Value *root)
   for (guint i = 1; root->kind == DICT && i < n_items (root); i += 2) {
     Value *key = item_of (root, i - 1, STRING);
 
-    if (!has_tensors (item (root, i)) || !key)
+    if (!key || !item (root, i)->has_tensors)
       continue;
     n++;
     one = item (root, i);
@@ -598,9 +594,9 @@ choose (Pickle *p, Value *root)
     if (name == NULL || strcmp (key->text, name) < 0)
       name = key->text;
   }
-  if (n == 0 && has_tensors (root))
+  if (n == 0 && root->has_tensors)
     return root;
-  if (n > 0 && !has_tensors (root) && (n == 1 || best))
+  if (n > 0 && !root->has_tensors && (n == 1 || best))
     return best ? best : one;
   dp_error_set (p->archive->error, DP_ERROR_BAD_MODEL, "%s: expected one dict of tensors, found %s%s; save the one that is meant: "
       "torch.save(torch.load(FILE)[KEY], FILE)", p->archive->file->path, n ? "several, such as " : "none", n ? name : "");

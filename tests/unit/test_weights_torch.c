@@ -130,6 +130,67 @@ test_hostile (void)
   g_rmdir (dir);
 }
 
+/* Appends a number, little endian. */
+static void
+put (GByteArray *to, guint64 n, guint bytes)
+{
+  g_byte_array_append (to, (const guint8 *) &n, bytes);
+}
+
+/* An archive of "a/data.pkl" alone. */
+static GByteArray *
+archive_of (const GByteArray *pickle)
+{
+  static const char name[] = "a/data.pkl";
+  const guint length = sizeof name - 1, at = 30 + length + pickle->len;
+  GByteArray *zip = g_byte_array_new ();
+
+  put (zip, 0x04034b50, 4);
+  for (int i = 0; i < 22; i++)
+    put (zip, 0, 1);
+  put (zip, length, 4);
+  g_byte_array_append (zip, (const guint8 *) name, length);
+  g_byte_array_append (zip, pickle->data, pickle->len);
+  put (zip, 0x02014b50, 4);
+  for (int i = 0; i < 4; i++)
+    put (zip, 0, 4);
+  put (zip, pickle->len, 4);
+  put (zip, pickle->len, 4);
+  put (zip, length, 8);
+  put (zip, 0, 8);
+  put (zip, 0, 2);
+  g_byte_array_append (zip, (const guint8 *) name, length);
+  put (zip, 0x06054b50, 4);
+  put (zip, 0, 8);
+  put (zip, 46 + length, 4);
+  put (zip, at, 4);
+  put (zip, 0, 2);
+  return zip;
+}
+
+/* A dict of 200,000 pairs, which another has 120,000 times: looking through it each time would take minutes. */
+static void
+test_repeated (void)
+{
+  g_autoptr (GByteArray) pickle = g_byte_array_new ();
+  g_autofree char *dir = g_dir_make_tmp ("dp-torch-XXXXXX", NULL), *path = g_build_filename (dir, "w.pth", NULL);
+  gint64 begin = g_get_monotonic_time ();
+
+  g_byte_array_append (pickle, (const guint8 *) "\x80\2}q\0(", 6);
+  for (int i = 0; i < 200000; i++)
+    g_byte_array_append (pickle, (const guint8 *) "NN", 2);
+  g_byte_array_append (pickle, (const guint8 *) "uX\1\0\0\0kq\1}(", 11);
+  for (int i = 0; i < 120000; i++)
+    g_byte_array_append (pickle, (const guint8 *) "h\1h\0", 4);
+  g_byte_array_append (pickle, (const guint8 *) "u.", 2);
+  g_autoptr (GByteArray) zip = archive_of (pickle);
+  g_assert_true (g_file_set_contents (path, (const char *) zip->data, zip->len, NULL));
+  assert_refused (path, "found none");
+  g_assert_cmpint (g_get_monotonic_time () - begin, <, 20 * G_USEC_PER_SEC);
+  g_unlink (path);
+  g_rmdir (dir);
+}
+
 int
 main (int argc, char **argv)
 {
@@ -137,5 +198,6 @@ main (int argc, char **argv)
   g_test_add_func ("/weights-torch/reading", test_reading);
   g_test_add_func ("/weights-torch/refused", test_refused);
   g_test_add_func ("/weights-torch/hostile", test_hostile);
+  g_test_add_func ("/weights-torch/repeated", test_repeated);
   return g_test_run ();
 }
