@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A safetensors file, or with FUZZ_INDEX an index of shards, or with FUZZ_TORCH a file of torch.save(). The first byte of a safetensors file says how many bytes of tensors there
- * are, and the length of the header in front is made to fit, or only that would ever be refused; 255: all is as it comes.
+ * A safetensors file, or with FUZZ_INDEX an index of shards, or with FUZZ_TORCH a file of torch.save(). The first byte of a safetensors
+ * file says how many bytes of tensors there are, and the length of the header in front is made to fit, or only that would ever be refused;
+ * 255: all is as it comes.
  */
 #include "fuzz.h"
 #include "engine/wan/weights.h"
