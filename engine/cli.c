@@ -490,7 +490,8 @@ with_advice (const Command *command, GError *error)
   if (g_error_matches (error, G_OPTION_ERROR, G_OPTION_ERROR_UNKNOWN_OPTION))
     like = option_like (dp_cli_settings_options, error->message) ? : option_like (command->options, error->message);
   g_autofree char *advice = like ? g_strdup_printf ("is --%s meant? ", like) : g_strdup ("");
-  GError *better = g_error_new (error->domain, error->code, "%s; %s`dualparal %s --help` lists the options", error->message, advice, command->name);
+  GError *better = g_error_new (error->domain, error->code, "%s; %s`dualparal %s --help` lists the options", error->message, advice,
+      command->name);
 
   g_error_free (error);
   return better;

@@ -75,7 +75,7 @@ dp_published_defaults (DpModelConfig *config)
   const DpDitConfig *dit = &config->dit;
   DpDefaults *d = &config->defaults;
 
-  for (gsize i = 0; i < G_N_ELEMENTS (models) && d->n_trained == 0; i++) {
+  for (gsize i = 0; i < G_N_ELEMENTS (models); i++) {
     const Family *family = models[i].family;
 
     if (dit->layers == models[i].layers && dit->heads == models[i].heads && dit->head_dim == 128 && dit->ffn == models[i].ffn
@@ -85,6 +85,7 @@ dp_published_defaults (DpModelConfig *config)
       d->width = family->sizes[0].width;
       d->height = family->sizes[0].height;
       d->fps_n = family->fps;
+      return;
     }
   }
 }

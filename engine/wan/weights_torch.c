@@ -189,16 +189,38 @@ archive_check_byte_order (Archive *archive)
 
 /* ---- the pickle ---- */
 
+/* A class of torch's, and what its numbers are. */
+typedef struct
+{
+  const char *name, *dtype;
+  int bytes;                    /* of a number */
+} StorageType;
+
+static const StorageType storage_types[] = {
+  { "torch.FloatStorage", "F32", 4 }, { "torch.BFloat16Storage", "BF16", 2 }, { "torch.HalfStorage", "F16", 2 },
+  { "torch.DoubleStorage", "F64", 8 }, { "torch.LongStorage", "I64", 8 }, { "torch.IntStorage", "I32", 4 },
+  { "torch.ShortStorage", "I16", 2 }, { "torch.CharStorage", "I8", 1 }, { "torch.ByteStorage", "U8", 1 }, { "torch.BoolStorage", "BOOL", 1 },
+};
+
+static const StorageType *
+storage_type_find (const char *name)
+{
+  for (gsize i = 0; i < G_N_ELEMENTS (storage_types); i++)
+    if (strcmp (name, storage_types[i].name) == 0)
+      return &storage_types[i];
+  return NULL;
+}
+
 typedef enum { OTHER, MARK, INT, STRING, GLOBAL, TUPLE, LIST, DICT, STORAGE, TENSOR } Kind;
 
-/* A list has its items, a dict keys and values by turns. A storage has in `text` its key and in `n` its length in elements. */
+/* A list has its items, a dict keys and values by turns. A storage has its key in `text`, and so does a tensor. */
 typedef struct
 {
   Kind kind;
   int n_dims;
   gint64 n;                     /* INT; of a tensor, the first element in its storage */
   char *text;
-  const char *dtype;
+  const StorageType *type;      /* of a storage, or of the one that a tensor lies in */
   GPtrArray *items;             /* or NULL; owns nothing */
   gboolean has_tensors;         /* of a dict; noted as they come, or a dict that is named many times would be searched as often */
   gint64 *dims;
@@ -212,12 +234,6 @@ typedef struct
   GPtrArray *stack;
   GHashTable *memo;
 } Pickle;
-
-static const struct { const char *storage, *dtype; int bytes; } types[] = {
-  { "torch.FloatStorage", "F32", 4 }, { "torch.BFloat16Storage", "BF16", 2 }, { "torch.HalfStorage", "F16", 2 },
-  { "torch.DoubleStorage", "F64", 8 }, { "torch.LongStorage", "I64", 8 }, { "torch.IntStorage", "I32", 4 }, { "torch.ShortStorage", "I16", 2 },
-  { "torch.CharStorage", "I8", 1 }, { "torch.ByteStorage", "U8", 1 }, { "torch.BoolStorage", "BOOL", 1 },
-};
 
 static void
 value_free (gpointer data)
@@ -362,9 +378,7 @@ do_global (Pickle *p)
     return FALSE;
   g_autofree char *all = g_strconcat (module, ".", name, NULL);
   gboolean known = strcmp (all, "torch._utils._rebuild_tensor_v2") == 0 || strcmp (all, "torch._utils._rebuild_parameter") == 0
-      || strcmp (all, "collections.OrderedDict") == 0;
-  for (gsize i = 0; i < G_N_ELEMENTS (types); i++)
-    known = known || strcmp (all, types[i].storage) == 0;
+      || strcmp (all, "collections.OrderedDict") == 0 || storage_type_find (all);
   if (!known) {
     dp_error_set (p->archive->error, DP_ERROR_BAD_MODEL, "%s: data.pkl would call %s: expected nothing but tensors in dicts; save the "
         "tensors alone: torch.save(model.state_dict(), FILE)", p->archive->file->path, all);
@@ -378,18 +392,15 @@ static gboolean
 do_storage (Pickle *p)
 {
   Value *id = pop (p), *type = id ? item_of (id, 1, GLOBAL) : NULL, *key = id ? item_of (id, 2, STRING) : NULL;
-  const char *dtype = NULL;
+  const StorageType *known = type ? storage_type_find (type->text) : NULL;
 
-  for (gsize i = 0; type && i < G_N_ELEMENTS (types); i++)
-    if (strcmp (type->text, types[i].storage) == 0)
-      dtype = types[i].dtype;
   if (id == NULL)
     return FALSE;
-  if (dtype == NULL || key == NULL)
+  if (known == NULL || key == NULL)
     return wrong (p, "a storage's type and key");
   Value *storage = push (p, STORAGE);
   storage->text = g_strdup (key->text);
-  storage->dtype = dtype;
+  storage->type = known;
   return TRUE;
 }
 
@@ -404,7 +415,7 @@ do_tensor (Pickle *p, const Value *args)
     return wrong (p, "a tensor's storage, place, shape of at most 8 dimensions and strides");
   Value *tensor = push (p, TENSOR);
   tensor->text = g_strdup (storage->text);
-  tensor->dtype = storage->dtype;
+  tensor->type = storage->type;
   tensor->n = first->n;
   tensor->n_dims = n_items (size);
   tensor->dims = g_new (gint64, DP_TENSOR_MAX_DIMS);
@@ -474,7 +485,10 @@ do_memo (Pickle *p, int bytes, gboolean put)
 
   if (!take_number (p, bytes, &n))
     return FALSE;
-  value = put ? (p->stack->len ? g_ptr_array_index (p->stack, p->stack->len - 1) : NULL) : g_hash_table_lookup (p->memo, GUINT_TO_POINTER (n));
+  if (put)
+    value = p->stack->len ? g_ptr_array_index (p->stack, p->stack->len - 1) : NULL;
+  else
+    value = g_hash_table_lookup (p->memo, GUINT_TO_POINTER (n));
   if (value == NULL || value->kind == MARK)
     return wrong (p, "a value to remember");
   if (put)
@@ -629,7 +643,7 @@ dp_torch_list (const DpTorchFile *file, gboolean (*add) (const char *name, const
   Value *root = run (&p), *chosen = root ? choose (&p, root) : NULL;
   for (guint i = 1; chosen && i < n_items (chosen); i += 2) {
     Value *name = item_of (chosen, i - 1, STRING), *tensor = item_of (chosen, i, TENSOR);
-    guint64 bytes = 0, first;
+    guint64 bytes, first;
 
     if (tensor == NULL)
       continue;
@@ -638,9 +652,7 @@ dp_torch_list (const DpTorchFile *file, gboolean (*add) (const char *name, const
     g_autofree char *member = g_strconcat ("data/", tensor->text, NULL);
     if (!archive_find (&archive, member, &at, &size))
       return FALSE;
-    for (gsize k = 0; k < G_N_ELEMENTS (types); k++)
-      if (strcmp (tensor->dtype, types[k].dtype) == 0)
-        bytes = types[k].bytes;
+    bytes = tensor->type->bytes;
     gboolean fits = !__builtin_mul_overflow ((guint64) tensor->n, bytes, &first);
     for (int k = 0; k < tensor->n_dims; k++)
       fits = fits && !__builtin_mul_overflow (bytes, (guint64) tensor->dims[k], &bytes);
@@ -649,7 +661,7 @@ dp_torch_list (const DpTorchFile *file, gboolean (*add) (const char *name, const
           "more: the file is damaged; fetch it again", file->path, name->text, size, member);
       return FALSE;
     }
-    if (!add (name->text, tensor->dtype, tensor->n_dims, tensor->dims, at + first, bytes, user_data, error))
+    if (!add (name->text, tensor->type->dtype, tensor->n_dims, tensor->dims, at + first, bytes, user_data, error))
       return FALSE;
   }
   return chosen != NULL;

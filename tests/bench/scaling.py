@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""How much faster is a ring of 2, 4 and 8 devices than one? The same bytes first, then blocks, memory and the plan's prediction, and a trace.
+"""How much faster is a ring of 2, 4 and 8 devices than one? The bytes are compared first. Then come speed, memory, the plan's
+prediction and a trace.
 
     random_model.py 1.3B /tmp/wan-1.3b; random_model.py 14B /tmp/wan-14b
     scaling.py BUILD_DIR --model /tmp/wan-1.3b --model /tmp/wan-14b --out results      # on all GPUs
     scaling.py BUILD_DIR --devices cpu,cpu --size 128x80 --steps 4                     # tries it on a CPU with the embedded model
 
-Each row is a run of `dualparal bench`, with decoding. Its JSON goes to the folder of --out, with the table of measured times that the predictions are from
-and the traces. A run that fails or takes longer than --limit is a row that says so, and the others go on. Exits with 1 if anything failed or the bytes
-differ. Needs no Python package.
+Each row is a run of `dualparal bench`, with decoding. Its JSON goes to the folder of --out, with the traces and the table of measured
+times that the predictions are from. A run that fails or takes longer than --limit is a row that says so, and the others go on. Exits
+with 1 if anything failed or the bytes differ. Needs no Python package.
 """
 import argparse
 import hashlib
@@ -47,7 +48,7 @@ def run(args, command):
 
 def rings(devices):
     """1, 2, 4, 8, ... of them, and all."""
-    counts = sorted({2 ** i for i in range(len(devices).bit_length()) if 2 ** i <= len(devices)} | {len(devices)})
+    counts = sorted({2 ** i for i in range(len(devices).bit_length())} | {len(devices)})
     return [devices[:n] for n in counts]
 
 
@@ -88,8 +89,9 @@ def measure(args, model, precision, mode):
     """A row for each number of devices. Returns whether all went well."""
     # So many blocks in flight keep the largest ring busy
     queue = max(4, len(args.devices) + 1)
-    settings = ["--width", args.width, "--height", args.height, "--steps", str(max(args.steps, queue)), "--queue-blocks", str(queue), "--precision", precision,
-                "--context-mode", mode, "--guidance-scale", "5", "--text-encoder", "streamed", *(["--model", model] if model else [])]
+    settings = ["--width", args.width, "--height", args.height, "--steps", str(max(args.steps, queue)), "--queue-blocks", str(queue),
+                "--precision", precision, "--context-mode", mode, "--guidance-scale", "5", "--text-encoder", "streamed",
+                *(["--model", model] if model else [])]
     name, one, good = pathlib.Path(model or "embedded").name, None, True
     for ring in rings(args.devices):
         n = len(ring)
@@ -110,8 +112,10 @@ def measure(args, model, precision, mode):
         one = one or (speed if n == 1 else None)
         held = ", ".join(f"{b / 1e9:.2f}" for b in r["stage_bytes"])
         busy = ", ".join(f"{b:.0%}" for b in r["stage_busy"])
-        print(f"| {name} | {precision} | {mode} | {n} | {speed:.4g} | {f'{speed / one:.2f}' if one else ''} | {predicted(args, settings, ring) if n > 1 else ''} | "
-              f"{r['first_frame_seconds']:.1f} s | {busy} | {held} | {r['decoder_bytes'] / 1e9:.2f} |", flush=True)
+        times = f"{speed / one:.2f}" if one else ""
+        plan = predicted(args, settings, ring) if n > 1 else ""
+        print(f"| {name} | {precision} | {mode} | {n} | {speed:.4g} | {times} | {plan} | {r['first_frame_seconds']:.1f} s | {busy} | {held} | "
+              f"{r['decoder_bytes'] / 1e9:.2f} |", flush=True)
     return good
 
 
@@ -136,7 +140,8 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     args.times = args.out / "times.json"
     good = check_bytes(args)
-    print("| model | precision | context | devices | block-steps/s | times | predicted | first frame | stages busy | a stage holds, GB | decoder |\n|---" + "|---" * 10 + "|")
+    print("| model | precision | context | devices | block-steps/s | times | predicted | first frame | stages busy | a stage holds, GB | decoder |")
+    print("|---" * 11 + "|")
     for model in args.model or [None]:
         for precision in args.precisions.split(","):
             for mode in args.modes.split(","):
