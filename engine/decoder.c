@@ -405,15 +405,29 @@ frames_are_finite (DpDecoder *d, const Job *job, const void *frames, int n, gboo
   return FALSE;
 }
 
+static void
+count_block (DpDecoder *d, const Job *job, gint64 began)
+{
+  gint64 end = g_get_monotonic_time ();
+
+  dp_trace_span (d->spec.trace, DP_TRACE_DECODER, "decode", job->block, began, end, "\"block\":%" G_GINT64_FORMAT ",\"latents\":%d",
+      job->block, job->n);
+  g_mutex_lock (&d->lock);
+  if (d->block_us)
+    dp_recent_add (&d->stats.intervals, (end - d->block_us) / 1e6);
+  d->block_us = end;
+  g_mutex_unlock (&d->lock);
+}
+
 /* FALSE with an error, or without one when cancelled, when the device failed, and when the stream has all its frames. */
 static gboolean
 decode_block (DpDecoder *d, const Job *job, GError **error)
 {
-  gint64 began = g_get_monotonic_time (), end;
+  gint64 began = g_get_monotonic_time ();
 
   for (int i = 0, n; i < job->n; i += n) {
     const void *frames;
-    gint64 start = g_get_monotonic_time ();
+    gint64 start = g_get_monotonic_time (), end;
 
     n = MIN (job->n - i, dp_vae_takes (d->vae));
     d->dev->ops->upload (d->dev, d->latents, job->latents + i * d->latent_size, sizeof (float) * d->latent_size * n);
@@ -425,18 +439,14 @@ decode_block (DpDecoder *d, const Job *job, GError **error)
         job->block, i, n);
     if (!frames_are_finite (d, job, frames, n_frames, i + n == job->n, error))
       return FALSE;
-    for (int f = 0; f < n_frames; f++)
+    for (int f = 0; f < n_frames; f++) {
+      /* Who has the last frame of a video may end the trace */
+      if (i + n == job->n && f == n_frames - 1)
+        count_block (d, job, began);
       if (!emit_frame (d, (const char *) frames + f * pixel_bytes (d), job))
         return FALSE;
+    }
   }
-  end = g_get_monotonic_time ();
-  dp_trace_span (d->spec.trace, DP_TRACE_DECODER, "decode", job->block, began, end, "\"block\":%" G_GINT64_FORMAT ",\"latents\":%d",
-      job->block, job->n);
-  g_mutex_lock (&d->lock);
-  if (d->block_us)
-    dp_recent_add (&d->stats.intervals, (end - d->block_us) / 1e6);
-  d->block_us = end;
-  g_mutex_unlock (&d->lock);
   return TRUE;
 }
 
