@@ -465,7 +465,7 @@ read_vae_levels (DpVaeConfig *c, Reader *r)
   get_int (r, "scale_factor_temporal", c->temporal_scale, c->temporal_scale, c->temporal_scale);
 }
 
-/* What is shuffled to the output of an up block has a whole number of channels for each of it. */
+/* What is shuffled to the output of an up block has a whole number of channels for each of it, and so have the means of a down block. */
 static void
 check_residual (const DpVaeConfig *c, Reader *r)
 {
@@ -475,6 +475,13 @@ check_residual (const DpVaeConfig *c, Reader *r)
     if (4 * co * (c->temporal_upsample[i] ? 2 : 1) % ci)
       reader_fail (r, "dim_mult: expected numbers that divide %d times the one before with is_residual, found %d after %d",
           c->temporal_upsample[i] ? 8 : 4, ci, co);
+  }
+  for (int i = 0; c->residual && i < c->levels; i++) {
+    int ci = i == 0 ? 1 : c->dim_mult[i - 1], co = c->dim_mult[i];
+    int of_one = i == c->levels - 1 ? 1 : c->temporal_upsample[c->levels - 2 - i] ? 8 : 4;
+
+    if (ci * of_one % co)
+      reader_fail (r, "dim_mult: expected a divisor of %d after %d with is_residual, found %d", ci * of_one, ci, co);
   }
 }
 
@@ -488,8 +495,8 @@ read_vae (DpVaeConfig *c, const char *dir, GError **error)
     want_nothing (&r, "attn_scales", "only attention in the middle block is supported");
     want_nothing (&r, "quantization_config", QUANTIZED);
     c->z_dim = get_int (&r, "z_dim", 1, DP_VAE_MAX_CHANNELS, REQUIRED);
-    c->base_dim = get_int (&r, "base_dim", 1, 1024, REQUIRED);
-    c->base_dim = get_int (&r, "decoder_base_dim", 1, 1024, c->base_dim);
+    c->encoder_base_dim = get_int (&r, "base_dim", 1, 1024, REQUIRED);
+    c->base_dim = get_int (&r, "decoder_base_dim", 1, 1024, c->encoder_base_dim);
     c->res_blocks = get_int (&r, "num_res_blocks", 1, 16, REQUIRED);
     c->residual = get_bool (&r, "is_residual", FALSE);
     c->patch = get_int (&r, "patch_size", 1, 2, 1);

@@ -33,10 +33,11 @@ typedef struct
 #define DP_VAE_MAX_LEVELS 8
 #define DP_VAE_MAX_CHANNELS 128
 
-/** vae/config.json (AutoencoderKLWan), decoder side */
+/** vae/config.json (AutoencoderKLWan) */
 typedef struct
 {
   int z_dim, base_dim;          /* base_dim: the decoder's (decoder_base_dim where given) */
+  int encoder_base_dim;
   int levels;                   /* entries of dim_mult */
   int dim_mult[DP_VAE_MAX_LEVELS];
   int res_blocks;

@@ -15,16 +15,16 @@ typedef struct
 
 static const Family wan = {
   .channels = 16,
-  .vae = { .z_dim = 16, .base_dim = 96, .levels = 4, .dim_mult = { 1, 2, 4, 4 }, .res_blocks = 2, .temporal_upsample = { TRUE, TRUE, FALSE },
-    .patch = 1, .out_channels = 3, .spatial_scale = 8, .temporal_scale = 4 },
+  .vae = { .z_dim = 16, .base_dim = 96, .encoder_base_dim = 96, .levels = 4, .dim_mult = { 1, 2, 4, 4 }, .res_blocks = 2,
+    .temporal_upsample = { TRUE, TRUE, FALSE }, .patch = 1, .out_channels = 3, .spatial_scale = 8, .temporal_scale = 4 },
   .fps = 16,
   .flow_shift = 3,
   .sizes = { { 832, 480 }, { 480, 832 }, { 1280, 720 }, { 720, 1280 } },
 };
 static const Family wan_5b = {
   .channels = 48,
-  .vae = { .z_dim = 48, .base_dim = 256, .levels = 4, .dim_mult = { 1, 2, 4, 4 }, .res_blocks = 2, .temporal_upsample = { TRUE, TRUE, FALSE },
-    .residual = TRUE, .patch = 2, .out_channels = 12, .spatial_scale = 16, .temporal_scale = 4 },
+  .vae = { .z_dim = 48, .base_dim = 256, .encoder_base_dim = 160, .levels = 4, .dim_mult = { 1, 2, 4, 4 }, .res_blocks = 2,
+    .temporal_upsample = { TRUE, TRUE, FALSE }, .residual = TRUE, .patch = 2, .out_channels = 12, .spatial_scale = 16, .temporal_scale = 4 },
   .fps = 24,
   .flow_shift = 5,
   .sizes = { { 1280, 704 }, { 704, 1280 } },

@@ -2,7 +2,7 @@
 """Writes everything under fixtures/: models, inputs, and what the reference implementations make of them. See README.md.
 
     python3 make_fixtures.py            # all of it
-    python3 make_fixtures.py sampler    # one group: models, text, long-text, dit, passes, vae, stream, sampler, noise, run, dualparal
+    python3 make_fixtures.py sampler    # one group: models, text, long-text, dit, passes, vae, encode, stream, sampler, noise, run, dualparal
 
 A case is NAME.json (settings) and NAME.safetensors (tensors). Video tensors are channels first, [c, L, h, w], as in diffusers.
 """
@@ -286,6 +286,17 @@ def make_vae():
         write("vae", name, {"model": name, "h": m.h, "w": m.w}, {"latents": latents, "frames": decode(m.vae, latents)})
 
 
+@torch.no_grad()
+def make_encode():
+    """Pictures [F, H, W, 3] to the latents that a video begins with, as WanImageToVideoPipeline normalises them."""
+    for name in ("deep", "grid"):
+        m = models[name]
+        pictures = torch.rand(9, m.h * m.scale, m.w * m.scale, 3, generator=torch.Generator().manual_seed(71)) * 2 - 1
+        z = m.vae.encode(pictures.permute(3, 0, 1, 2)[None]).latent_dist.mode()
+        mean, std = (torch.tensor(x).view(1, -1, 1, 1, 1) for x in (m.vae.config.latents_mean, m.vae.config.latents_std))
+        write("encode", name, {"model": name, "h": m.h, "w": m.w}, {"pictures": pictures, "latents": ((z - mean) / std)[0]})
+
+
 def make_stream():
     """Forty latents at once; the frames of a few of them are kept."""
     for name in ("odd", "deep", "grid"):
@@ -485,7 +496,9 @@ def make_dualparal():
 
 
 GROUPS = {"models": make_models, "text": make_text, "long-text": make_long_text, "dit": make_dit, "passes": make_passes, "vae": make_vae,
-          "stream": make_stream, "sampler": make_sampler, "noise": make_noise, "run": make_run, "dualparal": make_dualparal}
+          "encode": make_encode, "stream": make_stream, "sampler": make_sampler, "noise": make_noise, "run": make_run,
+          "dualparal": make_dualparal}
+
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

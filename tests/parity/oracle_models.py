@@ -75,7 +75,7 @@ MODELS = {
                   relative_attention_max_distance=20),
         vae=dict(base_dim=2, decoder_base_dim=4, z_dim=12, dim_mult=[1, 2, 4, 4], num_res_blocks=2, temperal_downsample=[False, True, True],
                  is_residual=True, patch_size=2, in_channels=12, out_channels=12, scale_factor_spatial=16),
-        types=dict(transformer=BF16, text_encoder=BF16, vae=BF16), shards=dict(transformer=1, text_encoder=1), keep_encoder=False),
+        types=dict(transformer=BF16, text_encoder=BF16, vae=BF16), shards=dict(transformer=1, text_encoder=1), keep_encoder=True),
 }
 VOCAB = 192             # rows of the token table: more than the tokenizer's pieces, as in the published models
 

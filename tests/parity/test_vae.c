@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The streaming VAE decoder against AutoencoderKLWan decoding the same latents at once.
+ * The streaming VAE decoder against AutoencoderKLWan decoding the same latents at once, and the encoder against its encoding.
  */
 #include "parity.h"
 #include "wan/vae.h"
+#include "wan/vae_encoder.h"
 
 #include <string.h>
 
@@ -132,6 +133,46 @@ test_stream (gconstpointer data)
   parity_device_close (dev);
 }
 
+/* Nine pictures are three latents. The name is MODEL-DEVICE. */
+static void
+test_encode (gconstpointer data)
+{
+  g_auto (GStrv) name = g_strsplit (data, "-", 2);
+  g_autoptr (ParityCase) c = parity_case_open ("encode", name[0]);
+  g_autoptr (ParityModel) model = parity_model_open (name[0]);
+  g_autoptr (DpWeights) weights = parity_model_weights (model, "vae");
+  g_autoptr (GError) error = NULL;
+  DpDevice *dev = parity_device_open (name[1]);
+  gint64 dims[8];
+  gsize total;
+  g_autofree float *pictures = parity_tensor (c, &total, NULL, "pictures");     /* [F, H, W, 3] */
+  g_autofree float *want = parity_video (c, dims, "latents");   /* [L, h, w, z] */
+  int L = dims[1], h = dims[2], w = dims[3], at = 0;
+  gsize latent_floats = (gsize) h * w * dims[0], picture_floats = (gsize) h * w * pixels_of_latent (model) * 3;
+  g_autofree float *got = g_new (float, L * latent_floats);
+  DpVaeEncoder *encoder = dp_vae_encoder_new (dev, &model->config.vae, weights, h, w, L, &error);
+  g_assert_no_error (error);
+  for (int i = 0; i < L; i++) {
+    int n = dp_vae_encoder_takes (encoder);
+    dp_vae_encode (encoder, pictures + at * picture_floats, got + i * latent_floats);
+    at += n;
+  }
+  g_assert_cmpuint (at * picture_floats, ==, total);
+  parity_check (data, got, want, L * latent_floats, TOLERANCE);
+  dp_vae_encoder_free (encoder);
+
+  /* One picture alone is the first of them, and takes less memory. */
+  gsize bytes = dev->bytes;
+  encoder = dp_vae_encoder_new (dev, &model->config.vae, weights, h, w, 1, &error);
+  g_assert_no_error (error);
+  g_autofree float *first = g_new (float, latent_floats);
+  dp_vae_encode (encoder, pictures, first);
+  parity_check_same ("one picture", first, got, sizeof (float) * latent_floats);
+  dp_vae_encoder_free (encoder);
+  g_assert_cmpuint (dev->bytes, ==, bytes);
+  parity_device_close (dev);
+}
+
 int
 main (int argc, char **argv)
 {
@@ -139,5 +180,6 @@ main (int argc, char **argv)
   parity_add ("/parity/vae", test_decode,
       (const char *const[]) { "odd-cpu", "odd-ref", "wide-cpu", "wide-ref", "deep-cpu", "deep-ref", "grid-cpu", "grid-ref", NULL });
   parity_add ("/parity/stream", test_stream, (const char *const[]) { "odd", "deep", "grid", NULL });
+  parity_add ("/parity/encode", test_encode, (const char *const[]) { "deep-cpu", "deep-ref", "grid-cpu", "grid-ref", NULL });
   return g_test_run ();
 }
