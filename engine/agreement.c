@@ -89,9 +89,9 @@ add_config (GKeyFile *text, const DpPlan *plan)
 {
   const DpModelConfig *c = &plan->model->config;
   g_autofree char *transformer = g_strdup_printf ("%d layers, %d heads of %d, feed-forward %d, channels %d to %d, text %d, frequencies %d, "
-      "positions %d, norm %d, eps %.9g, experts %d, boundary %.17g, latent channels %d", c->dit.layers, c->dit.heads, c->dit.head_dim,
+      "positions %d, norm %d, eps %.9g, experts %d, boundary %.17g, timesteps of frames %d, latent channels %d", c->dit.layers, c->dit.heads, c->dit.head_dim,
       c->dit.ffn, c->dit.in_channels, c->dit.out_channels, c->dit.text_dim, c->dit.freq_dim, c->dit.rope_max, c->dit.cross_attn_norm,
-      c->dit.eps, c->experts, c->boundary_ratio, plan->model->latent_channels);
+      c->dit.eps, c->experts, c->boundary_ratio, c->expand_timesteps, plan->model->latent_channels);
   g_autofree char *scheduler = g_strdup_printf ("%d timesteps, order %d, %s, lower order final %d", c->scheduler.train_timesteps,
       c->scheduler.solver_order, c->scheduler.bh2 ? "bh2" : "bh1", c->scheduler.lower_order_final);
 

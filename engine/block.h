@@ -31,6 +31,7 @@ typedef struct
   guint8 element, elements;     /* a guided pass is two messages: 0 of 2 with the prompt, 1 of 2 with the
                                  * negative prompt, which takes the step; else 0 of 1 */
   guint8 next_element, previous_element;        /* whose keys are read of the neighbours: this one's, or 0 where that is all there is */
+  guint8 given;                 /* first own frames that are given, clean: the model is told timestep 0 of them */
   guint32 error;                /* 0; else 1 + the DpError of the stage that failed, and DpBlock.error
                                  * says why: the later stages only pass it on */
 } DpBlockHeader;
@@ -62,6 +63,7 @@ typedef struct
 {
   int frames;                   /* latent frames of the largest pass */
   gsize latents, tokens;        /* floats a latent frame */
+  int given;                    /* most frames that are given: 1, or 0 where the model is not told of them */
   int steps;                    /* T: what comes from another process is checked against it */
 } DpBlockSize;
 

@@ -223,6 +223,8 @@ warn (const DpPlan *plan)
 
   if (dp_plan_untrained (plan))
     fprintf (stderr, "dualparal: %s\n", dp_plan_untrained (plan));
+  if (dp_plan_unheld (plan))
+    fprintf (stderr, "dualparal: %s\n", dp_plan_unheld (plan));
   if (dp_plan_unguided (plan))
     fprintf (stderr, "dualparal: %s\n", dp_plan_unguided (plan));
   if (first)

@@ -20,6 +20,7 @@ const GOptionEntry dp_cli_settings_options[] = {
       "wan2.1-1.3b, wan2.1-14b, wan2.2-a14b and wan2.2-5b without a download", "DIR" },
   { "prompt", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.prompt, "What to show", "TEXT" },
   { "negative-prompt", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.negative_prompt, "What not to show", "TEXT" },
+  { "image", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.image, "Picture to begin with, PNG or JPEG", "FILE" },
   { "devices", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.devices, "One stage each: auto, cpu, cpu,cpu, ...", "LIST" },
   { "ranks", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.ranks, "none, or mpi: a stage on each rank that mpirun started", "NAME" },
   { "width", 0, 0, G_OPTION_ARG_INT, &dp_cli_settings.width, "Pixels, an even number", "W" },

@@ -49,6 +49,7 @@ typedef struct
                                  * model, "wan2.1-1.3b" */
   const char *prompt;           /* UTF-8, at most 16 KiB; NULL: the model's sample prompt; "" is allowed */
   const char *negative_prompt;  /* NULL: the model's default, normally "" */
+  const char *image;            /* file of a picture, which becomes the first frame; NULL or "": none */
   const char *devices;          /* comma-separated, one stage each: "cpu", "cpu,cpu", "cuda:0,cuda:1"; "cuda": every GPU; NULL: "auto",
                                  * the first GPU if one works, else the CPU */
   const char *ranks;            /* "mpi": this process is rank 0 of all that mpirun started, stage i of the ring is rank i, the others run
@@ -189,6 +190,9 @@ const char *dp_plan_unguided (const DpPlan *plan);
 /** One sentence that names the sizes which the model was trained for, if the plan's is not one of them; NULL if it is, or they are not
  *  known: published models have theirs, others name them in dualparal.json. */
 const char *dp_plan_untrained (const DpPlan *plan);
+
+/** That the model was not trained to begin with a picture, where `image` gives one; else NULL. */
+const char *dp_plan_unheld (const DpPlan *plan);
 
 /** Why some stages will have to wait for blocks, and the queue_blocks that would keep them busy; NULL where all are busy. */
 const char *dp_plan_starved (const DpPlan *plan);

@@ -37,10 +37,12 @@ struct _DpEngine
   DpConditioner *conditioner;
   DpDecoder *decoder;
   DpPreviewer *previewer;
+  DpPicture *picture;           /* or NULL */
   DpRing *ring;
   DpTrace *trace;               /* or NULL */
   int parts;                    /* stages, decoder, text encoder: what has to be loaded */
   gint started;                 /* atomic: the generation is */
+  int cancel;                   /* atomic: encoding the picture ends early */
 
   /* -- protected by lock -- */
   GMutex lock;
@@ -223,7 +225,7 @@ start_ring (DpEngine *e, GError **error)
 {
   e->ring = dp_ring_new (&(DpRingSpec) {
       .plan = e->plan, .weights = { e->dit_weights[0], e->dit_weights[1] }, .conditioner = e->conditioner, .decoder = e->decoder,
-      .previewer = e->previewer, .trace = e->trace, .loaded = layers_loaded, .failed = part_failed, .user_data = e }, error);
+      .previewer = e->previewer, .picture = e->picture, .trace = e->trace, .loaded = layers_loaded, .failed = part_failed, .user_data = e }, error);
   return e->ring && dp_ring_start (e->ring, error);
 }
 
@@ -267,6 +269,8 @@ dp_engine_open (DpEngine **engine, DpPlan *plan, DpProgress progress, gpointer u
     e->loads[i] = (Load) { .engine = e, .parts = i == LOAD_LAYERS ? plan->n_stages : 1 };
   if (!dp_plan_check_address_space (plan, error) || !open_weights (e, error))
     goto fail;
+  if (s->image && (e->picture = dp_picture_open (plan, &e->cancel, error)) == NULL)
+    goto fail;
   if (s->trace && (e->trace = dp_trace_new (s->trace, plan->n_stages, DP_TRACE_LIMIT, error)) == NULL)
     goto fail;
   e->parts = plan->n_stages + 2;
@@ -297,6 +301,7 @@ dp_engine_free (DpEngine *e)
   e->closing = TRUE;
   int linger = e->error ? 0 : e->plan->settings.linger;      /* a failure may have left things in any state */
   g_mutex_unlock (&e->lock);
+  g_atomic_int_set (&e->cancel, 1);
   if (e->conditioner)
     dp_conditioner_cancel (e->conditioner);
   if (e->decoder)
@@ -305,6 +310,7 @@ dp_engine_free (DpEngine *e)
   dp_decoder_free (e->decoder, linger);
   dp_conditioner_free (e->conditioner, linger);
   dp_previewer_free (e->previewer);
+  dp_picture_free (e->picture);
   dp_trace_free (e->trace);
   g_mutex_lock (&e->lock);
   gboolean was_loading = e->decoder && e->loaded >= 0 && e->loaded < e->parts;

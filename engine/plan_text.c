@@ -93,6 +93,8 @@ dp_plan_describe (const DpPlan *plan)
     g_string_append_printf (text, "  %s\n", plan->unguided);
   if (plan->untrained)
     g_string_append_printf (text, "  %s\n", plan->untrained);
+  if (dp_plan_unheld (plan))
+    g_string_append_printf (text, "  %s\n", dp_plan_unheld (plan));
   if (plan->starved)
     g_string_append_printf (text, "  %s\n", plan->starved);
   return g_string_free (text, FALSE);

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#define PROTOCOL 2              /* a change of what ranks send each other is a new number */
+#define PROTOCOL 3              /* a change of what ranks send each other is a new number */
 #define START_SECONDS 60
 #define HELLO_US (60 * G_USEC_PER_SEC)
 

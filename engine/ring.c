@@ -65,7 +65,8 @@ dp_ring_new (const DpRingSpec *spec, GError **error)
       .queue_blocks = s->queue_blocks, .latents = plan->latents, .max_own = plan->max_own, .latent_size = dp_plan_latent_size (plan),
       .messages = plan->messages, .guided_first = plan->guided_first, .guided_end = plan->guided_end, .cached = plan->kept_blocks > 0,
       .seed = s->seed, .noise = s->noise, .noise_latents = s->noise_latents,
-      .condition = condition, .poll = poll_prompts, .conditioner = spec->conditioner }, error);
+      .picture = spec->picture ? dp_picture_encode : NULL, .picture_data = spec->picture,
+      .expand_timesteps = plan->model->config.expand_timesteps, .condition = condition, .poll = poll_prompts, .conditioner = spec->conditioner }, error);
   if (ring->schedule && plan->across)
     ring->session = dp_session_new (&(DpSessionSpec) { .plan = plan, .trace = spec->trace, .loaded = remote_loaded, .failed = failed,
         .user_data = ring }, error);

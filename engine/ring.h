@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "picture.h"
 #include "plan.h"
 #include "worker.h"
 
@@ -14,6 +15,7 @@ typedef struct
   DpConditioner *conditioner;
   DpDecoder *decoder;
   DpPreviewer *previewer;
+  DpPicture *picture;           /* or NULL */
   DpTrace *trace;
   void (*loaded) (gpointer user_data);  /* called from each stage's thread once its weights are in */
   void (*failed) (GError *error, gpointer user_data);   /* called from any of its threads; takes the error */

@@ -4,6 +4,8 @@
 #include "wan/arena.h"
 #include "kernels/host.h"
 
+#include <string.h>
+
 #define REPLAN_NOISE 0.8        /* least noise level of a block in flight that restarts with a new prompt: docs/design.md, "Choices" */
 
 /* A block in flight, or the one that left last. */
@@ -29,6 +31,8 @@ struct _DpSchedule
   int on_the_way, passes;       /* messages, and passes that they belong to */
   DpNoisePool *pool;
   float *noise;                 /* host, [B + C, h, w, C] */
+  float *picture;               /* host, [h, w, C]: the first latent frame of the video, if it is given; else NULL */
+  float *picture_noise;         /* likewise: what it would have begun with */
   Slot *slots;
   int n_slots;
   DpArena arena;
@@ -110,6 +114,8 @@ dp_schedule_free (DpSchedule *s)
   }
   dp_noise_pool_free (s->pool);
   g_free (s->noise);
+  g_free (s->picture);
+  g_free (s->picture_noise);
   g_free (s->slots);
   g_free (s);
 }
@@ -139,6 +145,8 @@ draw_noise (DpSchedule *s, gint64 block)
     from = spec->noise + dp_block_first (block, spec->block_latents, spec->context_latents) * spec->latent_size;
   for (int i = 0; i < slot->n && spec->noise == NULL; i++)
     dp_noise_fill (spec->seed, 0, slot->pool_frames[i] * spec->latent_size, spec->latent_size, s->noise + i * spec->latent_size);
+  if (block == 0 && s->picture)
+    memcpy (s->picture_noise, from, sizeof (float) * spec->latent_size);
   s->dev->ops->upload (s->dev, slot->latents, from, sizeof (float) * slot->n * spec->latent_size);
   slot->fresh = FALSE;
 }
@@ -156,12 +164,35 @@ condition (DpSchedule *s, gint64 block, GError **error)
 }
 
 static gboolean
+take_picture (DpSchedule *s, GError **error)
+{
+  const DpScheduleSpec *spec = &s->spec;
+  gsize bytes = sizeof (float) * spec->latent_size;
+
+  s->picture = dp_arena_host_new (bytes, "the picture's latents", error);
+  s->picture_noise = s->picture ? dp_arena_host_new (bytes, "the picture's noise", error) : NULL;
+  return s->picture_noise && spec->picture (spec->picture_data, s->picture, error);
+}
+
+/* The given frame as the model is to see it in a pass of `step`: clean, or with as much of its noise as the rest of the block has. */
+static void
+put_picture (DpSchedule *s, int step, float *latents)
+{
+  const DpScheduleSpec *spec = &s->spec;
+  float sigma = spec->expand_timesteps ? 0 : (float) dp_sampler_sigma (spec->sampler, step), *noisy = s->noise;
+
+  for (gsize i = 0; i < spec->latent_size; i++)
+    noisy[i] = (1 - sigma) * s->picture[i] + sigma * s->picture_noise[i];
+  s->dev->ops->upload (s->dev, latents, noisy, sizeof (float) * spec->latent_size);
+}
+
+static gboolean
 admit (DpSchedule *s, gint64 block, GError **error)
 {
   const DpScheduleSpec *spec = &s->spec;
   Slot *slot = slot_of (s, block);
 
-  if (!condition (s, block, error))
+  if (!condition (s, block, error) || (block == 0 && spec->picture && !take_picture (s, error)))
     return FALSE;
   slot->n = dp_block_latents (block, spec->latents, spec->block_latents, spec->context_latents);
   slot->steps_done = slot->first_step = 0;
@@ -286,12 +317,15 @@ dp_schedule_compose (DpSchedule *s, int element, DpBlock *b)
     .next_cached = pass->has_next ? MIN (C, dp_block_latents (pass->block + 1, spec->latents, spec->block_latents, C)) : 0,
     .next_element = pass->has_next ? MIN (element, elements_of (s, pass->block + 1, pass->step - lag) - 1) : 0,
     .to_cache = previous && pass->step + lag < T ? MIN (C, own->n) : 0, /* the previous block is next, unless it has left */
+    .given = s->picture && pass->block == 0 && spec->expand_timesteps,
     .element = element, .elements = dp_schedule_elements (s), .prompt = own->conditioning->id,
     .oldest_prompt = slot_of (s, head)->conditioning->id };
   if (b->header.context)
     s->dev->ops->copy (s->dev, b->latents, previous->latents + (previous->n - b->header.context) * spec->latent_size,
         frame * b->header.context);
   s->dev->ops->copy (s->dev, b->latents + b->header.context * spec->latent_size, own->latents, frame * own->n);
+  if (s->picture && pass->block == 0)
+    put_picture (s, dp_block_told_step (pass->step, own->first_step), b->latents);
   s->on_the_way++;
   s->passes += element == 0;
 }
@@ -320,6 +354,8 @@ dp_schedule_absorb (DpSchedule *s, const DpBlock *b, DpFinished *finished)
   s->dev->ops->copy (s->dev, slot->latents, b->latents + h->context * s->spec.latent_size,
       sizeof (float) * h->own * s->spec.latent_size);
   slot->steps_done++;
+  if (s->picture && h->block == 0 && slot->steps_done == s->queue.steps)
+    put_picture (s, slot->steps_done, slot->latents);   /* for the decoder: noise level 0 */
   s->on_the_way -= h->elements;
   s->passes--;
   *finished = (DpFinished) { h->block, slot->latents, slot->n, slot->conditioning };

@@ -30,6 +30,11 @@ typedef struct
   guint64 seed;
   const float *noise;           /* [noise_latents, latent_size] in place of the pool, or NULL */
   gint64 noise_latents;
+  /** If not NULL: the first latent frame of the video is given, a picture. Writes its latents [latent_size], normalised, to host
+   *  memory; called once, for the first pass, on the schedule's thread. FALSE with an error. */
+  gboolean (*picture) (gpointer picture_data, float *latents, GError **error);
+  gpointer picture_data;
+  gboolean expand_timesteps;    /* the model is told which frame is given, and sees it clean; else as noisy as the rest of its block */
   /** dp_conditioner_for_block() and dp_conditioner_poll(), of `conditioner`. */
   DpConditioning *(*condition) (gpointer conditioner, gint64 block, DpConditioning *previous, GError **error);
   gboolean (*poll) (gpointer conditioner, gint64 iteration, gboolean *replan, GError **error);

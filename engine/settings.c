@@ -87,6 +87,7 @@ fill_defaults (DpSettings *s, const DpModel *model, GStringChunk *storage)
   s->precision = g_string_chunk_insert (storage, s->precision ? s->precision : "auto");
   s->text_encoder = g_string_chunk_insert (storage, s->text_encoder ? s->text_encoder : "auto");
   s->context_mode = g_string_chunk_insert (storage, s->context_mode ? s->context_mode : "auto");
+  s->image = keep_file (storage, s->image);
   s->times = keep_file (storage, s->times);
   s->trace = keep_file (storage, s->trace);
   s->width = s->width ? s->width : d->width;

@@ -92,6 +92,13 @@ setup_sampling (DpStage *s, GError **error)
   return TRUE;
 }
 
+/* Behind those of the steps, that of what is clean. */
+static int
+n_timesteps (const DpStageSpec *spec)
+{
+  return dp_sampler_steps (spec->sampler) + spec->expand_timesteps;
+}
+
 /* All but what is there only once it is loaded: lender and timesteps. */
 static DpDitSpec
 dit_spec (const DpStageSpec *spec, const DpHalves halves[2])
@@ -100,7 +107,7 @@ dit_spec (const DpStageSpec *spec, const DpHalves halves[2])
 
   return (DpDitSpec) { .halves = all, .type = spec->type, .fp8 = spec->fp8, .latent_h = spec->latent_h,
     .latent_w = spec->latent_w, .max_input = spec->max_input, .max_keys = spec->max_input + spec->max_cached,
-    .max_cached = spec->max_cached, .steps = dp_sampler_steps (spec->sampler) };
+    .max_cached = spec->max_cached, .steps = n_timesteps (spec) };
 }
 
 gsize
@@ -150,7 +157,7 @@ static float *
 timesteps_of (const DpStage *s)
 {
   int steps = dp_sampler_steps (s->spec.sampler);
-  float *timesteps = g_new (float, steps);
+  float *timesteps = g_new0 (float, steps + 1);
 
   for (int i = 0; i < steps; i++)
     timesteps[i] = dp_sampler_timestep (s->spec.sampler, i);
@@ -169,7 +176,7 @@ layers_key (const DpStage *s)
   g_string_printf (key, "halves %d-%d, %s, %d threads, type %d, fp8 %d, %d x %d, %d and %d latent frames", h.first, h.last, s->device,
       s->threads, spec->type, spec->fp8, spec->latent_h, spec->latent_w, spec->max_input, spec->max_cached);
   dp_part_cache_key_add_numbers (key, &spec->dit, sizeof spec->dit);
-  dp_part_cache_key_add_numbers (key, timesteps, sizeof *timesteps * dp_sampler_steps (spec->sampler));
+  dp_part_cache_key_add_numbers (key, timesteps, sizeof *timesteps * n_timesteps (spec));
   for (int i = 0; i < 2 && s->weights[i]; i++)
     dp_part_cache_key_add_weights (key, s->weights[i]);
   return key;
@@ -298,7 +305,7 @@ dp_stage_block_size (const DpStage *s, DpBlockSize *size)
 {
   *size = (DpBlockSize) { .frames = s->spec.max_input, .latents = latent_size (s),
     .tokens = (gsize) dp_dit_tokens_per_frame (s->dits[0]) * s->spec.dit.heads * s->spec.dit.head_dim,
-    .steps = dp_sampler_steps (s->spec.sampler) };
+    .given = s->spec.expand_timesteps, .steps = dp_sampler_steps (s->spec.sampler) };
 }
 
 /* ---- prompts ---- */
@@ -436,6 +443,8 @@ dp_stage_run (DpStage *s, DpBlock *b, GError **error)
     dp_dit_embed (dit, frames, b->latents, b->tokens);
   for (int i = 0; i < frames; i++)      /* the context is told the same step as the block */
     steps[i] = dp_block_told_step (h->step, h->first_step);
+  for (int i = 0; i < h->given; i++)
+    steps[h->context + i] = dp_sampler_steps (s->spec.sampler);
 
   DpDitPass pass = { .halves = s->halves[h->element], .frames = frames, .steps = steps, .text = text, .tokens = b->tokens,
     .before = previous_of (s, h), .behind = next_of (s, h) };

@@ -26,6 +26,7 @@ typedef struct
   DpDitConfig dit;
   int latent_channels;          /* of what is denoised; the transformer's in_channels may be more */
   int experts;                  /* 1 or 2 */
+  gboolean expand_timesteps;    /* frames that are given have timestep 0 */
   const DpSampler *sampler;
   DpType type;                  /* as DpDitSpec has it */
   gboolean fp8;                 /* with bfloat16, and where the device has it */

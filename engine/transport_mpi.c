@@ -226,7 +226,7 @@ is_pass (const End *end, const DpBlockHeader *h)
   return h->step >= 0 && h->step < steps && h->first_step >= 0 && h->first_step < steps && h->previous_step < steps
       && h->elements >= 1 && h->elements <= 2 && h->element < h->elements && h->next_element <= h->element
       && h->previous_element <= h->element && h->next_cached <= frames && h->previous_cached <= frames && h->to_cache <= h->own
-      && h->to_keep <= h->own;
+      && h->to_keep <= h->own && h->given <= MIN (end->size.given, h->own);
 }
 
 /* The error that came with a block; without an end, or from another version, it may be anything. */

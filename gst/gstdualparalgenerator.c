@@ -119,6 +119,19 @@ gst_dualparal_generator_size_queue (GstDualParalGenerator * gen,
   return TRUE;
 }
 
+/* On the streaming thread, which does not post by itself */
+static void
+gst_dualparal_generator_post_warning (GstDualParalGenerator * gen, gint code,
+    const gchar * sentence, const gchar * debug)
+{
+  GError *warning = g_error_new_literal (GST_RESOURCE_ERROR, code, sentence);
+
+  gst_dualparal_poster_post (gen->poster,
+      gst_message_new_warning (GST_OBJECT (gen->element), warning, debug));
+  GST_WARNING_OBJECT (gen->element, "%s", sentence);
+  g_error_free (warning);
+}
+
 /* Once for each start. A GPU is expected to be used. That it is not is a warning and not an error:
  * the video is the same, only slower. */
 static void
@@ -172,6 +185,9 @@ gst_dualparal_generator_start (GstDualParalGenerator * gen)
   if (ok) {
     gen->plan = dp_plan_ref (gen->base_plan);
     gst_dualparal_generator_warn_passed_over (gen);
+    if (dp_plan_unheld (gen->plan))
+      gst_dualparal_generator_post_warning (gen, GST_RESOURCE_ERROR_SETTINGS,
+          dp_plan_unheld (gen->plan), "the video is made all the same");
     ok = gst_dualparal_generator_size_queue (gen, &error);
   }
   ok = ok && gst_dualparal_generator_start_prompts (gen, &error);
@@ -193,19 +209,6 @@ gst_dualparal_generator_start (GstDualParalGenerator * gen)
       r->devices, r->precision, r->seed, r->steps, r->guidance_scale,
       r->block_latents, r->queue_blocks, r->context_mode, gen->capacity, gen->prebuffer);
   return TRUE;
-}
-
-/* On the streaming thread, which does not post by itself */
-static void
-gst_dualparal_generator_post_warning (GstDualParalGenerator * gen, gint code,
-    const gchar * sentence, const gchar * debug)
-{
-  GError *warning = g_error_new_literal (GST_RESOURCE_ERROR, code, sentence);
-
-  gst_dualparal_poster_post (gen->poster,
-      gst_message_new_warning (GST_OBJECT (gen->element), warning, debug));
-  GST_WARNING_OBJECT (gen->element, "%s", sentence);
-  g_error_free (warning);
 }
 
 static void

@@ -327,6 +327,16 @@ gst_dualparal_settings_init_engine_props (void)
       "Number of threads shared by the stages on the CPU (0 = one per "
       "processor)", 0, DP_MAX_THREADS, 0, READY);
   /**
+   * GstDualParalSrc:image:
+   *
+   * A PNG or JPEG file that becomes the first frame; the prompt says what happens then. It is scaled, and edges that are over
+   * are cut off. Wan2.2-TI2V-5B was trained for it. Other models are held to it while the first block is made.
+   *
+   * Since: 0.1
+   */
+  props[GST_DUALPARAL_PROP_IMAGE] = g_param_spec_string ("image", "Image",
+      "File of a picture to begin with (NULL = none)", NULL, READY);
+  /**
    * GstDualParalSrc:times:
    *
    * A table of times that `dualparal bench --add-times` measured on each kind of device here. Layers
@@ -721,6 +731,7 @@ gst_dualparal_settings_for_engine (GstDualParalSettings * settings,
     .model = STRING (MODEL),
     .devices = STRING (DEVICES),
     .ranks = WORD (RANKS),
+    .image = STRING (IMAGE),
     .times = STRING (TIMES),
     .trace = STRING (TRACE),
     .sampler = WORD (SAMPLER),

@@ -355,7 +355,7 @@ read_index (DpModelConfig *c, const char *dir, GError **error)
   if (reader_open (&r, dir, "model_index.json")) {
     want_string (&r, "_class_name", "WanPipeline", FALSE);
     read_experts (c, &r);
-    get_bool (&r, "expand_timesteps", FALSE);   /* a timestep for each token: without a given picture they are all alike */
+    c->expand_timesteps = get_bool (&r, "expand_timesteps", FALSE);
     want_component (&r, "text_encoder", "UMT5EncoderModel", FALSE);
     want_component (&r, "transformer", "WanTransformer3DModel", FALSE);
     want_component (&r, "vae", "AutoencoderKLWan", FALSE);

@@ -90,6 +90,7 @@ typedef struct
   DpTextConfig text;
   int experts;                  /* 1; or 2: transformer/ takes the noisy steps, transformer_2/ the others */
   double boundary_ratio;        /* with 2: a step is noisy from this part of the scheduler's train_timesteps up, 0..1 */
+  gboolean expand_timesteps;    /* each token has a timestep: of a frame that is given it is 0 */
   DpDitConfig dit;              /* of each expert */
   DpVaeConfig vae;
   DpSchedulerConfig scheduler;

@@ -9,6 +9,7 @@ typedef struct
   int channels;                 /* of a latent */
   DpVaeConfig vae;
   int fps;
+  gboolean expand_timesteps;
   double flow_shift;
   DpSize sizes[4];              /* that they are trained for. Source: the sizes that the configs of Wan2.1 and Wan2.2 name as supported */
 } Family;
@@ -26,6 +27,7 @@ static const Family wan_5b = {
   .vae = { .z_dim = 48, .base_dim = 256, .encoder_base_dim = 160, .levels = 4, .dim_mult = { 1, 2, 4, 4 }, .res_blocks = 2,
     .temporal_upsample = { TRUE, TRUE, FALSE }, .residual = TRUE, .patch = 2, .out_channels = 12, .spatial_scale = 16, .temporal_scale = 4 },
   .fps = 24,
+  .expand_timesteps = TRUE,
   .flow_shift = 5,
   .sizes = { { 1280, 704 }, { 704, 1280 } },
 };
@@ -57,6 +59,7 @@ dp_published_config (const char *name, DpModelConfig *config)
           .max_distance = 128, .eps = 1e-6 },
         .experts = models[i].experts,
         .boundary_ratio = models[i].boundary_ratio,
+        .expand_timesteps = family->expand_timesteps,
         .dit = { .layers = models[i].layers, .heads = models[i].heads, .head_dim = 128, .ffn = models[i].ffn,
           .in_channels = family->channels, .out_channels = family->channels, .text_dim = 4096, .freq_dim = 256, .rope_max = 1024,
           .cross_attn_norm = TRUE, .eps = 1e-6 },

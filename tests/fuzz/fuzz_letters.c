@@ -146,7 +146,7 @@ check_block (const DpBlock *b)
   g_assert_cmpint (h->context + h->own, <=, FRAMES);
   g_assert_true (h->step >= 0 && h->step < STEPS && h->first_step >= 0 && h->first_step < STEPS && h->previous_step < STEPS);
   g_assert_true (h->element < h->elements && h->elements <= 2 && h->next_element <= h->element && h->previous_element <= h->element);
-  g_assert_true (h->to_cache <= h->own && h->to_keep <= h->own && h->next_cached <= FRAMES && h->previous_cached <= FRAMES);
+  g_assert_true (h->given <= h->own && h->to_cache <= h->own && h->to_keep <= h->own && h->next_cached <= FRAMES && h->previous_cached <= FRAMES);
 }
 
 static void

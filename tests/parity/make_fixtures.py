@@ -2,7 +2,8 @@
 """Writes everything under fixtures/: models, inputs, and what the reference implementations make of them. See README.md.
 
     python3 make_fixtures.py            # all of it
-    python3 make_fixtures.py sampler    # one group: models, text, long-text, dit, passes, vae, encode, stream, sampler, noise, run, dualparal
+    python3 make_fixtures.py sampler    # one group: models, text, long-text, dit, passes, vae, encode, stream, sampler, noise, run, image,
+                                        # dualparal
 
 A case is NAME.json (settings) and NAME.safetensors (tensors). Video tensors are channels first, [c, L, h, w], as in diffusers.
 """
@@ -15,9 +16,10 @@ import tempfile
 import numpy as np
 import sentencepiece
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler, WanPipeline
+from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler, WanImageToVideoPipeline, WanPipeline
 from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
+from PIL import Image
 from safetensors.torch import save_file
 from transformers import T5TokenizerFast
 
@@ -481,6 +483,26 @@ def run_case(name, variant=None):
     return settings, latents
 
 
+def make_image():
+    """A picture to begin with, which the pipeline keeps in front of all steps."""
+    name, L, steps, guidance, length = "grid", 4, 6, 5.0, 64
+    m, plain = models[name], pipeline(name)
+    pipe = WanImageToVideoPipeline(tokenizer=plain.tokenizer, text_encoder=m.text_encoder, vae=m.vae, scheduler=make_scheduler(name),
+                                   transformer=m.transformer, expand_timesteps=True)
+    pipe.set_progress_bar_config(disable=True)
+    width, height = m.w * m.scale, m.h * m.scale
+    y, x = np.mgrid[:height, :width]
+    picture = Image.fromarray(np.stack([x * 255 // width, y * 255 // height, (x * y) % 256], -1).astype(np.uint8))
+    settings = {"model": name, "latents": L, "steps": steps, "guidance_scale": guidance, "text_length": length, "prompt": PROMPTS[0],
+                "negative_prompt": NEGATIVES[0], "width": width, "height": height, "image": f"{name}.png"}
+    latents = pipe(picture, prompt=PROMPTS[0], negative_prompt=NEGATIVES[0], height=height, width=width, num_frames=4 * L - 3,
+                   num_inference_steps=steps, guidance_scale=guidance, max_sequence_length=length, latents=noise_of(m)[None, :, :L],
+                   output_type="latent").frames[0]
+    write("image", name, settings, {"latents": latents, "frames": frames_of(name, latents)})
+    picture.save(OUT / "image" / f"{name}.png")
+    del models[name]
+
+
 def make_noise():
     for name in MODELS:
         write("noise", name, {"model": name}, {"noise": noise_of(models[name])})
@@ -496,7 +518,7 @@ def make_dualparal():
 
 
 GROUPS = {"models": make_models, "text": make_text, "long-text": make_long_text, "dit": make_dit, "passes": make_passes, "vae": make_vae,
-          "encode": make_encode, "stream": make_stream, "sampler": make_sampler, "noise": make_noise, "run": make_run,
+          "encode": make_encode, "stream": make_stream, "sampler": make_sampler, "noise": make_noise, "run": make_run, "image": make_image,
           "dualparal": make_dualparal}
 
 

@@ -48,6 +48,8 @@ parity_settings (const ParityCase *c, DpSettings *settings)
     .noise_latents = latents,
   };
   g_assert_cmpint (latents, <=, dims[1]);
+  if (json_object_has_member (o, "image"))
+    settings->image = g_build_filename (PARITY_FIXTURES, "image", json_object_get_string_member (o, "image"), NULL);
   if (json_object_has_member (o, "guidance_scale_2"))
     settings->guidance_scale_2 = json_object_get_double_member (o, "guidance_scale_2");
   if (json_object_has_member (o, "guidance_interval")) {
@@ -70,6 +72,7 @@ void
 parity_settings_clear (DpSettings *settings)
 {
   g_free ((char *) settings->model);
+  g_free ((char *) settings->image);
   g_free ((float *) settings->noise);
 }
 

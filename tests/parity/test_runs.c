@@ -52,10 +52,40 @@ test_plain (gconstpointer name)
   parity_settings_clear (&settings);
 }
 
+/* A picture to begin with, against WanImageToVideoPipeline. It is the first frame of every cut of the video, and stages do not matter. */
+static void
+test_image (gconstpointer name)
+{
+  g_autoptr (ParityCase) c = parity_case_open ("image", name);
+  DpSettings settings;
+  parity_settings (c, &settings);
+  settings.devices = "cpu";
+  settings.block_latents = settings.noise_latents;
+  settings.context_latents = -1;
+  settings.queue_blocks = 1;
+  g_autoptr (ParityVideo) video = parity_run (c, &settings);
+  g_autofree char *what = g_strdup_printf ("a picture to begin with, %s", (const char *) name);
+  parity_check_latents (what, c, video, TOLERANCE);
+  parity_check_frames (what, c, video, 1, MIN_DB);
+
+  settings.block_latents = 1;
+  settings.context_latents = 1;
+  settings.queue_blocks = settings.steps;
+  settings.devices = "cpu";
+  g_autoptr (ParityVideo) one = parity_run (c, &settings);
+  settings.devices = "cpu,cpu";
+  g_autoptr (ParityVideo) two = parity_run (c, &settings);
+  parity_check_same ("two stages", two->latents->data, one->latents->data, one->latents->len * sizeof (float));
+  gsize frame = one->latents->len / one->n_latents;
+  parity_check_same ("its first latent", one->latents->data, video->latents->data, frame * sizeof (float));
+  parity_settings_clear (&settings);
+}
+
 int
 main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
   parity_add ("/parity/run", test_plain, (const char *const[]) { "odd", "wide", "deep", "pair", "grid", NULL });
+  parity_add ("/parity/image", test_image, (const char *const[]) { "grid", NULL });
   return g_test_run ();
 }

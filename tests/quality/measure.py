@@ -5,6 +5,7 @@
     measure.py BUILD_DIR                            the defaults: 120 prompts, those with two subjects with more seeds, prompt changes, 1,025 frames of ten
     measure.py BUILD_DIR --settings [--prompts 40]  a table over settings, and the whole sequence at once as the reference
     measure.py BUILD_DIR --set context-mode=recomputed --parts prompts,changes      some of the first with another setting
+    measure.py BUILD_DIR --prompts 40 --parts prompts,pictures      with a picture to begin with, and without
 
 Obedience is the share of prompts of which the named thing is seen: each subject by its silhouette, its colour, what it does, the background. Too many is
 the share of looks in which more things are wholly in the picture than the prompt names. The seam ratio is how much frames differ across block borders,
@@ -242,6 +243,34 @@ def measure_changes(pool, args, count):
     table([("after a change", Score([d[2] for d in done]).row())], COLUMNS)
 
 
+# ---- a picture to begin with ----
+
+AFTER = (4, 16, 48)     # frames behind the picture
+
+
+def picture(job):
+    """A frame of another video of the prompt, as the beginning. How much frames differ from it, of 255: the first one, some behind it, and those which followed
+    it where it is from; and what look() says of the video."""
+    args, scene = job
+    at = 24
+    origin = make(args, scene["prompt"], at + AFTER[-1] + 1, {}, seed=2)
+    with tempfile.NamedTemporaryFile(suffix=".ppm") as f:
+        f.write(b"P6 256 144 255\n" + origin[at].tobytes())
+        f.flush()
+        video = make(args, scene["prompt"], FRAMES, {"image": f.name})
+    away = [[float(np.abs(frames[k].astype(np.int16) - origin[at]).mean()) for k in (0, *AFTER)] for frames in (video, origin[at:])]
+    return away, assess(video, scene, borders(args, {}, FRAMES))
+
+
+def measure_pictures(pool, args, prompts):
+    done = pool.map(picture, [(args, s) for s in prompts])
+    print(f"\n{len(prompts)} videos that begin with a picture, a frame of another video of their prompt: how much a frame differs from it, of 255\n")
+    table([(name, [f"{np.mean([d[0][i][k] for d in done]):.1f}" for k in range(len(AFTER) + 1)])
+           for i, name in enumerate(("the video", "the one that the picture is from"))], ["first frame", *(f"{k} behind it" for k in AFTER)])
+    print()
+    table([("with a picture", Score([d[1] for d in done]).row())], COLUMNS)
+
+
 # ---- with and without the feature cache, which the engine always has: the same queue in PyTorch ----
 
 
@@ -348,6 +377,8 @@ def main():
             measure_changes(pool, args, 20)
         if "long" in parts:
             measure_long(pool, args)
+        if "pictures" in parts:
+            measure_pictures(pool, args, prompts)
 
 
 if __name__ == "__main__":

@@ -500,6 +500,12 @@ dp_plan_untrained (const DpPlan * plan)
   return NULL;
 }
 
+const char *
+dp_plan_unheld (const DpPlan * plan)
+{
+  return NULL;
+}
+
 char *
 dp_plan_describe (const DpPlan * plan)
 {

@@ -131,6 +131,47 @@ test_values (void)
     check_refused (&bad[i].settings, bad[i].code, bad[i].needles);
 }
 
+/* A picture to begin with that is none. The text of a file that is one: 2 x 1 pixels. */
+static void
+test_pictures (void)
+{
+  static const char good[] = "P6 2 1 255\nabcdef", bomb[] = "P6 20000 20000 255\nabc";
+  static const struct { const char *text; gsize size; int code; const char *needles; } files[] = {
+    { good, sizeof good - 1, 0, NULL },
+    { "", 0, DP_ERROR_SETTINGS, "image|cannot be read|PNG or JPEG" },
+    { "not a picture at all", 20, DP_ERROR_SETTINGS, "image|cannot be read|PNG or JPEG" },
+    { "\x89PNG\r\n\x1a\n", 8, DP_ERROR_SETTINGS, "image|cannot be read|PNG or JPEG" },
+    { bomb, sizeof bomb - 1, DP_ERROR_SETTINGS, "image|more than 100 million pixels|scale it down" },
+  };
+  g_autofree char *dir = g_dir_make_tmp ("dp-picture-XXXXXX", NULL), *path = g_build_filename (dir, "a picture", NULL);
+  DpSettings settings = stream_small ();
+  settings.num_frames = 5;
+  g_autofree char *without = stream_hash (&settings);
+  settings.image = path;
+
+  check_refused (&settings, DP_ERROR_NOT_FOUND, "a picture");
+  for (guint i = 0; i < G_N_ELEMENTS (files); i++) {
+    g_assert_true (g_file_set_contents (path, files[i].text, files[i].size, NULL));
+    if (files[i].needles) {
+      check_refused (&settings, files[i].code, files[i].needles);
+      continue;
+    }
+    g_autofree char *with = stream_hash (&settings), *again = stream_hash (&settings);
+    g_assert_cmpstr (with, ==, again);
+    g_assert_cmpstr (with, !=, without);
+  }
+  settings.image = dir;
+  check_refused (&settings, DP_ERROR_BAD_MODEL, "directory");
+  /* A file with the decoder alone is enough for a video, but not for this one. */
+  g_assert_true (g_file_set_contents (path, good, sizeof good - 1, NULL));
+  g_autofree char *odd = g_build_filename (stream_model (), "..", "odd", NULL);
+  settings.image = path;
+  settings.model = odd;
+  check_refused (&settings, DP_ERROR_BAD_MODEL, "vae|no encoder|image");
+  g_unlink (path);
+  g_rmdir (dir);
+}
+
 static void
 test_many_stages (void)
 {
@@ -796,6 +837,7 @@ main (int argc, char **argv)
   g_test_init (&argc, &argv, NULL);
   count_before ();
   g_test_add_func ("/bad-input/values", test_values);
+  g_test_add_func ("/bad-input/pictures", test_pictures);
   g_test_add_func ("/bad-input/many-stages", test_many_stages);
   g_test_add_func ("/bad-input/no-cuda", test_no_cuda);
   g_test_add_func ("/bad-input/prompts", test_prompts);
