@@ -50,6 +50,8 @@ typedef struct
   const char *prompt;           /* UTF-8, at most 16 KiB; NULL: the model's sample prompt; "" is allowed */
   const char *negative_prompt;  /* NULL: the model's default, normally "" */
   const char *image;            /* file of a picture, which becomes the first frame; NULL or "": none */
+  const guint8 *image_rgb;      /* [image_height, image_width, 3], in place of a file; NULL: none. dp_engine_open() copies it */
+  int image_width, image_height;
   const char *devices;          /* comma-separated, one stage each: "cpu", "cpu,cpu", "cuda:0,cuda:1"; "cuda": every GPU; NULL: "auto",
                                  * the first GPU if one works, else the CPU */
   const char *ranks;            /* "mpi": this process is rank 0 of all that mpirun started, stage i of the ring is rank i, the others run

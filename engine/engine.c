@@ -269,7 +269,7 @@ dp_engine_open (DpEngine **engine, DpPlan *plan, DpProgress progress, gpointer u
     e->loads[i] = (Load) { .engine = e, .parts = i == LOAD_LAYERS ? plan->n_stages : 1 };
   if (!dp_plan_check_address_space (plan, error) || !open_weights (e, error))
     goto fail;
-  if (s->image && (e->picture = dp_picture_open (plan, &e->cancel, error)) == NULL)
+  if ((s->image || s->image_rgb) && (e->picture = dp_picture_open (plan, &e->cancel, error)) == NULL)
     goto fail;
   if (s->trace && (e->trace = dp_trace_new (s->trace, plan->n_stages, DP_TRACE_LIMIT, error)) == NULL)
     goto fail;

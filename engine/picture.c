@@ -66,7 +66,9 @@ DpPicture *
 dp_picture_open (const DpPlan *plan, const int *cancel, GError **error)
 {
   int scale = plan->info.spatial_scale, width = plan->latent_w * scale, height = plan->latent_h * scale;
-  g_autoptr (GdkPixbuf) whole = read_file (plan->settings.image, error), scaled = NULL;
+  const DpSettings *s = &plan->settings;
+  g_autoptr (GdkPixbuf) scaled = NULL, whole = s->image_rgb ? gdk_pixbuf_new_from_data (s->image_rgb, GDK_COLORSPACE_RGB, FALSE, 8,
+      s->image_width, s->image_height, 3 * s->image_width, NULL, NULL) : read_file (s->image, error);
   float *pixels;
   DpPicture *p;
 
@@ -75,9 +77,10 @@ dp_picture_open (const DpPlan *plan, const int *cancel, GError **error)
   pixels = dp_arena_host_new (sizeof (float) * width * height * 3, "the picture to begin with", error);
   scaled = pixels ? cover (whole, width, height) : NULL;
   if (scaled == NULL) {
-    g_free (pixels);
     if (pixels)
-      refuse (plan->settings.image, "cannot be scaled: not enough memory", error);
+      dp_error_set (error, DP_ERROR_NO_MEMORY, "the picture to begin with cannot be scaled to %dx%d: there is not enough memory", width,
+          height);
+    g_free (pixels);
     return NULL;
   }
   int channels = gdk_pixbuf_get_n_channels (scaled);    /* an alpha channel is left out, as the reference does */

@@ -9,7 +9,7 @@
 /* Thread-safety: immutable, so from any thread. */
 typedef struct _DpPicture DpPicture;
 
-/** Reads the file of the plan's setting `image`: whatever GdkPixbuf knows, PNG and JPEG at least, turned upright as its EXIF
+/** Takes the picture of the plan's settings, `image_rgb` or the file `image`: whatever GdkPixbuf knows, PNG and JPEG at least, turned upright as its EXIF
  *  data say. What does not have the video's aspect loses the edges that are over, the rest is scaled. Cheap. `plan` and `cancel`, which
  *  ends encoding, must outlive it. Errors: DP_ERROR_NOT_FOUND, DP_ERROR_SETTINGS, DP_ERROR_NO_MEMORY. */
 DpPicture *dp_picture_open (const DpPlan *plan, const int *cancel, GError **error);

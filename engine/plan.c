@@ -734,7 +734,7 @@ dp_plan_untrained (const DpPlan *plan)
 const char *
 dp_plan_unheld (const DpPlan *plan)
 {
-  return plan->settings.image && !plan->model->config.expand_timesteps ? "image: this model was trained with text alone, and its video "
+  return (plan->settings.image || plan->settings.image_rgb) && !plan->model->config.expand_timesteps ? "image: this model was trained with text alone, and its video "
       "soon leaves the picture; Wan2.2-TI2V-5B was trained to begin with one" : NULL;
 }
 

@@ -11,6 +11,8 @@
 #define LEAST_US G_TIME_SPAN_MILLISECOND
 /* Of a prompt, in the log */
 #define LOGGED_CHARACTERS 100
+/* For the conversion of a picture that an application gives */
+#define IMAGE_SECONDS 10
 
 struct _GstDualParalGenerator
 {
@@ -24,6 +26,8 @@ struct _GstDualParalGenerator
   gboolean prompt_missed;       /* the prompt changed while there was no engine */
   GstDualParalPrompts prompts;  /* those with a time */
   gboolean has_timed;           /* there was one, since stop() */
+  GBytes *image;                /* RGB that the application gave, or NULL */
+  gint image_width, image_height;
 
   /* -- set by start(), constant until stop() */
   GStringChunk *storage;
@@ -63,6 +67,7 @@ void
 gst_dualparal_generator_free (GstDualParalGenerator * gen)
 {
   g_mutex_clear (&gen->lock);
+  g_clear_pointer (&gen->image, g_bytes_unref);
   gst_dualparal_progress_free (gen->progress);
   gst_dualparal_prompts_clear (&gen->prompts);
   g_free (gen);
@@ -185,9 +190,6 @@ gst_dualparal_generator_start (GstDualParalGenerator * gen)
   if (ok) {
     gen->plan = dp_plan_ref (gen->base_plan);
     gst_dualparal_generator_warn_passed_over (gen);
-    if (dp_plan_unheld (gen->plan))
-      gst_dualparal_generator_post_warning (gen, GST_RESOURCE_ERROR_SETTINGS,
-          dp_plan_unheld (gen->plan), "the video is made all the same");
     ok = gst_dualparal_generator_size_queue (gen, &error);
   }
   ok = ok && gst_dualparal_generator_start_prompts (gen, &error);
@@ -347,6 +349,7 @@ gst_dualparal_generator_open_engine (GstDualParalGenerator * gen,
 {
   DpEngine *engine = NULL;
   DpPlan *plan;
+  GBytes *image = NULL;
   gchar *texts[2], *text;
   gboolean opened;
 
@@ -356,8 +359,16 @@ gst_dualparal_generator_open_engine (GstDualParalGenerator * gen,
       GST_VIDEO_INFO_FPS_N (info), GST_VIDEO_INFO_FPS_D (info), &texts[0],
       &texts[1]);
   gen->prompt_missed = FALSE;
+  if (gen->image && n_frames == 0) {
+    image = g_bytes_ref (gen->image);
+    settings.image_rgb = g_bytes_get_data (image, NULL);
+    settings.image_width = gen->image_width;
+    settings.image_height = gen->image_height;
+  }
   g_mutex_unlock (&gen->lock);
 
+  if (n_frames > 0)             /* a video that continues in another size has begun already */
+    settings.image = NULL;
   settings.prompt = texts[0];
   settings.negative_prompt = texts[1];
   plan = dp_plan_with (gen->base_plan, &settings, error);
@@ -369,8 +380,12 @@ gst_dualparal_generator_open_engine (GstDualParalGenerator * gen,
       gst_dualparal_generator_report_progress, gen, error);
   g_free (texts[0]);
   g_free (texts[1]);
+  g_clear_pointer (&image, g_bytes_unref);
   if (!opened)
     return FALSE;
+  if (dp_plan_unheld (plan))
+    gst_dualparal_generator_post_warning (gen, GST_RESOURCE_ERROR_SETTINGS,
+        dp_plan_unheld (plan), "the video is made all the same");
   gst_dualparal_generator_start_preview (gen, engine);
   if (dp_plan_untrained (plan))
     gst_dualparal_generator_post_warning (gen, GST_RESOURCE_ERROR_SETTINGS,
@@ -508,14 +523,15 @@ gst_dualparal_generator_set_flushing (GstDualParalGenerator * gen,
   g_mutex_unlock (&gen->lock);
 }
 
-/* -- prompts */
+/* -- prompts and the picture */
 
 /* Takes the error */
 static void
-gst_dualparal_generator_warn (GstDualParalGenerator * gen, GError * error)
+gst_dualparal_generator_warn (GstDualParalGenerator * gen, GError * error,
+    const gchar * what)
 {
   GST_ELEMENT_WARNING (gen->element, RESOURCE, SETTINGS, ("%s",
-          error->message), ("the prompt stays as it was"));
+          error->message), ("the %s stays as it was", what));
   g_error_free (error);
 }
 
@@ -567,7 +583,69 @@ gst_dualparal_generator_set_prompt (GstDualParalGenerator * gen, guint prop_id,
   g_free (texts[0]);
   g_free (texts[1]);
   if (!accepted)
-    gst_dualparal_generator_warn (gen, error);
+    gst_dualparal_generator_warn (gen, error, "prompt");
+}
+
+static GBytes *
+gst_dualparal_generator_convert_image (GstSample * sample, gint * width,
+    gint * height, GError ** error)
+{
+  GstCaps *caps = gst_caps_new_simple ("video/x-raw", "format", G_TYPE_STRING,
+      "RGB", "pixel-aspect-ratio", GST_TYPE_FRACTION, 1, 1, NULL);
+  GstSample *rgb =
+      gst_video_convert_sample (sample, caps, IMAGE_SECONDS * GST_SECOND, error);
+  GstVideoFrame frame;
+  GstVideoInfo info;
+  GByteArray *pixels;
+  gint i;
+
+  gst_caps_unref (caps);
+  if (!rgb)
+    return NULL;
+  if (!gst_video_info_from_caps (&info, gst_sample_get_caps (rgb))
+      || !gst_video_frame_map (&frame, &info, gst_sample_get_buffer (rgb),
+          GST_MAP_READ)) {
+    gst_sample_unref (rgb);
+    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "its buffer is not a picture");
+    return NULL;
+  }
+  *width = GST_VIDEO_INFO_WIDTH (&info);
+  *height = GST_VIDEO_INFO_HEIGHT (&info);
+  pixels = g_byte_array_sized_new (3 * *width * *height);
+  for (i = 0; i < *height; i++)
+    g_byte_array_append (pixels, (guint8 *) GST_VIDEO_FRAME_PLANE_DATA (&frame,
+            0) + i * GST_VIDEO_FRAME_PLANE_STRIDE (&frame, 0), 3 * *width);
+  gst_video_frame_unmap (&frame);
+  gst_sample_unref (rgb);
+  return g_byte_array_free_to_bytes (pixels);
+}
+
+gboolean
+gst_dualparal_generator_set_image (GstDualParalGenerator * gen,
+    GstSample * sample)
+{
+  GError *why = NULL, *error = NULL;
+  gint width = 0, height = 0;
+  GBytes *image = NULL, *old;
+
+  if (sample) {
+    image = gst_dualparal_generator_convert_image (sample, &width, &height, &why);
+    if (!image) {
+      g_set_error (&error, DP_ERROR, DP_ERROR_SETTINGS, "a picture to begin with "
+          "cannot be used: %s", why ? why->message : "it cannot be converted");
+      g_clear_error (&why);
+      gst_dualparal_generator_warn (gen, error, "picture to begin with");
+      return FALSE;
+    }
+  }
+  g_mutex_lock (&gen->lock);
+  old = gen->image;
+  gen->image = image;
+  gen->image_width = width;
+  gen->image_height = height;
+  g_mutex_unlock (&gen->lock);
+  g_clear_pointer (&old, g_bytes_unref);
+  return TRUE;
 }
 
 gboolean
@@ -586,7 +664,7 @@ gst_dualparal_generator_queue_prompt (GstDualParalGenerator * gen,
   ok = ok && gst_dualparal_generator_check_prompts (prompt->prompt,
       prompt->negative_prompt, &error);
   if (!ok) {
-    gst_dualparal_generator_warn (gen, error);
+    gst_dualparal_generator_warn (gen, error, "prompt");
     return FALSE;
   }
   g_mutex_lock (&gen->lock);
@@ -610,7 +688,7 @@ gst_dualparal_generator_queue_prompt (GstDualParalGenerator * gen,
   g_mutex_unlock (&gen->lock);
 
   if (!ok)
-    gst_dualparal_generator_warn (gen, error);
+    gst_dualparal_generator_warn (gen, error, "prompt");
   else if (prompt->at_frame >= 0)
     GST_DEBUG_OBJECT (gen->element, "a prompt for frame %" G_GINT64_FORMAT
         ", transition of %d blocks", prompt->at_frame, prompt->transition_blocks);
@@ -638,7 +716,7 @@ gst_dualparal_generator_take_event (GstDualParalGenerator * gen,
   if (*queued)
     *queued = gst_dualparal_generator_queue_prompt (gen, &prompt);
   else
-    gst_dualparal_generator_warn (gen, error);
+    gst_dualparal_generator_warn (gen, error, "prompt");
   return TRUE;
 }
 

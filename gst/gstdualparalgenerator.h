@@ -68,6 +68,9 @@ void gst_dualparal_generator_set_flushing (GstDualParalGenerator * gen,
 /** Sets one of the prompts and queues it. Any thread. */
 void gst_dualparal_generator_set_prompt (GstDualParalGenerator * gen,
     guint prop_id, const GValue * value);
+/** The next video begins with this picture; NULL: with none but that of the property. FALSE with a posted warning. Any thread. */
+gboolean gst_dualparal_generator_set_image (GstDualParalGenerator * gen,
+    GstSample * sample);
 /** Queues a prompt, with or without a negative one. Without a frame it sets the properties too.
  *  FALSE with a posted warning. Any thread. */
 gboolean gst_dualparal_generator_queue_prompt (GstDualParalGenerator * gen,

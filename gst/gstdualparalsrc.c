@@ -796,6 +796,12 @@ gst_dualparal_src_queue_prompt (GstDualParalSrc * self, const gchar * prompt,
         prompt, NULL, at_frame, transition_blocks});
 }
 
+static gboolean
+gst_dualparal_src_set_image (GstDualParalSrc * self, GstSample * sample)
+{
+  return gst_dualparal_generator_set_image (self->gen, sample);
+}
+
 static void
 gst_dualparal_src_finalize (GObject * object)
 {
@@ -867,6 +873,22 @@ gst_dualparal_src_class_init (GstDualParalSrcClass * klass)
       G_SIGNAL_RUN_LAST | G_SIGNAL_ACTION,
       G_CALLBACK (gst_dualparal_src_queue_prompt), NULL, NULL, NULL,
       G_TYPE_BOOLEAN, 3, G_TYPE_STRING, G_TYPE_INT64, G_TYPE_INT);
+  /**
+   * GstDualParalSrc::set-image:
+   * @src: the source
+   * @sample: (nullable): a picture of any raw or encoded format that the installed plugins convert
+   *
+   * Makes the next video begin with a picture, as #GstDualParalSrc:image does with a file. %NULL
+   * takes it back. In any state; what plays does not change before it starts again.
+   *
+   * Returns: whether it can be used; if not, a warning message says why
+   *
+   * Since: 0.1
+   */
+  g_signal_new_class_handler ("set-image", G_TYPE_FROM_CLASS (klass),
+      G_SIGNAL_RUN_LAST | G_SIGNAL_ACTION,
+      G_CALLBACK (gst_dualparal_src_set_image), NULL, NULL, NULL,
+      G_TYPE_BOOLEAN, 1, GST_TYPE_SAMPLE);
 
   gst_element_class_add_static_pad_template (element_class, &src_template);
   gst_element_class_set_static_metadata (element_class,

@@ -5,6 +5,8 @@
  */
 #include "element.h"
 
+#include <unistd.h>
+
 #define URI "dualparal://?prompt=a+red%20ball%26&seed=-1&devices=cpu%2Ccpu&" \
     "underrun-policy=stall&steps=2&guidance-scale=1.5"
 
@@ -179,6 +181,106 @@ GST_START_TEST (test_starts_again)
 
 GST_END_TEST;
 
+/* -- a picture to begin with */
+
+static GstSample *
+red_picture (const gchar * format)
+{
+  GstCaps *caps = gst_caps_new_simple (format, "format", G_TYPE_STRING, "RGB", "width", G_TYPE_INT, 50, "height", G_TYPE_INT, 70,
+      "framerate", GST_TYPE_FRACTION, 0, 1, NULL);
+  GstBuffer *buffer = gst_buffer_new_allocate (NULL, 152 * 70, NULL);
+  GstSample *sample;
+  GstMapInfo map;
+  gsize i;
+
+  gst_buffer_map (buffer, &map, GST_MAP_WRITE);
+  for (i = 0; i < map.size; i++)
+    map.data[i] = i % 152 % 3 ? 20 : 220;
+  gst_buffer_unmap (buffer, &map);
+  sample = gst_sample_new (buffer, caps, NULL, NULL);
+  gst_buffer_unref (buffer);
+  gst_caps_unref (caps);
+  return sample;
+}
+
+static gboolean
+set_image (GstElement * src, GstSample * sample)
+{
+  gboolean ok = FALSE;
+
+  g_signal_emit_by_name (src, "set-image", sample, &ok);
+  if (sample)
+    gst_sample_unref (sample);
+  return ok;
+}
+
+/* From the start: the checksums of three frames, and the mean of the first one's last plane, V */
+static void
+play_three (GstHarness * h, gchar ** sums, gdouble * v)
+{
+  const guint8 *bytes;
+  GstBuffer *buffer;
+  GstMapInfo map;
+  gsize i;
+  guint n;
+
+  gst_harness_play (h);
+  for (n = 0; n < 3; n++) {
+    buffer = gst_harness_pull (h);
+    fail_unless_equals_uint64 (GST_BUFFER_OFFSET (buffer), n);
+    gst_buffer_map (buffer, &map, GST_MAP_READ);
+    sums[n] = g_compute_checksum_for_data (G_CHECKSUM_MD5, map.data, map.size);
+    bytes = map.data + map.size - map.size / 6;
+    for (i = 0, *v = n ? *v : 0; n == 0 && i < map.size / 6; i++)
+      *v += bytes[i] * 6. / map.size;
+    gst_buffer_unmap (buffer, &map);
+    gst_buffer_unref (buffer);
+  }
+  gst_element_set_state (h->element, GST_STATE_READY);
+}
+
+GST_START_TEST (test_image)
+{
+  static const gchar ppm[] = "P6 1 1 255\n\xdc\x14\x14";
+  gchar *path = g_build_filename (g_get_tmp_dir (), "dp-image-XXXXXX", NULL), *sums[4][3];
+  GstBus *bus = gst_bus_new ();
+  gdouble v[4];
+  guint i, n;
+
+  close (g_mkstemp (path));
+  fail_unless (g_file_set_contents (path, ppm, sizeof ppm - 1, NULL));
+  for (i = 0; i < 4; i++) {
+    GstHarness *h = source_harness (FAST "seed=3 num-frames=5", "video/x-raw,format=I420,width=64,height=64");
+
+    gst_element_set_bus (h->element, bus);
+    if (i == 1 || i == 3)
+      fail_unless (set_image (h->element, red_picture ("video/x-raw")));
+    if (i == 2)
+      g_object_set (h->element, "image", path, NULL);
+    if (i == 3) {
+      /* Taken back; and what is no picture does not count */
+      fail_unless (set_image (h->element, NULL));
+      fail_if (set_image (h->element, red_picture ("text/x-raw")));
+    }
+    play_three (h, sums[i], &v[i]);
+    gst_harness_teardown (h);
+  }
+  for (n = 0; n < 3; n++) {
+    fail_unless_equals_string (sums[3][n], sums[0][n]);
+    fail_unless_equals_string (sums[2][n], sums[1][n]);
+    fail_if (g_str_equal (sums[1][n], sums[0][n]));
+  }
+  fail_unless (v[1] > 170 && v[0] < 150, "V is %g with a red picture, %g without", v[1], v[0]);
+  for (i = 0; i < 12; i++)
+    g_free (sums[i / 3][i % 3]);
+  gst_bus_set_flushing (bus, TRUE);
+  gst_object_unref (bus);
+  unlink (path);
+  g_free (path);
+}
+
+GST_END_TEST;
+
 /* An RTSP server seeks for each viewer, where it can */
 GST_START_TEST (test_live_is_not_seekable)
 {
@@ -216,6 +318,7 @@ uses_suite (void)
   tcase_add_test (tc, test_uri_refused);
   tcase_add_test (tc, test_seed_is_drawn);
   tcase_add_test (tc, test_starts_again);
+  tcase_add_test (tc, test_image);
   tcase_add_test (tc, test_live_is_not_seekable);
   return s;
 }
