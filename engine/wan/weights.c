@@ -4,6 +4,7 @@
 #include "found.h"
 #include "json_cursor.h"
 #include "kernels/host.h"
+#include "weights_safetensors.h"
 #include "weights_torch.h"
 
 #include <errno.h>
@@ -12,7 +13,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MAX_HEADER ((guint64) 100 << 20)
 #define MAX_INDEX ((gsize) 32 << 20)
 #define MAX_SHARDS 512
 #define PIECE ((gsize) 32 << 10)        /* bytes that are read at a time; they stay in a cache */
@@ -25,8 +25,6 @@ typedef struct
   int fd;
   gsize size;
   struct timespec modified;     /* when it was opened */
-  gsize data;                   /* where the data begins, behind the header */
-  gsize data_size;
   void (*watch) (gsize bytes, gpointer user_data);      /* is told what was read; or NULL */
   gpointer watch_data;
 } File;
@@ -37,7 +35,6 @@ typedef struct
   const File *file;
   char dtype[16];
   gboolean usable;              /* of a type that DpType has */
-  gsize begin, end;
 } Entry;
 
 struct _DpWeights
@@ -86,226 +83,11 @@ dp_weights_path (const DpWeights *weights)
 
 /* ---- one file ---- */
 
-/* Bits of an element; 0: a type this code has not heard of. */
-static int
-dtype_bits (const char *dtype)
-{
-  static const struct { const char *name; int bits; } known[] = {
-    { "F32", 32 }, { "BF16", 16 }, { "F16", 16 }, { "F64", 64 }, { "I64", 64 }, { "U64", 64 }, { "C64", 64 }, { "I32", 32 }, { "U32", 32 },
-    { "I16", 16 }, { "U16", 16 }, { "I8", 8 }, { "U8", 8 }, { "BOOL", 8 }, { "F8_E4M3", 8 }, { "F8_E5M2", 8 }, { "F8_E8M0", 8 },
-    { "F6_E2M3", 6 }, { "F6_E3M2", 6 }, { "F4", 4 },
-  };
-
-  for (gsize i = 0; i < G_N_ELEMENTS (known); i++)
-    if (strcmp (dtype, known[i].name) == 0)
-      return known[i].bits;
-  return 0;
-}
-
 static gboolean
 dtype_usable (const char *dtype, DpType *type)
 {
   *type = strcmp (dtype, "BF16") == 0 ? DP_TYPE_BF16 : strcmp (dtype, "F16") == 0 ? DP_TYPE_F16 : DP_TYPE_F32;
   return *type != DP_TYPE_F32 || strcmp (dtype, "F32") == 0;
-}
-
-static char *
-dims_to_string (int n_dims, const gint64 *dims)
-{
-  GString *out = g_string_new ("[");
-
-  for (int i = 0; i < n_dims; i++)
-    g_string_append_printf (out, "%s%" G_GINT64_FORMAT, i ? ", " : "", dims[i]);
-  return g_string_free (g_string_append_c (out, ']'), FALSE);
-}
-
-static gboolean
-dims_product (int n_dims, const gint64 *dims, guint64 *out)
-{
-  guint64 n = 1;
-
-  for (int i = 0; i < n_dims; i++)
-    if (dims[i] < 0 || __builtin_mul_overflow (n, (guint64) dims[i], &n))
-      return FALSE;
-  *out = n;
-  return TRUE;
-}
-
-/* Does the tensor lie in the file, and is it as long as its shape says? */
-static gboolean
-entry_check (const Entry *entry, GError **error)
-{
-  const DpTensor *t = &entry->tensor;
-  const File *file = entry->file;
-  int bits = dtype_bits (entry->dtype);
-  guint64 elements, total;
-
-  if (entry->begin > entry->end || entry->end > file->data_size) {
-    dp_error_set (error, DP_ERROR_BAD_MODEL,
-        "%s: tensor %s: expected data within the file's %" G_GSIZE_FORMAT " bytes, found [%" G_GSIZE_FORMAT ", %" G_GSIZE_FORMAT
-        "): the file is cut off or damaged; fetch it again", file->path, t->name, file->data_size, entry->begin, entry->end);
-    return FALSE;
-  }
-  if (!dims_product (t->n_dims, t->dims, &elements) || __builtin_mul_overflow (elements, (guint64) MAX (bits, 1), &total)
-      || (bits && (total % 8 || total / 8 != entry->end - entry->begin))) {
-    g_autofree char *dims = dims_to_string (t->n_dims, t->dims);
-
-    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected the bytes of %s %s, found %" G_GSIZE_FORMAT " bytes",
-        file->path, t->name, entry->dtype, dims, entry->end - entry->begin);
-    return FALSE;
-  }
-  return TRUE;
-}
-
-/* The object behind a tensor's name. */
-static gboolean
-entry_parse (Entry *entry, DpJson *json, GString *key)
-{
-  gint64 offsets[2];
-  int n = 0;
-  guint seen = 0, bit;
-
-  if (!dp_json_expect (json, '{'))
-    return FALSE;
-  do {
-    if (!dp_json_string (json, key) || !dp_json_expect (json, ':'))
-      return FALSE;
-    if (strcmp (key->str, "dtype") == 0) {
-      bit = 1;
-      if (!dp_json_string (json, key))
-        return FALSE;
-      if (key->len >= sizeof entry->dtype)
-        return dp_json_fail (json, "the name of a type");
-      g_strlcpy (entry->dtype, key->str, sizeof entry->dtype);
-    } else if (strcmp (key->str, "shape") == 0) {
-      bit = 2;
-      if (!dp_json_counts (json, entry->tensor.dims, DP_TENSOR_MAX_DIMS, &entry->tensor.n_dims, "at most 8 dimensions"))
-        return FALSE;
-    } else if (strcmp (key->str, "data_offsets") == 0) {
-      bit = 4;
-      if (!dp_json_counts (json, offsets, 2, &n, "two offsets"))
-        return FALSE;
-    } else {
-      return dp_json_fail (json, "dtype, shape or data_offsets");
-    }
-    if (seen & bit)
-      return dp_json_fail (json, "each key once");
-    seen |= bit;
-  } while (dp_json_take (json, ','));
-  if (seen != 7 || n != 2)
-    return dp_json_fail (json, "dtype, shape and two data_offsets");
-  entry->begin = offsets[0];
-  entry->end = offsets[1];
-  return dp_json_expect (json, '}');
-}
-
-static gboolean
-parse_metadata (DpJson *json, GString *scratch)
-{
-  if (!dp_json_expect (json, '{'))
-    return FALSE;
-  if (dp_json_take (json, '}'))
-    return TRUE;
-  do {
-    if (!dp_json_string (json, scratch) || !dp_json_expect (json, ':') || !dp_json_string (json, scratch))
-      return FALSE;
-  } while (dp_json_take (json, ','));
-  return dp_json_expect (json, '}');
-}
-
-/* A new entry of that name, which the set does not have yet; NULL with an error if it has. */
-static Entry *
-weights_add_entry (DpWeights *weights, const File *file, const char *name, GError **error)
-{
-  const Entry *other = g_hash_table_lookup (weights->entries, name);
-
-  if (other) {
-    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected once, found again in %s", file->path, name, other->file->path);
-    return NULL;
-  }
-  Entry *entry = g_new0 (Entry, 1);
-  entry->tensor.name = g_strdup (name);
-  entry->file = file;
-  g_hash_table_insert (weights->entries, (char *) entry->tensor.name, entry);
-  return entry;
-}
-
-/* Once dtype, dims, begin and end are known. */
-static gboolean
-entry_finish (Entry *entry, GError **error)
-{
-  if (!entry_check (entry, error))
-    return FALSE;
-  entry->usable = dtype_usable (entry->dtype, &entry->tensor.type);
-  entry->tensor.bytes = entry->end - entry->begin;
-  entry->tensor.file = entry->file;
-  entry->tensor.offset = entry->file->data + entry->begin;
-  return TRUE;
-}
-
-/* Every tensor of the header, into `entries` (in the file's order, for file_check_layout) and into weights. */
-static gboolean
-file_parse (DpWeights *weights, const File *file, DpJson *json, GPtrArray *entries)
-{
-  g_autoptr (GString) name = g_string_new (NULL);
-  g_autoptr (GString) scratch = g_string_new (NULL);
-
-  if (!dp_json_expect (json, '{'))
-    return FALSE;
-  if (dp_json_take (json, '}'))
-    return TRUE;
-  do {
-    if (!dp_json_string (json, name) || !dp_json_expect (json, ':'))
-      return FALSE;
-    if (strcmp (name->str, "__metadata__") == 0) {
-      if (!parse_metadata (json, scratch))
-        return FALSE;
-      continue;
-    }
-    Entry *entry = weights_add_entry (weights, file, name->str, json->error);
-    if (entry == NULL)
-      return FALSE;
-    g_ptr_array_add (entries, entry);
-    if (!entry_parse (entry, json, scratch) || !entry_finish (entry, json->error))
-      return FALSE;
-  } while (dp_json_take (json, ','));
-  return dp_json_expect (json, '}');
-}
-
-static gint
-by_offset (gconstpointer a, gconstpointer b)
-{
-  const Entry *x = *(const Entry *const *) a, *y = *(const Entry *const *) b;
-
-  if (x->begin != y->begin)
-    return x->begin < y->begin ? -1 : 1;
-  return x->end < y->end ? -1 : x->end > y->end;
-}
-
-/* The format allows no holes between the data. Something could be hidden in one. */
-static gboolean
-file_check_layout (const File *file, GPtrArray *entries, GError **error)
-{
-  gsize at = 0;
-
-  g_ptr_array_sort (entries, by_offset);
-  for (guint i = 0; i < entries->len; i++) {
-    const Entry *entry = g_ptr_array_index (entries, i);
-
-    if (entry->begin != at) {
-      dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected its data at offset %" G_GSIZE_FORMAT ", found it at %"
-          G_GSIZE_FORMAT ": tensors %s", file->path, entry->tensor.name, at, entry->begin,
-          entry->begin < at ? "overlap" : "leave a hole between them");
-      return FALSE;
-    }
-    at = entry->end;
-  }
-  if (at != file->data_size) {
-    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: expected %" G_GSIZE_FORMAT " bytes of data, found %" G_GSIZE_FORMAT, file->path,
-        at, file->data_size);
-    return FALSE;
-  }
-  return TRUE;
 }
 
 static gboolean
@@ -379,25 +161,6 @@ file_get (const File *file, guint64 offset, void *to, gsize bytes, GError **erro
   return FALSE;
 }
 
-static gboolean
-file_is_no_safetensors (const File *file, guint64 header, GError **error)
-{
-  char head[128];
-  gsize size = MIN (file->size, sizeof head);
-
-  if (!file_get (file, 0, head, size, error))
-    return FALSE;
-  g_autofree char *instead = dp_found_content (head, size);
-  if (instead)
-    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: expected a safetensors file, found %s", file->path, instead);
-  else if (header <= MAX_HEADER && header > file->size - 8)
-    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: expected a header of %" G_GUINT64_FORMAT " bytes, found a file of %" G_GSIZE_FORMAT
-        ": it is cut off; fetch it again", file->path, header, file->size);
-  else
-    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: expected a safetensors file, found another format", file->path);
-  return FALSE;
-}
-
 typedef struct
 {
   DpWeights *weights;
@@ -405,75 +168,46 @@ typedef struct
 } Adding;
 
 static gboolean
-add_torch_tensor (const char *name, const char *dtype, int n_dims, const gint64 *dims, guint64 offset, gsize bytes, gpointer user_data,
+add_tensor (const char *name, const char *dtype, int n_dims, const gint64 *dims, guint64 offset, gsize bytes, gpointer user_data,
     GError **error)
 {
-  Adding *to = user_data;
-  Entry *entry = weights_add_entry (to->weights, to->file, name, error);
+  const Adding *to = user_data;
+  const Entry *other = g_hash_table_lookup (to->weights->entries, name);
 
-  if (entry == NULL)
+  if (other) {
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected once, found again in %s", to->file->path, name, other->file->path);
     return FALSE;
-  g_strlcpy (entry->dtype, dtype, sizeof entry->dtype);
-  entry->tensor.n_dims = n_dims;
+  }
+  Entry *entry = g_new0 (Entry, 1);
+  entry->tensor = (DpTensor) { .name = g_strdup (name), .n_dims = n_dims, .bytes = bytes, .file = to->file, .offset = offset };
   memcpy (entry->tensor.dims, dims, n_dims * sizeof *dims);
-  entry->begin = offset;
-  entry->end = offset + bytes;
-  return entry_finish (entry, error);
+  entry->file = to->file;
+  g_strlcpy (entry->dtype, dtype, sizeof entry->dtype);
+  entry->usable = dtype_usable (dtype, &entry->tensor.type);
+  g_hash_table_insert (to->weights->entries, (char *) entry->tensor.name, entry);
+  return TRUE;
 }
 
 static gboolean
-read_for_torch (gconstpointer source, guint64 offset, void *to, gsize bytes, GError **error)
+read_for_reader (gconstpointer source, guint64 offset, void *to, gsize bytes, GError **error)
 {
   return file_get (source, offset, to, bytes, error);
 }
 
 static gboolean
-weights_add_torch (DpWeights *weights, File *file, GError **error)
-{
-  DpTorchFile torch = { file->path, file->size, read_for_torch, file };
-  Adding to = { weights, file };
-
-  file->data_size = file->size;
-  return dp_torch_list (&torch, add_torch_tensor, &to, error);
-}
-
-static gboolean
 weights_add_file (DpWeights *weights, const char *path, GError **error)
 {
-  g_autoptr (GPtrArray) entries = g_ptr_array_new ();
   File *file = g_new0 (File, 1);
-  guint64 length;
+  Adding to = { weights, file };
+  char magic[4];
 
   file->path = g_strdup (path);
   file->fd = -1;
   g_ptr_array_add (weights->files, file);
-  if (!file_open (file, error) || !file_get (file, 0, &length, 8, error))
+  if (!file_open (file, error) || !file_get (file, 0, magic, sizeof magic, error))
     return FALSE;
-  if (memcmp (&length, "PK\3\4", 4) == 0)
-    return weights_add_torch (weights, file, error);
-  if (length < 2 || length > MAX_HEADER || length > file->size - 8)
-    return file_is_no_safetensors (file, length, error);
-  file->data = 8 + length;
-  file->data_size = file->size - file->data;
-
-  g_autofree char *header = g_try_malloc (length);
-  if (header == NULL) {
-    dp_error_set (error, DP_ERROR_NO_MEMORY, "%s: its header needs %" G_GUINT64_FORMAT " bytes of memory, which this machine has not left",
-        path, length);
-    return FALSE;
-  }
-  if (!file_get (file, 8, header, length, error))
-    return FALSE;
-  DpJson json = { path, header, header, header + length, error };
-  if (!g_utf8_validate_len (json.start, length, &json.at))
-    return dp_json_fail (&json, "UTF-8");
-  json.at = json.start;
-  if (!file_parse (weights, file, &json, entries))
-    return FALSE;
-  dp_json_space (&json);
-  if (json.at != json.end)
-    return dp_json_fail (&json, "nothing but spaces");
-  return file_check_layout (file, entries, error);
+  DpWeightsFile opened = { file->path, file->size, read_for_reader, file };
+  return (memcmp (magic, "PK\3\4", 4) == 0 ? dp_torch_list : dp_safetensors_list) (&opened, add_tensor, &to, error);
 }
 
 /* ---- a sharded model ---- */
@@ -704,8 +438,8 @@ dp_weights_get (const DpWeights *weights, GError **error, int n_dims, const gint
     return NULL;
   }
   if (entry->tensor.n_dims != n_dims || (n_dims && memcmp (entry->tensor.dims, dims, n_dims * sizeof *dims) != 0)) {
-    g_autofree char *expected = dims_to_string (n_dims, dims);
-    g_autofree char *found = dims_to_string (entry->tensor.n_dims, entry->tensor.dims);
+    g_autofree char *expected = dp_dims_text (n_dims, dims);
+    g_autofree char *found = dp_dims_text (entry->tensor.n_dims, entry->tensor.dims);
 
     dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected shape %s, found %s", entry->file->path, name, expected,
         found);
