@@ -4,11 +4,15 @@
 #include "found.h"
 #include "json_cursor.h"
 #include "kernels/host.h"
+#include "kernels/numeric.h"
+#include "quantized.h"
+#include "weights_gguf.h"
 #include "weights_safetensors.h"
 #include "weights_torch.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -34,7 +38,8 @@ typedef struct
   DpTensor tensor;
   const File *file;
   char dtype[16];
-  gboolean usable;              /* of a type that DpType has */
+  gboolean usable;              /* of a type that DpType has, or that is unpacked to float32 */
+  gsize bytes;                  /* in the file */
 } Entry;
 
 struct _DpWeights
@@ -61,6 +66,7 @@ entry_free (gpointer data)
   Entry *entry = data;
 
   g_free ((char *) entry->tensor.name);
+  g_free ((float *) entry->tensor.scales);
   g_free (entry);
 }
 
@@ -82,13 +88,6 @@ dp_weights_path (const DpWeights *weights)
 }
 
 /* ---- one file ---- */
-
-static gboolean
-dtype_usable (const char *dtype, DpType *type)
-{
-  *type = strcmp (dtype, "BF16") == 0 ? DP_TYPE_BF16 : strcmp (dtype, "F16") == 0 ? DP_TYPE_F16 : DP_TYPE_F32;
-  return *type != DP_TYPE_F32 || strcmp (dtype, "F32") == 0;
-}
 
 static gboolean
 file_open (File *file, GError **error)
@@ -149,11 +148,10 @@ file_read (const File *file, guint64 offset, void *to, gsize bytes)
   return 0;
 }
 
+/* Says why it could not be read. */
 static gboolean
-file_get (const File *file, guint64 offset, void *to, gsize bytes, GError **error)
+file_check_read (const File *file, int failure, GError **error)
 {
-  int failure = file_read (file, offset, to, bytes);
-
   if (failure == 0)
     return TRUE;
   if (file_check_unchanged (file, error))
@@ -167,6 +165,24 @@ typedef struct
   const File *file;
 } Adding;
 
+/* Type and bytes of a tensor of whose dtype there are `bytes` bytes in the file. A file may name any type for any number of bytes. */
+static gboolean
+tensor_set_type (DpTensor *tensor, const char *dtype, gsize bytes)
+{
+  guint64 elements;
+
+  tensor->bytes = bytes;
+  tensor->type = strcmp (dtype, "BF16") == 0 ? DP_TYPE_BF16 : strcmp (dtype, "F16") == 0 ? DP_TYPE_F16 : DP_TYPE_F32;
+  tensor->quantized = dp_quantized_find (dtype);
+  if (tensor->quantized == NULL)
+    return tensor->type != DP_TYPE_F32 || strcmp (dtype, "F32") == 0;
+  if (!dp_dims_product (tensor->n_dims, tensor->dims, &elements) || elements % tensor->quantized->block
+      || bytes % tensor->quantized->bytes || elements / tensor->quantized->block != bytes / tensor->quantized->bytes)
+    return FALSE;
+  tensor->bytes = elements * sizeof (float);
+  return TRUE;
+}
+
 static gboolean
 add_tensor (const char *name, const char *dtype, int n_dims, const gint64 *dims, guint64 offset, gsize bytes, gpointer user_data,
     GError **error)
@@ -179,11 +195,12 @@ add_tensor (const char *name, const char *dtype, int n_dims, const gint64 *dims,
     return FALSE;
   }
   Entry *entry = g_new0 (Entry, 1);
-  entry->tensor = (DpTensor) { .name = g_strdup (name), .n_dims = n_dims, .bytes = bytes, .file = to->file, .offset = offset };
+  entry->tensor = (DpTensor) { .name = g_strdup (name), .n_dims = n_dims, .file = to->file, .offset = offset };
   memcpy (entry->tensor.dims, dims, n_dims * sizeof *dims);
   entry->file = to->file;
   g_strlcpy (entry->dtype, dtype, sizeof entry->dtype);
-  entry->usable = dtype_usable (dtype, &entry->tensor.type);
+  entry->bytes = bytes;
+  entry->usable = tensor_set_type (&entry->tensor, dtype, bytes);
   g_hash_table_insert (to->weights->entries, (char *) entry->tensor.name, entry);
   return TRUE;
 }
@@ -191,7 +208,7 @@ add_tensor (const char *name, const char *dtype, int n_dims, const gint64 *dims,
 static gboolean
 read_for_reader (gconstpointer source, guint64 offset, void *to, gsize bytes, GError **error)
 {
-  return file_get (source, offset, to, bytes, error);
+  return file_check_read (source, file_read (source, offset, to, bytes), error);
 }
 
 static gboolean
@@ -199,15 +216,17 @@ weights_add_file (DpWeights *weights, const char *path, GError **error)
 {
   File *file = g_new0 (File, 1);
   Adding to = { weights, file };
+  DpTensorList *list;
   char magic[4];
 
   file->path = g_strdup (path);
   file->fd = -1;
   g_ptr_array_add (weights->files, file);
-  if (!file_open (file, error) || !file_get (file, 0, magic, sizeof magic, error))
+  if (!file_open (file, error) || !read_for_reader (file, 0, magic, sizeof magic, error))
     return FALSE;
   DpWeightsFile opened = { file->path, file->size, read_for_reader, file };
-  return (memcmp (magic, "PK\3\4", 4) == 0 ? dp_torch_list : dp_safetensors_list) (&opened, add_tensor, &to, error);
+  list = memcmp (magic, "PK\3\4", 4) == 0 ? dp_torch_list : memcmp (magic, "GGUF", 4) == 0 ? dp_gguf_list : dp_safetensors_list;
+  return list (&opened, add_tensor, &to, error);
 }
 
 /* ---- a sharded model ---- */
@@ -322,8 +341,107 @@ weights_add_index (DpWeights *weights, const char *dir, GError **error)
   return index_check (weights, map, error);
 }
 
+/* ---- scales of fp8 weights ---- */
+
+/* What may stand beside BASE.weight, as BASE and this. After the scales come those of activations, which are not quantized here, and a text
+ * that repeats what the type and the scale's shape say. */
+#define SCALES 2
+static const char *const companions[] = { ".scale_weight", ".weight_scale", ".scale_input", ".input_scale", ".comfy_quant" };
+
+static gint
+by_name (gconstpointer a, gconstpointer b)
+{
+  return strcmp (*(const char *const *) a, *(const char *const *) b);
+}
+
+static gboolean
+is_fp8 (const Entry *entry)
+{
+  return g_str_has_prefix (entry->dtype, "F8_E") && entry->usable;
+}
+
+/* One scale for the tensor, or one for each row. */
+static gboolean
+take_scale (const DpWeights *weights, Entry *weight, const Entry *scale, GError **error)
+{
+  const DpTensor *t = &scale->tensor;
+  gint64 rows = weight->tensor.n_dims > 0 ? weight->tensor.dims[0] : 1;
+  guint64 elements = weight->tensor.bytes / sizeof (float), n = 0;
+  gboolean fits = dp_dims_product (t->n_dims, t->dims, &n) && t->n_dims <= 2 && (n == 1 || (n == (guint64) rows && t->dims[0] == rows));
+  float *scales;
+
+  if (weight->tensor.scales || !fits || !scale->usable || t->quantized) {
+    g_autofree char *dims = dp_dims_text (t->n_dims, t->dims);
+
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected one scale of type F32, BF16 or F16 for %s, or one for each of its %"
+        G_GINT64_FORMAT " rows, found %s %s%s", scale->file->path, t->name, weight->tensor.name, rows, scale->dtype, dims,
+        weight->tensor.scales ? " beside another" : "");
+    return FALSE;
+  }
+  weight->tensor.scales = scales = g_new (float, n);
+  weight->tensor.per_scale = MAX (elements / MAX (n, 1), 1);
+  return dp_weights_read_finite (weights, t, scales, error);
+}
+
+/* If `name` is that of a companion, its weight takes it, and it is no tensor of the set any more. */
+static gboolean
+take_companion (DpWeights *weights, const char *name, gboolean *scaled, GError **error)
+{
+  const Entry *companion = g_hash_table_lookup (weights->entries, name);
+  const char *suffix = strrchr (name, '.');
+  gsize i = 0;
+
+  while (i < G_N_ELEMENTS (companions) && (suffix == NULL || strcmp (suffix, companions[i]) != 0))
+    i++;
+  if (i == G_N_ELEMENTS (companions))
+    return TRUE;
+  g_autofree char *owner = g_strdup_printf ("%.*s.weight", (int) (suffix - name), name);
+  Entry *weight = g_hash_table_lookup (weights->entries, owner);
+  if (weight == NULL || !is_fp8 (weight)) {
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected %s of type F8_E4M3 beside it, found %s%s; of quantized weights, "
+        "scaled fp8 and GGUF are supported", companion->file->path, name, owner, weight ? "it of type " : "it nowhere",
+        weight ? weight->dtype : "");
+    return FALSE;
+  }
+  if (i < SCALES) {
+    *scaled = TRUE;
+    if (!take_scale (weights, weight, companion, error))
+      return FALSE;
+  }
+  g_hash_table_remove (weights->entries, name);
+  return TRUE;
+}
+
+/* Gives fp8 weights their scales. Where any has one, or where ComfyUI's mark says so, each must have. */
+static gboolean
+weights_take_scales (DpWeights *weights, GError **error)
+{
+  guint n;
+  g_autofree gpointer *names = g_hash_table_get_keys_as_array (weights->entries, &n);
+  gboolean scaled = FALSE;
+  const Entry *bare = NULL;
+  GHashTableIter iter;
+  gpointer entry;
+
+  qsort (names, n, sizeof *names, by_name);     /* of several errors, always the same one is told */
+  for (guint i = 0; i < n; i++)
+    if (strcmp (names[i], "scaled_fp8") == 0 || g_str_has_suffix (names[i], ".scaled_fp8"))
+      scaled = g_hash_table_remove (weights->entries, names[i]);
+    else if (!take_companion (weights, names[i], &scaled, error))
+      return FALSE;
+  g_hash_table_iter_init (&iter, weights->entries);
+  while (scaled && g_hash_table_iter_next (&iter, NULL, &entry))
+    if (is_fp8 (entry) && ((const Entry *) entry)->tensor.scales == NULL
+        && (bare == NULL || strcmp (((const Entry *) entry)->tensor.name, bare->tensor.name) < 0))
+      bare = entry;
+  if (bare)
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected a scale beside it, as this file has scaled fp8, found none; fetch "
+        "the file again, or one in bfloat16", bare->file->path, bare->tensor.name);
+  return bare == NULL;
+}
+
 /* What a stem may end in; of several files the first counts. */
-static const char *const suffixes[] = { ".safetensors", ".pth", ".pt" };
+static const char *const suffixes[] = { ".safetensors", ".gguf", ".pth", ".pt" };
 
 gboolean
 dp_weights_is_named (const char *name)
@@ -362,7 +480,8 @@ dp_weights_open (const char *dir, const char *stem, GError **error)
   weights->path = g_strdup (sharded ? index : single);
   weights->files = g_ptr_array_new_with_free_func (file_free);
   weights->entries = g_hash_table_new_full (g_str_hash, g_str_equal, NULL, entry_free);
-  if (!(sharded ? weights_add_index (weights, dir, error) : weights_add_file (weights, single, error)))
+  if (!(sharded ? weights_add_index (weights, dir, error) : weights_add_file (weights, single, error))
+      || !weights_take_scales (weights, error))
     return NULL;
   return g_steal_pointer (&weights);
 }
@@ -401,7 +520,7 @@ dp_weights_bytes (const DpWeights *weights, const char *prefix)
   g_hash_table_iter_init (&iter, weights->entries);
   while (g_hash_table_iter_next (&iter, &name, &entry))
     if (g_str_has_prefix (name, prefix))
-      bytes += ((const Entry *) entry)->tensor.bytes;
+      bytes += ((const Entry *) entry)->bytes;
   return bytes;
 }
 
@@ -433,8 +552,8 @@ dp_weights_get (const DpWeights *weights, GError **error, int n_dims, const gint
     return NULL;
   }
   if (!entry->usable) {
-    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected type F32, BF16 or F16, found %s", entry->file->path, name,
-        entry->dtype);
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected type F32, BF16, F16, fp8 or one of GGUF, found %s",
+        entry->file->path, name, entry->dtype);
     return NULL;
   }
   if (entry->tensor.n_dims != n_dims || (n_dims && memcmp (entry->tensor.dims, dims, n_dims * sizeof *dims) != 0)) {
@@ -450,21 +569,6 @@ dp_weights_get (const DpWeights *weights, GError **error, int n_dims, const gint
 
 /* ---- reading ---- */
 
-static float
-f16_to_f32 (guint16 h)
-{
-  guint32 sign = (guint32) (h & 0x8000) << 16, exponent = h >> 10 & 0x1f, mantissa = h & 0x3ff, bits;
-  float f;
-
-  if (exponent == 0) {
-    f = mantissa * 0x1p-24f;
-    return sign ? -f : f;
-  }
-  bits = sign | (exponent == 31 ? 255 : exponent + 112) << 23 | mantissa << 13;
-  memcpy (&f, &bits, 4);
-  return f;
-}
-
 static void
 to_f32 (DpType type, const void *data, gsize n, float *out)
 {
@@ -473,14 +577,11 @@ to_f32 (DpType type, const void *data, gsize n, float *out)
   if (type == DP_TYPE_F32) {
     memcpy (out, data, n * 4);
   } else if (type == DP_TYPE_BF16) {
-    for (gsize i = 0; i < n; i++) {
-      guint32 bits = (guint32) half[i] << 16;
-
-      memcpy (&out[i], &bits, 4);
-    }
+    for (gsize i = 0; i < n; i++)
+      out[i] = dp_f32_from_bf16 (half[i]);
   } else {
     for (gsize i = 0; i < n; i++)
-      out[i] = f16_to_f32 (half[i]);
+      out[i] = dp_f32_from_f16 (half[i]);
   }
 }
 
@@ -505,13 +606,58 @@ dp_weights_check_unchanged (const DpWeights *weights, GError **error)
   return TRUE;
 }
 
+static void
+scale (const DpTensor *tensor, gsize first, gsize n, float *out)
+{
+  for (gsize i = 0, m; i < n; i += m) {
+    gsize which = (first + i) / tensor->per_scale;
+
+    m = MIN (n - i, (which + 1) * tensor->per_scale - (first + i));
+    for (gsize k = i; k < i + m; k++)
+      out[k] *= tensor->scales[which];
+  }
+}
+
+/* As tensor_read(), of one that is quantized. Blocks are read whole: out of one that is wanted in part, the part is taken. */
+static int
+unpack (const DpTensor *tensor, gsize first, gsize n, float *out)
+{
+  const DpQuantized *q = tensor->quantized;
+  float block[DP_QUANTIZED_MAX_BLOCK];
+  guint8 data[PIECE];
+
+  for (gsize i = 0, m; i < n; i += m) {
+    gsize at = first + i, skipped = at % q->block, blocks = skipped ? 0 : MIN ((n - i) / q->block, PIECE / q->bytes);
+    int failure = file_read (tensor->file, tensor->offset + at / q->block * q->bytes, data, MAX (blocks, 1) * q->bytes);
+
+    if (failure)
+      return failure;
+    m = blocks ? blocks * q->block : MIN (n - i, q->block - skipped);
+    q->unpack (data, MAX (blocks, 1), blocks ? out + i : block);
+    if (blocks == 0)
+      memcpy (out + i, block + skipped, m * sizeof (float));
+  }
+  if (tensor->scales)
+    scale (tensor, first, n, out);
+  return 0;
+}
+
+/* Elements [first, first + n), of the tensor's type. Returns 0 or an errno. */
+static int
+tensor_read (const DpTensor *tensor, gsize first, gsize n, void *to)
+{
+  gsize size = dp_type_size (tensor->type);
+
+  return tensor->quantized ? unpack (tensor, first, n, to) : file_read (tensor->file, tensor->offset + first * size, to, n * size);
+}
+
 /* A piece of a tensor, and its numbers as they are; `data` has room for PIECE bytes. Returns how many, or 0 with an error. */
 static gsize
 read_piece (const DpTensor *tensor, gsize first, gsize n, void *data, GError **error)
 {
-  gsize size = dp_type_size (tensor->type), m = MIN (n, PIECE / size);
+  gsize m = MIN (n, PIECE / dp_type_size (tensor->type));
 
-  return file_get (tensor->file, tensor->offset + first * size, data, m * size, error) ? m : 0;
+  return file_check_read (tensor->file, tensor_read (tensor, first, m, data), error) ? m : 0;
 }
 
 gboolean
@@ -556,13 +702,16 @@ dp_weights_check_finite (const DpWeights *weights, const DpTensor *tensor, GErro
 }
 
 static bool
-read_for_packing (const void *file, uint64_t offset, void *to, size_t bytes)
+read_for_packing (const void *source, uint64_t offset, void *to, size_t bytes)
 {
-  return file_read (file, offset, to, bytes) == 0;
+  const DpTensor *tensor = source;
+  gsize size = dp_type_size (tensor->type);
+
+  return tensor_read (tensor, offset / size, bytes / size, to) == 0;
 }
 
 DpHostWeight
 dp_tensor_weight (const DpTensor *tensor, int rows)
 {
-  return (DpHostWeight) { .type = tensor->type, .rows = rows, .read = read_for_packing, .source = tensor->file, .offset = tensor->offset };
+  return (DpHostWeight) { .type = tensor->type, .rows = rows, .read = read_for_packing, .source = tensor };
 }

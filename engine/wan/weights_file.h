@@ -20,6 +20,9 @@ typedef struct
 typedef gboolean DpTensorFound (const char *name, const char *dtype, int n_dims, const gint64 *dims, guint64 offset, gsize bytes,
     gpointer user_data, GError **error);
 
+/** What a reader is: calls `found` for each tensor of the file. FALSE where that is, or with DP_ERROR_BAD_MODEL or DP_ERROR_NO_MEMORY. */
+typedef gboolean DpTensorList (const DpWeightsFile *file, DpTensorFound *found, gpointer user_data, GError **error);
+
 /** Whether `bytes` from `at` on lie within `size`. */
 gboolean dp_lies_in (guint64 at, guint64 bytes, guint64 size);
 

@@ -6,6 +6,5 @@
 
 #include "weights_file.h"
 
-/** Calls `found` for each tensor of the file, also of types that this code has not heard of. Then checks that the data leaves no hole and
- *  no overlap. FALSE where `found` is, or with DP_ERROR_BAD_MODEL or DP_ERROR_NO_MEMORY. */
-gboolean dp_safetensors_list (const DpWeightsFile *file, DpTensorFound *found, gpointer user_data, GError **error);
+/** Also lists types that this code has not heard of. Checks that the data leaves no hole and no overlap. */
+DpTensorList dp_safetensors_list;

@@ -10,7 +10,6 @@
 
 #include "weights_file.h"
 
-/** Calls `found` for each tensor of the file. Two tensors may share bytes. The tensors are those of the outermost dict or, if it has none,
- *  of the one dict in it that has tensors; of several, of `generator_ema`, else `generator`. FALSE where `found` is, or with
- *  DP_ERROR_BAD_MODEL. */
-gboolean dp_torch_list (const DpWeightsFile *file, DpTensorFound *found, gpointer user_data, GError **error);
+/** Two tensors may share bytes. The tensors are those of the outermost dict or, if it has none, of the one dict in it that has tensors; of
+ *  several, of `generator_ema`, else `generator`. */
+DpTensorList dp_torch_list;
