@@ -81,9 +81,12 @@ UNPACK_32 (unpack_q5_1, 24, TRUE, TRUE)
 static void
 unpack_q8_0 (const guint8 *from, gsize blocks, float *to)
 {
-  for (; blocks > 0; blocks--, from += 34, to += 32)
+  for (; blocks > 0; blocks--, from += 34, to += 32) {
+    float d = half (from);
+
     for (int i = 0; i < 32; i++)
-      to[i] = half (from) * (gint8) from[2 + i];
+      to[i] = d * (gint8) from[2 + i];
+  }
 }
 
 /* ---- blocks of 256: scales of 16 or 32 numbers, which have one or two halves as their scales ---- */

@@ -343,7 +343,7 @@ weights_add_index (DpWeights *weights, const char *dir, GError **error)
 
 /* ---- scales of fp8 weights ---- */
 
-/* What may stand beside BASE.weight, as BASE and this. After the scales come those of activations, which are not quantized here, and a text
+/* What may stand beside BASE.weight, as BASE and this. After the scales come those of activations, which are not quantised here, and a text
  * that repeats what the type and the scale's shape say. */
 #define SCALES 2
 static const char *const companions[] = { ".scale_weight", ".weight_scale", ".scale_input", ".input_scale", ".comfy_quant" };
@@ -398,7 +398,7 @@ take_companion (DpWeights *weights, const char *name, gboolean *scaled, GError *
   g_autofree char *owner = g_strdup_printf ("%.*s.weight", (int) (suffix - name), name);
   Entry *weight = g_hash_table_lookup (weights->entries, owner);
   if (weight == NULL || !is_fp8 (weight)) {
-    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected %s of type F8_E4M3 beside it, found %s%s; of quantized weights, "
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected %s of type F8_E4M3 beside it, found %s%s; of quantised weights, "
         "scaled fp8 and GGUF are supported", companion->file->path, name, owner, weight ? "it of type " : "it nowhere",
         weight ? weight->dtype : "");
     return FALSE;
@@ -618,7 +618,7 @@ scale (const DpTensor *tensor, gsize first, gsize n, float *out)
   }
 }
 
-/* As tensor_read(), of one that is quantized. Blocks are read whole: out of one that is wanted in part, the part is taken. */
+/* As tensor_read(), of one that is quantised. Blocks are read whole: out of one that is wanted in part, the part is taken. */
 static int
 unpack (const DpTensor *tensor, gsize first, gsize n, float *out)
 {

@@ -6,7 +6,7 @@
  * of torch.save(), see weights_torch.h, or a GGUF file, see weights_gguf.h. The header is checked completely before anything is handed out:
  * sizes, offsets, overlaps, types. A file that is cut off or lies about itself is refused with one sentence: file, tensor, expected, found.
  *
- * Quantized tensors are float32 for the caller: they are unpacked while they are read. fp8 weights have their scales in other tensors, named
+ * Quantised tensors are float32 for the caller: they are unpacked while they are read. fp8 weights have their scales in other tensors, named
  * BASE.scale_weight or BASE.weight_scale for BASE.weight: one for the tensor or one for each row. Those are not tensors of the set, nor are
  * the scales of activations beside them.
  *

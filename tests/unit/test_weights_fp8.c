@@ -148,7 +148,7 @@ test_refused (void)
     { W ",\"b.weight_scale\":" T ("F32", "[]", 12, 16) ",\"b.scale_weight\":" T ("F32", "[]", 16, 20), 8, "found F32 [] beside another" },
     { W ",\"b.scale_weight\":" T ("F32", "[1]", 12, 16), 0x100 | 4, "tensor b.scale_weight: expected finite numbers, found NaN" },
     { "\"b.weight\":" T ("I8", "[3,4]", 0, 12) ",\"b.weight_scale\":" T ("F32", "[3,1]", 12, 24), 12, "b.weight_scale: expected b.weight "
-        "of type F8_E4M3 beside it, found it of type I8; of quantized weights, scaled fp8 and GGUF are supported" },
+        "of type F8_E4M3 beside it, found it of type I8; of quantised weights, scaled fp8 and GGUF are supported" },
     { "\"b.weight\":" T ("BF16", "[3,2]", 0, 12) ",\"b.scale_weight\":" T ("F32", "[]", 12, 16), 4, "found it of type BF16" },
     { W ",\"c.scale_weight\":" T ("F32", "[]", 12, 16), 4, "c.scale_weight: expected c.weight of type F8_E4M3 beside it, found it "
         "nowhere" },
