@@ -277,7 +277,8 @@ advice (const char *name, const char *stem)
     return "which is one of several; fetch the .index.json too";
   if (g_str_has_suffix (name, ".json"))
     return "the index of a variant; rename or link it and fetch the files that it names";
-  if (g_str_has_suffix (name, ".safetensors") || g_str_has_suffix (name, ".gguf"))
+  if (g_str_has_suffix (name, ".safetensors") || g_str_has_suffix (name, ".gguf") || g_str_has_suffix (name, ".pth")
+      || g_str_has_suffix (name, ".pt"))
     return "a variant or under another name; rename or link it, if it is what the config file describes";
   return "a format that is not supported; fetch or save the weights as .safetensors";
 }

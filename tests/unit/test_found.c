@@ -200,12 +200,14 @@ test_beside (void)
   put ("b1/model.fp16.safetensors", "");
   put ("b2/diffusion_pytorch_model.bin", "");
   put ("b6/wan2.1-t2v-14b-Q4_0.gguf", "");
+  put ("b7/Wan2.1_VAE.pth", "");
   put ("b3/model-00001-of-00002.safetensors", "");
   put ("b4/model.safetensors.index.fp16.json", "");
   put ("b5/config.json", "");
   check_weights ("b1", "model", DP_ERROR_NOT_FOUND, "no weights there|model.fp16.safetensors|a variant|rename or link");
   check_weights ("b2", "diffusion_pytorch_model", DP_ERROR_NOT_FOUND, "found diffusion_pytorch_model.bin|not supported|.safetensors");
   check_weights ("b6", "diffusion_pytorch_model", DP_ERROR_NOT_FOUND, "found wan2.1-t2v-14b-Q4_0.gguf|rename or link it");
+  check_weights ("b7", "diffusion_pytorch_model", DP_ERROR_NOT_FOUND, "found Wan2.1_VAE.pth|rename or link it");
   check_weights ("b3", "model", DP_ERROR_NOT_FOUND, "model-00001-of-00002.safetensors|fetch the .index.json too");
   check_weights ("b4", "model", DP_ERROR_NOT_FOUND, "model.safetensors.index.fp16.json|a variant");
   check_weights ("b5", "model", DP_ERROR_NOT_FOUND, "found neither|not complete");
