@@ -152,6 +152,8 @@ test_refused (void)
     { "\"b.weight\":" T ("BF16", "[3,2]", 0, 12) ",\"b.scale_weight\":" T ("F32", "[]", 12, 16), 4, "found it of type BF16" },
     { W ",\"c.scale_weight\":" T ("F32", "[]", 12, 16), 4, "c.scale_weight: expected c.weight of type F8_E4M3 beside it, found it "
         "nowhere" },
+    { W ",\"z.scale_weight\":" T ("F32", "[]", 12, 16) ",\"e.scale_weight\":" T ("F32", "[]", 16, 20) ",\"c.scale_weight\":"
+        T ("F32", "[]", 20, 24) ",\"f.scale_weight\":" T ("F32", "[]", 24, 28), 16, "c.scale_weight: expected c.weight" },
     { W ",\"c.input_scale\":" T ("F32", "[]", 12, 16), 4, "c.input_scale: expected c.weight of type" },
     { W ",\"scaled_fp8\":" T ("F8_E4M3", "[0]", 12, 12), 0, "b.weight: expected a scale beside it" },
     { W ",\"a.weight\":" T ("F8_E5M2", "[4]", 12, 16) ",\"b.weight_scale\":" T ("F32", "[]", 16, 20), 8, "a.weight: expected a scale" },

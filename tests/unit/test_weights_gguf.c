@@ -216,6 +216,7 @@ test_refused (void)
     { { .rows = 1 << 20 }, "tensor a: expected 33554432 bytes from offset" }, { { .rows = G_MAXUINT64 }, "found [-1, 8]" },
     { { .rows = (guint64) 1 << 62 }, "tensor a" }, { { .columns = 0x7fffffffffffffff }, "tensor a" },
     { { .type = 8 }, "tensor a: expected a shape with rows of whole blocks of Q8_0 that can be counted, found [2, 8]" },
+    { { .type = 8, .rows = 4 }, "that can be counted, found [4, 8]" },
     { { .type = 16 }, "tensor a: expected type F32, F16, BF16, Q8_0" }, { { .type = 4 }, "found type 4" },
     { { .type = 0xffffffff }, "found type" },
     { { .offset = 32 }, "tensor b: expected its data at offset 64, found it at 32: tensors overlap" },
