@@ -412,6 +412,13 @@ take_companion (DpWeights *weights, const char *name, gboolean *scaled, GError *
   return TRUE;
 }
 
+/* Scales belong to matrices. A bias or a norm in fp8 is a plain cast, also beside scaled matrices. */
+static gboolean
+lacks_scale (const Entry *entry)
+{
+  return is_fp8 (entry) && entry->tensor.scales == NULL && entry->tensor.n_dims > 1 && g_str_has_suffix (entry->tensor.name, ".weight");
+}
+
 /* Gives fp8 weights their scales. Where any has one, or where ComfyUI's mark says so, each must have. */
 static gboolean
 weights_take_scales (DpWeights *weights, GError **error)
@@ -431,8 +438,7 @@ weights_take_scales (DpWeights *weights, GError **error)
       return FALSE;
   g_hash_table_iter_init (&iter, weights->entries);
   while (scaled && g_hash_table_iter_next (&iter, NULL, &entry))
-    if (is_fp8 (entry) && ((const Entry *) entry)->tensor.scales == NULL
-        && (bare == NULL || strcmp (((const Entry *) entry)->tensor.name, bare->tensor.name) < 0))
+    if (lacks_scale (entry) && (bare == NULL || strcmp (((const Entry *) entry)->tensor.name, bare->tensor.name) < 0))
       bare = entry;
   if (bare)
     dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected a scale beside it, as this file has scaled fp8, found none; fetch "

@@ -113,7 +113,7 @@ check_scaled (const char *others, const void *scales, gsize size, gboolean by_ro
     }
   g_assert_null (dp_weights_find (weights, "b.weight_scale"));
   g_assert_null (dp_weights_find (weights, "b.scale_weight"));
-  g_assert_cmpuint (dp_weights_bytes (weights, ""), ==, 12);
+  g_assert_cmpuint (dp_weights_bytes (weights, "b."), ==, 12);
 }
 
 static void
@@ -128,6 +128,7 @@ test_scales (void)
   /* and what else ComfyUI puts beside a weight */
   check_scaled ("\"b.scale_weight\":" T ("F32", "[1]", 12, 16) ",\"b.scale_input\":" T ("F32", "[1]", 16, 20)
       ",\"model.scaled_fp8\":" T ("F8_E4M3", "[2]", 20, 22), ((float[]) { 2, 7, 0 }), 10, FALSE);
+  check_scaled ("\"b.scale_weight\":" T ("F32", "[1]", 12, 16) ",\"c.bias\":" T ("F8_E4M3", "[3]", 16, 19), ((float[]) { 2, 7 }), 7, FALSE);
   check_scaled ("\"b.weight_scale\":" T ("F32", "[]", 12, 16) ",\"b.input_scale\":" T ("F32", "[]", 16, 20) ",\"b.comfy_quant\":"
       T ("U8", "[3]", 20, 23), ((float[]) { 2, 7, 0 }), 11, FALSE);
 }
@@ -156,7 +157,7 @@ test_refused (void)
         T ("F32", "[]", 20, 24) ",\"f.scale_weight\":" T ("F32", "[]", 24, 28), 16, "c.scale_weight: expected c.weight" },
     { W ",\"c.input_scale\":" T ("F32", "[]", 12, 16), 4, "c.input_scale: expected c.weight of type" },
     { W ",\"scaled_fp8\":" T ("F8_E4M3", "[0]", 12, 12), 0, "b.weight: expected a scale beside it" },
-    { W ",\"a.weight\":" T ("F8_E5M2", "[4]", 12, 16) ",\"b.weight_scale\":" T ("F32", "[]", 16, 20), 8, "a.weight: expected a scale" },
+    { W ",\"a.weight\":" T ("F8_E5M2", "[2,2]", 12, 16) ",\"b.weight_scale\":" T ("F32", "[]", 16, 20), 8, "a.weight: expected a scale" },
   };
 
   for (gsize i = 0; i < G_N_ELEMENTS (bad); i++) {
