@@ -6,9 +6,9 @@
  * of torch.save(), see weights_torch.h, or a GGUF file, see weights_gguf.h. The header is checked completely before anything is handed out:
  * sizes, offsets, overlaps, types. A file that is cut off or lies about itself is refused with one sentence: file, tensor, expected, found.
  *
- * Quantised tensors are float32 for the caller: they are unpacked while they are read. fp8 weights have their scales in other tensors, named
- * BASE.scale_weight or BASE.weight_scale for BASE.weight: one for the tensor or one for each row. If any matrix has them, or ComfyUI's mark
- * scaled_fp8 is there, all in fp8 must. Those are not tensors of the set, nor are the scales of activations beside them.
+ * Quantised tensors are float32 for the caller: they are unpacked while they are read. fp8 weights have their scales in other tensors,
+ * named BASE.scale_weight or BASE.weight_scale for BASE.weight: one for the tensor or one for each row. If any matrix has them, or
+ * ComfyUI's mark scaled_fp8 is there, all in fp8 must. Those are not tensors of the set, nor are the scales of activations beside them.
  *
  * Tensors are read when they are wanted and never mapped: a mapped file that becomes shorter ends the process. A file that is written to
  * while it is open is noticed, by its size and its time of modification: whether the bytes are others could only be told by reading all of
