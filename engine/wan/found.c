@@ -123,7 +123,7 @@ dp_found_content (const char *data, gsize size)
 {
   static const struct { const char *bytes; gsize n; const char *what; } known[] = {
     { "version https://git-lfs", 23, "a Git LFS pointer, which stands for the file; fetch the file with `git lfs pull`" },
-    { "GGUF", 4, "a GGUF file, which is not supported; fetch the model in diffusers layout, with .safetensors files" },
+    { "GGUF", 4, "a GGUF file, which has weights" },
     { "PK\3\4", 4, "a PyTorch file or another zip archive; fetch or save the weights as .safetensors" },
     { "\200\2\212\n", 4, "a PyTorch file of the format before 1.6; save it again: torch.save(torch.load(FILE, weights_only=True), FILE)" },
     { "\200\2", 2, "a Python pickle; fetch or save the weights as .safetensors" },
@@ -203,10 +203,8 @@ refuse_file (const char *path, GError **error)
 
   if (strcmp (base, "model_index.json") == 0)
     dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: a file, and not a directory; name the directory that it is in: %s", path, dir);
-  else if (g_str_has_suffix (path, ".safetensors"))
+  else if (g_str_has_suffix (path, ".safetensors") || g_str_has_suffix (path, ".gguf"))
     dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: a single file of weights; " LAYOUT ", which has this file in one of its folders", path);
-  else if (g_str_has_suffix (path, ".gguf"))
-    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: a GGUF file, which is not supported; " LAYOUT ", with .safetensors files", path);
   else
     dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: a file, and not a directory; " LAYOUT, path);
 }
@@ -279,7 +277,8 @@ advice (const char *name, const char *stem)
     return "which is one of several; fetch the .index.json too";
   if (g_str_has_suffix (name, ".json"))
     return "the index of a variant; rename or link it and fetch the files that it names";
-  if (g_str_has_suffix (name, ".safetensors"))
+  if (g_str_has_suffix (name, ".safetensors") || g_str_has_suffix (name, ".gguf") || g_str_has_suffix (name, ".pth")
+      || g_str_has_suffix (name, ".pt"))
     return "a variant or under another name; rename or link it, if it is what the config file describes";
   return "a format that is not supported; fetch or save the weights as .safetensors";
 }

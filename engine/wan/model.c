@@ -166,7 +166,7 @@ check_layers (const DpModel *model, DpModelPart part, const DpWeights *weights, 
 }
 
 /* Names of tensors: # is a number, @ is weight or bias, * is anything, to the end. What is in a file and not read would change the picture
- * that its authors saw: scales of quantised weights, LoRA, the layers of VACE or of an image encoder. */
+ * that its authors saw: zero points of quantised weights, LoRA, the layers of VACE or of an image encoder. */
 static const char *const text_names[] = {
   "shared.weight", "encoder.embed_tokens.weight", "encoder.final_layer_norm.weight", "encoder.block.#.layer.0.SelfAttention.q.weight",
   "encoder.block.#.layer.0.SelfAttention.k.weight", "encoder.block.#.layer.0.SelfAttention.v.weight",
@@ -231,7 +231,7 @@ check_names (DpModelPart part, const DpWeights *weights, GError **error)
   if (left == NULL)
     return TRUE;
   dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected none of this name in a Wan2.1 text-to-video model, found it: LoRA, VACE, "
-      "image-to-video and quantised weights are not supported", dp_weights_path (weights), left);
+      "image-to-video and quantised weights other than scaled fp8 and GGUF are not supported", dp_weights_path (weights), left);
   return FALSE;
 }
 

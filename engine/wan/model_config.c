@@ -304,7 +304,7 @@ want_nothing (Reader *r, const char *key, const char *why)
   reader_fail (r, "%s: expected none, found %s: %s", key, found, why);
 }
 
-#define QUANTIZED "quantised weights are not supported yet"
+#define QUANTIZED "weights that diffusers quantises are not supported; scaled fp8 and GGUF are"
 
 /* ---- the files ---- */
 

@@ -4,15 +4,19 @@
 #include "found.h"
 #include "json_cursor.h"
 #include "kernels/host.h"
+#include "kernels/numeric.h"
+#include "quantized.h"
+#include "weights_gguf.h"
+#include "weights_safetensors.h"
 #include "weights_torch.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MAX_HEADER ((guint64) 100 << 20)
 #define MAX_INDEX ((gsize) 32 << 20)
 #define MAX_SHARDS 512
 #define PIECE ((gsize) 32 << 10)        /* bytes that are read at a time; they stay in a cache */
@@ -25,8 +29,6 @@ typedef struct
   int fd;
   gsize size;
   struct timespec modified;     /* when it was opened */
-  gsize data;                   /* where the data begins, behind the header */
-  gsize data_size;
   void (*watch) (gsize bytes, gpointer user_data);      /* is told what was read; or NULL */
   gpointer watch_data;
 } File;
@@ -36,8 +38,8 @@ typedef struct
   DpTensor tensor;
   const File *file;
   char dtype[16];
-  gboolean usable;              /* of a type that DpType has */
-  gsize begin, end;
+  gboolean usable;              /* of a type that DpType has, or that is unpacked to float32 */
+  gsize bytes;                  /* in the file */
 } Entry;
 
 struct _DpWeights
@@ -64,6 +66,7 @@ entry_free (gpointer data)
   Entry *entry = data;
 
   g_free ((char *) entry->tensor.name);
+  g_free ((float *) entry->tensor.scales);
   g_free (entry);
 }
 
@@ -85,228 +88,6 @@ dp_weights_path (const DpWeights *weights)
 }
 
 /* ---- one file ---- */
-
-/* Bits of an element; 0: a type this code has not heard of. */
-static int
-dtype_bits (const char *dtype)
-{
-  static const struct { const char *name; int bits; } known[] = {
-    { "F32", 32 }, { "BF16", 16 }, { "F16", 16 }, { "F64", 64 }, { "I64", 64 }, { "U64", 64 }, { "C64", 64 }, { "I32", 32 }, { "U32", 32 },
-    { "I16", 16 }, { "U16", 16 }, { "I8", 8 }, { "U8", 8 }, { "BOOL", 8 }, { "F8_E4M3", 8 }, { "F8_E5M2", 8 }, { "F8_E8M0", 8 },
-    { "F6_E2M3", 6 }, { "F6_E3M2", 6 }, { "F4", 4 },
-  };
-
-  for (gsize i = 0; i < G_N_ELEMENTS (known); i++)
-    if (strcmp (dtype, known[i].name) == 0)
-      return known[i].bits;
-  return 0;
-}
-
-static gboolean
-dtype_usable (const char *dtype, DpType *type)
-{
-  *type = strcmp (dtype, "BF16") == 0 ? DP_TYPE_BF16 : strcmp (dtype, "F16") == 0 ? DP_TYPE_F16 : DP_TYPE_F32;
-  return *type != DP_TYPE_F32 || strcmp (dtype, "F32") == 0;
-}
-
-static char *
-dims_to_string (int n_dims, const gint64 *dims)
-{
-  GString *out = g_string_new ("[");
-
-  for (int i = 0; i < n_dims; i++)
-    g_string_append_printf (out, "%s%" G_GINT64_FORMAT, i ? ", " : "", dims[i]);
-  return g_string_free (g_string_append_c (out, ']'), FALSE);
-}
-
-static gboolean
-dims_product (int n_dims, const gint64 *dims, guint64 *out)
-{
-  guint64 n = 1;
-
-  for (int i = 0; i < n_dims; i++)
-    if (dims[i] < 0 || __builtin_mul_overflow (n, (guint64) dims[i], &n))
-      return FALSE;
-  *out = n;
-  return TRUE;
-}
-
-/* Does the tensor lie in the file, and is it as long as its shape says? */
-static gboolean
-entry_check (const Entry *entry, GError **error)
-{
-  const DpTensor *t = &entry->tensor;
-  const File *file = entry->file;
-  int bits = dtype_bits (entry->dtype);
-  guint64 elements, total;
-
-  if (entry->begin > entry->end || entry->end > file->data_size) {
-    dp_error_set (error, DP_ERROR_BAD_MODEL,
-        "%s: tensor %s: expected data within the file's %" G_GSIZE_FORMAT " bytes, found [%" G_GSIZE_FORMAT ", %" G_GSIZE_FORMAT
-        "): the file is cut off or damaged; fetch it again", file->path, t->name, file->data_size, entry->begin, entry->end);
-    return FALSE;
-  }
-  if (!dims_product (t->n_dims, t->dims, &elements) || __builtin_mul_overflow (elements, (guint64) MAX (bits, 1), &total)
-      || (bits && (total % 8 || total / 8 != entry->end - entry->begin))) {
-    g_autofree char *dims = dims_to_string (t->n_dims, t->dims);
-
-    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected the bytes of %s %s, found %" G_GSIZE_FORMAT " bytes",
-        file->path, t->name, entry->dtype, dims, entry->end - entry->begin);
-    return FALSE;
-  }
-  return TRUE;
-}
-
-/* The object behind a tensor's name. */
-static gboolean
-entry_parse (Entry *entry, DpJson *json, GString *key)
-{
-  gint64 offsets[2];
-  int n = 0;
-  guint seen = 0, bit;
-
-  if (!dp_json_expect (json, '{'))
-    return FALSE;
-  do {
-    if (!dp_json_string (json, key) || !dp_json_expect (json, ':'))
-      return FALSE;
-    if (strcmp (key->str, "dtype") == 0) {
-      bit = 1;
-      if (!dp_json_string (json, key))
-        return FALSE;
-      if (key->len >= sizeof entry->dtype)
-        return dp_json_fail (json, "the name of a type");
-      g_strlcpy (entry->dtype, key->str, sizeof entry->dtype);
-    } else if (strcmp (key->str, "shape") == 0) {
-      bit = 2;
-      if (!dp_json_counts (json, entry->tensor.dims, DP_TENSOR_MAX_DIMS, &entry->tensor.n_dims, "at most 8 dimensions"))
-        return FALSE;
-    } else if (strcmp (key->str, "data_offsets") == 0) {
-      bit = 4;
-      if (!dp_json_counts (json, offsets, 2, &n, "two offsets"))
-        return FALSE;
-    } else {
-      return dp_json_fail (json, "dtype, shape or data_offsets");
-    }
-    if (seen & bit)
-      return dp_json_fail (json, "each key once");
-    seen |= bit;
-  } while (dp_json_take (json, ','));
-  if (seen != 7 || n != 2)
-    return dp_json_fail (json, "dtype, shape and two data_offsets");
-  entry->begin = offsets[0];
-  entry->end = offsets[1];
-  return dp_json_expect (json, '}');
-}
-
-static gboolean
-parse_metadata (DpJson *json, GString *scratch)
-{
-  if (!dp_json_expect (json, '{'))
-    return FALSE;
-  if (dp_json_take (json, '}'))
-    return TRUE;
-  do {
-    if (!dp_json_string (json, scratch) || !dp_json_expect (json, ':') || !dp_json_string (json, scratch))
-      return FALSE;
-  } while (dp_json_take (json, ','));
-  return dp_json_expect (json, '}');
-}
-
-/* A new entry of that name, which the set does not have yet; NULL with an error if it has. */
-static Entry *
-weights_add_entry (DpWeights *weights, const File *file, const char *name, GError **error)
-{
-  const Entry *other = g_hash_table_lookup (weights->entries, name);
-
-  if (other) {
-    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected once, found again in %s", file->path, name, other->file->path);
-    return NULL;
-  }
-  Entry *entry = g_new0 (Entry, 1);
-  entry->tensor.name = g_strdup (name);
-  entry->file = file;
-  g_hash_table_insert (weights->entries, (char *) entry->tensor.name, entry);
-  return entry;
-}
-
-/* Once dtype, dims, begin and end are known. */
-static gboolean
-entry_finish (Entry *entry, GError **error)
-{
-  if (!entry_check (entry, error))
-    return FALSE;
-  entry->usable = dtype_usable (entry->dtype, &entry->tensor.type);
-  entry->tensor.bytes = entry->end - entry->begin;
-  entry->tensor.file = entry->file;
-  entry->tensor.offset = entry->file->data + entry->begin;
-  return TRUE;
-}
-
-/* Every tensor of the header, into `entries` (in the file's order, for file_check_layout) and into weights. */
-static gboolean
-file_parse (DpWeights *weights, const File *file, DpJson *json, GPtrArray *entries)
-{
-  g_autoptr (GString) name = g_string_new (NULL);
-  g_autoptr (GString) scratch = g_string_new (NULL);
-
-  if (!dp_json_expect (json, '{'))
-    return FALSE;
-  if (dp_json_take (json, '}'))
-    return TRUE;
-  do {
-    if (!dp_json_string (json, name) || !dp_json_expect (json, ':'))
-      return FALSE;
-    if (strcmp (name->str, "__metadata__") == 0) {
-      if (!parse_metadata (json, scratch))
-        return FALSE;
-      continue;
-    }
-    Entry *entry = weights_add_entry (weights, file, name->str, json->error);
-    if (entry == NULL)
-      return FALSE;
-    g_ptr_array_add (entries, entry);
-    if (!entry_parse (entry, json, scratch) || !entry_finish (entry, json->error))
-      return FALSE;
-  } while (dp_json_take (json, ','));
-  return dp_json_expect (json, '}');
-}
-
-static gint
-by_offset (gconstpointer a, gconstpointer b)
-{
-  const Entry *x = *(const Entry *const *) a, *y = *(const Entry *const *) b;
-
-  if (x->begin != y->begin)
-    return x->begin < y->begin ? -1 : 1;
-  return x->end < y->end ? -1 : x->end > y->end;
-}
-
-/* The format allows no holes between the data. Something could be hidden in one. */
-static gboolean
-file_check_layout (const File *file, GPtrArray *entries, GError **error)
-{
-  gsize at = 0;
-
-  g_ptr_array_sort (entries, by_offset);
-  for (guint i = 0; i < entries->len; i++) {
-    const Entry *entry = g_ptr_array_index (entries, i);
-
-    if (entry->begin != at) {
-      dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected its data at offset %" G_GSIZE_FORMAT ", found it at %"
-          G_GSIZE_FORMAT ": tensors %s", file->path, entry->tensor.name, at, entry->begin,
-          entry->begin < at ? "overlap" : "leave a hole between them");
-      return FALSE;
-    }
-    at = entry->end;
-  }
-  if (at != file->data_size) {
-    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: expected %" G_GSIZE_FORMAT " bytes of data, found %" G_GSIZE_FORMAT, file->path,
-        at, file->data_size);
-    return FALSE;
-  }
-  return TRUE;
-}
 
 static gboolean
 file_open (File *file, GError **error)
@@ -367,34 +148,14 @@ file_read (const File *file, guint64 offset, void *to, gsize bytes)
   return 0;
 }
 
+/* Says why it could not be read. */
 static gboolean
-file_get (const File *file, guint64 offset, void *to, gsize bytes, GError **error)
+file_check_read (const File *file, int failure, GError **error)
 {
-  int failure = file_read (file, offset, to, bytes);
-
   if (failure == 0)
     return TRUE;
   if (file_check_unchanged (file, error))
     dp_found_unreadable (file->path, failure, NULL, error);
-  return FALSE;
-}
-
-static gboolean
-file_is_no_safetensors (const File *file, guint64 header, GError **error)
-{
-  char head[128];
-  gsize size = MIN (file->size, sizeof head);
-
-  if (!file_get (file, 0, head, size, error))
-    return FALSE;
-  g_autofree char *instead = dp_found_content (head, size);
-  if (instead)
-    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: expected a safetensors file, found %s", file->path, instead);
-  else if (header <= MAX_HEADER && header > file->size - 8)
-    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: expected a header of %" G_GUINT64_FORMAT " bytes, found a file of %" G_GSIZE_FORMAT
-        ": it is cut off; fetch it again", file->path, header, file->size);
-  else
-    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: expected a safetensors file, found another format", file->path);
   return FALSE;
 }
 
@@ -404,76 +165,68 @@ typedef struct
   const File *file;
 } Adding;
 
+/* Type and bytes of a tensor of whose dtype there are `bytes` bytes in the file. A file may name any type for any number of bytes. */
 static gboolean
-add_torch_tensor (const char *name, const char *dtype, int n_dims, const gint64 *dims, guint64 offset, gsize bytes, gpointer user_data,
+tensor_set_type (DpTensor *tensor, const char *dtype, gsize bytes)
+{
+  guint64 elements;
+
+  tensor->bytes = bytes;
+  tensor->type = strcmp (dtype, "BF16") == 0 ? DP_TYPE_BF16 : strcmp (dtype, "F16") == 0 ? DP_TYPE_F16 : DP_TYPE_F32;
+  tensor->quantized = dp_quantized_find (dtype);
+  if (tensor->quantized == NULL)
+    return tensor->type != DP_TYPE_F32 || strcmp (dtype, "F32") == 0;
+  if (!dp_dims_product (tensor->n_dims, tensor->dims, &elements) || elements % tensor->quantized->block
+      || bytes % tensor->quantized->bytes || elements / tensor->quantized->block != bytes / tensor->quantized->bytes)
+    return FALSE;
+  tensor->bytes = elements * sizeof (float);
+  return TRUE;
+}
+
+static gboolean
+add_tensor (const char *name, const char *dtype, int n_dims, const gint64 *dims, guint64 offset, gsize bytes, gpointer user_data,
     GError **error)
 {
-  Adding *to = user_data;
-  Entry *entry = weights_add_entry (to->weights, to->file, name, error);
+  const Adding *to = user_data;
+  const Entry *other = g_hash_table_lookup (to->weights->entries, name);
 
-  if (entry == NULL)
+  if (other) {
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected once, found again in %s", to->file->path, name, other->file->path);
     return FALSE;
-  g_strlcpy (entry->dtype, dtype, sizeof entry->dtype);
-  entry->tensor.n_dims = n_dims;
+  }
+  Entry *entry = g_new0 (Entry, 1);
+  entry->tensor = (DpTensor) { .name = g_strdup (name), .n_dims = n_dims, .file = to->file, .offset = offset };
   memcpy (entry->tensor.dims, dims, n_dims * sizeof *dims);
-  entry->begin = offset;
-  entry->end = offset + bytes;
-  return entry_finish (entry, error);
+  entry->file = to->file;
+  g_strlcpy (entry->dtype, dtype, sizeof entry->dtype);
+  entry->bytes = bytes;
+  entry->usable = tensor_set_type (&entry->tensor, dtype, bytes);
+  g_hash_table_insert (to->weights->entries, (char *) entry->tensor.name, entry);
+  return TRUE;
 }
 
 static gboolean
-read_for_torch (gconstpointer source, guint64 offset, void *to, gsize bytes, GError **error)
+read_for_reader (gconstpointer source, guint64 offset, void *to, gsize bytes, GError **error)
 {
-  return file_get (source, offset, to, bytes, error);
-}
-
-static gboolean
-weights_add_torch (DpWeights *weights, File *file, GError **error)
-{
-  DpTorchFile torch = { file->path, file->size, read_for_torch, file };
-  Adding to = { weights, file };
-
-  file->data_size = file->size;
-  return dp_torch_list (&torch, add_torch_tensor, &to, error);
+  return file_check_read (source, file_read (source, offset, to, bytes), error);
 }
 
 static gboolean
 weights_add_file (DpWeights *weights, const char *path, GError **error)
 {
-  g_autoptr (GPtrArray) entries = g_ptr_array_new ();
   File *file = g_new0 (File, 1);
-  guint64 length;
+  Adding to = { weights, file };
+  DpTensorList *list;
+  char magic[4];
 
   file->path = g_strdup (path);
   file->fd = -1;
   g_ptr_array_add (weights->files, file);
-  if (!file_open (file, error) || !file_get (file, 0, &length, 8, error))
+  if (!file_open (file, error) || !read_for_reader (file, 0, magic, sizeof magic, error))
     return FALSE;
-  if (memcmp (&length, "PK\3\4", 4) == 0)
-    return weights_add_torch (weights, file, error);
-  if (length < 2 || length > MAX_HEADER || length > file->size - 8)
-    return file_is_no_safetensors (file, length, error);
-  file->data = 8 + length;
-  file->data_size = file->size - file->data;
-
-  g_autofree char *header = g_try_malloc (length);
-  if (header == NULL) {
-    dp_error_set (error, DP_ERROR_NO_MEMORY, "%s: its header needs %" G_GUINT64_FORMAT " bytes of memory, which this machine has not left",
-        path, length);
-    return FALSE;
-  }
-  if (!file_get (file, 8, header, length, error))
-    return FALSE;
-  DpJson json = { path, header, header, header + length, error };
-  if (!g_utf8_validate_len (json.start, length, &json.at))
-    return dp_json_fail (&json, "UTF-8");
-  json.at = json.start;
-  if (!file_parse (weights, file, &json, entries))
-    return FALSE;
-  dp_json_space (&json);
-  if (json.at != json.end)
-    return dp_json_fail (&json, "nothing but spaces");
-  return file_check_layout (file, entries, error);
+  DpWeightsFile opened = { file->path, file->size, read_for_reader, file };
+  list = memcmp (magic, "PK\3\4", 4) == 0 ? dp_torch_list : memcmp (magic, "GGUF", 4) == 0 ? dp_gguf_list : dp_safetensors_list;
+  return list (&opened, add_tensor, &to, error);
 }
 
 /* ---- a sharded model ---- */
@@ -588,8 +341,113 @@ weights_add_index (DpWeights *weights, const char *dir, GError **error)
   return index_check (weights, map, error);
 }
 
+/* ---- scales of fp8 weights ---- */
+
+/* What may stand beside BASE.weight, as BASE and this. After the scales come those of activations, which are not quantised here, and a text
+ * that repeats what the type and the scale's shape say. */
+#define SCALES 2
+static const char *const companions[] = { ".scale_weight", ".weight_scale", ".scale_input", ".input_scale", ".comfy_quant" };
+
+static gint
+by_name (gconstpointer a, gconstpointer b)
+{
+  return strcmp (*(const char *const *) a, *(const char *const *) b);
+}
+
+static gboolean
+is_fp8 (const Entry *entry)
+{
+  return g_str_has_prefix (entry->dtype, "F8_E") && entry->usable;
+}
+
+/* One scale for the tensor, or one for each row. */
+static gboolean
+take_scale (const DpWeights *weights, Entry *weight, const Entry *scale, GError **error)
+{
+  const DpTensor *t = &scale->tensor;
+  gint64 rows = weight->tensor.n_dims > 0 ? weight->tensor.dims[0] : 1;
+  guint64 elements = weight->tensor.bytes / sizeof (float), n = 0;
+  gboolean fits = dp_dims_product (t->n_dims, t->dims, &n) && t->n_dims <= 2 && (n == 1 || (n == (guint64) rows && t->dims[0] == rows));
+  float *scales;
+
+  if (weight->tensor.scales || !fits || !scale->usable || t->quantized) {
+    g_autofree char *dims = dp_dims_text (t->n_dims, t->dims);
+
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected one scale of type F32, BF16 or F16 for %s, or one for each of its %"
+        G_GINT64_FORMAT " rows, found %s %s%s", scale->file->path, t->name, weight->tensor.name, rows, scale->dtype, dims,
+        weight->tensor.scales ? " beside another" : "");
+    return FALSE;
+  }
+  weight->tensor.scales = scales = g_new (float, n);
+  weight->tensor.per_scale = MAX (elements / MAX (n, 1), 1);
+  return dp_weights_read_finite (weights, t, scales, error);
+}
+
+/* If `name` is that of a companion, its weight takes it, and it is no tensor of the set any more. */
+static gboolean
+take_companion (DpWeights *weights, const char *name, gboolean *scaled, GError **error)
+{
+  const Entry *companion = g_hash_table_lookup (weights->entries, name);
+  const char *suffix = strrchr (name, '.');
+  gsize i = 0;
+
+  while (i < G_N_ELEMENTS (companions) && (suffix == NULL || strcmp (suffix, companions[i]) != 0))
+    i++;
+  if (i == G_N_ELEMENTS (companions))
+    return TRUE;
+  g_autofree char *owner = g_strdup_printf ("%.*s.weight", (int) (suffix - name), name);
+  Entry *weight = g_hash_table_lookup (weights->entries, owner);
+  if (weight == NULL || !is_fp8 (weight)) {
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected %s of type F8_E4M3 beside it, found %s%s; of quantised weights, "
+        "scaled fp8 and GGUF are supported", companion->file->path, name, owner, weight ? "it of type " : "it nowhere",
+        weight ? weight->dtype : "");
+    return FALSE;
+  }
+  if (i < SCALES) {
+    *scaled = TRUE;
+    if (!take_scale (weights, weight, companion, error))
+      return FALSE;
+  }
+  g_hash_table_remove (weights->entries, name);
+  return TRUE;
+}
+
+/* Scales belong to matrices. A bias or a norm in fp8 is a plain cast, also beside scaled matrices. */
+static gboolean
+lacks_scale (const Entry *entry)
+{
+  return is_fp8 (entry) && entry->tensor.scales == NULL && entry->tensor.n_dims > 1 && g_str_has_suffix (entry->tensor.name, ".weight");
+}
+
+/* Gives fp8 weights their scales. Where any has one, or where ComfyUI's mark says so, each must have. */
+static gboolean
+weights_take_scales (DpWeights *weights, GError **error)
+{
+  guint n;
+  g_autofree gpointer *names = g_hash_table_get_keys_as_array (weights->entries, &n);
+  gboolean scaled = FALSE;
+  const Entry *bare = NULL;
+  GHashTableIter iter;
+  gpointer entry;
+
+  qsort (names, n, sizeof *names, by_name);     /* of several errors, always the same one is told */
+  for (guint i = 0; i < n; i++)
+    if (strcmp (names[i], "scaled_fp8") == 0 || g_str_has_suffix (names[i], ".scaled_fp8"))
+      scaled = g_hash_table_remove (weights->entries, names[i]);
+    else if (!take_companion (weights, names[i], &scaled, error))
+      return FALSE;
+  g_hash_table_iter_init (&iter, weights->entries);
+  while (scaled && g_hash_table_iter_next (&iter, NULL, &entry))
+    if (lacks_scale (entry) && (bare == NULL || strcmp (((const Entry *) entry)->tensor.name, bare->tensor.name) < 0))
+      bare = entry;
+  if (bare)
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected a scale beside it, as this file has scaled fp8, found none; fetch "
+        "the file again, or one in bfloat16", bare->file->path, bare->tensor.name);
+  return bare == NULL;
+}
+
 /* What a stem may end in; of several files the first counts. */
-static const char *const suffixes[] = { ".safetensors", ".pth", ".pt" };
+static const char *const suffixes[] = { ".safetensors", ".gguf", ".pth", ".pt" };
 
 gboolean
 dp_weights_is_named (const char *name)
@@ -628,7 +486,8 @@ dp_weights_open (const char *dir, const char *stem, GError **error)
   weights->path = g_strdup (sharded ? index : single);
   weights->files = g_ptr_array_new_with_free_func (file_free);
   weights->entries = g_hash_table_new_full (g_str_hash, g_str_equal, NULL, entry_free);
-  if (!(sharded ? weights_add_index (weights, dir, error) : weights_add_file (weights, single, error)))
+  if (!(sharded ? weights_add_index (weights, dir, error) : weights_add_file (weights, single, error))
+      || !weights_take_scales (weights, error))
     return NULL;
   return g_steal_pointer (&weights);
 }
@@ -667,7 +526,7 @@ dp_weights_bytes (const DpWeights *weights, const char *prefix)
   g_hash_table_iter_init (&iter, weights->entries);
   while (g_hash_table_iter_next (&iter, &name, &entry))
     if (g_str_has_prefix (name, prefix))
-      bytes += ((const Entry *) entry)->tensor.bytes;
+      bytes += ((const Entry *) entry)->bytes;
   return bytes;
 }
 
@@ -699,13 +558,13 @@ dp_weights_get (const DpWeights *weights, GError **error, int n_dims, const gint
     return NULL;
   }
   if (!entry->usable) {
-    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected type F32, BF16 or F16, found %s", entry->file->path, name,
-        entry->dtype);
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected type F32, BF16, F16, fp8 or one of GGUF, found %s",
+        entry->file->path, name, entry->dtype);
     return NULL;
   }
   if (entry->tensor.n_dims != n_dims || (n_dims && memcmp (entry->tensor.dims, dims, n_dims * sizeof *dims) != 0)) {
-    g_autofree char *expected = dims_to_string (n_dims, dims);
-    g_autofree char *found = dims_to_string (entry->tensor.n_dims, entry->tensor.dims);
+    g_autofree char *expected = dp_dims_text (n_dims, dims);
+    g_autofree char *found = dp_dims_text (entry->tensor.n_dims, entry->tensor.dims);
 
     dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected shape %s, found %s", entry->file->path, name, expected,
         found);
@@ -716,21 +575,6 @@ dp_weights_get (const DpWeights *weights, GError **error, int n_dims, const gint
 
 /* ---- reading ---- */
 
-static float
-f16_to_f32 (guint16 h)
-{
-  guint32 sign = (guint32) (h & 0x8000) << 16, exponent = h >> 10 & 0x1f, mantissa = h & 0x3ff, bits;
-  float f;
-
-  if (exponent == 0) {
-    f = mantissa * 0x1p-24f;
-    return sign ? -f : f;
-  }
-  bits = sign | (exponent == 31 ? 255 : exponent + 112) << 23 | mantissa << 13;
-  memcpy (&f, &bits, 4);
-  return f;
-}
-
 static void
 to_f32 (DpType type, const void *data, gsize n, float *out)
 {
@@ -739,14 +583,11 @@ to_f32 (DpType type, const void *data, gsize n, float *out)
   if (type == DP_TYPE_F32) {
     memcpy (out, data, n * 4);
   } else if (type == DP_TYPE_BF16) {
-    for (gsize i = 0; i < n; i++) {
-      guint32 bits = (guint32) half[i] << 16;
-
-      memcpy (&out[i], &bits, 4);
-    }
+    for (gsize i = 0; i < n; i++)
+      out[i] = dp_f32_from_bf16 (half[i]);
   } else {
     for (gsize i = 0; i < n; i++)
-      out[i] = f16_to_f32 (half[i]);
+      out[i] = dp_f32_from_f16 (half[i]);
   }
 }
 
@@ -771,13 +612,58 @@ dp_weights_check_unchanged (const DpWeights *weights, GError **error)
   return TRUE;
 }
 
+static void
+scale (const DpTensor *tensor, gsize first, gsize n, float *out)
+{
+  for (gsize i = 0, m; i < n; i += m) {
+    gsize which = (first + i) / tensor->per_scale;
+
+    m = MIN (n - i, (which + 1) * tensor->per_scale - (first + i));
+    for (gsize k = i; k < i + m; k++)
+      out[k] *= tensor->scales[which];
+  }
+}
+
+/* As tensor_read(), of one that is quantised. Blocks are read whole: out of one that is wanted in part, the part is taken. */
+static int
+unpack (const DpTensor *tensor, gsize first, gsize n, float *out)
+{
+  const DpQuantized *q = tensor->quantized;
+  float block[DP_QUANTIZED_MAX_BLOCK];
+  guint8 data[PIECE];
+
+  for (gsize i = 0, m; i < n; i += m) {
+    gsize at = first + i, skipped = at % q->block, blocks = skipped ? 0 : MIN ((n - i) / q->block, PIECE / q->bytes);
+    int failure = file_read (tensor->file, tensor->offset + at / q->block * q->bytes, data, MAX (blocks, 1) * q->bytes);
+
+    if (failure)
+      return failure;
+    m = blocks ? blocks * q->block : MIN (n - i, q->block - skipped);
+    q->unpack (data, MAX (blocks, 1), blocks ? out + i : block);
+    if (blocks == 0)
+      memcpy (out + i, block + skipped, m * sizeof (float));
+  }
+  if (tensor->scales)
+    scale (tensor, first, n, out);
+  return 0;
+}
+
+/* Elements [first, first + n), of the tensor's type. Returns 0 or an errno. */
+static int
+tensor_read (const DpTensor *tensor, gsize first, gsize n, void *to)
+{
+  gsize size = dp_type_size (tensor->type);
+
+  return tensor->quantized ? unpack (tensor, first, n, to) : file_read (tensor->file, tensor->offset + first * size, to, n * size);
+}
+
 /* A piece of a tensor, and its numbers as they are; `data` has room for PIECE bytes. Returns how many, or 0 with an error. */
 static gsize
 read_piece (const DpTensor *tensor, gsize first, gsize n, void *data, GError **error)
 {
-  gsize size = dp_type_size (tensor->type), m = MIN (n, PIECE / size);
+  gsize m = MIN (n, PIECE / dp_type_size (tensor->type));
 
-  return file_get (tensor->file, tensor->offset + first * size, data, m * size, error) ? m : 0;
+  return file_check_read (tensor->file, tensor_read (tensor, first, m, data), error) ? m : 0;
 }
 
 gboolean
@@ -822,13 +708,16 @@ dp_weights_check_finite (const DpWeights *weights, const DpTensor *tensor, GErro
 }
 
 static bool
-read_for_packing (const void *file, uint64_t offset, void *to, size_t bytes)
+read_for_packing (const void *source, uint64_t offset, void *to, size_t bytes)
 {
-  return file_read (file, offset, to, bytes) == 0;
+  const DpTensor *tensor = source;
+  gsize size = dp_type_size (tensor->type);
+
+  return tensor_read (tensor, offset / size, bytes / size, to) == 0;
 }
 
 DpHostWeight
 dp_tensor_weight (const DpTensor *tensor, int rows)
 {
-  return (DpHostWeight) { .type = tensor->type, .rows = rows, .read = read_for_packing, .source = tensor->file, .offset = tensor->offset };
+  return (DpHostWeight) { .type = tensor->type, .rows = rows, .read = read_for_packing, .source = tensor };
 }

@@ -1,18 +1,24 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * weights.h: safetensors and PyTorch files, open for reading.
+ * weights.h: files of weights, open for reading: safetensors, PyTorch's and GGUF.
  *
  * A DpWeights is one or several .safetensors files (a sharded model with its index.json) seen as one set of named tensors, or one zip file
- * of torch.save(), see weights_torch.h. The header is checked completely before anything is handed out: sizes, offsets, overlaps, types. A
- * file that is cut off or lies about itself is refused with one sentence: file, tensor, expected, found. Tensors are read when they are
- * wanted and never mapped: a mapped file that becomes shorter ends the process. A file that is written to while it is open is noticed, by
- * its size and its time of modification: whether the bytes are others could only be told by reading all of them, so touching it counts. A
- * file that is replaced by another is read to its end as it was.
+ * of torch.save(), see weights_torch.h, or a GGUF file, see weights_gguf.h. The header is checked completely before anything is handed out:
+ * sizes, offsets, overlaps, types. A file that is cut off or lies about itself is refused with one sentence: file, tensor, expected, found.
+ *
+ * Quantised tensors are float32 for the caller: they are unpacked while they are read. fp8 weights have their scales in other tensors,
+ * named BASE.scale_weight or BASE.weight_scale for BASE.weight: one for the tensor or one for each row. If any matrix has them, or
+ * ComfyUI's mark scaled_fp8 is there, all in fp8 must. Those are not tensors of the set, nor are the scales of activations beside them.
+ *
+ * Tensors are read when they are wanted and never mapped: a mapped file that becomes shorter ends the process. A file that is written to
+ * while it is open is noticed, by its size and its time of modification: whether the bytes are others could only be told by reading all of
+ * them, so touching it counts. A file that is replaced by another is read to its end as it was.
  */
 #pragma once
 
 #include <glib.h>
 #include "kernels/ops.h"
+#include "quantized.h"
 
 #define DP_TENSOR_MAX_DIMS 8
 
@@ -23,17 +29,22 @@ typedef struct
   DpType type;
   int n_dims;
   gint64 dims[DP_TENSOR_MAX_DIMS];
-  gsize bytes;
-  const void *file;             /* that it lies in, for weights.c */
+  gsize bytes;                  /* of its elements as `type` */
+
+  /* -- for weights.c -- */
+  const void *file;             /* that it lies in */
   guint64 offset;               /* of its first byte in that file */
+  const DpQuantized *quantized; /* how it lies there, if not as `type`; or NULL */
+  const float *scales;          /* of an fp8 tensor, or NULL */
+  gsize per_scale;              /* elements, one after the other, that have one scale */
 } DpTensor;
 
 /* Thread-safety: immutable after open, so readable from any thread; dp_weights_watch() is the exception. */
 typedef struct _DpWeights DpWeights;
 
-/** Opens `dir`/`stem`.safetensors, or the shards named by `dir`/`stem`.safetensors.index.json, or `dir`/`stem`.pth or .pt. With stem NULL,
- *  `dir` is a file.
- *  Accepts F32, BF16 and F16 tensors (others are listed but cannot be got).
+/** Opens `dir`/`stem`.safetensors, or the shards named by `dir`/`stem`.safetensors.index.json, or `dir`/`stem`.gguf, .pth or
+ *  .pt. With stem NULL, `dir` is a file.
+ *  Accepts F32, BF16, F16 and fp8 tensors and those of GGUF (others are listed but cannot be got).
  *  Errors: DP_ERROR_NOT_FOUND, DP_ERROR_BAD_MODEL, DP_ERROR_FAILED, DP_ERROR_NO_MEMORY. */
 DpWeights *dp_weights_open (const char *dir, const char *stem, GError **error);
 
@@ -42,7 +53,7 @@ gboolean dp_weights_is_named (const char *name);
 void dp_weights_free (DpWeights *weights);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (DpWeights, dp_weights_free)
 
-/** Bytes of the tensors whose names begin with `prefix`. */
+/** Bytes in the files of the tensors whose names begin with `prefix`. */
 gsize dp_weights_bytes (const DpWeights *weights, const char *prefix);
 
 /** From now on `read` is called for what is read of any tensor, on the thread that reads; NULL: not any more. While nothing is read. */

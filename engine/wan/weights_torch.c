@@ -19,7 +19,7 @@ typedef struct
 
 typedef struct
 {
-  const DpTorchFile *file;
+  const DpWeightsFile *file;
   GHashTable *members;          /* name -> Member */
   char *folder;                 /* that data.pkl lies in, with a slash */
   GError **error;
@@ -43,15 +43,9 @@ damaged (Archive *archive, const char *what)
 }
 
 static gboolean
-lies_in (guint64 at, guint64 bytes, guint64 size)
-{
-  return at <= size && bytes <= size - at;
-}
-
-static gboolean
 get (Archive *archive, guint64 at, void *to, gsize bytes)
 {
-  if (!lies_in (at, bytes, archive->file->size))
+  if (!dp_lies_in (at, bytes, archive->file->size))
     return damaged (archive, "that points outside itself: it is cut off or damaged");
   return archive->file->read (archive->file->source, at, to, bytes, archive->error);
 }
@@ -135,7 +129,7 @@ archive_open (Archive *archive)
     length = number (wide + 40, 8);
     at = number (wide + 48, 8);
   }
-  if (!lies_in (at, length, size) || length > MAX_DIRECTORY)
+  if (!dp_lies_in (at, length, size) || length > MAX_DIRECTORY)
     return damaged (archive, "whose directory lies outside it or is too long");
   directory = g_malloc (length + 1);
   if (!get (archive, at, directory, length) || !parse_directory (archive, directory, length))
@@ -160,7 +154,7 @@ archive_find (Archive *archive, const char *name, guint64 *at, guint64 *size)
     return FALSE;
   *at = member->at + sizeof header + number (header + 26, 2) + number (header + 28, 2);
   *size = member->size;
-  return (number (header, 4) == 0x04034b50 && lies_in (*at, *size, archive->file->size))
+  return (number (header, 4) == 0x04034b50 && dp_lies_in (*at, *size, archive->file->size))
       || damaged (archive, "that points outside itself: it is cut off or damaged");
 }
 
@@ -618,8 +612,7 @@ choose (Pickle *p, Value *root)
 }
 
 gboolean
-dp_torch_list (const DpTorchFile *file, gboolean (*add) (const char *name, const char *dtype, int n_dims, const gint64 *dims,
-        guint64 offset, gsize bytes, gpointer user_data, GError **error), gpointer user_data, GError **error)
+dp_torch_list (const DpWeightsFile *file, DpTensorFound *found, gpointer user_data, GError **error)
 {
   g_autoptr (GHashTable) members = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, g_free);
   g_autoptr (GHashTable) memo = g_hash_table_new (NULL, NULL);
@@ -656,12 +649,12 @@ dp_torch_list (const DpTorchFile *file, gboolean (*add) (const char *name, const
     gboolean fits = !__builtin_mul_overflow ((guint64) tensor->n, bytes, &first);
     for (int k = 0; k < tensor->n_dims; k++)
       fits = fits && !__builtin_mul_overflow (bytes, (guint64) tensor->dims[k], &bytes);
-    if (!fits || !lies_in (first, bytes, size)) {
+    if (!fits || !dp_lies_in (first, bytes, size)) {
       dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected its data within the %" G_GUINT64_FORMAT " bytes of %s, found "
           "more: the file is damaged; fetch it again", file->path, name->text, size, member);
       return FALSE;
     }
-    if (!add (name->text, tensor->type->dtype, tensor->n_dims, tensor->dims, at + first, bytes, user_data, error))
+    if (!found (name->text, tensor->type->dtype, tensor->n_dims, tensor->dims, at + first, bytes, user_data, error))
       return FALSE;
   }
   return chosen != NULL;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A safetensors file, or with FUZZ_INDEX an index of shards, or with FUZZ_TORCH a file of torch.save(). The first byte of a safetensors
- * file says how many bytes of tensors there are, and the length of the header in front is made to fit, or only that would ever be refused;
- * 255: all is as it comes.
+ * A safetensors file, or with FUZZ_INDEX an index of shards, or with FUZZ_FILE a file of that name, of another format. The first byte of a
+ * safetensors file says how many bytes of tensors there are, and the length of the header in front is made to fit, or only that would ever
+ * be refused; 255: all is as it comes.
  */
 #include "fuzz.h"
 #include "engine/wan/weights.h"
@@ -35,11 +35,11 @@ put (const uint8_t *data, size_t size)
   fuzz_put ("i.safetensors.index.json", data, size);
   return "i";
 }
-#elif defined FUZZ_TORCH
+#elif defined FUZZ_FILE
 static const char *
 put (const uint8_t *data, size_t size)
 {
-  fuzz_put ("w.pth", data, size);
+  fuzz_put (FUZZ_FILE, data, size);
   return "w";
 }
 #else
@@ -70,7 +70,9 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
 
   fuzz_check_error (weights != NULL, error);
   if (weights)
-    for (char name[] = "a"; *name <= 'h'; name[0]++)
-      use_tensor (weights, name);
+    for (char name = 'a'; name <= 'h'; name++) {
+      use_tensor (weights, (char[]) { name, 0 });
+      use_tensor (weights, (char[]) { name, '.', 'w', 'e', 'i', 'g', 'h', 't', 0 });    /* which scales may be of */
+    }
   return 0;
 }

@@ -133,7 +133,7 @@ test_not_a_model (void)
   check_model ("dangling", DP_ERROR_NOT_FOUND, "link to nothing");
   check_model ("round", DP_ERROR_FAILED, "round|Too many levels of symbolic links");
   check_model ("files/x.safetensors", DP_ERROR_BAD_MODEL, "x.safetensors: a single file of weights|directory in diffusers layout");
-  check_model ("files/x.gguf", DP_ERROR_BAD_MODEL, "GGUF|not supported");
+  check_model ("files/x.gguf", DP_ERROR_BAD_MODEL, "x.gguf: a single file of weights|directory in diffusers layout");
   check_model ("files/x.bin", DP_ERROR_BAD_MODEL, "a file, and not a directory");
   check_model ("model/model_index.json", DP_ERROR_BAD_MODEL, "name the directory that it is in");
   check_model ("model/vae", DP_ERROR_NOT_FOUND, "a part of a model; name the directory above it");
@@ -170,7 +170,7 @@ test_weights (void)
 {
   static const struct { const char *data; gsize size; const char *words; } bad[] = {
     { LFS, sizeof LFS - 1, "expected a safetensors file, found a Git LFS pointer|git lfs pull" },
-    { "GGUF\3\0\0\0\0\0\0\0\0", 13, "a GGUF file" }, { "PK\3\4\0\0\0\0\0\0\0\0", 12, "a PyTorch file" },
+    { "GGUF\3\0\0\0\0\0\0\0\0", 13, "a GGUF file|cut off" }, { "PK\3\4\0\0\0\0\0\0\0\0", 12, "a PyTorch file" },
     { "\200\2}q\0X\0\0\0\0\0\0", 12, "a Python pickle" }, { "<html><body></body></html>", 26, "a web page" },
     { "Access to model x is restricted", 31, "text that begins with \"Access to model x is restricted\"" },
     { "\20\0\0\0\0\0\0\0{\"a\"", 12, "a header of 16 bytes|12|cut off" }, { "", 0, "only 0 bytes" },
@@ -199,11 +199,15 @@ test_beside (void)
 {
   put ("b1/model.fp16.safetensors", "");
   put ("b2/diffusion_pytorch_model.bin", "");
+  put ("b6/wan2.1-t2v-14b-Q4_0.gguf", "");
+  put ("b7/Wan2.1_VAE.pth", "");
   put ("b3/model-00001-of-00002.safetensors", "");
   put ("b4/model.safetensors.index.fp16.json", "");
   put ("b5/config.json", "");
   check_weights ("b1", "model", DP_ERROR_NOT_FOUND, "no weights there|model.fp16.safetensors|a variant|rename or link");
   check_weights ("b2", "diffusion_pytorch_model", DP_ERROR_NOT_FOUND, "found diffusion_pytorch_model.bin|not supported|.safetensors");
+  check_weights ("b6", "diffusion_pytorch_model", DP_ERROR_NOT_FOUND, "found wan2.1-t2v-14b-Q4_0.gguf|rename or link it");
+  check_weights ("b7", "diffusion_pytorch_model", DP_ERROR_NOT_FOUND, "found Wan2.1_VAE.pth|rename or link it");
   check_weights ("b3", "model", DP_ERROR_NOT_FOUND, "model-00001-of-00002.safetensors|fetch the .index.json too");
   check_weights ("b4", "model", DP_ERROR_NOT_FOUND, "model.safetensors.index.fp16.json|a variant");
   check_weights ("b5", "model", DP_ERROR_NOT_FOUND, "found neither|not complete");
