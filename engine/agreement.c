@@ -65,19 +65,23 @@ compare_names (gconstpointer a, gconstpointer b)
 static gboolean
 add_weights (GKeyFile *text, const DpModel *model, DpModelPart part, GError **error)
 {
-  g_autoptr (GDir) dir = g_dir_open (model->paths[part], 0, error);
+  gboolean is_file = g_file_test (model->paths[part], G_FILE_TEST_IS_REGULAR);
+  g_autofree char *folder = is_file ? g_path_get_dirname (model->paths[part]) : g_strdup (model->paths[part]);
+  g_autoptr (GDir) dir = is_file ? NULL : g_dir_open (folder, 0, error);
   g_autoptr (GPtrArray) names = g_ptr_array_new_with_free_func (g_free);
   GChecksum *sum = g_checksum_new (G_CHECKSUM_SHA256);
   g_autofree char *key = g_strdup_printf ("weights of %s", dp_model_part_name (part));
   const char *name;
-  gboolean ok = dir != NULL;
+  gboolean ok = is_file || dir != NULL;
 
-  while (ok && (name = g_dir_read_name (dir)))
+  if (is_file)
+    g_ptr_array_add (names, g_path_get_basename (model->paths[part]));
+  while (dir && (name = g_dir_read_name (dir)))
     if (dp_weights_is_named (name))
       g_ptr_array_add (names, g_strdup (name));
   g_ptr_array_sort (names, compare_names);
   for (guint i = 0; i < names->len && ok; i++)
-    ok = hash_file (sum, model->paths[part], g_ptr_array_index (names, i), error);
+    ok = hash_file (sum, folder, g_ptr_array_index (names, i), error);
   g_key_file_set_string (text, GROUP, key, g_checksum_get_string (sum));
   g_checksum_free (sum);
   return ok;
@@ -108,6 +112,12 @@ typedef struct
   gsize offset;
 } Number;
 
+/* Parts that are not the model's own, by their paths. */
+static const Number files[] = {
+  { "transformer", G_STRUCT_OFFSET (DpSettings, transformer) }, { "transformer-2", G_STRUCT_OFFSET (DpSettings, transformer_2) },
+  { "vae", G_STRUCT_OFFSET (DpSettings, vae) }, { "text-encoder-file", G_STRUCT_OFFSET (DpSettings, text_encoder_file) },
+  { "tokenizer", G_STRUCT_OFFSET (DpSettings, tokenizer) },
+};
 static const Number ints[] = {
   { "width", G_STRUCT_OFFSET (DpSettings, width) }, { "height", G_STRUCT_OFFSET (DpSettings, height) },
   { "steps", G_STRUCT_OFFSET (DpSettings, steps) }, { "block-latents", G_STRUCT_OFFSET (DpSettings, block_latents) },
@@ -193,6 +203,9 @@ dp_agreement_new (const DpPlan *plan, GError **error)
     g_key_file_set_double (text, GROUP, doubles[i].key, G_STRUCT_MEMBER (double, s, doubles[i].offset));
   g_key_file_set_int64 (text, GROUP, "num-frames", s->num_frames);
   g_key_file_set_boolean (text, WISHES, "trace", s->trace != NULL);
+  for (gsize i = 0; i < G_N_ELEMENTS (files); i++)
+    if (G_STRUCT_MEMBER (const char *, s, files[i].offset))
+      g_key_file_set_string (text, WISHES, files[i].key, G_STRUCT_MEMBER (const char *, s, files[i].offset));
   return g_key_file_to_data (text, NULL, NULL);
 }
 
@@ -218,6 +231,11 @@ dp_agreement_read (const char *data, DpSettings *s, int *stages, DpHalves (*cuts
     .num_frames = g_key_file_get_int64 (text, GROUP, "num-frames", NULL),
     .trace = g_key_file_get_boolean (text, WISHES, "trace", NULL) ? "rank 0" : NULL,
   };
+  for (gsize i = 0; i < G_N_ELEMENTS (files); i++) {
+    g_autofree char *path = g_key_file_get_string (text, WISHES, files[i].key, NULL);
+
+    G_STRUCT_MEMBER (const char *, s, files[i].offset) = path ? g_string_chunk_insert (storage, path) : NULL;
+  }
   for (gsize i = 0; i < G_N_ELEMENTS (ints); i++)
     G_STRUCT_MEMBER (int, s, ints[i].offset) = g_key_file_get_integer (text, GROUP, ints[i].key, NULL);
   for (gsize i = 0; i < G_N_ELEMENTS (doubles); i++)

@@ -355,21 +355,29 @@ print_verdict (const char *name)
 static void
 print_files (const DpModel *model, DpModelPart part)
 {
-  g_autoptr (GDir) dir = g_dir_open (model->paths[part], 0, NULL);
-  const char *name;
+  const char *path = model->paths[part], *name;
+  g_autoptr (GDir) dir = g_dir_open (path, 0, NULL);
   gsize bytes = 0;
+  GStatBuf st;
 
+  if (dir == NULL && g_stat (path, &st) == 0)
+    bytes = st.st_size;         /* a file */
   while (dir && (name = g_dir_read_name (dir))) {
-    g_autofree char *file = g_build_filename (model->paths[part], name, NULL);
-    GStatBuf st;
+    g_autofree char *file = g_build_filename (path, name, NULL);
 
-    if (dp_weights_is_named (name) && g_stat (file, &st) == 0)
+    /* Where Wan's repositories have the transformer, other parts are too */
+    if (dp_weights_is_named (name) && (!model->by_shapes || g_str_has_prefix (name, "diffusion_pytorch_model")) && g_stat (file, &st) == 0)
       bytes += st.st_size;
   }
   if (model->repository)
     putchar ('\n');
   else
     printf (", %.1f MiB\n", bytes / 1048576.0);
+  if (model->repository == NULL && !g_str_has_prefix (path, model->dir)) {
+    g_autofree char *quoted = dp_quote (path, DP_QUOTE_SENTENCE);
+
+    printf ("                %s\n", quoted);
+  }
 }
 
 static void
@@ -395,6 +403,8 @@ print_model (const DpModel *model)
   g_autofree char *dir = dp_quote (model->dir, DP_QUOTE_SENTENCE);
 
   printf ("model %s (%s)\n", dir, c->defaults.name);
+  if (model->by_shapes)
+    printf ("  no config files: its sizes are those of its tensors, the rest is as published\n");
   if (model->repository)
     printf ("  not on this machine; `hf download %s --local-dir DIR` downloads it\n", model->repository);
   printf ("  text encoder  %d layers, %d wide, %d tokens known", c->text.layers, c->text.d_model, c->text.vocab);

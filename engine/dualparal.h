@@ -45,8 +45,11 @@ typedef enum
  *  dualparal.json where it has one); dp_plan_settings() shows what that is. Strings are borrowed during the call. */
 typedef struct
 {
-  const char *model;            /* directory in diffusers layout; NULL: the embedded model. For a plan only, also the name of a published
+  const char *model;            /* directory in diffusers layout, or in that of Wan's repositories, or a transformer's file; NULL: the
+                                 * embedded model. For a plan only, also the name of a published
                                  * model, "wan2.1-1.3b" */
+  const char *transformer, *transformer_2, *vae, *text_encoder_file, *tokenizer;        /* files or directories of parts, in place of the
+                                                                                         * model's own; NULL or "": its own */
   const char *prompt;           /* UTF-8, at most 16 KiB; NULL: the model's sample prompt; "" is allowed */
   const char *negative_prompt;  /* NULL: the model's default, normally "" */
   const char *image;            /* file of a picture, which becomes the first frame; NULL or "": none */

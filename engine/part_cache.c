@@ -29,6 +29,8 @@ dp_part_cache_key_add_dir (GString *key, const char *path)
   const char *name;
   GStatBuf st;
 
+  if (dir == NULL)
+    g_ptr_array_add (names, g_strdup (path));   /* a file */
   while (dir && (name = g_dir_read_name (dir)))
     g_ptr_array_add (names, g_build_filename (path, name, NULL));
   g_ptr_array_sort (names, compare_names);
@@ -45,6 +47,7 @@ dp_part_cache_key_add_weights (GString *key, const DpWeights *weights)
   g_autofree char *dir = g_path_get_dirname (dp_weights_path (weights));
 
   dp_part_cache_key_add_dir (key, dir);
+  g_string_append_printf (key, "\n%s", dp_weights_path (weights));     /* there may be others beside it */
 }
 
 void

@@ -650,7 +650,7 @@ make (DpModel *model, const DpSettings *settings, const DpPlan *chosen, const Dp
 DpPlan *
 dp_plan_new (const DpSettings *settings, GError **error)
 {
-  return make (dp_model_open (settings->model, error), settings, NULL, NULL, 0, NULL, error);
+  return make (dp_settings_model (settings, error), settings, NULL, NULL, 0, NULL, error);
 }
 
 DpPlan *
@@ -663,7 +663,7 @@ dp_plan_assume (const DpSettings *settings, int n, const DpDeviceInfo *info, GEr
     g_string_append_printf (names, ",cuda:%d", i);
   s.devices = names->str;
   s.ranks = NULL;
-  return make (dp_model_open (s.model, error), &s, NULL, info, 0, NULL, error);
+  return make (dp_settings_model (&s, error), &s, NULL, info, 0, NULL, error);
 }
 
 DpPlan *
@@ -675,7 +675,7 @@ dp_plan_with (const DpPlan *plan, const DpSettings *settings, GError **error)
 DpPlan *
 dp_plan_for_rank (const DpSettings *settings, int stages, const DpHalves (*cuts)[2], GError **error)
 {
-  return make (dp_model_open (settings->model, error), settings, NULL, NULL, stages, cuts, error);
+  return make (dp_settings_model (settings, error), settings, NULL, NULL, stages, cuts, error);
 }
 
 DpPlan *

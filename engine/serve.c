@@ -167,7 +167,10 @@ make_plan (Session *session, const char *text, GError **error)
 
   if (!dp_agreement_read (text, &settings, &stages, cuts, session->storage, error))
     return FALSE;
-  settings.model = s->spec.model ? s->spec.model : settings.model;
+  if (s->spec.model) {          /* with all of its parts */
+    settings.model = s->spec.model;
+    settings.transformer = settings.transformer_2 = settings.vae = settings.text_encoder_file = settings.tokenizer = NULL;
+  }
   settings.devices = s->self.device;
   settings.threads = s->self.threads;
   session->plan = dp_plan_for_rank (&settings, stages, (const DpHalves (*)[2]) cuts, error);

@@ -87,6 +87,11 @@ fill_defaults (DpSettings *s, const DpModel *model, GStringChunk *storage)
   s->precision = g_string_chunk_insert (storage, s->precision ? s->precision : "auto");
   s->text_encoder = g_string_chunk_insert (storage, s->text_encoder ? s->text_encoder : "auto");
   s->context_mode = g_string_chunk_insert (storage, s->context_mode ? s->context_mode : "auto");
+  s->transformer = keep_file (storage, s->transformer);
+  s->transformer_2 = keep_file (storage, s->transformer_2);
+  s->vae = keep_file (storage, s->vae);
+  s->text_encoder_file = keep_file (storage, s->text_encoder_file);
+  s->tokenizer = keep_file (storage, s->tokenizer);
   s->image = keep_file (storage, s->image);
   s->times = keep_file (storage, s->times);
   s->trace = keep_file (storage, s->trace);
@@ -173,6 +178,19 @@ dp_prompt_check (const char *prompt, GError **error)
   g_autofree char *cleaned = dp_prompt_clean (prompt, error);
 
   return cleaned != NULL;
+}
+
+DpModel *
+dp_settings_model (const DpSettings *s, GError **error)
+{
+  const char *const named[] = { s->transformer, s->transformer_2, s->vae, s->text_encoder_file, s->tokenizer };
+  static const DpModelPart parts[] = { DP_MODEL_TRANSFORMER, DP_MODEL_TRANSFORMER_2, DP_MODEL_VAE, DP_MODEL_TEXT_ENCODER,
+    DP_MODEL_TOKENIZER };
+  DpModelFiles files = { NULL };
+
+  for (guint i = 0; i < G_N_ELEMENTS (named); i++)
+    files[parts[i]] = named[i] && *named[i] ? named[i] : NULL;
+  return dp_model_open (s->model, files, error);
 }
 
 gboolean

@@ -13,6 +13,9 @@
 /** The least lag at which context-mode=auto is "cached": docs/design.md, "Choices". */
 #define DP_CACHED_LAG 3
 
+/** Opens the model that they name. Errors: those of dp_model_open(). */
+DpModel *dp_settings_model (const DpSettings *settings, GError **error);
+
 /** Fills in every default and checks each value and their combination. Only what is a choice among
  *  devices stays open: "auto" in devices, precision and text_encoder, and 0 threads. Strings are copied
  *  into `storage`. Errors: DP_ERROR_SETTINGS; the settings are undefined then. */

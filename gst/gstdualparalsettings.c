@@ -327,6 +327,61 @@ gst_dualparal_settings_init_engine_props (void)
       "Number of threads shared by the stages on the CPU (0 = one per "
       "processor)", 0, DP_MAX_THREADS, 0, READY);
   /**
+   * GstDualParalSrc:transformer:
+   *
+   * A file or a directory with the weights of this part, in place of the model's own.
+   *
+   * Since: 0.1
+   */
+  props[GST_DUALPARAL_PROP_TRANSFORMER] =
+      g_param_spec_string ("transformer", "Transformer",
+      "File or directory of the transformer (NULL = the model's)", NULL,
+      READY);
+  /**
+   * GstDualParalSrc:transformer-2:
+   *
+   * The same for the second of two transformers.
+   *
+   * Since: 0.1
+   */
+  props[GST_DUALPARAL_PROP_TRANSFORMER_2] =
+      g_param_spec_string ("transformer-2", "Transformer 2",
+      "File or directory of the second of two transformers (NULL = the model's)", NULL,
+      READY);
+  /**
+   * GstDualParalSrc:vae:
+   *
+   * The same for the VAE.
+   *
+   * Since: 0.1
+   */
+  props[GST_DUALPARAL_PROP_VAE] =
+      g_param_spec_string ("vae", "VAE",
+      "File or directory of the VAE (NULL = the model's)", NULL,
+      READY);
+  /**
+   * GstDualParalSrc:text-encoder-file:
+   *
+   * The same for the text encoder.
+   *
+   * Since: 0.1
+   */
+  props[GST_DUALPARAL_PROP_TEXT_ENCODER_FILE] =
+      g_param_spec_string ("text-encoder-file", "Text encoder file",
+      "File or directory of the text encoder (NULL = the model's)", NULL,
+      READY);
+  /**
+   * GstDualParalSrc:tokenizer:
+   *
+   * The same for the tokenizer: its `spiece.model`, or a directory that has one.
+   *
+   * Since: 0.1
+   */
+  props[GST_DUALPARAL_PROP_TOKENIZER] =
+      g_param_spec_string ("tokenizer", "Tokenizer",
+      "File or directory of the tokenizer (NULL = the model's)", NULL,
+      READY);
+  /**
    * GstDualParalSrc:image:
    *
    * A PNG or JPEG file that becomes the first frame; the prompt says what happens then. It is scaled, and edges that are over
@@ -731,6 +786,11 @@ gst_dualparal_settings_for_engine (GstDualParalSettings * settings,
     .model = STRING (MODEL),
     .devices = STRING (DEVICES),
     .ranks = WORD (RANKS),
+    .transformer = STRING (TRANSFORMER),
+    .transformer_2 = STRING (TRANSFORMER_2),
+    .vae = STRING (VAE),
+    .text_encoder_file = STRING (TEXT_ENCODER_FILE),
+    .tokenizer = STRING (TOKENIZER),
     .image = STRING (IMAGE),
     .times = STRING (TIMES),
     .trace = STRING (TRACE),

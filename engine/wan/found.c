@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define LAYOUT "a model is a directory in diffusers layout"
+#define LAYOUT "a model is a directory in diffusers layout or of Wan's own repositories, or a file of the transformer's weights"
 
 /* ---- opening ---- */
 
@@ -199,14 +199,18 @@ is_hub_name (const char *dir)
 static void
 refuse_file (const char *path, GError **error)
 {
-  g_autofree char *dir = g_path_get_dirname (path), *base = g_path_get_basename (path);
+  g_autofree char *dir = g_path_get_dirname (path), *base = g_path_get_basename (path), *instead = NULL;
+  char head[64];
+  int fd = open (path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  gssize n = fd < 0 ? -1 : read (fd, head, sizeof head);
 
+  if (fd >= 0)
+    close (fd);
+  instead = n < 0 ? NULL : dp_found_content (head, n);
   if (strcmp (base, "model_index.json") == 0)
     dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: a file, and not a directory; name the directory that it is in: %s", path, dir);
-  else if (g_str_has_suffix (path, ".safetensors") || g_str_has_suffix (path, ".gguf"))
-    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: a single file of weights; " LAYOUT ", which has this file in one of its folders", path);
   else
-    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: a file, and not a directory; " LAYOUT, path);
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: expected a model, found %s; " LAYOUT, path, instead ? instead : "a file that has no weights");
 }
 
 /* FALSE: it is nothing known. */
@@ -234,7 +238,7 @@ refuse_known_directory (const char *dir, GError **error)
     dp_error_set (error, DP_ERROR_NOT_FOUND, "%s: a part of a model; name the directory above it, which has the model_index.json", dir);
   } else if (gguf || pth) {
     dp_error_set (error, DP_ERROR_NOT_FOUND, "%s: no model in this directory: it has %s and no model_index.json, so it is in another "
-        "format; " LAYOUT ", which repositories named ...-Diffusers have", dir, gguf ? gguf : pth);
+        "format; " LAYOUT, dir, gguf ? gguf : pth);
   } else {
     return FALSE;
   }

@@ -2,7 +2,9 @@
 #include "model.h"
 #include "error.h"
 #include "found.h"
+#include "names.h"
 #include "published.h"
+#include "shapes.h"
 #include "kernels/locate.h"
 
 #include <string.h>
@@ -60,10 +62,151 @@ dp_model_embedded (void)
   return NULL;
 }
 
+/* ---- where its parts are ---- */
+
+static gboolean
+has (const char *dir, const char *name)
+{
+  g_autofree char *path = g_build_filename (dir, name, NULL);
+
+  return g_file_test (path, G_FILE_TEST_EXISTS);
+}
+
+/* The first name, in the alphabet's order, that begins and ends so, with its directory; NULL if there is none. */
+static char *
+find_file (const char *dir, const char *prefix, const char *suffix)
+{
+  g_autoptr (GDir) names = g_dir_open (dir, 0, NULL);
+  g_autofree char *best = NULL;
+  const char *name;
+
+  while (names && (name = g_dir_read_name (names)))
+    if (g_str_has_prefix (name, prefix) && g_str_has_suffix (name, suffix) && (best == NULL || strcmp (name, best) < 0)) {
+      g_free (best);
+      best = g_strdup (name);
+    }
+  return best ? g_build_filename (dir, best, NULL) : NULL;
+}
+
+/* Wan's own repositories have the transformer beside the rest, or two of them in folders. */
+static gboolean
+is_original (const char *dir)
+{
+  g_autofree char *weights = find_file (dir, "diffusion_pytorch_model", ".safetensors");
+
+  return weights || (has (dir, "high_noise_model") && has (dir, "low_noise_model"));
+}
+
+static void
+find_original (DpModel *model, const char *dir)
+{
+  if (has (dir, "high_noise_model")) {
+    model->paths[DP_MODEL_TRANSFORMER] = g_build_filename (dir, "high_noise_model", NULL);
+    model->paths[DP_MODEL_TRANSFORMER_2] = g_build_filename (dir, "low_noise_model", NULL);
+  } else {
+    model->paths[DP_MODEL_TRANSFORMER] = g_strdup (dir);
+  }
+  model->paths[DP_MODEL_VAE] = find_file (dir, "Wan2.", "_VAE.pth");
+  model->paths[DP_MODEL_TEXT_ENCODER] = find_file (dir, "models_t5_umt5-xxl", ".pth");
+  if (has (dir, "google"))
+    model->paths[DP_MODEL_TOKENIZER] = g_build_filename (dir, "google", "umt5-xxl", NULL);
+}
+
+static gboolean
+take_files (DpModel *model, DpModelFiles files, GError **error)
+{
+  static const char *const settings[] = { "transformer", "transformer-2", "vae", "text-encoder-file", "tokenizer" };
+
+  for (int i = 0; files && i < DP_MODEL_PARTS; i++) {
+    DpFound found = files[i] ? dp_found_at (files[i], error) : DP_FOUND_SOMETHING;
+
+    if (found == DP_FOUND_NOTHING)
+      dp_error_set (error, DP_ERROR_NOT_FOUND, "%s: no such file or directory, which %s names", files[i], settings[i]);
+    if (found != DP_FOUND_SOMETHING)
+      return FALSE;
+    if (files[i]) {
+      g_free (model->paths[i]);
+      model->paths[i] = g_strdup (files[i]);
+    }
+  }
+  return TRUE;
+}
+
+/* ---- what they are, where no config file says it ---- */
+
+static DpWeights *
+open_part (const DpModel *model, DpModelPart part, GError **error)
+{
+  static const DpNetwork networks[] = {
+    [DP_MODEL_TRANSFORMER] = DP_NETWORK_TRANSFORMER, [DP_MODEL_TRANSFORMER_2] = DP_NETWORK_TRANSFORMER, [DP_MODEL_VAE] = DP_NETWORK_VAE,
+    [DP_MODEL_TEXT_ENCODER] = DP_NETWORK_TEXT_ENCODER,
+  };
+  const char *path = model->paths[part], *instead;
+  gboolean is_file = g_file_test (path, G_FILE_TEST_IS_REGULAR);
+  g_autoptr (DpWeights) weights = dp_weights_open (path, is_file ? NULL : parts[part].stem, error);
+
+  if (weights == NULL)
+    return NULL;
+  if ((instead = dp_names_recognise (weights, networks[part]))) {
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: expected the weights of the %s of a Wan text-to-video model, found %s",
+        dp_weights_path (weights), part == DP_MODEL_VAE ? "VAE" : part == DP_MODEL_TEXT_ENCODER ? "text encoder" : "transformer", instead);
+    return NULL;
+  }
+  return dp_names_apply (weights, networks[part], error) ? g_steal_pointer (&weights) : NULL;
+}
+
+static gboolean
+check_found (const DpModel *model, GError **error)
+{
+  static const struct { DpModelPart part; const char *what, *setting; } needed[] = {
+    { DP_MODEL_VAE, "VAE", "vae" }, { DP_MODEL_TEXT_ENCODER, "text encoder", "text-encoder-file" },
+    { DP_MODEL_TOKENIZER, "tokenizer", "tokenizer" },
+  };
+
+  for (gsize i = 0; i < G_N_ELEMENTS (needed); i++)
+    if (model->paths[needed[i].part] == NULL) {
+      dp_error_set (error, DP_ERROR_NOT_FOUND, "%s: it has a transformer and no %s; name its file or directory with %s", model->dir,
+          needed[i].what, needed[i].setting);
+      return FALSE;
+    }
+  return TRUE;
+}
+
+/* From the shapes of tensors. A VAE in a directory of its own may have a config file. */
+static gboolean
+look_at_shapes (DpModel *model, GError **error)
+{
+  g_autoptr (DpWeights) transformer = NULL, text = NULL, decoder = NULL;
+  DpModelConfig *c = &model->config;
+  const char *vae = model->paths[DP_MODEL_VAE];
+  g_autofree char *base = NULL, *beside = NULL;
+  DpDitConfig dit;
+  DpVaeConfig latents;
+  DpTextConfig encoder;
+  int heads;
+
+  beside = g_file_test (model->paths[DP_MODEL_TRANSFORMER], G_FILE_TEST_IS_DIR) ? g_strdup (model->paths[DP_MODEL_TRANSFORMER])
+      : g_path_get_dirname (model->paths[DP_MODEL_TRANSFORMER]);
+  if (!(transformer = open_part (model, DP_MODEL_TRANSFORMER, error)) || !check_found (model, error)
+      || !dp_model_config_read_heads (beside, &heads, error) || !dp_shapes_transformer (&dit, transformer, heads, error)
+      || !(text = open_part (model, DP_MODEL_TEXT_ENCODER, error)) || !dp_shapes_text_encoder (&encoder, text, error))
+    return FALSE;
+  if (has (vae, "config.json") ? !dp_model_config_read_vae (&latents, vae, error)
+      : !(decoder = open_part (model, DP_MODEL_VAE, error)) || !dp_shapes_vae (&latents, decoder, error))
+    return FALSE;
+  dp_published_config (model->paths[DP_MODEL_TRANSFORMER_2] ? "wan2.2-a14b" : latents.z_dim == 48 ? "wan2.2-5b" : "wan2.1-1.3b", c);
+  c->dit = dit;
+  c->vae = latents;
+  c->text = encoder;
+  base = g_path_get_basename (model->dir);
+  dp_model_config_defaults (c, base);
+  return dp_model_config_check (c, model->dir, error);
+}
+
 /* ---- an opened model ---- */
 
 DpModel *
-dp_model_open (const char *dir, GError **error)
+dp_model_open (const char *dir, DpModelFiles files, GError **error)
 {
   g_autoptr (DpModel) model = g_atomic_rc_box_new0 (DpModel);
 
@@ -72,14 +215,28 @@ dp_model_open (const char *dir, GError **error)
         dp_locate_in_build_tree () ? DP_EMBEDDED_SOURCE_DIR : DP_EMBEDDED_INSTALL_DIR);
     return NULL;
   }
-  if (dp_found_at (dir, NULL) == DP_FOUND_NOTHING && (model->repository = dp_published_config (dir, &model->config)))
-    dp_model_config_defaults (&model->config, dir);
-  else if (!dp_model_config_read (&model->config, dir, error))
-    return NULL;
   model->dir = g_strdup (dir);
+  model->by_shapes = TRUE;
+  if (g_file_test (dir, G_FILE_TEST_IS_REGULAR) && dp_weights_are_in (dir))
+    model->paths[DP_MODEL_TRANSFORMER] = g_strdup (dir);
+  else if (!is_model (dir) && is_original (dir))
+    find_original (model, dir);
+  else
+    model->by_shapes = FALSE;
+  if (model->by_shapes) {
+    if (!take_files (model, files, error) || !look_at_shapes (model, error))
+      return NULL;
+  } else {
+    if (dp_found_at (dir, NULL) == DP_FOUND_NOTHING && (model->repository = dp_published_config (dir, &model->config)))
+      dp_model_config_defaults (&model->config, dir);
+    else if (!dp_model_config_read (&model->config, dir, error))
+      return NULL;
+    for (int i = 0; i < DP_MODEL_PARTS; i++)
+      model->paths[i] = g_build_filename (dir, parts[i].name, NULL);
+    if (!take_files (model, files, error))
+      return NULL;
+  }
   model->latent_channels = model->config.vae.z_dim;
-  for (int i = 0; i < DP_MODEL_PARTS; i++)
-    model->paths[i] = g_build_filename (dir, parts[i].name, NULL);
   return g_steal_pointer (&model);
 }
 
@@ -160,8 +317,9 @@ check_layers (const DpModel *model, DpModelPart part, const DpWeights *weights, 
   }
   if (dp_weights_find (weights, name) == NULL)
     return TRUE;
-  dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected none, as %s of %s/config.json gives %d layers, found it: the config "
-      "file is not that of these weights", dp_weights_path (weights), name, key, model->paths[part], layers);
+  dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected none, as %s of %s/%s/config.json gives %d layers, found it: the config "
+      "file is not that of these weights", dp_weights_path (weights), dp_weights_stored_name (weights, name), key, model->dir,
+      parts[part].name, layers);
   return FALSE;
 }
 
@@ -173,7 +331,8 @@ static const char *const text_names[] = {
   "encoder.block.#.layer.0.SelfAttention.o.weight", "encoder.block.#.layer.0.SelfAttention.relative_attention_bias.weight",
   "encoder.block.#.layer.#.layer_norm.weight", "encoder.block.#.layer.1.DenseReluDense.wi_0.weight",
   "encoder.block.#.layer.1.DenseReluDense.wi_1.weight", "encoder.block.#.layer.1.DenseReluDense.wo.weight",
-  "decoder.*", "lm_head.*", NULL        /* of a whole UMT5 */
+  "decoder.*", "lm_head.*",     /* of a whole UMT5 */
+  "spiece_model", NULL          /* its tokenizer, which ComfyUI keeps there */
 };
 static const char *const transformer_names[] = {
   "patch_embedding.@", "condition_embedder.time_embedder.linear_#.@", "condition_embedder.time_proj.@",
@@ -231,7 +390,8 @@ check_names (DpModelPart part, const DpWeights *weights, GError **error)
   if (left == NULL)
     return TRUE;
   dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected none of this name in a Wan2.1 text-to-video model, found it: LoRA, VACE, "
-      "image-to-video and quantised weights other than scaled fp8 and GGUF are not supported", dp_weights_path (weights), left);
+      "image-to-video and quantised weights other than scaled fp8 and GGUF are not supported", dp_weights_path (weights),
+      dp_weights_stored_name (weights, left));
   return FALSE;
 }
 
@@ -241,6 +401,6 @@ dp_model_weights (const DpModel *model, DpModelPart part, GError **error)
   g_assert (parts[part].stem);
   if (!dp_model_has_files (model, error))
     return NULL;
-  g_autoptr (DpWeights) weights = dp_weights_open (model->paths[part], parts[part].stem, error);
+  g_autoptr (DpWeights) weights = open_part (model, part, error);
   return weights && check_layers (model, part, weights, error) && check_names (part, weights, error) ? g_steal_pointer (&weights) : NULL;
 }

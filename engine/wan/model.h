@@ -23,6 +23,9 @@ typedef enum
   DP_MODEL_PARTS,
 } DpModelPart;
 
+/** Where parts are that are not the model's own: a file, or a directory; NULL: where the model has it. */
+typedef const char *DpModelFiles[DP_MODEL_PARTS];
+
 /** Thread-safety: immutable; references may be taken and dropped from any thread. */
 typedef struct
 {
@@ -30,12 +33,15 @@ typedef struct
   const char *repository;       /* of a published model that was opened by its name: there are no files; else NULL */
   DpModelConfig config;
   int latent_channels;          /* of a latent, as the VAE has it: what is denoised and decoded */
-  char *paths[DP_MODEL_PARTS];
+  gboolean by_shapes;           /* there are no config files: it is what the shapes of its tensors say */
+  char *paths[DP_MODEL_PARTS];  /* directories, or files of weights; the tokenizer's may be its spiece.model. NULL: there is no such part */
 } DpModel;
 
-/** Opens the model in `dir`; NULL is the embedded model. Where nothing is at `dir`, it may be the name of a published model.
- *  Errors: those of dp_model_config_read(). */
-DpModel *dp_model_open (const char *dir, GError **error);
+/** Opens a model: in `dir`, in diffusers layout or in that of Wan's own repositories; a file with the transformer alone, to which `files` adds
+ *  the other parts; NULL is the embedded model. Where nothing is at `dir`, it may be the name of a published model. `files` NULL: no
+ *  others. Without config files, what the model is follows from the shapes of its tensors.
+ *  Errors: those of dp_model_config_read(), dp_shapes_transformer() and dp_weights_open(). */
+DpModel *dp_model_open (const char *dir, DpModelFiles files, GError **error);
 DpModel *dp_model_ref (DpModel *model);
 void dp_model_unref (DpModel *model);   /* NULL is fine */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (DpModel, dp_model_unref)

@@ -486,11 +486,11 @@ check_residual (const DpVaeConfig *c, Reader *r)
 }
 
 static gboolean
-read_vae (DpVaeConfig *c, const char *dir, GError **error)
+read_vae (DpVaeConfig *c, const char *dir, const char *name, GError **error)
 {
   Reader r = { 0 };
 
-  if (reader_open (&r, dir, "vae/config.json")) {
+  if (reader_open (&r, dir, name)) {
     want_string (&r, "_class_name", "AutoencoderKLWan", FALSE);
     want_nothing (&r, "attn_scales", "only attention in the middle block is supported");
     want_nothing (&r, "quantization_config", QUANTIZED);
@@ -766,6 +766,39 @@ dp_model_config_read (DpModelConfig *config, const char *dir, GError **error)
   *config = (DpModelConfig) { 0 };
   return read_index (config, dir, error) && read_text (&config->text, dir, error)
       && read_dit (&config->dit, dir, "transformer/config.json", error) && read_second_dit (config, dir, error)
-      && read_vae (&config->vae, dir, error) && read_scheduler (&config->scheduler, dir, error)
+      && read_vae (&config->vae, dir, "vae/config.json", error) && read_scheduler (&config->scheduler, dir, error)
       && read_defaults (config, dir, error) && check_together (config, dir, error);
+}
+
+gboolean
+dp_model_config_read_vae (DpVaeConfig *config, const char *dir, GError **error)
+{
+  *config = (DpVaeConfig) { 0 };
+  return read_vae (config, dir, "config.json", error);
+}
+
+gboolean
+dp_model_config_read_heads (const char *dir, int *heads, GError **error)
+{
+  g_autofree char *path = g_build_filename (dir, "config.json", NULL);
+  Reader r = { 0 };
+
+  *heads = 0;
+  DpFound found = dp_found_at (path, error);
+  if (found != DP_FOUND_SOMETHING)
+    return found == DP_FOUND_NOTHING;
+  if (reader_open (&r, dir, "config.json"))
+    *heads = get_int (&r, "num_heads", 1, 256, 0);
+  return reader_close (&r, error);
+}
+
+gboolean
+dp_model_config_check (const DpModelConfig *config, const char *model, GError **error)
+{
+  if (config->dit.in_channels == config->vae.z_dim && config->dit.text_dim == config->text.d_model)
+    return TRUE;
+  dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: its parts do not belong together: the transformer takes %d latent channels and text of %d, the "
+      "VAE has %d and the text encoder %d; name the files of one model", model, config->dit.in_channels, config->dit.text_dim,
+      config->vae.z_dim, config->text.d_model);
+  return FALSE;
 }

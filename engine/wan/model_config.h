@@ -102,3 +102,12 @@ void dp_model_config_defaults (DpModelConfig *config, const char *name);
 
 /** Reads them all. Errors: DP_ERROR_NOT_FOUND (no directory, no model in it), DP_ERROR_BAD_MODEL (file, key, expected, found). */
 gboolean dp_model_config_read (DpModelConfig *config, const char *dir, GError **error);
+
+/** A VAE's own config.json, in its directory. Errors likewise. */
+gboolean dp_model_config_read_vae (DpVaeConfig *config, const char *dir, GError **error);
+
+/** num_heads of a config.json as Wan's own repositories have it; 0 where there is no such file or number. */
+gboolean dp_model_config_read_heads (const char *dir, int *heads, GError **error);
+
+/** Whether the parts of a model that was put together of single files fit each other. */
+gboolean dp_model_config_check (const DpModelConfig *config, const char *model, GError **error);

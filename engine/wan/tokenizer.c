@@ -128,7 +128,7 @@ DpTokenizer *
 dp_tokenizer_open (const char *dir, int vocab, GError **error)
 {
   g_autoptr (DpTokenizer) tokenizer = g_new0 (DpTokenizer, 1);
-  g_autofree char *path = g_build_filename (dir, "spiece.model", NULL);
+  g_autofree char *path = g_file_test (dir, G_FILE_TEST_IS_REGULAR) ? g_strdup (dir) : g_build_filename (dir, "spiece.model", NULL);
   g_autofree char *data = NULL, *instead = NULL;
   char message[256] = "";
   gsize size;

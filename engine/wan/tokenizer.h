@@ -9,7 +9,7 @@
 /* Thread-safety: immutable after open. */
 typedef struct _DpTokenizer DpTokenizer;
 
-/** Opens `dir`/spiece.model. Errors: DP_ERROR_NOT_FOUND, DP_ERROR_BAD_MODEL (not a SentencePiece model, or more ids than `vocab`). */
+/** Opens `dir`/spiece.model, or `dir` if that is a file. Errors: DP_ERROR_NOT_FOUND, DP_ERROR_BAD_MODEL (not a SentencePiece model, or more ids than `vocab`). */
 DpTokenizer *dp_tokenizer_open (const char *dir, int vocab, GError **error);
 void dp_tokenizer_free (DpTokenizer *tokenizer);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (DpTokenizer, dp_tokenizer_free)

@@ -38,6 +38,7 @@ typedef struct
   DpTensor tensor;
   const File *file;
   char dtype[16];
+  char *stored;                 /* its name in the file */
   gboolean usable;              /* of a type that DpType has, or that is unpacked to float32 */
   gsize bytes;                  /* in the file */
 } Entry;
@@ -67,6 +68,7 @@ entry_free (gpointer data)
 
   g_free ((char *) entry->tensor.name);
   g_free ((float *) entry->tensor.scales);
+  g_free (entry->stored);
   g_free (entry);
 }
 
@@ -198,6 +200,7 @@ add_tensor (const char *name, const char *dtype, int n_dims, const gint64 *dims,
   entry->tensor = (DpTensor) { .name = g_strdup (name), .n_dims = n_dims, .file = to->file, .offset = offset };
   memcpy (entry->tensor.dims, dims, n_dims * sizeof *dims);
   entry->file = to->file;
+  entry->stored = g_strdup (name);
   g_strlcpy (entry->dtype, dtype, sizeof entry->dtype);
   entry->bytes = bytes;
   entry->usable = tensor_set_type (&entry->tensor, dtype, bytes);
@@ -227,6 +230,19 @@ weights_add_file (DpWeights *weights, const char *path, GError **error)
   DpWeightsFile opened = { file->path, file->size, read_for_reader, file };
   list = memcmp (magic, "PK\3\4", 4) == 0 ? dp_torch_list : memcmp (magic, "GGUF", 4) == 0 ? dp_gguf_list : dp_safetensors_list;
   return list (&opened, add_tensor, &to, error);
+}
+
+gboolean
+dp_weights_are_in (const char *path)
+{
+  char head[9];
+  int fd = open (path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  gssize n = fd < 0 ? 0 : read (fd, head, sizeof head);
+
+  if (fd >= 0)
+    close (fd);
+  /* safetensors: the length of a json object, which is no text */
+  return n == sizeof head && (memcmp (head, "PK\3\4", 4) == 0 || memcmp (head, "GGUF", 4) == 0 || (head[8] == '{' && head[7] == 0));
 }
 
 /* ---- a sharded model ---- */
@@ -500,6 +516,44 @@ dp_weights_find (const DpWeights *weights, const char *name)
   const Entry *entry = g_hash_table_lookup (weights->entries, name);
 
   return entry && entry->usable ? &entry->tensor : NULL;
+}
+
+gboolean
+dp_weights_rename (DpWeights *weights, char *(*rename) (const char *name, gpointer user_data), gpointer user_data, GError **error)
+{
+  g_autoptr (GHashTable) renamed = g_hash_table_new_full (g_str_hash, g_str_equal, NULL, entry_free);
+  GHashTableIter iter;
+  gpointer value;
+
+  g_hash_table_iter_init (&iter, weights->entries);
+  while (g_hash_table_iter_next (&iter, NULL, &value)) {
+    Entry *entry = value;
+    g_autofree char *name = rename (entry->tensor.name, user_data);
+    const Entry *other = g_hash_table_lookup (renamed, name);
+
+    if (other) {
+      const char *first = strcmp (other->stored, entry->stored) < 0 ? other->stored : entry->stored;    /* in any order of the table */
+
+      dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensors %s and %s: expected one of them, as they are the same part of the network, found "
+          "both", entry->file->path, first, strcmp (first, entry->stored) == 0 ? other->stored : entry->stored);
+      return FALSE;
+    }
+    g_hash_table_iter_steal (&iter);
+    g_free ((char *) entry->tensor.name);
+    entry->tensor.name = g_steal_pointer (&name);
+    g_hash_table_insert (renamed, (char *) entry->tensor.name, entry);
+  }
+  g_hash_table_unref (weights->entries);
+  weights->entries = g_steal_pointer (&renamed);
+  return TRUE;
+}
+
+const char *
+dp_weights_stored_name (const DpWeights *weights, const char *name)
+{
+  const Entry *entry = g_hash_table_lookup (weights->entries, name);
+
+  return entry ? entry->stored : name;
 }
 
 const char *

@@ -48,6 +48,9 @@ typedef struct _DpWeights DpWeights;
  *  Errors: DP_ERROR_NOT_FOUND, DP_ERROR_BAD_MODEL, DP_ERROR_FAILED, DP_ERROR_NO_MEMORY. */
 DpWeights *dp_weights_open (const char *dir, const char *stem, GError **error);
 
+/** Whether a file begins as one of weights does, whatever it is called. */
+gboolean dp_weights_are_in (const char *path);
+
 /** Whether a file of this name in a part's directory may hold weights. */
 gboolean dp_weights_is_named (const char *name);
 void dp_weights_free (DpWeights *weights);
@@ -64,6 +67,15 @@ const char *dp_weights_path (const DpWeights *weights);
 
 /** The tensor of that name, or NULL without an error. */
 const DpTensor *dp_weights_find (const DpWeights *weights, const char *name);
+
+/** Gives every tensor the name that `rename` makes of its own, a new string. After weights were renamed, only these names count, but in
+ *  what dp_weights_stored_name() says. Before any tensor is looked up. FALSE with DP_ERROR_BAD_MODEL when two would have the same; the weights
+ *  can only be freed then. */
+gboolean dp_weights_rename (DpWeights *weights, char *(*rename) (const char *name, gpointer user_data), gpointer user_data,
+    GError **error);
+
+/** What a tensor is called in its file. */
+const char *dp_weights_stored_name (const DpWeights *weights, const char *name);
 
 /** The first name, in the alphabet's order, of a tensor of any type that is not `known`; NULL if there is none. */
 const char *dp_weights_find_unknown (const DpWeights *weights, gboolean (*known) (const char *name, gpointer user_data), gpointer user_data);

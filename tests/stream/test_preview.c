@@ -92,7 +92,7 @@ check_pictures (int stages)
   s.devices = stream_devices (stages);
   g_mutex_init (&w.lock);
   g_autoptr (DpEngine) engine = stream_open (&s);
-  w.model = dp_model_open (s.model, NULL);
+  w.model = dp_model_open (s.model, NULL, NULL);
   dp_engine_set_latents_callback (engine, compare, &w);
   g_assert_true (dp_engine_set_preview (engine, show, &w, NULL));
   while (compared < enough) {

@@ -189,10 +189,10 @@ check_name (const char *name)
   HEADER ("{\"_class_name\":%s}", quoted);
   put (index, text, strlen (text));
   path = g_build_filename (dir, folder, NULL);
-  g_assert_null (dp_model_open (path, &error));
+  g_assert_null (dp_model_open (path, NULL, &error));
   check_error (error);
   error = NULL;
-  g_assert_null (dp_model_open (name, &error));
+  g_assert_null (dp_model_open (name, NULL, &error));
   check_error (error);
   error = NULL;
   g_assert_null (dp_weights_open (path, name, &error));
@@ -217,7 +217,7 @@ test_names (void)
 
   /* bytes that are not UTF-8 can be in paths only */
   GError *error = NULL;
-  g_assert_null (dp_model_open ("/no/\377\376/where", &error));
+  g_assert_null (dp_model_open ("/no/\377\376/where", NULL, &error));
   check_error (error);
 }
 
@@ -231,7 +231,7 @@ test_model_name (void)
   g_autoptr (GError) error = NULL;
 
   g_assert_cmpint (system (command), ==, 0);
-  g_autoptr (DpModel) model = dp_model_open (path, &error);
+  g_autoptr (DpModel) model = dp_model_open (path, NULL, &error);
   g_assert_no_error (error);
   check_text (model->config.defaults.name);
   g_assert_cmpstr (model->config.defaults.name, ==, "a" R "[2J" R "b");

@@ -91,7 +91,7 @@ check_model (const char *path, int code, const char *words)
   g_autofree char *full = *path == '/' || *path == '=' ? g_strdup (path + (*path == '=')) : path_of (path);
   GError *error = NULL;
 
-  g_assert_null (dp_model_open (full, &error));
+  g_assert_null (dp_model_open (full, NULL, &error));
   check (error, code, words);
 }
 
@@ -132,13 +132,13 @@ test_not_a_model (void)
   check_model ("Wan2.1-I2V-14B", DP_ERROR_NOT_FOUND, "no such directory; a model is a directory");
   check_model ("dangling", DP_ERROR_NOT_FOUND, "link to nothing");
   check_model ("round", DP_ERROR_FAILED, "round|Too many levels of symbolic links");
-  check_model ("files/x.safetensors", DP_ERROR_BAD_MODEL, "x.safetensors: a single file of weights|directory in diffusers layout");
-  check_model ("files/x.gguf", DP_ERROR_BAD_MODEL, "x.gguf: a single file of weights|directory in diffusers layout");
-  check_model ("files/x.bin", DP_ERROR_BAD_MODEL, "a file, and not a directory");
+  check_model ("files/x.safetensors", DP_ERROR_BAD_MODEL, "x.safetensors: expected a model, found a Git LFS pointer|git lfs pull|directory in diffusers layout");
+  check_model ("files/x.gguf", DP_ERROR_BAD_MODEL, "x.gguf: expected a model, found a GGUF file");
+  check_model ("files/x.bin", DP_ERROR_BAD_MODEL, "expected a model, found an empty file|directory in diffusers layout");
   check_model ("model/model_index.json", DP_ERROR_BAD_MODEL, "name the directory that it is in");
   check_model ("model/vae", DP_ERROR_NOT_FOUND, "a part of a model; name the directory above it");
   check_model ("gguf", DP_ERROR_NOT_FOUND, "no model in this directory|wan.gguf");
-  check_model ("original", DP_ERROR_NOT_FOUND, "no model in this directory|Wan2.1_VAE.pth|-Diffusers");
+  check_model ("original", DP_ERROR_NOT_FOUND, "no model in this directory|Wan2.1_VAE.pth|of Wan's own repositories");
   check_model ("cache", DP_ERROR_NOT_FOUND, "the Hugging Face cache|hub/models--A--B/snapshots/0123");
   check_model ("cache/hub", DP_ERROR_NOT_FOUND, "the Hugging Face cache|hub/models--A--B/snapshots/0123");
   check_model ("cache/hub/models--A--B", DP_ERROR_NOT_FOUND, "a folder of the Hugging Face cache|models--A--B/snapshots/0123");

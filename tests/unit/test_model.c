@@ -10,7 +10,7 @@ test_embedded (void)
 {
   static const DpModelPart with_weights[] = { DP_MODEL_TRANSFORMER, DP_MODEL_VAE, DP_MODEL_TEXT_ENCODER };
   g_autoptr (GError) error = NULL;
-  g_autoptr (DpModel) model = dp_model_open (NULL, &error);
+  g_autoptr (DpModel) model = dp_model_open (NULL, NULL, &error);
 
   g_assert_no_error (error);
   g_assert_cmpstr (model->dir, ==, dp_model_embedded ());
@@ -33,7 +33,7 @@ test_embedded (void)
 static void
 test_refs (void)
 {
-  DpModel *model = dp_model_open (NULL, NULL), *other = dp_model_ref (model);
+  DpModel *model = dp_model_open (NULL, NULL, NULL), *other = dp_model_ref (model);
 
   dp_model_unref (model);
   g_assert_true (g_file_test (other->paths[DP_MODEL_VAE], G_FILE_TEST_IS_DIR));
@@ -46,7 +46,7 @@ test_nowhere (void)
 {
   g_autoptr (GError) error = NULL;
 
-  g_assert_null (dp_model_open ("/nowhere", &error));
+  g_assert_null (dp_model_open ("/nowhere", NULL, &error));
   g_assert_error (error, DP_ERROR, DP_ERROR_NOT_FOUND);
   g_assert_nonnull (strstr (error->message, "/nowhere"));
 }
@@ -64,7 +64,7 @@ test_published (void)
 
   for (guint i = 0; i < G_N_ELEMENTS (published); i++) {
     g_autoptr (GError) error = NULL;
-    g_autoptr (DpModel) model = dp_model_open (published[i].name, &error);
+    g_autoptr (DpModel) model = dp_model_open (published[i].name, NULL, &error);
     g_autofree char *line = g_strdup_printf ("`hf download %s --local-dir DIR`", published[i].repository);
 
     g_assert_no_error (error);
@@ -100,7 +100,7 @@ test_published_name_of_directory (void)
 
   g_assert_cmpint (g_mkdir (path, 0700), ==, 0);
   g_assert_cmpint (g_chdir (dir), ==, 0);
-  g_assert_null (dp_model_open ("wan2.1-1.3b", &error));
+  g_assert_null (dp_model_open ("wan2.1-1.3b", NULL, &error));
   g_assert_error (error, DP_ERROR, DP_ERROR_NOT_FOUND);
   g_assert_nonnull (strstr (error->message, "no model_index.json"));
   g_assert_cmpint (g_chdir (before), ==, 0);

@@ -37,7 +37,7 @@ static void
 test_settings (void)
 {
   g_autoptr (GStringChunk) storage = g_string_chunk_new (256);
-  g_autoptr (DpModel) model = dp_model_open (NULL, NULL);
+  g_autoptr (DpModel) model = dp_model_open (NULL, NULL, NULL);
   g_autoptr (GError) error = NULL;
   DpSettings s = { .devices = "abacus:3", .num_frames = 9 }, open = { .num_frames = -1, .times = "", .trace = "" };
 

@@ -42,7 +42,7 @@ static void
 test_embedded (void)
 {
   g_autoptr (GError) error = NULL;
-  g_autoptr (DpModel) model = dp_model_open (NULL, &error);
+  g_autoptr (DpModel) model = dp_model_open (NULL, NULL, &error);
   g_autoptr (JsonParser) parser = json_parser_new ();
   g_autofree char *path = g_test_build_filename (G_TEST_DIST, "models", "tiny", "train", "prompts.json", NULL);
 
