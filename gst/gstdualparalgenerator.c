@@ -35,6 +35,7 @@ struct _GstDualParalGenerator
   DpPlan *plan;                 /* with the negotiated size, once there is one */
   DpFrame frame;                /* in hand */
   gboolean has_frame;
+  GHashTable *warned;           /* sentences on sizes, as each is posted once */
 
   GstDualParalPoster *poster;
   GstDualParalPreview preview;
@@ -56,6 +57,7 @@ gst_dualparal_generator_new (GstElement * element,
   g_mutex_init (&gen->lock);
   gen->progress = gst_dualparal_progress_new (element, poster);
   gst_dualparal_prompts_init (&gen->prompts);
+  gen->warned = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
   return gen;
 }
 
@@ -65,6 +67,7 @@ gst_dualparal_generator_free (GstDualParalGenerator * gen)
   g_mutex_clear (&gen->lock);
   gst_dualparal_progress_free (gen->progress);
   gst_dualparal_prompts_clear (&gen->prompts);
+  g_hash_table_unref (gen->warned);
   g_free (gen);
 }
 
@@ -369,7 +372,8 @@ gst_dualparal_generator_open_engine (GstDualParalGenerator * gen,
   if (!opened)
     return FALSE;
   gst_dualparal_generator_start_preview (gen, engine);
-  if (dp_plan_untrained (plan))
+  if (dp_plan_untrained (plan)
+      && g_hash_table_add (gen->warned, g_strdup (dp_plan_untrained (plan))))
     gst_dualparal_generator_post_warning (gen, GST_RESOURCE_ERROR_SETTINGS,
         dp_plan_untrained (plan), "the caps of downstream set the size");
   text = dp_plan_describe (plan);
