@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "gstdualparalpreset.h"
 
+#include "gstdualparalmessages.h"
+
+#define GST_CAT_DEFAULT gst_dualparal_src_debug
+
 static GstPresetInterface defaults;     /* GStreamer's own, which knows the file */
 
 static gchar **
