@@ -39,6 +39,7 @@ struct _GstDualParalGenerator
   DpPlan *plan;                 /* with the negotiated size, once there is one */
   DpFrame frame;                /* in hand */
   gboolean has_frame;
+  GHashTable *warned;           /* sentences on sizes, as each is posted once */
 
   GstDualParalPoster *poster;
   GstDualParalPreview preview;
@@ -60,6 +61,7 @@ gst_dualparal_generator_new (GstElement * element,
   g_mutex_init (&gen->lock);
   gen->progress = gst_dualparal_progress_new (element, poster);
   gst_dualparal_prompts_init (&gen->prompts);
+  gen->warned = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
   return gen;
 }
 
@@ -70,6 +72,7 @@ gst_dualparal_generator_free (GstDualParalGenerator * gen)
   g_clear_pointer (&gen->image, g_bytes_unref);
   gst_dualparal_progress_free (gen->progress);
   gst_dualparal_prompts_clear (&gen->prompts);
+  g_hash_table_unref (gen->warned);
   g_free (gen);
 }
 
@@ -387,7 +390,8 @@ gst_dualparal_generator_open_engine (GstDualParalGenerator * gen,
     gst_dualparal_generator_post_warning (gen, GST_RESOURCE_ERROR_SETTINGS,
         dp_plan_unheld (plan), "the video is made all the same");
   gst_dualparal_generator_start_preview (gen, engine);
-  if (dp_plan_untrained (plan))
+  if (dp_plan_untrained (plan)
+      && g_hash_table_add (gen->warned, g_strdup (dp_plan_untrained (plan))))
     gst_dualparal_generator_post_warning (gen, GST_RESOURCE_ERROR_SETTINGS,
         dp_plan_untrained (plan), "the caps of downstream set the size");
   text = dp_plan_describe (plan);

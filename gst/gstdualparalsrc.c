@@ -89,6 +89,7 @@
 #include "gstdualparalmessages.h"
 #include "gstdualparalplaceholder.h"
 #include "gstdualparalposter.h"
+#include "gstdualparalpreset.h"
 #include "gstdualparalsettings.h"
 #include "gstdualparalstats.h"
 #include "gstdualparaluri.h"
@@ -134,7 +135,8 @@ static GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE ("src",
 
 #define gst_dualparal_src_parent_class parent_class
 G_DEFINE_TYPE_WITH_CODE (GstDualParalSrc, gst_dualparal_src, GST_TYPE_PUSH_SRC,
-    G_IMPLEMENT_INTERFACE (GST_TYPE_URI_HANDLER, gst_dualparal_uri_handler_init));
+    G_IMPLEMENT_INTERFACE (GST_TYPE_URI_HANDLER, gst_dualparal_uri_handler_init)
+    G_IMPLEMENT_INTERFACE (GST_TYPE_PRESET, gst_dualparal_preset_init));
 GST_ELEMENT_REGISTER_DEFINE (dualparalsrc, "dualparalsrc", GST_RANK_NONE,
     GST_TYPE_DUALPARAL_SRC);
 

@@ -18,6 +18,8 @@
 /* Prompts that may come at once, and how many more a second */
 #define PROMPTS_AT_ONCE 10
 #define PROMPTS_A_SECOND 1
+/* Separates the messages of two videos on the bus */
+#define RESTART_MARK "web-api-restart"
 
 typedef struct
 {
@@ -42,6 +44,7 @@ struct _Api
   gdouble prompts_left;
   gint64 prompts_filled;
   gboolean restarting;          /* then a thread of its own queues prompts */
+  guint marks;                  /* RESTART_MARKs to come; until then messages are of an old video */
   GThread *asking;              /* a warning of this thread is why a prompt is refused */
   gchar *refusal;
   guint snapshots;
@@ -136,21 +139,35 @@ typedef struct
   Prompt *prompt;
 } Restart;
 
-/* The prompt is queued before there is a frame, and wins over a storyboard's first */
+static GstPadProbeReturn
+hold (GstPad * pad, GstPadProbeInfo * info, gpointer user_data)
+{
+  return GST_PAD_PROBE_OK;
+}
+
+/* The video is held before its size is negotiated, so before anything is made: the prompt is there
+ * for the first block, and wins over a storyboard's first */
 static void
 restart_in_thread (GTask * task, gpointer source, gpointer data, GCancellable * none)
 {
   Restart *job = data;
   Api *api = job->api;
   gchar *refusal = NULL;
+  GstPad *pad = gst_element_get_static_pad (api->source, "src");
+  gulong held;
 
   gst_element_set_state (api->source, GST_STATE_NULL);
+  gst_element_post_message (api->source, gst_message_new_element (GST_OBJECT (api->source),
+          gst_structure_new_empty (RESTART_MARK)));
   if (job->prompt->has_seed)
     g_object_set (api->source, "seed", job->prompt->seed, NULL);
+  held = gst_pad_add_probe (pad, GST_PAD_PROBE_TYPE_BLOCK_DOWNSTREAM, hold, NULL, NULL);
   if (gst_element_set_state (api->source, GST_STATE_PAUSED) == GST_STATE_CHANGE_FAILURE)
     refusal = g_strdup ("the video does not start; the log says why");
   else if (job->prompt->prompt)
     refusal = queue_prompt (api, job->prompt);
+  gst_pad_remove_probe (pad, held);
+  gst_object_unref (pad);
   gst_element_sync_state_with_parent (api->source);
   g_task_return_pointer (task, refusal, g_free);
 }
@@ -162,7 +179,6 @@ restarted (GObject * source, GAsyncResult * result, gpointer user_data)
   gchar *refusal = g_task_propagate_pointer (G_TASK (result), NULL);
 
   job->api->restarting = FALSE;
-  g_clear_pointer (&job->api->preview, gst_structure_free);     /* of the video before */
   if (refusal)
     http_refuse (job->msg, 400, "%s", refusal);
   else
@@ -181,8 +197,10 @@ restart (Api * api, SoupServerMessage * msg, Prompt * prompt)
   GTask *task = g_task_new (NULL, NULL, restarted, job);
 
   api->restarting = TRUE;
+  api->marks++;
   g_queue_clear_full (&api->shown, entry_free);
   g_queue_clear_full (&api->queued, entry_free);
+  g_clear_pointer (&api->preview, gst_structure_free);
   job->api = api;
   job->msg = http_later (msg);
   job->prompt = prompt;
@@ -636,12 +654,8 @@ static void
 take_applied (Api * api, const GstStructure * s)
 {
   guint64 frame = 0;
-  guint id = 0;
 
-  gst_structure_get (s, "frame", G_TYPE_UINT64, &frame, "prompt-id", G_TYPE_UINT, &id,
-      NULL);
-  if (id == 0)                  /* the last words of the video before */
-    g_queue_clear_full (&api->shown, entry_free);
+  gst_structure_get (s, "frame", G_TYPE_UINT64, &frame, NULL);
   while (api->queued.head && ((Entry *) api->queued.head->data)->frame <= (gint64) frame)
     entry_free (g_queue_pop_head (&api->queued));
   insert (&api->shown, frame, gst_structure_get_string (s, "prompt"));
@@ -671,6 +685,10 @@ api_message (Api * api, GstMessage * message)
     return;
   if (GST_MESSAGE_TYPE (message) == GST_MESSAGE_WARNING) {
     take_warning (api, message);
+  } else if (gst_message_has_name (message, RESTART_MARK)) {
+    api->marks--;
+  } else if (api->marks > 0) {
+    return;
   } else if (gst_message_has_name (message, "dualparal-prompt-applied")) {
     take_applied (api, s);
   } else if (gst_message_has_name (message, "dualparal-model")) {

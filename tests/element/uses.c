@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What applications expect of any source: to be opened by a URI, a seed that is drawn, and
- * to start again.
+ * What applications expect of any source: to be opened by a URI, presets, a seed that is drawn,
+ * and to start again.
  */
 #include "element.h"
 
@@ -78,6 +78,71 @@ GST_START_TEST (test_uri_refused)
   fail_unless (g_error_matches (error, GST_URI_ERROR, GST_URI_ERROR_BAD_STATE));
   g_error_free (error);
   gst_element_set_state (src, GST_STATE_NULL);
+  gst_object_unref (src);
+}
+
+GST_END_TEST;
+
+static void
+assert_preset (const gchar * prompt)
+{
+  GstElement *saved = source_new ("name=saved steps=3 underrun-policy=slow "
+      "min-framerate=25/2 marking=tags guidance-scale=1.5 seed=9223372036854775807 "
+      "trace=/nowhere/trace num-buffers=7");
+  GstElement *loaded = source_new ("name=loaded prompt=another model=/nowhere steps=2 threads=3 "
+      "negative-prompt=blue");
+  gchar *text, *model, *name, *negative, *trace;
+  gint steps, policy, threads, buffers, fps_n;
+  guint marking;
+  gdouble scale;
+  gint64 seed;
+  GValue rate = G_VALUE_INIT;
+
+  g_object_set (saved, "prompt", prompt, NULL);
+  fail_unless (gst_preset_save_preset (GST_PRESET (saved), "mine"));
+  fail_unless (gst_preset_load_preset (GST_PRESET (loaded), "mine"));
+  g_object_get (loaded, "prompt", &text, "model", &model, "name", &name, "negative-prompt",
+      &negative, "trace", &trace, "steps", &steps, "underrun-policy", &policy, "threads",
+      &threads, "num-buffers", &buffers, "marking", &marking, "guidance-scale", &scale, "seed",
+      &seed, NULL);
+  g_object_get_property (G_OBJECT (loaded), "min-framerate", g_value_init (&rate,
+          GST_TYPE_FRACTION));
+  fps_n = gst_value_get_fraction_numerator (&rate);
+  fail_unless_equals_string (text, prompt);
+  fail_unless (model == NULL && negative == NULL && trace == NULL);
+  fail_unless_equals_string (name, "loaded");
+  fail_unless (steps == 3 && policy == 3 && threads == 0 && buffers == -1 && marking == 1);
+  fail_unless (scale == 1.5 && seed == G_MAXINT64 && fps_n == 25);
+  g_free (text);
+  g_free (name);
+  gst_object_unref (saved);
+  gst_object_unref (loaded);
+}
+
+GST_START_TEST (test_preset)
+{
+  GstElement *src = source_new ("prompt=kept"), *launched;
+  gchar *prompt;
+
+  gst_preset_delete_preset (GST_PRESET (src), "mine");
+  fail_if (gst_preset_load_preset (GST_PRESET (src), "mine"));
+  assert_preset ("a red ball");
+  launched = source_new ("prompt=another @preset=mine");
+  g_object_get (launched, "prompt", &prompt, NULL);
+  fail_unless_equals_string (prompt, "a red ball");
+  g_free (prompt);
+  gst_object_unref (launched);
+  assert_preset (" \"caf\303\251\"\n[a=b];#\\ ");
+  assert_preset ("NULL");
+  assert_preset ("");
+  assert_preset (NULL);
+
+  fail_unless (gst_preset_set_meta (GST_PRESET (src), "mine", "prompt", "\xff"));
+  fail_if (gst_preset_load_preset (GST_PRESET (src), "mine"));
+  g_object_get (src, "prompt", &prompt, NULL);
+  fail_unless_equals_string (prompt, "kept");
+  fail_unless (gst_preset_delete_preset (GST_PRESET (src), "mine"));
+  g_free (prompt);
   gst_object_unref (src);
 }
 
@@ -316,6 +381,7 @@ uses_suite (void)
 
   tcase_add_test (tc, test_uri);
   tcase_add_test (tc, test_uri_refused);
+  tcase_add_test (tc, test_preset);
   tcase_add_test (tc, test_seed_is_drawn);
   tcase_add_test (tc, test_starts_again);
   tcase_add_test (tc, test_image);
