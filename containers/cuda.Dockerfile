@@ -16,7 +16,7 @@ RUN export PATH="/usr/local/cuda-13.0/bin:$PATH" \
 
 FROM base
 RUN apt-get update && apt-get install -y --no-install-recommends gstreamer1.0-tools gstreamer1.0-plugins-base \
-  gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-nice libdnnl2 libgomp1 \
+  gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-nice libdnnl2 libgdk-pixbuf-2.0-0 libgomp1 \
   libgstrtspserver-1.0-0 libjson-glib-1.0-0 libopenmpi3 libsentencepiece0 libsoup-3.0-0 openmpi-bin \
   cuda-nvrtc-13-0 libcublas-13-0 libcudnn9-cuda-13 libnccl2 \
   && rm -rf /var/lib/apt/lists/*
