@@ -116,7 +116,7 @@ typedef struct
 static const Number files[] = {
   { "transformer", G_STRUCT_OFFSET (DpSettings, transformer) }, { "transformer-2", G_STRUCT_OFFSET (DpSettings, transformer_2) },
   { "vae", G_STRUCT_OFFSET (DpSettings, vae) }, { "text-encoder-file", G_STRUCT_OFFSET (DpSettings, text_encoder_file) },
-  { "tokenizer", G_STRUCT_OFFSET (DpSettings, tokenizer) },
+  { "tokenizer", G_STRUCT_OFFSET (DpSettings, tokenizer) }, { "lora", G_STRUCT_OFFSET (DpSettings, lora) },
 };
 static const Number ints[] = {
   { "width", G_STRUCT_OFFSET (DpSettings, width) }, { "height", G_STRUCT_OFFSET (DpSettings, height) },

@@ -16,13 +16,14 @@ parse_seed (const char *option, const char *value, gpointer data, GError **error
 /* Texts are of the type of file names: GLib hands those over as they are, and would convert others from the
  * locale's character set, which is ASCII here. What must be UTF-8 is checked with the other settings. */
 const GOptionEntry dp_cli_settings_options[] = {
-  { "model", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.model, "Model: a directory, or a transformer's file (default: the embedded one); inspect and plan also take "
-      "wan2.1-1.3b, wan2.1-14b, wan2.2-a14b and wan2.2-5b without a download", "DIR" },
+  { "model", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.model, "Model: a directory, or a transformer's file (default: the embedded "
+      "one); inspect and plan also take wan2.1-1.3b, wan2.1-14b, wan2.2-a14b and wan2.2-5b without a download", "DIR" },
   { "transformer", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.transformer, "File or directory of this part, in place of the model's",
       "PATH" },
   { "transformer-2", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.transformer_2, "The same for the second of two transformers", "PATH" },
   { "vae", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.vae, "The same for the VAE", "PATH" },
   { "text-encoder-file", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.text_encoder_file, "The same for the text encoder", "PATH" },
+  { "lora", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.lora, "LoRA files for the transformer, each with a strength", "FILE:0.8,..." },
   { "tokenizer", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.tokenizer, "The same for the tokenizer", "PATH" },
   { "prompt", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.prompt, "What to show", "TEXT" },
   { "negative-prompt", 0, 0, G_OPTION_ARG_FILENAME, &dp_cli_settings.negative_prompt, "What not to show", "TEXT" },

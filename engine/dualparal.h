@@ -50,6 +50,7 @@ typedef struct
                                  * model, "wan2.1-1.3b" */
   const char *transformer, *transformer_2, *vae, *text_encoder_file, *tokenizer;        /* files or directories of parts, in place of the
                                                                                          * model's own; NULL or "": its own */
+  const char *lora;             /* "FILE:strength,FILE": files that change the transformer, 1 where no strength is said; NULL or "": none */
   const char *prompt;           /* UTF-8, at most 16 KiB; NULL: the model's sample prompt; "" is allowed */
   const char *negative_prompt;  /* NULL: the model's default, normally "" */
   const char *image;            /* file of a picture, which becomes the first frame; NULL or "": none */

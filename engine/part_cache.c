@@ -47,7 +47,8 @@ dp_part_cache_key_add_weights (GString *key, const DpWeights *weights)
   g_autofree char *dir = g_path_get_dirname (dp_weights_path (weights));
 
   dp_part_cache_key_add_dir (key, dir);
-  g_string_append_printf (key, "\n%s", dp_weights_path (weights));     /* there may be others beside it */
+  /* There may be others beside it, and it may have been changed */
+  g_string_append_printf (key, "\n%s%s", dp_weights_path (weights), dp_weights_changes (weights));
 }
 
 void

@@ -391,7 +391,8 @@ dp_plan_stage_spec (const DpPlan *plan)
   const DpModelConfig *c = &plan->model->config;
 
   return (DpStageSpec) { .dit = c->dit, .latent_channels = plan->model->latent_channels, .experts = c->experts,
-    .expand_timesteps = c->expand_timesteps, .sampler = plan->sampler, .type = plan->type, .fp8 = plan->fp8, .switch_step = plan->switch_step, .elements = plan->elements,
+    .expand_timesteps = c->expand_timesteps, .sampler = plan->sampler, .type = plan->type, .fp8 = plan->fp8,
+    .switch_step = plan->switch_step, .elements = plan->elements,
     .guidance_scales = { s->guidance_scale, s->guidance_scale_2 }, .latent_h = plan->latent_h, .latent_w = plan->latent_w,
     .max_own = plan->max_own, .max_input = plan->max_input, .max_cached = plan->context_latents, .depth = plan->depth,
     .kept_blocks = plan->kept_blocks, .text_length = s->text_length };
@@ -734,8 +735,10 @@ dp_plan_untrained (const DpPlan *plan)
 const char *
 dp_plan_unheld (const DpPlan *plan)
 {
-  return (plan->settings.image || plan->settings.image_rgb) && !plan->model->config.expand_timesteps ? "image: this model was trained with text alone, and its video "
-      "soon leaves the picture; Wan2.2-TI2V-5B was trained to begin with one" : NULL;
+  const DpSettings *s = &plan->settings;
+
+  return (s->image || s->image_rgb) && !plan->model->config.expand_timesteps ? "image: this model was trained with text alone, and its "
+      "video soon leaves the picture; Wan2.2-TI2V-5B was trained to begin with one" : NULL;
 }
 
 const char *

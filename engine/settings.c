@@ -92,6 +92,7 @@ fill_defaults (DpSettings *s, const DpModel *model, GStringChunk *storage)
   s->vae = keep_file (storage, s->vae);
   s->text_encoder_file = keep_file (storage, s->text_encoder_file);
   s->tokenizer = keep_file (storage, s->tokenizer);
+  s->lora = keep_file (storage, s->lora);
   s->image = keep_file (storage, s->image);
   s->times = keep_file (storage, s->times);
   s->trace = keep_file (storage, s->trace);
@@ -190,7 +191,15 @@ dp_settings_model (const DpSettings *s, GError **error)
 
   for (guint i = 0; i < G_N_ELEMENTS (named); i++)
     files[parts[i]] = named[i] && *named[i] ? named[i] : NULL;
-  return dp_model_open (s->model, files, error);
+  DpModel *model = dp_model_open (s->model, files, error);
+  if (model == NULL || s->lora == NULL || *s->lora == 0)
+    return model;
+  model->lora = g_strdup (s->lora);
+  if (model->config.experts == 1)
+    return model;
+  dp_settings_refuse (error, "lora is \"%s\", but the model has two transformers, which need a LoRA each; this is not supported", s->lora);
+  dp_model_unref (model);
+  return NULL;
 }
 
 gboolean

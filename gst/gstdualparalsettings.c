@@ -382,6 +382,17 @@ gst_dualparal_settings_init_engine_props (void)
       "File or directory of the tokenizer (NULL = the model's)", NULL,
       READY);
   /**
+   * GstDualParalSrc:lora:
+   *
+   * Small files that change the transformer's weights, each with a strength: `FILE:0.8,FILE`. The
+   * strength is 1 where it is not said.
+   *
+   * Since: 0.1
+   */
+  props[GST_DUALPARAL_PROP_LORA] = g_param_spec_string ("lora", "LoRA",
+      "LoRA files for the transformer, each with a strength: FILE:0.8,FILE "
+      "(NULL = none)", NULL, READY);
+  /**
    * GstDualParalSrc:image:
    *
    * A PNG or JPEG file that becomes the first frame; the prompt says what happens then. It is scaled, and edges that are over
@@ -791,6 +802,7 @@ gst_dualparal_settings_for_engine (GstDualParalSettings * settings,
     .vae = STRING (VAE),
     .text_encoder_file = STRING (TEXT_ENCODER_FILE),
     .tokenizer = STRING (TOKENIZER),
+    .lora = STRING (LORA),
     .image = STRING (IMAGE),
     .times = STRING (TIMES),
     .trace = STRING (TRACE),

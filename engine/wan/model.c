@@ -2,6 +2,7 @@
 #include "model.h"
 #include "error.h"
 #include "found.h"
+#include "lora.h"
 #include "names.h"
 #include "published.h"
 #include "shapes.h"
@@ -252,6 +253,7 @@ clear (gpointer data)
   DpModel *model = data;
 
   g_free (model->dir);
+  g_free (model->lora);
   for (int i = 0; i < DP_MODEL_PARTS; i++)
     g_free (model->paths[i]);
 }
@@ -402,5 +404,8 @@ dp_model_weights (const DpModel *model, DpModelPart part, GError **error)
   if (!dp_model_has_files (model, error))
     return NULL;
   g_autoptr (DpWeights) weights = open_part (model, part, error);
-  return weights && check_layers (model, part, weights, error) && check_names (part, weights, error) ? g_steal_pointer (&weights) : NULL;
+  if (weights == NULL || !check_layers (model, part, weights, error) || !check_names (part, weights, error)
+      || (part == DP_MODEL_TRANSFORMER && model->lora && !dp_lora_apply (weights, model->lora, error)))
+    return NULL;
+  return g_steal_pointer (&weights);
 }

@@ -33,6 +33,7 @@ typedef struct
   const char *repository;       /* of a published model that was opened by its name: there are no files; else NULL */
   DpModelConfig config;
   int latent_channels;          /* of a latent, as the VAE has it: what is denoised and decoded */
+  char *lora;                   /* see dp_lora_apply(); NULL: none */
   gboolean by_shapes;           /* there are no config files: it is what the shapes of its tensors say */
   char *paths[DP_MODEL_PARTS];  /* directories, or files of weights; the tokenizer's may be its spiece.model. NULL: there is no such part */
 } DpModel;

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* In both, # is a number, the same one; * in front is whatever comes before, and at the end whatever follows a dot. The first that fits counts.
+/* In both, # is a number, the same one; * in front is whatever comes before, and at the end whatever follows. The first that fits counts.
  * Source: the modules of Wan2.1 and Wan2.2 (model.py, t5.py, vae.py, vae2_2.py), and diffusers' and transformers' of the same networks. */
 typedef struct
 {
@@ -196,6 +196,51 @@ new_name (const char *name, gpointer data)
   if (place == NULL)
     place = rename_by (vae, name);
   return place ? g_steal_pointer (&place) : g_strdup (name);
+}
+
+/* kohya's scripts write lora_unet_blocks_0_self_attn_q: the module whose original name is that with dots, or NULL. */
+static char *
+find_underscored (const char *module)
+{
+  for (const Name *n = transformer; n->from; n++) {
+    g_auto (GStrv) parts = g_strsplit (n->from, "#", 2);
+    g_autofree char *head = g_strdelimit (g_strdup (parts[0]), ".", '_');
+    g_autofree char *tail = parts[1] ? g_strdelimit (g_strdup (parts[1]), ".", '_') : NULL;
+    char *end = (char *) module + strlen (head);
+
+    if (!g_str_has_suffix (n->from, ".*"))
+      continue;
+    (tail ? tail : head)[strlen (tail ? tail : head) - 2] = 0;  /* _* */
+    if (!g_str_has_prefix (module, head))
+      continue;
+    if (tail == NULL && strcmp (module, head) == 0)
+      return g_strndup (n->from, strlen (n->from) - 2);
+    if (tail) {
+      gint64 number = g_ascii_strtoll (module + strlen (head), &end, 10);
+
+      if (end > module + strlen (head) && strcmp (end, tail) == 0)
+        return g_strdup_printf ("%s%" G_GINT64_FORMAT "%.*s", parts[0], number, (int) strlen (parts[1]) - 2, parts[1]);
+    }
+  }
+  return NULL;
+}
+
+char *
+dp_names_module (const char *module)
+{
+  static const char *const prefixes[] = { "base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.", "model.",
+    "net.", "unet.", "lora_unet_" };
+  g_autofree char *dotted = NULL, *with_weight = NULL, *renamed = NULL;
+
+  for (gsize i = 0; i < G_N_ELEMENTS (prefixes); i++)
+    if (g_str_has_prefix (module, prefixes[i])) {
+      module += strlen (prefixes[i]);
+      if (strcmp (prefixes[i], "lora_unet_") == 0 && (dotted = find_underscored (module)))
+        module = dotted;
+    }
+  with_weight = g_strconcat (module, ".weight", NULL);
+  renamed = rename_by (transformer, with_weight);
+  return renamed ? g_strndup (renamed, strlen (renamed) - strlen (".weight")) : g_strdup (module);
 }
 
 /* ---- which names a file has ---- */

@@ -7,15 +7,16 @@
 
 #include "model_config.h"
 
-/** If `name` is that of a published model, "wan2.1-1.3b", sets all of `config` but the defaults, and returns its repository on the Hugging Face hub; else NULL. */
+/** If `name` is that of a published model, "wan2.1-1.3b", sets all of `config` but the defaults, and returns its repository on the
+ *  Hugging Face hub; else NULL. */
 const char *dp_published_config (const char *name, DpModelConfig *config);
 
 /** If a model has the dimensions of a published one, as fine-tuned ones do, sets the sizes that this one was trained for, and its size and
  *  frame rate, as the defaults. */
 void dp_published_defaults (DpModelConfig *config);
 
-/** Sets the mean and the standard deviation of the latents of the published VAE that has as many channels; FALSE if there is none. Source: the
- *  constants of Wan's vae.py and vae2_2.py. */
+/** Sets the mean and the standard deviation of the latents of the published VAE that has as many channels; FALSE if there is none.
+ *  Source: the constants of Wan's vae.py and vae2_2.py. */
 gboolean dp_published_latents (DpVaeConfig *config);
 
 /** The repository of the published model that a path looks like by its last name, in upper or lower case:

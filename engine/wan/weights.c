@@ -48,6 +48,7 @@ struct _DpWeights
   char *path;
   GPtrArray *files;             /* File */
   GHashTable *entries;          /* name -> Entry, which owns the name */
+  GString *changes;             /* see dp_weights_changes() */
 };
 
 static void
@@ -61,11 +62,23 @@ file_free (gpointer data)
   g_free (file);
 }
 
+void
+dp_delta_free (DpDelta *delta)
+{
+  g_free (delta->up);
+  g_free (delta->down);
+  g_free (delta);
+}
+
 static void
 entry_free (gpointer data)
 {
   Entry *entry = data;
 
+  for (DpDelta *delta = entry->tensor.deltas, *next; delta; delta = next) {
+    next = delta->next;
+    dp_delta_free (delta);
+  }
   g_free ((char *) entry->tensor.name);
   g_free ((float *) entry->tensor.scales);
   g_free (entry->stored);
@@ -79,6 +92,7 @@ dp_weights_free (DpWeights *weights)
     return;
   g_hash_table_unref (weights->entries);
   g_ptr_array_unref (weights->files);
+  g_string_free (weights->changes, TRUE);
   g_free (weights->path);
   g_free (weights);
 }
@@ -175,6 +189,7 @@ tensor_set_type (DpTensor *tensor, const char *dtype, gsize bytes)
 
   tensor->bytes = bytes;
   tensor->type = strcmp (dtype, "BF16") == 0 ? DP_TYPE_BF16 : strcmp (dtype, "F16") == 0 ? DP_TYPE_F16 : DP_TYPE_F32;
+  tensor->stored = tensor->type;
   tensor->quantized = dp_quantized_find (dtype);
   if (tensor->quantized == NULL)
     return tensor->type != DP_TYPE_F32 || strcmp (dtype, "F32") == 0;
@@ -502,6 +517,7 @@ dp_weights_open (const char *dir, const char *stem, GError **error)
   weights->path = g_strdup (sharded ? index : single);
   weights->files = g_ptr_array_new_with_free_func (file_free);
   weights->entries = g_hash_table_new_full (g_str_hash, g_str_equal, NULL, entry_free);
+  weights->changes = g_string_new (NULL);
   if (!(sharded ? weights_add_index (weights, dir, error) : weights_add_file (weights, single, error))
       || !weights_take_scales (weights, error))
     return NULL;
@@ -546,6 +562,46 @@ dp_weights_rename (DpWeights *weights, char *(*rename) (const char *name, gpoint
   g_hash_table_unref (weights->entries);
   weights->entries = g_steal_pointer (&renamed);
   return TRUE;
+}
+
+void
+dp_weights_each (const DpWeights *weights, void (*each) (const DpTensor *tensor, gpointer user_data), gpointer user_data)
+{
+  GHashTableIter iter;
+  gpointer entry;
+
+  g_hash_table_iter_init (&iter, weights->entries);
+  while (g_hash_table_iter_next (&iter, NULL, &entry))
+    if (((const Entry *) entry)->usable)
+      each (&((const Entry *) entry)->tensor, user_data);
+}
+
+void
+dp_weights_add_delta (DpWeights *weights, const DpTensor *tensor, DpDelta *delta)
+{
+  Entry *entry = g_hash_table_lookup (weights->entries, tensor->name);
+  DpTensor *t = &entry->tensor;
+
+  t->bytes = t->bytes / dp_type_size (t->type) * sizeof (float);
+  t->type = DP_TYPE_F32;
+  delta->next = t->deltas;
+  t->deltas = delta;
+}
+
+void
+dp_weights_note_change (DpWeights *weights, const char *path, double strength)
+{
+  struct stat st = { 0 };
+
+  stat (path, &st);
+  g_string_append_printf (weights->changes, "\n%s:%.9g %" G_GINT64_FORMAT " %" G_GINT64_FORMAT ".%09ld", path, strength,
+      (gint64) st.st_size, (gint64) st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+}
+
+const char *
+dp_weights_changes (const DpWeights *weights)
+{
+  return weights->changes->str;
 }
 
 const char *
@@ -702,13 +758,57 @@ unpack (const DpTensor *tensor, gsize first, gsize n, float *out)
   return 0;
 }
 
+static int
+read_plain (const DpTensor *tensor, gsize first, gsize n, void *to)
+{
+  gsize size = dp_type_size (tensor->stored);
+
+  return tensor->quantized ? unpack (tensor, first, n, to) : file_read (tensor->file, tensor->offset + first * size, to, n * size);
+}
+
+/* out, which is elements [first, first + n) of the tensor, plus the same of a product or of a difference. */
+static void
+add_delta (const DpDelta *delta, gsize first, gsize n, float *out)
+{
+  for (gsize i = 0, m; i < n; i += m) {
+    gsize row = (first + i) / delta->columns, column = (first + i) % delta->columns;
+
+    m = MIN (n - i, delta->columns - column);
+    if (delta->rank == 0)
+      for (gsize k = 0; k < m; k++)
+        out[i + k] += delta->scale * delta->up[first + i + k];
+    for (int r = 0; r < delta->rank; r++) {
+      const float up = delta->scale * delta->up[row * delta->rank + r], *down = delta->down + r * delta->columns + column;
+
+      for (gsize k = 0; k < m; k++)
+        out[i + k] += up * down[k];
+    }
+  }
+}
+
 /* Elements [first, first + n), of the tensor's type. Returns 0 or an errno. */
 static int
 tensor_read (const DpTensor *tensor, gsize first, gsize n, void *to)
 {
-  gsize size = dp_type_size (tensor->type);
+  guint64 data[PIECE / 8];
+  gsize most = PIECE / dp_type_size (tensor->stored);
 
-  return tensor->quantized ? unpack (tensor, first, n, to) : file_read (tensor->file, tensor->offset + first * size, to, n * size);
+  if (tensor->deltas == NULL)
+    return read_plain (tensor, first, n, to);
+  for (gsize i = 0, m; i < n; i += m) {
+    float *out = (float *) to + i;
+    int failure;
+
+    m = tensor->quantized ? n : MIN (n - i, most);
+    failure = read_plain (tensor, first + i, m, tensor->quantized ? (void *) out : data);
+    if (failure)
+      return failure;
+    if (tensor->quantized == NULL)
+      to_f32 (tensor->stored, data, m, out);
+    for (const DpDelta *delta = tensor->deltas; delta; delta = delta->next)
+      add_delta (delta, first + i, m, out);
+  }
+  return 0;
 }
 
 /* A piece of a tensor, and its numbers as they are; `data` has room for PIECE bytes. Returns how many, or 0 with an error. */

@@ -22,6 +22,18 @@
 
 #define DP_TENSOR_MAX_DIMS 8
 
+/** What is added to a tensor of `columns` numbers a row: scale * up . down; or with rank 0 scale * up, which has the tensor's size. */
+typedef struct _DpDelta
+{
+  struct _DpDelta *next;
+  int rank;
+  gsize columns;
+  float scale;
+  float *up, *down;             /* [rows, rank], [rank, columns] */
+} DpDelta;
+
+void dp_delta_free (DpDelta *delta);
+
 /** Valid while its DpWeights lives. */
 typedef struct
 {
@@ -37,6 +49,8 @@ typedef struct
   const DpQuantized *quantized; /* how it lies there, if not as `type`; or NULL */
   const float *scales;          /* of an fp8 tensor, or NULL */
   gsize per_scale;              /* elements, one after the other, that have one scale */
+  DpType stored;                /* the type in the file of one that is not quantised */
+  DpDelta *deltas;              /* what is added, or NULL; then `type` is float32 */
 } DpTensor;
 
 /* Thread-safety: immutable after open, so readable from any thread; dp_weights_watch() is the exception. */
@@ -73,6 +87,16 @@ const DpTensor *dp_weights_find (const DpWeights *weights, const char *name);
  *  can only be freed then. */
 gboolean dp_weights_rename (DpWeights *weights, char *(*rename) (const char *name, gpointer user_data), gpointer user_data,
     GError **error);
+
+/** Calls `each` for every tensor that can be got. */
+void dp_weights_each (const DpWeights *weights, void (*each) (const DpTensor *tensor, gpointer user_data), gpointer user_data);
+
+/** From now on this is added to a tensor, and freed with the weights. Before it is read. */
+void dp_weights_add_delta (DpWeights *weights, const DpTensor *tensor, DpDelta *delta);
+/** Remembers that a file changed these weights, so that they are not taken for others. */
+void dp_weights_note_change (DpWeights *weights, const char *path, double strength);
+/** All that changed them, as text; "" for nothing. */
+const char *dp_weights_changes (const DpWeights *weights);
 
 /** What a tensor is called in its file. */
 const char *dp_weights_stored_name (const DpWeights *weights, const char *name);

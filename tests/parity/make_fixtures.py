@@ -3,7 +3,7 @@
 
     python3 make_fixtures.py            # all of it
     python3 make_fixtures.py sampler    # one group: models, text, long-text, dit, passes, vae, encode, stream, sampler, noise, run, image,
-                                        # dualparal
+                                        # lora, dualparal
 
 A case is NAME.json (settings) and NAME.safetensors (tensors). Video tensors are channels first, [c, L, h, w], as in diffusers.
 """
@@ -19,6 +19,8 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler, WanImageToVideoPipeline, WanPipeline
 from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import save_file
 from transformers import T5TokenizerFast
@@ -503,6 +505,29 @@ def make_image():
     del models[name]
 
 
+def make_lora():
+    """A LoRA on all linear layers of the transformer, as PEFT applies it and diffusers saves it; its factors are not small."""
+    name, L, steps, guidance, length, strength = "odd", 3, 4, 5.0, 64, 0.7
+    m, pipe = models[name], pipeline(name)
+    m.transformer.add_adapter(LoraConfig(r=2, lora_alpha=3, init_lora_weights=False, target_modules=["to_q", "to_k", "to_v", "to_out.0",
+                                         "ffn.net.0.proj", "ffn.net.2", "proj_out"]))
+    g = torch.Generator().manual_seed(81)
+    for key, value in m.transformer.named_parameters():
+        if "lora_" in key:
+            value.data = torch.randn(value.shape, generator=g) * 0.2
+    # PEFT's alpha and rank are folded in, as diffusers writes no alpha
+    layers = {k: v * (1.5 if ".lora_B." in k else 1) for k, v in get_peft_model_state_dict(m.transformer).items()}
+    m.transformer.set_adapters(["default"], [strength])
+    settings = {"model": name, "latents": L, "steps": steps, "guidance_scale": guidance, "text_length": length, "prompt": PROMPTS[0],
+                "negative_prompt": NEGATIVES[0], "width": m.w * m.scale, "height": m.h * m.scale, "lora": f"{name}-adapter.safetensors:{strength}"}
+    latents = pipe(prompt=PROMPTS[0], negative_prompt=NEGATIVES[0], height=m.h * m.scale, width=m.w * m.scale, num_frames=4 * L - 3,
+                   num_inference_steps=steps, guidance_scale=guidance, max_sequence_length=length, latents=noise_of(m)[None, :, :L],
+                   output_type="latent").frames[0]
+    write("lora", name, settings, {"latents": latents})
+    save_file({f"transformer.{k}": v.contiguous() for k, v in layers.items()}, OUT / "lora" / f"{name}-adapter.safetensors")
+    del models[name]
+
+
 def make_noise():
     for name in MODELS:
         write("noise", name, {"model": name}, {"noise": noise_of(models[name])})
@@ -518,7 +543,7 @@ def make_dualparal():
 
 
 GROUPS = {"models": make_models, "text": make_text, "long-text": make_long_text, "dit": make_dit, "passes": make_passes, "vae": make_vae,
-          "encode": make_encode, "stream": make_stream, "sampler": make_sampler, "noise": make_noise, "run": make_run, "image": make_image,
+          "encode": make_encode, "stream": make_stream, "sampler": make_sampler, "noise": make_noise, "run": make_run, "image": make_image, "lora": make_lora,
           "dualparal": make_dualparal}
 
 

@@ -50,6 +50,8 @@ parity_settings (const ParityCase *c, DpSettings *settings)
   g_assert_cmpint (latents, <=, dims[1]);
   if (json_object_has_member (o, "image"))
     settings->image = g_build_filename (PARITY_FIXTURES, "image", json_object_get_string_member (o, "image"), NULL);
+  if (json_object_has_member (o, "lora"))
+    settings->lora = g_build_filename (PARITY_FIXTURES, "lora", json_object_get_string_member (o, "lora"), NULL);
   if (json_object_has_member (o, "guidance_scale_2"))
     settings->guidance_scale_2 = json_object_get_double_member (o, "guidance_scale_2");
   if (json_object_has_member (o, "guidance_interval")) {
@@ -73,6 +75,7 @@ parity_settings_clear (DpSettings *settings)
 {
   g_free ((char *) settings->model);
   g_free ((char *) settings->image);
+  g_free ((char *) settings->lora);
   g_free ((float *) settings->noise);
 }
 

@@ -81,11 +81,29 @@ test_image (gconstpointer name)
   parity_settings_clear (&settings);
 }
 
+/* A LoRA, against the pipeline with PEFT's layers. */
+static void
+test_lora (gconstpointer name)
+{
+  g_autoptr (ParityCase) c = parity_case_open ("lora", name);
+  DpSettings settings;
+  parity_settings (c, &settings);
+  settings.devices = "cpu";
+  settings.block_latents = settings.noise_latents;
+  settings.context_latents = -1;
+  settings.queue_blocks = 1;
+  g_autoptr (ParityVideo) video = parity_run (c, &settings);
+  g_autofree char *what = g_strdup_printf ("a LoRA, %s", (const char *) name);
+  parity_check_latents (what, c, video, TOLERANCE);
+  parity_settings_clear (&settings);
+}
+
 int
 main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
   parity_add ("/parity/run", test_plain, (const char *const[]) { "odd", "wide", "deep", "pair", "grid", NULL });
+  parity_add ("/parity/lora", test_lora, (const char *const[]) { "odd", NULL });
   parity_add ("/parity/image", test_image, (const char *const[]) { "grid", NULL });
   return g_test_run ();
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The embedded model in other layouts, with the names of Wan's own files: the same video, to the bit. Which names those are is the unit test's
- * matter (test_names.c).
+ * The embedded model in other layouts, with the names of Wan's own files: the same video, to the bit. Which names those are is the
+ * unit test's matter (test_names.c).
  */
 #include "stream.h"
 #include "wan/model.h"
