@@ -146,14 +146,14 @@ open_part (const DpModel *model, DpModelPart part, GError **error)
   gboolean is_file = g_file_test (path, G_FILE_TEST_IS_REGULAR);
   g_autoptr (DpWeights) weights = dp_weights_open (path, is_file ? NULL : parts[part].stem, error);
 
-  if (weights == NULL)
+  if (weights == NULL || !dp_names_apply (weights, networks[part], error))
     return NULL;
   if ((instead = dp_names_recognise (weights, networks[part]))) {
     dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: expected the weights of the %s of a Wan text-to-video model, found %s",
         dp_weights_path (weights), part == DP_MODEL_VAE ? "VAE" : part == DP_MODEL_TEXT_ENCODER ? "text encoder" : "transformer", instead);
     return NULL;
   }
-  return dp_names_apply (weights, networks[part], error) ? g_steal_pointer (&weights) : NULL;
+  return g_steal_pointer (&weights);
 }
 
 static gboolean

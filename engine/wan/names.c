@@ -296,13 +296,34 @@ find_sign (const DpWeights *weights, DpNetwork network, gsize *which)
   return NULL;
 }
 
+/* PyTorch's FSDP puts this into names, at any depth. */
+#define WRAPPED "_fsdp_wrapped_module."
+
+static gboolean
+is_not_wrapped (const char *name, gpointer unused)
+{
+  return strstr (name, WRAPPED) == NULL;
+}
+
+static char *
+unwrap (const char *name, gpointer unused)
+{
+  GString *all = g_string_new (name);
+
+  g_string_replace (all, WRAPPED, "", 0);
+  return g_string_free (all, FALSE);
+}
+
 gboolean
 dp_names_apply (DpWeights *weights, DpNetwork network, GError **error)
 {
   gsize which;
-  const char *found = find_sign (weights, network, &which);
+  const char *found;
   Naming naming = { .up_parts = 1 };
 
+  if (dp_weights_find_unknown (weights, is_not_wrapped, NULL) && !dp_weights_rename (weights, unwrap, NULL, error))
+    return FALSE;
+  found = find_sign (weights, network, &which);
   if (found == NULL)
     return TRUE;
   g_autofree char *sign = g_strdup (found);     /* its tensor's name changes */

@@ -3,6 +3,8 @@
 #include "error.h"
 #include "published.h"
 
+#include <string.h>
+
 #define MAX_WIDTH 16384
 #define MAX_HIDDEN 65536
 #define MAX_LAYERS 256
@@ -116,9 +118,12 @@ dp_shapes_vae (DpVaeConfig *c, const DpWeights *weights, GError **error)
     c->dim_mult[c->levels - 1 - i] = channels[i] / c->base_dim;
     c->temporal_upsample[i] = i < c->levels - 1 && dp_weights_find (weights, time_conv) != NULL;
     c->temporal_scale <<= c->temporal_upsample[i];
-    if (channels[i] % c->base_dim)
-      refuse (&s, "tensor %s: expected a multiple of the last level's %d channels, found %d", conv, c->base_dim, channels[i]);
+    if (channels[i] % c->base_dim || channels[i] / c->base_dim > 64)
+      refuse (&s, "tensor %s: expected up to 64 times the last level's %d channels, found %d", conv, c->base_dim, channels[i]);
   }
+  /* What its blocks add to their outputs goes together for these */
+  if (!s.failed && c->residual && (c->levels != 4 || memcmp (c->dim_mult, (const int[]) { 1, 2, 4, 4 }, 4 * sizeof (int)) != 0))
+    refuse (&s, "expected a decoder of four levels with 4, 4, 2 and 1 times the last one's channels, as Wan2.2-TI2V-5B has, found another");
   c->spatial_scale = c->patch << (MAX (c->levels, 1) - 1);
   if (!s.failed && !dp_published_latents (c))
     refuse (&s, "expected a VAE of 16 or 48 latent channels, whose mean and standard deviation are known, found %d; give the VAE as a "
@@ -139,9 +144,11 @@ dp_shapes_text_encoder (DpTextConfig *c, const DpWeights *weights, GError **erro
     .d_ff = size_of (&s, "encoder.block.0.layer.1.DenseReluDense.wi_0.weight", 2, 0, MAX_HIDDEN),
     .heads = size_of (&s, bias, 2, 1, 1024), .vocab = size_of (&s, tokens, 2, 0, 1 << 20), .buckets = size_of (&s, bias, 2, 0, 1024),
     .max_distance = 128, .eps = 1e-6 };
-  if (c->layers < 1 || c->layers > MAX_LAYERS || inner % c->heads || c->buckets % 4 || c->buckets / 4 >= c->max_distance)
-    refuse (&s, "expected 1 to %d layers, whose queries have a multiple of the %d heads, and a multiple of 4 buckets below 512, found %d "
-        "layers, %d and %d", MAX_LAYERS, c->heads, c->layers, inner, c->buckets);
   c->d_kv = inner / c->heads;
+  if (c->layers < 1 || c->layers > MAX_LAYERS || inner % c->heads || c->d_kv < 1 || c->d_kv > 1024 || inner > MAX_WIDTH || c->vocab < 3
+      || c->buckets % 4 || c->buckets / 4 >= c->max_distance)
+    refuse (&s, "expected 1 to %d layers, 3 tokens or more, queries of at most %d features in heads of 1 to 1024, and a multiple of 4 "
+        "buckets below 512, found %d layers, %d tokens, %d features in %d heads, and %d buckets", MAX_LAYERS, MAX_WIDTH, c->layers, c->vocab,
+        inner, c->heads, c->buckets);
   return !s.failed;
 }

@@ -115,6 +115,28 @@ test_pairs (void)
   remove_dir (dir);
 }
 
+/* FSDP wraps modules at any depth. */
+static void
+test_wrapped (void)
+{
+  g_autofree char *dir = g_dir_make_tmp ("dp-names-XXXXXX", NULL);
+  g_autoptr (GPtrArray) pairs = pairs_of ("transformer");
+
+  for (guint i = 0; i < pairs->len; i += 2) {
+    g_autoptr (GString) name = g_string_new (pairs->pdata[i]);
+
+    g_string_replace (name, "self_attn.", "_fsdp_wrapped_module.self_attn.", 0);
+    g_string_prepend (name, "_fsdp_wrapped_module.");
+    g_free (pairs->pdata[i]);
+    pairs->pdata[i] = g_strdup (name->str);
+  }
+  g_autoptr (DpWeights) weights = weights_of (dir, pairs, 0, "", NULL);
+  g_assert_true (dp_names_apply (weights, DP_NETWORK_TRANSFORMER, NULL));
+  g_assert_null (dp_names_recognise (weights, DP_NETWORK_TRANSFORMER));
+  check_named (weights, pairs);
+  remove_dir (dir);
+}
+
 /* One tensor too many makes no file another one; it keeps its name, or is found out. */
 static void
 test_strays (void)
@@ -168,6 +190,7 @@ main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
   g_test_add_func ("/names/pairs", test_pairs);
+  g_test_add_func ("/names/wrapped", test_wrapped);
   g_test_add_func ("/names/strays", test_strays);
   g_test_add_func ("/names/recognise", test_recognise);
   return g_test_run ();
