@@ -199,6 +199,7 @@ look_at_shapes (DpModel *model, GError **error)
   c->dit = dit;
   c->vae = latents;
   c->text = encoder;
+  c->scheduler.flow_shift = dp_published_shift (c);
   base = g_path_get_basename (model->dir);
   dp_model_config_defaults (c, base);
   return dp_model_config_check (c, model->dir, error);

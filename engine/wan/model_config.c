@@ -643,7 +643,7 @@ read_default_values (DpModelConfig *c, Reader *r)
   d->height = get_int (r, "height", 16, DP_MAX_SIZE, d->height);
   d->steps = get_int (r, "steps", 1, DP_MAX_STEPS, d->steps);
   d->guidance_scale = get_double (r, "guidance_scale", 0, DP_MAX_SCALE, d->guidance_scale);
-  d->guidance_scale_2 = get_double (r, "guidance_scale_2", 0, DP_MAX_SCALE, 0);
+  d->guidance_scale_2 = get_double (r, "guidance_scale_2", 0, DP_MAX_SCALE, d->guidance_scale_2);
   d->guidance_interval_low = get_double (r, "guidance_interval_low", 0, 1, 0);
   d->guidance_interval_high = get_double (r, "guidance_interval_high", 0, 1, 1);
   d->flow_shift = get_double (r, "flow_shift", 1e-3, 1e3, 0);

@@ -44,19 +44,26 @@ static const Family wan_5b = {
   .sizes = { { 1280, 704 }, { 704, 1280 } },
 };
 
-/* name: the family, -, the size. What is not here is the same in all of them. */
+/* Of all of them. Source: Wan2.1, wan/configs/shared_config.py */
+static const char negative_prompt[] = "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，"
+    "多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走";
+
+/* name: the family, -, the size. What is not here is the same in all of them. Sources: Wan2.1, generate.py; Wan2.2, wan/configs */
 static const struct
 {
   const char *name, *repository;
   const Family *family;
   int layers, heads, ffn, experts;
   double boundary_ratio;
+  int steps;                    /* this, guidance and shift: the defaults of Wan's own code */
+  double guidance, guidance_2;
+  double shift;
   int sizes;                    /* how many of the family's it was trained for */
 } models[] = {
-  { "wan2.1-1.3b", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", &wan, 30, 12, 8960, 1, -1, 2 },
-  { "wan2.1-14b", "Wan-AI/Wan2.1-T2V-14B-Diffusers", &wan, 40, 40, 13824, 1, -1, 4 },
-  { "wan2.2-a14b", "Wan-AI/Wan2.2-T2V-A14B-Diffusers", &wan, 40, 40, 13824, 2, 0.875, 4 },
-  { "wan2.2-5b", "Wan-AI/Wan2.2-TI2V-5B-Diffusers", &wan_5b, 30, 24, 14336, 1, -1, 2 },
+  { "wan2.1-1.3b", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", &wan, 30, 12, 8960, 1, -1, 50, 5, 0, 5, 2 },
+  { "wan2.1-14b", "Wan-AI/Wan2.1-T2V-14B-Diffusers", &wan, 40, 40, 13824, 1, -1, 50, 5, 0, 5, 4 },
+  { "wan2.2-a14b", "Wan-AI/Wan2.2-T2V-A14B-Diffusers", &wan, 40, 40, 13824, 2, 0.875, 40, 4, 3, 12, 4 },
+  { "wan2.2-5b", "Wan-AI/Wan2.2-TI2V-5B-Diffusers", &wan_5b, 30, 24, 14336, 1, -1, 50, 5, 0, 5, 2 },
 };
 
 const char *
@@ -84,25 +91,45 @@ dp_published_config (const char *name, DpModelConfig *config)
   return NULL;
 }
 
+/* The index of the model that has these dimensions; the number of models if none has. */
+static gsize
+find (const DpModelConfig *config)
+{
+  const DpDitConfig *dit = &config->dit;
+  gsize i = 0;
+
+  while (i < G_N_ELEMENTS (models) && (dit->layers != models[i].layers || dit->heads != models[i].heads || dit->head_dim != 128
+          || dit->ffn != models[i].ffn || dit->in_channels != models[i].family->channels || config->experts != models[i].experts))
+    i++;
+  return i;
+}
+
 void
 dp_published_defaults (DpModelConfig *config)
 {
-  const DpDitConfig *dit = &config->dit;
+  gsize i = find (config);
   DpDefaults *d = &config->defaults;
 
-  for (gsize i = 0; i < G_N_ELEMENTS (models); i++) {
-    const Family *family = models[i].family;
+  if (i == G_N_ELEMENTS (models))
+    return;
+  const Family *family = models[i].family;
+  memcpy (d->trained, family->sizes, models[i].sizes * sizeof *family->sizes);
+  d->n_trained = models[i].sizes;
+  d->width = family->sizes[0].width;
+  d->height = family->sizes[0].height;
+  d->fps_n = family->fps;
+  d->steps = models[i].steps;
+  d->guidance_scale = models[i].guidance;
+  d->guidance_scale_2 = models[i].guidance_2;
+  g_strlcpy (d->negative_prompt, negative_prompt, sizeof d->negative_prompt);
+}
 
-    if (dit->layers == models[i].layers && dit->heads == models[i].heads && dit->head_dim == 128 && dit->ffn == models[i].ffn
-        && dit->in_channels == family->channels && config->experts == models[i].experts) {
-      memcpy (d->trained, family->sizes, models[i].sizes * sizeof *family->sizes);
-      d->n_trained = models[i].sizes;
-      d->width = family->sizes[0].width;
-      d->height = family->sizes[0].height;
-      d->fps_n = family->fps;
-      return;
-    }
-  }
+double
+dp_published_shift (const DpModelConfig *config)
+{
+  gsize i = find (config);
+
+  return i < G_N_ELEMENTS (models) ? models[i].shift : 5;
 }
 
 gboolean

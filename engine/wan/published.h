@@ -11,9 +11,12 @@
  *  Hugging Face hub; else NULL. */
 const char *dp_published_config (const char *name, DpModelConfig *config);
 
-/** If a model has the dimensions of a published one, as fine-tuned ones do, sets the sizes that this one was trained for, and its size and
- *  frame rate, as the defaults. */
+/** If a model has the dimensions of a published one, as fine-tuned ones do, sets the sizes that this one was trained for, and its size,
+ *  frame rate, steps, guidance and negative prompt, as the defaults. */
 void dp_published_defaults (DpModelConfig *config);
+
+/** The flow shift that Wan's own code has for a model of these dimensions, where no scheduler's config says it: 5, or 12 for A14B. */
+double dp_published_shift (const DpModelConfig *config);
 
 /** Sets the mean and the standard deviation of the latents of the published VAE that has as many channels; FALSE if there is none.
  *  Source: the constants of Wan's vae.py and vae2_2.py. */

@@ -55,11 +55,16 @@ test_nowhere (void)
 static void
 test_published (void)
 {
-  static const struct { const char *name, *repository; int layers, width, ffn, experts, size[2], fps; } published[] = {
-    { "wan2.1-1.3b", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", 30, 1536, 8960, 1, { 832, 480 }, 16 },
-    { "wan2.1-14b", "Wan-AI/Wan2.1-T2V-14B-Diffusers", 40, 5120, 13824, 1, { 832, 480 }, 16 },
-    { "wan2.2-a14b", "Wan-AI/Wan2.2-T2V-A14B-Diffusers", 40, 5120, 13824, 2, { 832, 480 }, 16 },
-    { "wan2.2-5b", "Wan-AI/Wan2.2-TI2V-5B-Diffusers", 30, 3072, 14336, 1, { 1280, 704 }, 24 },
+  static const struct
+  {
+    const char *name, *repository;
+    int layers, width, ffn, experts, size[2], fps, steps;
+    double guidance[2];
+  } published[] = {
+    { "wan2.1-1.3b", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", 30, 1536, 8960, 1, { 832, 480 }, 16, 50, { 5, 0 } },
+    { "wan2.1-14b", "Wan-AI/Wan2.1-T2V-14B-Diffusers", 40, 5120, 13824, 1, { 832, 480 }, 16, 50, { 5, 0 } },
+    { "wan2.2-a14b", "Wan-AI/Wan2.2-T2V-A14B-Diffusers", 40, 5120, 13824, 2, { 832, 480 }, 16, 40, { 4, 3 } },
+    { "wan2.2-5b", "Wan-AI/Wan2.2-TI2V-5B-Diffusers", 30, 3072, 14336, 1, { 1280, 704 }, 24, 50, { 5, 0 } },
   };
 
   for (guint i = 0; i < G_N_ELEMENTS (published); i++) {
@@ -73,6 +78,11 @@ test_published (void)
     g_assert_cmpint (model->config.defaults.width, ==, published[i].size[0]);
     g_assert_cmpint (model->config.defaults.height, ==, published[i].size[1]);
     g_assert_cmpint (model->config.defaults.fps_n, ==, published[i].fps);
+    g_assert_cmpint (model->config.defaults.steps, ==, published[i].steps);
+    g_assert_cmpfloat (model->config.defaults.guidance_scale, ==, published[i].guidance[0]);
+    g_assert_cmpfloat (model->config.defaults.guidance_scale_2, ==, published[i].guidance[1]);
+    g_assert_true (g_utf8_validate (model->config.defaults.negative_prompt, -1, NULL));
+    g_assert_nonnull (strstr (model->config.defaults.negative_prompt, "倒着走"));      /* its end */
     g_assert_true (model->config.defaults.trained[0].width == published[i].size[0]);
     g_assert_cmpint (model->config.dit.layers, ==, published[i].layers);
     g_assert_cmpint (model->config.dit.heads * model->config.dit.head_dim, ==, published[i].width);
