@@ -63,8 +63,8 @@ typedef struct
 {
   int frames;                   /* latent frames of the largest pass */
   gsize latents, tokens;        /* floats a latent frame */
-  int given;                    /* most frames that are given: 1, or 0 where the model is not told of them */
   int steps;                    /* T: what comes from another process is checked against it */
+  int given;                    /* most frames that are given: 1, or 0 where the model is not told of them */
 } DpBlockSize;
 
 /** Blocks on one device. Thread-safety: none of its own; making and freeing is for the device's

@@ -187,7 +187,7 @@ open_end (DpTransport *t)
 
   dev = dev ? dev : dp_device_open ("ref", 1, message, sizeof message);
   t->told = check_prompt;
-  g_assert_true (t->open (t, dev, &(DpBlockSize) { FRAMES, FLOATS, FLOATS, STEPS }, NULL));
+  g_assert_true (t->open (t, dev, &(DpBlockSize) { FRAMES, FLOATS, FLOATS, STEPS, 1 }, NULL));
   return t;
 }
 
