@@ -16,6 +16,6 @@ DpPicture *dp_picture_open (const DpPlan *plan, const int *cancel, GError **erro
 /** NULL is fine. */
 void dp_picture_free (DpPicture *picture);
 
-/** As DpScheduleSpec.picture, of a DpPicture: encodes it, on the CPU, with the encoder of the model's VAE. Seconds for a large model.
+/** As DpScheduleSpec.picture, of a DpPicture: encodes it, on the CPU, with the encoder of the model's VAE: half a minute for a large one.
  *  Errors: those of dp_model_weights() and dp_vae_encoder_new(), DP_ERROR_FLUSHING. */
 gboolean dp_picture_encode (gpointer picture, float *latents, GError **error);

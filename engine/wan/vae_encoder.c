@@ -126,7 +126,7 @@ dp_vae_encoder_new (DpDevice *dev, const DpVaeConfig *config, const DpWeights *w
 
   g_assert (dev->host_memory);
   *e = (DpVaeEncoder) { .net = { .part = "encoder", .advice = "use a smaller width or height", .dev = dev, .ops = dev->ops,
-      .config = *config, .type = DP_TYPE_F32 }, .latent_h = latent_h, .latent_w = latent_w,
+      .config = *config, .type = DP_TYPE_F32, .once = latents == 1 }, .latent_h = latent_h, .latent_w = latent_w,
     .most_frames = latents > 1 ? config->temporal_scale : 1, .first = TRUE };
   setup (&l, e);
   dp_vae_net_measured (&e->net);
@@ -220,7 +220,8 @@ run_down (DpVaeNet *v, DownBlock *d, gboolean first)
     /* The first picture passes, and is the past of what follows. Then a window ends with every second frame */
     if (first)
       memcpy (v->X, dp_vae_frame_at (v, v->N, DP_VAE_PAST, d->co), sizeof (float) * frame);
-    dp_vae_run_causal (v, &d->time_conv, NULL, v->B);
+    if (!v->once)
+      dp_vae_run_causal (v, &d->time_conv, NULL, v->B);
     v->t = first ? 1 : t / 2;
     for (int i = 0; i < v->t && !first; i++)
       memcpy ((float *) v->X + i * frame, (float *) v->B + (2 * i + 1) * frame, sizeof (float) * frame);

@@ -3,7 +3,7 @@
  * vae_encoder.h: Wan's causal video encoder: pictures that a video begins with become latents.
  *
  * It runs once, before a video begins, on a few pictures. So it is made for devices whose memory is the host's, "cpu" and
- * "ref", and calculates in float32; a GPU would be done sooner than it had the weights.
+ * "ref", and calculates in float32.
  * It is as causal in time as the decoder: the first picture alone gives the first latent, every next temporal_scale ones another.
  * Source: diffusers' AutoencoderKLWan (encoder, WanCausalConv3d caches).
  */

@@ -82,7 +82,8 @@ dp_vae_load_causal (DpVaeLoader *l, DpCausalConv *c, int t, int h, int w, int k,
   c->co = co;
   c->h = h;
   c->w = w;
-  c->past = dp_arena_take (&v->past, dp_type_size (v->type) * DP_VAE_PAST * h * w * ci);
+  if (!v->once)
+    c->past = dp_arena_take (&v->past, dp_type_size (v->type) * DP_VAE_PAST * h * w * ci);
   make_room (v, t, h, w, ci, co);
 }
 
@@ -155,7 +156,7 @@ dp_vae_net_allocate (DpVaeNet *v, GError **error)
   g_autofree char *past = g_strdup_printf ("the %s's past frames", v->part), *params = g_strdup_printf ("the %s's norms", v->part);
   g_autofree char *work = g_strdup_printf ("the %s's working memory", v->part);
 
-  if (!dp_arena_allocate (&v->past, v->dev, past, error) || !dp_arena_allocate (&v->params, v->dev, params, error)
+  if ((!v->once && !dp_arena_allocate (&v->past, v->dev, past, error)) || !dp_arena_allocate (&v->params, v->dev, params, error)
       || !dp_arena_allocate (&v->work, v->dev, work, error))
     return FALSE;
   layout_work (v);
@@ -192,7 +193,8 @@ dp_vae_free_mid (DpVaeNet *v, DpVaeMid *mid)
 void
 dp_vae_net_reset (DpVaeNet *v)
 {
-  v->ops->fill (v->dev, v->past.memory, 0, v->past.size);
+  if (!v->once)
+    v->ops->fill (v->dev, v->past.memory, 0, v->past.size);
 }
 
 void *
@@ -215,9 +217,13 @@ dp_vae_run_causal (DpVaeNet *v, DpCausalConv *c, const void *add, void *y)
 {
   gsize frame = dp_type_size (v->type) * v->h * v->w * c->ci;
 
-  v->ops->copy (v->dev, v->N, c->past, DP_VAE_PAST * frame);
+  if (v->once)
+    v->ops->fill (v->dev, v->N, 0, DP_VAE_PAST * frame);
+  else
+    v->ops->copy (v->dev, v->N, c->past, DP_VAE_PAST * frame);
   v->ops->conv (v->dev, c->conv, &(DpConvArgs) { .t = v->t + DP_VAE_PAST, .h = v->h, .w = v->w, .x = v->N, .add = add, .y = y });
-  v->ops->copy (v->dev, c->past, (char *) v->N + v->t * frame, DP_VAE_PAST * frame);
+  if (!v->once)
+    v->ops->copy (v->dev, c->past, (char *) v->N + v->t * frame, DP_VAE_PAST * frame);
 }
 
 void

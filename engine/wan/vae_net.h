@@ -25,6 +25,7 @@ typedef struct
   const DpOps *ops;
   DpVaeConfig config;
   DpType type;
+  gboolean once;                /* it runs once: there is no past, and none is kept */
 
   DpArena past;                 /* what is carried from call to call */
   DpArena params;
@@ -42,7 +43,7 @@ typedef struct
   DpConv *conv;
   int ci, co;
   int h, w;
-  void *past;                   /* [DP_VAE_PAST, h, w, ci] */
+  void *past;                   /* [DP_VAE_PAST, h, w, ci]; NULL where the net runs once */
 } DpCausalConv;
 
 typedef struct
