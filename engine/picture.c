@@ -83,7 +83,7 @@ dp_picture_open (const DpPlan *plan, const int *cancel, GError **error)
     g_free (pixels);
     return NULL;
   }
-  int channels = gdk_pixbuf_get_n_channels (scaled);    /* an alpha channel is left out, as the reference does */
+  int channels = gdk_pixbuf_get_n_channels (scaled);    /* what is transparent counts as black, and is scaled as such */
   for (int y = 0; y < height; y++) {
     const guchar *row = gdk_pixbuf_read_pixels (scaled) + (gsize) y * gdk_pixbuf_get_rowstride (scaled);
 

@@ -594,15 +594,25 @@ static GBytes *
 gst_dualparal_generator_convert_image (GstSample * sample, gint * width,
     gint * height, GError ** error)
 {
-  GstCaps *caps = gst_caps_new_simple ("video/x-raw", "format", G_TYPE_STRING,
-      "RGB", "pixel-aspect-ratio", GST_TYPE_FRACTION, 1, 1, NULL);
-  GstSample *rgb =
-      gst_video_convert_sample (sample, caps, IMAGE_SECONDS * GST_SECOND, error);
+  GstCaps *caps, *given = gst_sample_get_caps (sample);
+  GstBuffer *buffer = gst_sample_get_buffer (sample);
+  GstSample *rgb;
   GstVideoFrame frame;
   GstVideoInfo info;
   GByteArray *pixels;
   gint i;
 
+  /* The conversion takes these for granted */
+  if (!given || !buffer || !gst_caps_is_fixed (given)
+      || !gst_video_info_from_caps (&info, given)
+      || gst_buffer_get_size (buffer) < GST_VIDEO_INFO_SIZE (&info)) {
+    g_set_error (error, DP_ERROR, DP_ERROR_SETTINGS, "expected a sample with "
+        "caps of raw video, with a size, and a whole picture in its buffer");
+    return NULL;
+  }
+  caps = gst_caps_new_simple ("video/x-raw", "format", G_TYPE_STRING, "RGB",
+      "pixel-aspect-ratio", GST_TYPE_FRACTION, 1, 1, NULL);
+  rgb = gst_video_convert_sample (sample, caps, IMAGE_SECONDS * GST_SECOND, error);
   gst_caps_unref (caps);
   if (!rgb)
     return NULL;

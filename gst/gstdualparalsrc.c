@@ -878,7 +878,7 @@ gst_dualparal_src_class_init (GstDualParalSrcClass * klass)
   /**
    * GstDualParalSrc::set-image:
    * @src: the source
-   * @sample: (nullable): a picture of any raw or encoded format that the installed plugins convert
+   * @sample: (nullable): a picture of any format of raw video that the installed plugins convert
    *
    * Makes the next video begin with a picture, as #GstDualParalSrc:image does with a file. %NULL
    * takes it back. In any state; what plays does not change before it starts again.

@@ -169,6 +169,10 @@ apply_file (DpWeights *weights, const char *path, double strength, GError **erro
   if (lora == NULL)
     return FALSE;
   dp_weights_each (lora, sort_in, &r);
+  if (r.unknown == NULL && g_hash_table_size (modules) == 0) {
+    dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: expected a LoRA, found no tensor; fetch it again", path);
+    return FALSE;
+  }
   if (r.unknown) {
     dp_error_set (error, DP_ERROR_BAD_MODEL, "%s: tensor %s: expected a LoRA's (lora_A and lora_B, lora_down and lora_up, alpha, diff, "
         "diff_b), found another", path, r.unknown);

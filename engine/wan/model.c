@@ -237,6 +237,11 @@ dp_model_open (const char *dir, DpModelFiles files, GError **error)
       model->paths[i] = g_build_filename (dir, parts[i].name, NULL);
     if (!take_files (model, files, error))
       return NULL;
+    if (files && files[DP_MODEL_TRANSFORMER_2] && model->config.experts == 1) {
+      dp_error_set (error, DP_ERROR_SETTINGS, "transformer-2 is %s, but this model has one transformer; leave it out, or name a model that "
+          "has two", files[DP_MODEL_TRANSFORMER_2]);
+      return NULL;
+    }
   }
   model->latent_channels = model->config.vae.z_dim;
   return g_steal_pointer (&model);

@@ -268,6 +268,19 @@ red_picture (const gchar * format)
   return sample;
 }
 
+/* Which has less than its caps say */
+static GstSample *
+short_picture (void)
+{
+  GstCaps *caps = gst_caps_from_string ("video/x-raw,format=NV12,width=64,height=48,framerate=0/1");
+  GstBuffer *buffer = gst_buffer_new_allocate (NULL, 100, NULL);
+  GstSample *sample = gst_sample_new (buffer, caps, NULL, NULL);
+
+  gst_buffer_unref (buffer);
+  gst_caps_unref (caps);
+  return sample;
+}
+
 static gboolean
 set_image (GstElement * src, GstSample * sample)
 {
@@ -326,6 +339,8 @@ GST_START_TEST (test_image)
       /* Taken back; and what is no picture does not count */
       fail_unless (set_image (h->element, NULL));
       fail_if (set_image (h->element, red_picture ("text/x-raw")));
+      fail_if (set_image (h->element, gst_sample_new (NULL, NULL, NULL, NULL)));
+      fail_if (set_image (h->element, short_picture ()));
     }
     play_three (h, sums[i], &v[i]);
     gst_harness_teardown (h);

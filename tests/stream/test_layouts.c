@@ -200,6 +200,9 @@ test_refused (void)
   s.vae = none;
   check_refused (&s, DP_ERROR_NOT_FOUND, "none");
   s = settings ();
+  s.transformer_2 = transformer;
+  check_refused (&s, DP_ERROR_SETTINGS, "this model has one transformer");
+  s = settings ();
   s.model = tokenizer;
   check_refused (&s, DP_ERROR_BAD_MODEL, "spiece.model");
 }

@@ -217,6 +217,11 @@ test_refused (void)
       g_test_fail_printf ("it does not say \"%s\": %s", bad[i].says, error->message);
     g_assert_cmpstr (dp_weights_changes (weights), ==, "");
   }
+  g_autofree char *none = write_file ("lora.safetensors", NULL, 0);
+  g_autoptr (DpWeights) unchanged = open_base ();
+  g_autoptr (GError) empty = NULL;
+  g_assert_false (dp_lora_apply (unchanged, none, &empty));
+  g_assert_nonnull (strstr (empty->message, "found no tensor"));
   for (guint i = 0; i < G_N_ELEMENTS (specs); i++) {
     g_autoptr (DpWeights) weights = open_base ();
     g_autoptr (GError) error = NULL;
