@@ -366,7 +366,8 @@ print_files (const DpModel *model, DpModelPart part)
     g_autofree char *file = g_build_filename (path, name, NULL);
 
     /* Where Wan's repositories have the transformer, other parts are too */
-    if (dp_weights_is_named (name) && (!model->by_shapes || part > DP_MODEL_TRANSFORMER_2 || g_str_has_prefix (name, "diffusion_pytorch_model")) && g_stat (file, &st) == 0)
+    if (dp_weights_is_named (name) && g_stat (file, &st) == 0
+        && (!model->by_shapes || part > DP_MODEL_TRANSFORMER_2 || g_str_has_prefix (name, "diffusion_pytorch_model")))
       bytes += st.st_size;
   }
   if (model->repository)

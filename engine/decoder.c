@@ -440,7 +440,7 @@ decode_block (DpDecoder *d, const Job *job, GError **error)
     if (!frames_are_finite (d, job, frames, n_frames, i + n == job->n, error))
       return FALSE;
     for (int f = 0; f < n_frames; f++) {
-      /* Who has the last frame of a video may end the trace */
+      /* Whoever gets the last frame of a video may end the trace */
       if (i + n == job->n && f == n_frames - 1)
         count_block (d, job, began);
       if (!emit_frame (d, (const char *) frames + f * pixel_bytes (d), job))

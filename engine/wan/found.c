@@ -146,9 +146,8 @@ dp_found_content (const char *data, gsize size)
 
 /* ---- paths that are no model ---- */
 
-/* The first name, in the alphabet's order, with this prefix and suffix; NULL when there is none. */
-static char *
-find_name (const char *dir, const char *prefix, const char *suffix)
+char *
+dp_found_name (const char *dir, const char *prefix, const char *suffix)
 {
   g_autoptr (GDir) names = g_dir_open (dir, 0, NULL);
   const char *name, *best = NULL;
@@ -162,8 +161,8 @@ find_name (const char *dir, const char *prefix, const char *suffix)
   return g_steal_pointer (&kept);
 }
 
-static gboolean
-has (const char *dir, const char *name)
+gboolean
+dp_found_has (const char *dir, const char *name)
 {
   g_autofree char *path = g_build_filename (dir, name, NULL);
 
@@ -181,7 +180,7 @@ find_snapshot (const char *repository)
   while (names && (name = g_dir_read_name (names))) {
     g_autofree char *snapshot = g_build_filename (snapshots, name, NULL);
 
-    if (has (snapshot, "model_index.json"))
+    if (dp_found_has (snapshot, "model_index.json"))
       return g_steal_pointer (&snapshot);
   }
   return NULL;
@@ -217,24 +216,24 @@ refuse_file (const char *path, GError **error)
 static gboolean
 refuse_known_directory (const char *dir, GError **error)
 {
-  g_autofree char *hub = g_build_filename (dir, "hub", NULL), *cached = find_name (dir, "models--", "");
-  g_autofree char *gguf = find_name (dir, "", ".gguf"), *pth = find_name (dir, "", ".pth"), *parent = g_path_get_dirname (dir);
+  g_autofree char *hub = g_build_filename (dir, "hub", NULL), *cached = dp_found_name (dir, "models--", "");
+  g_autofree char *gguf = dp_found_name (dir, "", ".gguf"), *pth = dp_found_name (dir, "", ".pth"), *parent = g_path_get_dirname (dir);
   const char *cache = cached ? dir : hub;
   g_autofree char *repository = NULL, *snapshot = NULL;
 
-  if (has (dir, "snapshots")) {
+  if (dp_found_has (dir, "snapshots")) {
     snapshot = find_snapshot (dir);
     if (snapshot)
       dp_error_set (error, DP_ERROR_NOT_FOUND, "%s: a folder of the Hugging Face cache; the model in it is %s", dir, snapshot);
     else
       dp_error_set (error, DP_ERROR_NOT_FOUND, "%s: a folder of the Hugging Face cache, in which no snapshot has a model_index.json: it is "
           "not a model in diffusers layout, or the download is not complete", dir);
-  } else if (cached || (cached = find_name (hub, "models--", ""))) {
+  } else if (cached || (cached = dp_found_name (hub, "models--", ""))) {
     repository = g_build_filename (cache, cached, NULL);
     snapshot = find_snapshot (repository);
     dp_error_set (error, DP_ERROR_NOT_FOUND, "%s: the Hugging Face cache; name a model in it, such as %s", dir, snapshot ? snapshot
         : "models--OWNER--NAME/snapshots/COMMIT");
-  } else if (has (parent, "model_index.json")) {
+  } else if (dp_found_has (parent, "model_index.json")) {
     dp_error_set (error, DP_ERROR_NOT_FOUND, "%s: a part of a model; name the directory above it, which has the model_index.json", dir);
   } else if (gguf || pth) {
     dp_error_set (error, DP_ERROR_NOT_FOUND, "%s: no model in this directory: it has %s and no model_index.json, so it is in another "
@@ -294,7 +293,7 @@ dp_found_no_weights (const char *dir, const char *stem, GError **error)
   g_autofree char *found = NULL, *variant = g_strconcat (stem, ".safetensors.index.", NULL);
 
   for (gsize i = 0; i < G_N_ELEMENTS (suffixes) && found == NULL; i++)
-    found = find_name (dir, strcmp (suffixes[i], ".json") == 0 ? variant : "", suffixes[i]);
+    found = dp_found_name (dir, strcmp (suffixes[i], ".json") == 0 ? variant : "", suffixes[i]);
   if (found)
     dp_error_set (error, DP_ERROR_NOT_FOUND, "%s/%s.safetensors: no weights there: expected this file, or shards with "
         "%s.safetensors.index.json, found %s, %s", dir, stem, stem, found, advice (found, stem));

@@ -20,6 +20,12 @@ typedef enum
 /** Whether something is at `path`. */
 DpFound dp_found_at (const char *path, GError **error);
 
+/** Whether a directory has something of this name. */
+gboolean dp_found_has (const char *dir, const char *name);
+
+/** The first name in a directory, in the alphabet's order, with this prefix and suffix. New string; NULL when there is none. */
+char *dp_found_name (const char *dir, const char *prefix, const char *suffix);
+
 /** Sets why `path` could not be opened, from an errno: DP_ERROR_NOT_FOUND, DP_ERROR_BAD_MODEL where it is there
  *  but may not be read, else DP_ERROR_FAILED. `note` ends the sentence of a file that is not there, or NULL.
  *  Returns FALSE. */

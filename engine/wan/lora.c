@@ -106,7 +106,7 @@ add_difference (DpWeights *weights, const DpWeights *lora, const char *module, c
   delta = g_new0 (DpDelta, 1);
   *delta = (DpDelta) { .columns = elements (t), .scale = strength, .up = numbers (lora, diff, error) };
   if (delta->up == NULL) {
-    g_free (delta);
+    dp_delta_free (delta);
     return FALSE;
   }
   dp_weights_add_delta (weights, t, delta);

@@ -65,28 +65,13 @@ dp_model_embedded (void)
 
 /* ---- where its parts are ---- */
 
-static gboolean
-has (const char *dir, const char *name)
-{
-  g_autofree char *path = g_build_filename (dir, name, NULL);
-
-  return g_file_test (path, G_FILE_TEST_EXISTS);
-}
-
-/* The first name, in the alphabet's order, that begins and ends so, with its directory; NULL if there is none. */
+/* The path of what dp_found_name() finds. */
 static char *
 find_file (const char *dir, const char *prefix, const char *suffix)
 {
-  g_autoptr (GDir) names = g_dir_open (dir, 0, NULL);
-  g_autofree char *best = NULL;
-  const char *name;
+  g_autofree char *name = dp_found_name (dir, prefix, suffix);
 
-  while (names && (name = g_dir_read_name (names)))
-    if (g_str_has_prefix (name, prefix) && g_str_has_suffix (name, suffix) && (best == NULL || strcmp (name, best) < 0)) {
-      g_free (best);
-      best = g_strdup (name);
-    }
-  return best ? g_build_filename (dir, best, NULL) : NULL;
+  return name ? g_build_filename (dir, name, NULL) : NULL;
 }
 
 /* Wan's own repositories have the transformer beside the rest, or two of them in folders. */
@@ -95,13 +80,13 @@ is_original (const char *dir)
 {
   g_autofree char *weights = find_file (dir, "diffusion_pytorch_model", ".safetensors");
 
-  return weights || (has (dir, "high_noise_model") && has (dir, "low_noise_model"));
+  return weights || (dp_found_has (dir, "high_noise_model") && dp_found_has (dir, "low_noise_model"));
 }
 
 static void
 find_original (DpModel *model, const char *dir)
 {
-  if (has (dir, "high_noise_model")) {
+  if (dp_found_has (dir, "high_noise_model")) {
     model->paths[DP_MODEL_TRANSFORMER] = g_build_filename (dir, "high_noise_model", NULL);
     model->paths[DP_MODEL_TRANSFORMER_2] = g_build_filename (dir, "low_noise_model", NULL);
   } else {
@@ -109,7 +94,7 @@ find_original (DpModel *model, const char *dir)
   }
   model->paths[DP_MODEL_VAE] = find_file (dir, "Wan2.", "_VAE.pth");
   model->paths[DP_MODEL_TEXT_ENCODER] = find_file (dir, "models_t5_umt5-xxl", ".pth");
-  if (has (dir, "google"))
+  if (dp_found_has (dir, "google"))
     model->paths[DP_MODEL_TOKENIZER] = g_build_filename (dir, "google", "umt5-xxl", NULL);
 }
 
@@ -192,7 +177,7 @@ look_at_shapes (DpModel *model, GError **error)
       || !dp_model_config_read_heads (beside, &heads, error) || !dp_shapes_transformer (&dit, transformer, heads, error)
       || !(text = open_part (model, DP_MODEL_TEXT_ENCODER, error)) || !dp_shapes_text_encoder (&encoder, text, error))
     return FALSE;
-  if (has (vae, "config.json") ? !dp_model_config_read_vae (&latents, vae, error)
+  if (dp_found_has (vae, "config.json") ? !dp_model_config_read_vae (&latents, vae, error)
       : !(decoder = open_part (model, DP_MODEL_VAE, error)) || !dp_shapes_vae (&latents, decoder, error))
     return FALSE;
   dp_published_config (model->paths[DP_MODEL_TRANSFORMER_2] ? "wan2.2-a14b" : latents.z_dim == 48 ? "wan2.2-5b" : "wan2.1-1.3b", c);

@@ -24,16 +24,23 @@ check_embeds (const ParityCase *c, const char *what, const char *tensor, const f
     g_assert_cmpfloat (got[i], ==, 0);
 }
 
+/* The case as one block, on one CPU stage. */
+static void
+in_one_block (const ParityCase *c, DpSettings *settings)
+{
+  parity_settings (c, settings);
+  settings->devices = "cpu";
+  settings->block_latents = settings->noise_latents;
+  settings->context_latents = -1;
+  settings->queue_blocks = 1;
+}
+
 static void
 test_plain (gconstpointer name)
 {
   g_autoptr (ParityCase) c = parity_case_open ("run", name);
   DpSettings settings;
-  parity_settings (c, &settings);
-  settings.devices = "cpu";
-  settings.block_latents = settings.noise_latents;
-  settings.context_latents = -1;
-  settings.queue_blocks = 1;
+  in_one_block (c, &settings);
   g_autoptr (ParityVideo) video = parity_run (c, &settings);
   g_autofree char *what = g_strdup_printf ("plain run %s", (const char *) name);
   parity_check_latents (what, c, video, TOLERANCE);
@@ -58,11 +65,7 @@ test_image (gconstpointer name)
 {
   g_autoptr (ParityCase) c = parity_case_open ("image", name);
   DpSettings settings;
-  parity_settings (c, &settings);
-  settings.devices = "cpu";
-  settings.block_latents = settings.noise_latents;
-  settings.context_latents = -1;
-  settings.queue_blocks = 1;
+  in_one_block (c, &settings);
   g_autoptr (ParityVideo) video = parity_run (c, &settings);
   g_autofree char *what = g_strdup_printf ("a picture to begin with, %s", (const char *) name);
   parity_check_latents (what, c, video, TOLERANCE);
@@ -71,7 +74,6 @@ test_image (gconstpointer name)
   settings.block_latents = 1;
   settings.context_latents = 1;
   settings.queue_blocks = settings.steps;
-  settings.devices = "cpu";
   g_autoptr (ParityVideo) one = parity_run (c, &settings);
   settings.devices = "cpu,cpu";
   g_autoptr (ParityVideo) two = parity_run (c, &settings);
@@ -87,11 +89,7 @@ test_lora (gconstpointer name)
 {
   g_autoptr (ParityCase) c = parity_case_open ("lora", name);
   DpSettings settings;
-  parity_settings (c, &settings);
-  settings.devices = "cpu";
-  settings.block_latents = settings.noise_latents;
-  settings.context_latents = -1;
-  settings.queue_blocks = 1;
+  in_one_block (c, &settings);
   g_autoptr (ParityVideo) video = parity_run (c, &settings);
   g_autofree char *what = g_strdup_printf ("a LoRA, %s", (const char *) name);
   parity_check_latents (what, c, video, TOLERANCE);
